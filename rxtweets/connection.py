@@ -1,0 +1,360 @@
+"""One streaming response as blocks of bytes; the only file that knows httpx."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from rxtweets.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    HostNotFound,
+    StreamError,
+    StreamStalled,
+    TLSError,
+)
+from rxtweets.problems import error_of_response
+
+__all__ = ["Connection", "ConnectionOptions", "Token"]
+
+MAX_ERROR_BODY = 65_536
+USER_AGENT = "rxtweets (+https://docs.x.com/x-api; Python)"
+
+
+class Token:
+    """A bearer token that does not show itself.
+
+    Args:
+        value: the token; ``None`` takes it from ``X_BEARER_TOKEN`` or ``TWITTER_BEARER_TOKEN``.
+
+    Raises:
+        ConfigurationError: there is none, or it has characters that no token has.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str | None = None) -> None:
+        names = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
+        source = "token="
+        if value is None:
+            source = next((name for name in names if os.environ.get(name)), "")
+            value = os.environ.get(source, "") if source else ""
+            if not value:
+                raise ConfigurationError(
+                    "no bearer token: set X_BEARER_TOKEN or TWITTER_BEARER_TOKEN, or pass token=; "
+                    "without one, use the simulator (rxtweets.simulator.serve())"
+                )
+        if not value:
+            raise ConfigurationError(f"{source} is empty: pass the app-only bearer token")
+        if not re.fullmatch(r"[\x21-\x7e]+", value):
+            raise ConfigurationError(
+                f"the token in {source} has a space, a line end or another character that no "
+                "token has; strip it, or copy it again"
+            )
+        self._value = value
+
+    def header(self) -> str:
+        """The value of the ``Authorization`` header."""
+        return f"Bearer {self._value}"
+
+    def __repr__(self) -> str:
+        return "Token(***)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a token is not pickled; make it anew from the environment")
+
+
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """Where and how to connect; checked when made.
+
+    Attributes:
+        token: the bearer token.
+        base_url: scheme, host and port, perhaps a path before the API's own.
+        stall_timeout: seconds without a byte until the connection is given up.
+        connect_timeout: seconds to connect and shake hands.
+        http1: allow HTTP/1.1.
+        http2: allow HTTP/2; with ``http1=False`` it is spoken without asking, over plain TCP too.
+        compress: ask for gzip.
+        verify: ``True`` for the usual authorities, or an `ssl.SSLContext`.
+        proxy: a proxy's URL; ``None`` takes it from the environment (``HTTPS_PROXY`` …).
+    """
+
+    token: Token
+    base_url: str
+    stall_timeout: float
+    connect_timeout: float
+    http1: bool
+    http2: bool
+    compress: bool
+    verify: bool | ssl.SSLContext
+    proxy: str | None
+    url: httpx.URL = field(init=False)
+    tls: ssl.SSLContext | bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", _checked_url(self.base_url))
+        if not self.http1 and not self.http2:
+            raise ConfigurationError("http1=False and http2=False: allow one of them")
+        if self.proxy is not None:
+            _checked_url(self.proxy, "proxy")
+        # Reading the authorities takes tens of milliseconds: once, not for every connection.
+        verify = self.verify
+        context = httpx.create_ssl_context() if verify is True and self._uses_tls() else verify
+        object.__setattr__(self, "tls", context)
+
+    def _uses_tls(self) -> bool:
+        return self.url.scheme == "https" or (self.proxy or "").startswith("https")
+
+
+def _checked_url(text: str, name: str = "base_url") -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"{name}={text!r}: {error}") from None
+    schemes = {"http", "https"} if name == "base_url" else {"http", "https", "socks5", "socks5h"}
+    if url.scheme not in schemes or not url.host:
+        raise ConfigurationError(
+            f"{name}={text!r}: give scheme and host, as in https://api.x.com or "
+            "http://127.0.0.1:8080"
+        )
+    if url.query or url.fragment or (url.userinfo and name == "base_url"):
+        raise ConfigurationError(f"{name}={text!r}: only scheme, host, port and path belong here")
+    return url
+
+
+class Connection:
+    """One connection of one token: open it, iterate its blocks, close it from any thread.
+
+    Args:
+        options: where and how.
+        path: of the endpoint, such as ``/2/tweets/sample/stream``.
+        params: of the query.
+    """
+
+    def __init__(self, options: ConnectionOptions, path: str, params: Mapping[str, str]) -> None:
+        self._options = options
+        base = options.url
+        self.url = base.copy_with(path=base.path.rstrip("/") + path)
+        self._params = dict(params)
+        self._exit = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._reason: StreamError | None = None
+        self._watchdog = _Watchdog(options.stall_timeout, self._stalled)
+        self._response: httpx.Response | None = None
+        self.closed = False
+
+    @property
+    def http_version(self) -> str:
+        """Of the answer: ``HTTP/1.1`` or ``HTTP/2``."""
+        return self._response.http_version if self._response else ""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of the answer, names in lower case."""
+        return {} if self._response is None else dict(self._response.headers)
+
+    def open(self) -> None:
+        """Connect, and read the head of the answer.
+
+        Raises:
+            ConnectionLost: the network failed, or somebody closed the connection meanwhile.
+            TLSError: the certificate or the handshake was refused.
+            ResponseError: the server answered with something else than a stream.
+        """
+        with self._translated():
+            client = self._exit.enter_context(self._client())
+            request = client.build_request("GET", self.url, params=self._params)
+            request.extensions["trace"] = self._trace
+            self._watchdog.start()
+            response = client.send(request, stream=True)
+            self._response = response
+            self._exit.callback(response.close)
+            if response.status_code != 200:
+                raise error_of_response(response.status_code, self.headers, _body_of(response))
+
+    def blocks(self) -> Iterator[bytes]:
+        """The body as it arrives, decompressed; blocks fall on no particular bounds.
+
+        Returns when the connection was closed from this side.
+
+        Raises:
+            ConnectionLost: the server or the network ended it.
+            StreamStalled: no byte arrived for the stall timeout.
+        """
+        response = self._response
+        if response is None:
+            raise RuntimeError("open() comes first")
+        touch = self._watchdog.touch
+        with self._translated():
+            for block in response.iter_bytes():
+                touch()
+                yield block
+            if not self.closed:
+                raise self._reason or ConnectionLost("the server ended the response")
+
+    def close(self, reason: StreamError | None = None) -> None:
+        """End it from any thread, at once; a reader that waits wakes up.
+
+        Args:
+            reason: raised by the reader; ``None`` if the end is wanted, then it just returns.
+        """
+        with self._lock:
+            if reason is None:
+                self.closed = True
+            elif self._reason is None:
+                self._reason = reason
+            live = self._socket
+        self._watchdog.stop()
+        if live is not None:
+            _shut(live)
+
+    def release(self) -> None:
+        """Give back what the connection held; called by the thread that read it."""
+        self._watchdog.stop()
+        # The socket is shut already, or the server gone: a goodbye that fails says nothing new.
+        with contextlib.suppress(httpx.HTTPError, OSError):
+            self._exit.close()
+
+    def _client(self) -> httpx.Client:
+        options = self._options
+        _hide_tokens_from_logs()
+        return httpx.Client(
+            http1=options.http1,
+            http2=options.http2,
+            verify=options.tls,
+            proxy=options.proxy,
+            timeout=httpx.Timeout(options.connect_timeout, read=None),
+            headers={
+                "authorization": options.token.header(),
+                "accept-encoding": "gzip" if options.compress else "identity",
+                "user-agent": USER_AGENT,
+            },
+        )
+
+    def _trace(self, name: str, info: Mapping[str, Any]) -> None:
+        """Learn the socket as soon as there is one, to be able to end a wait on it."""
+        if not name.endswith(("connect_tcp.complete", "start_tls.complete")):
+            return
+        with self._lock:
+            self._socket = info["return_value"].get_extra_info("socket")
+            unwanted = self.closed or self._reason is not None
+        if unwanted and self._socket is not None:
+            _shut(self._socket)
+
+    def _stalled(self) -> None:
+        seconds = self._options.stall_timeout
+        self.close(StreamStalled(f"no byte for {seconds:g} s, keep-alives included"))
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of httpx become ours, unless we ended the connection ourselves."""
+        try:
+            yield
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+            if self._reason is not None:
+                raise self._reason from error
+            if not self.closed:
+                raise _translate(error, self.url) from error
+            if self._response is None:
+                raise ConnectionLost("closed before the server answered") from error
+
+
+class _Watchdog:
+    """Calls back once if nobody touches it for a while; a thread while it is running."""
+
+    def __init__(self, seconds: float, on_silence: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._on_silence = on_silence
+        self._touched = 0.0
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        self.touch()
+        threading.Thread(target=self._run, name="rxtweets-watchdog", daemon=True).start()
+
+    def touch(self) -> None:
+        self._touched = time.monotonic()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        rest = self._seconds
+        while not self._stopped.wait(rest):
+            rest = self._touched + self._seconds - time.monotonic()
+            if rest <= 0:
+                self._on_silence()
+                return
+
+
+def _shut(live: socket.socket) -> None:
+    """End both directions; `SSLSocket.shutdown` would drop the TLS object under the reader."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(live, socket.SHUT_RDWR)
+
+
+def _body_of(response: httpx.Response) -> bytes:
+    body = bytearray()
+    for block in response.iter_bytes():
+        body += block
+        if len(body) >= MAX_ERROR_BODY:
+            break
+    return bytes(body[:MAX_ERROR_BODY])
+
+
+def _translate(error: Exception, url: httpx.URL) -> StreamError:  # noqa: PLR0911 - a return a cause
+    where = f"{url.host}:{url.port or ('443' if url.scheme == 'https' else '80')}"
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return TLSError(
+                f"the certificate of {where} was refused: {cause.verify_message}. For a private "
+                "authority, pass verify=ssl.create_default_context(cafile=...)"
+            )
+        if isinstance(cause, socket.gaierror):
+            return HostNotFound(
+                f"no address for the host {url.host!r}: {cause.strerror}. Check base_url and the "
+                "network"
+            )
+        if isinstance(error, httpx.ConnectError) and isinstance(cause, ssl.SSLError):
+            if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+                break
+            return TLSError(
+                f"the TLS handshake with {where} failed: {cause.reason}. Does the server speak "
+                "TLS on this port? If not, use http:// in base_url"
+            )
+    if isinstance(error, httpx.TimeoutException):
+        return ConnectionLost(f"no connection to {where} in time ({type(error).__name__})")
+    if isinstance(error, httpx.ProxyError):
+        return ConnectionLost(f"the proxy refused the way to {where}: {error}")
+    if isinstance(error, httpx.ConnectError):
+        return ConnectionLost(f"cannot connect to {where}: {error}")
+    return ConnectionLost(f"the connection to {where} broke: {error or type(error).__name__}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _hide_tokens_from_logs() -> None:
+    """At level DEBUG, hpack logs the header fields of HTTP/2 requests, the token among them."""
+    logging.getLogger("hpack.hpack").addFilter(_speaks_not_of_headers)
+
+
+def _speaks_not_of_headers(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(("Adding ", "Encoded header block", "Encoding "))

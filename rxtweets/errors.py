@@ -1,0 +1,182 @@
+"""Every error of rxtweets, under one base.
+
+::
+
+    RxTweetsError
+    ├── ConfigurationError (ValueError)   an option, a token or a URL that cannot work
+    ├── DecodeError (ValueError)          a line that is not a JSON value
+    ├── HandlerError                      a handler broke its contract with the processor
+    ├── SubscriberError                   a subscriber raised; its batch failed
+    ├── PipelineError                     a pipeline was used in the wrong order
+    └── StreamError                       the stream cannot go on, or one connection of it ended
+        ├── ConnectionLost                the network, or the server, ended the connection
+        │   ├── StreamStalled             no byte arrived for too long
+        │   └── HostNotFound              there is no address for the host
+        ├── ServerDisconnect              the server said in the stream that it disconnects
+        ├── TLSError                      the certificate or the handshake was refused
+        └── ResponseError                 the server answered with something else than a stream
+            ├── AuthenticationError       401: the token is not accepted
+            ├── AccessError               403: the app has no access to this stream
+            ├── RulesError                409: the filtered stream has no rules
+            ├── RateLimitError            429: too many connects in the window
+            ├── ConnectionLimitError      429: the token holds its connection already
+            ├── UsageCapError             429: the account's cap of posts is used up
+            ├── ProvisioningError         the subscription is being changed; a minute, please
+            └── ServerError               5xx: overload or deployment on the other side
+
+Errors of a connection say through ``retryable`` whether connecting again can help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = [
+    "AccessError",
+    "AuthenticationError",
+    "ConfigurationError",
+    "ConnectionLimitError",
+    "ConnectionLost",
+    "DecodeError",
+    "HandlerError",
+    "HostNotFound",
+    "PipelineError",
+    "ProvisioningError",
+    "RateLimitError",
+    "ResponseError",
+    "RulesError",
+    "RxTweetsError",
+    "ServerDisconnect",
+    "ServerError",
+    "StreamError",
+    "StreamStalled",
+    "SubscriberError",
+    "TLSError",
+    "UsageCapError",
+]
+
+
+class RxTweetsError(Exception):
+    """Whatever rxtweets raises, or passes to ``on_error``, is one of these."""
+
+
+class ConfigurationError(RxTweetsError, ValueError):
+    """An option that cannot work; raised at construction, before any connection."""
+
+
+class DecodeError(RxTweetsError, ValueError):
+    """A line that is not a JSON value.
+
+    Attributes:
+        line: the bytes as they came.
+    """
+
+    def __init__(self, message: str, line: bytes) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+class HandlerError(RxTweetsError):
+    """A handler returned something else than a message."""
+
+
+class SubscriberError(RxTweetsError):
+    """A subscriber raised; every message of its batch carries this, the cause attached."""
+
+
+class PipelineError(RxTweetsError):
+    """A pipeline was used in the wrong order: started twice, waited for before its start."""
+
+
+class StreamError(RxTweetsError):
+    """A connection ended, or the whole stream cannot go on."""
+
+    retryable = True
+
+
+class ConnectionLost(StreamError):
+    """The network or the server ended the connection, or it could not be made."""
+
+
+class StreamStalled(ConnectionLost):
+    """No byte arrived for longer than the stall timeout, keep-alives included."""
+
+
+class HostNotFound(ConnectionLost):
+    """There is no address for the host; final unless a connection has been made before."""
+
+
+class ServerDisconnect(StreamError):
+    """The server announced inside the stream that it disconnects.
+
+    Attributes:
+        disconnect_type: X's name for the reason, such as ``OperationalDisconnect``.
+    """
+
+    def __init__(self, message: str, disconnect_type: str) -> None:
+        super().__init__(message)
+        self.disconnect_type = disconnect_type
+
+
+class TLSError(StreamError):
+    """The server's certificate, or the handshake itself, was refused; trying again cannot help."""
+
+    retryable = False
+
+
+class ResponseError(StreamError):
+    """The server answered, but not with a stream.
+
+    Attributes:
+        status: the HTTP status.
+        body: the first 64 KB of the answer, as text.
+        headers: the answer's headers, names in lower case.
+    """
+
+    retryable = False
+
+    def __init__(self, message: str, status: int, body: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+        self.headers = dict(headers)
+
+
+class AuthenticationError(ResponseError):
+    """401: the token is not accepted."""
+
+
+class AccessError(ResponseError):
+    """403: the token's app has no access to this stream."""
+
+
+class RulesError(ResponseError):
+    """409: the filtered stream has no rules, or rules that cannot be used."""
+
+
+class RateLimitError(ResponseError):
+    """429: more connects than the window allows."""
+
+    retryable = True
+
+
+class ConnectionLimitError(ResponseError):
+    """429 with ``TooManyConnections``: the token's one connection is held already."""
+
+    retryable = True
+
+
+class UsageCapError(ResponseError):
+    """429 with ``UsageCapExceeded``: no more posts until the period ends."""
+
+
+class ProvisioningError(ResponseError):
+    """The account's subscription is being changed; X asks for a minute."""
+
+    retryable = True
+
+
+class ServerError(ResponseError):
+    """5xx: overload or a deployment on the other side."""
+
+    retryable = True

@@ -1,0 +1,116 @@
+r"""Bytes of the network become whole lines.
+
+X ends every message with ``\r\n`` and never puts a raw line feed into one; messages do not fall
+on the bounds of chunks or packets (X's documentation, "consuming streaming data"). So lines are
+cut on bytes, at ``\n`` only: a JSON string may hold a raw U+2028 or U+0085, which
+`str.splitlines` would cut at, and a chunk may end inside a UTF-8 sequence.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["DEFAULT_MAX_LINE", "Framed", "LineFramer", "Oversized"]
+
+DEFAULT_MAX_LINE = 16 * 1024 * 1024
+"""Bytes. The largest real tweets with all expansions stay below 100 KB."""
+
+KEPT_OF_OVERSIZED = 256
+
+
+class Oversized(NamedTuple):
+    """A line longer than the maximum, thrown away.
+
+    Attributes:
+        start: its first bytes, 256 at most.
+        length: its whole length in bytes, line end included.
+    """
+
+    start: bytes
+    length: int
+
+
+class Framed(NamedTuple):
+    """What one read completed.
+
+    Attributes:
+        block: whole lines with their ends, none of them empty; ``b""`` if there is none.
+        lines: how many lines the block has.
+        keep_alives: how many empty lines there were.
+        oversized: lines that were longer than the maximum.
+    """
+
+    block: bytes
+    lines: int
+    keep_alives: int = 0
+    oversized: tuple[Oversized, ...] = ()
+
+
+NOTHING = Framed(b"", 0)
+
+
+class LineFramer:
+    """Cuts the bytes of one connection into blocks of whole lines, in linear time.
+
+    Args:
+        max_line: the longest line in bytes; a longer one is thrown away and reported, and the
+            next line is read as ever.
+    """
+
+    def __init__(self, max_line: int = DEFAULT_MAX_LINE) -> None:
+        self._max_line = max_line
+        self._tail = bytearray()
+        self._skipped: Oversized | None = None
+
+    def feed(self, data: bytes) -> Framed:
+        """Take what one read gave, whatever its bounds."""
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            self._keep(data)
+            return NOTHING
+        head = data[:cut]
+        oversized: list[Oversized] = []
+        if self._skipped is not None:
+            end = head.index(b"\n") + 1
+            oversized.append(self._skipped._replace(length=self._skipped.length + end))
+            self._skipped = None
+            head = head[end:]
+        elif self._tail:
+            head = bytes(self._tail) + head
+        self._tail.clear()
+        self._keep(data[cut:])
+        return _framed(head, self._max_line, oversized)
+
+    def finish(self) -> bytes:
+        """The line that the end of the connection cut off; ``b""`` if there is none."""
+        tail = self._skipped.start if self._skipped is not None else bytes(self._tail)
+        self._tail.clear()
+        self._skipped = None
+        return tail
+
+    def _keep(self, data: bytes) -> None:
+        if self._skipped is not None:
+            self._skipped = self._skipped._replace(length=self._skipped.length + len(data))
+            return
+        self._tail += data
+        if len(self._tail) > self._max_line:
+            self._skipped = Oversized(bytes(self._tail[:KEPT_OF_OVERSIZED]), len(self._tail))
+            self._tail.clear()
+
+
+def _framed(block: bytes, max_line: int, oversized: list[Oversized]) -> Framed:
+    """Keep-alives are rare and long lines rarer: looking for them is all that most blocks cost."""
+    suspicious = block[:1] in b"\r\n" or b"\n\r\n" in block or b"\n\n" in block
+    if not suspicious and len(block) <= max_line:
+        return Framed(block, block.count(b"\n"), 0, tuple(oversized))
+    kept: list[bytes] = []
+    keep_alives = 0
+    for line in block.split(b"\n")[:-1]:
+        if line in {b"", b"\r"}:
+            keep_alives += 1
+        elif len(line) >= max_line:
+            oversized.append(Oversized(line[:KEPT_OF_OVERSIZED], len(line) + 1))
+        else:
+            kept.append(line)
+    whole = b"\n".join([*kept, b""])
+    return Framed(whole, len(kept), keep_alives, tuple(oversized))

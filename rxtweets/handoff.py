@@ -1,0 +1,171 @@
+"""The bounded hand-off between the thread that reads and the thread that delivers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+from rxtweets.errors import ConfigurationError
+
+__all__ = ["Block", "Handoff", "Overflow", "check_overflow"]
+
+Overflow = Literal["drop_oldest", "drop_newest", "block"]
+
+
+def check_overflow(policy: str) -> Overflow:
+    """The policy, if it is one.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    for known in get_args(Overflow):
+        if policy == known:
+            return known  # type: ignore[no-any-return]  # get_args forgets the type
+    choice = ", ".join(get_args(Overflow))
+    raise ConfigurationError(f"overflow={policy!r}: choose one of {choice}")
+
+
+class Block(NamedTuple):
+    """Lines of one read.
+
+    Attributes:
+        data: whole lines with their ends.
+        lines: how many.
+        received_at: seconds since 1970.
+        connection: the number of the connection that brought them.
+    """
+
+    data: bytes
+    lines: int
+    received_at: float
+    connection: int
+
+
+class Handoff:
+    """A queue of blocks, bounded in lines.
+
+    The reading side never waits, unless the policy is ``block``. When there are more lines than
+    the capacity, lines are dropped one by one until it holds again, the oldest
+    (``drop_oldest``, as GenStage's buffer) or those that just came (``drop_newest``); what is
+    dropped is counted to the line. Lines that are about the stream, not tweets, are kept.
+
+    Args:
+        capacity: lines.
+        policy: what to do when it is full.
+        on_burst: told ``("began", 0)`` with a burst's first drop and ``("ended", dropped)`` when it
+            is over: the queue has come down to half its capacity, or was closed.
+        on_drop: told of every drop, with the number of lines.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        policy: Overflow,
+        on_drop: Callable[[int], None],
+        on_burst: Callable[[Literal["began", "ended"], int], None],
+    ) -> None:
+        self._capacity = capacity
+        self._policy = policy
+        self._on_drop = on_drop
+        self._on_burst = on_burst
+        self._blocks: deque[Block] = deque()
+        self._changed = threading.Condition()
+        self._lines = 0
+        self._burst = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Lines waiting."""
+        return self._lines
+
+    def put(self, block: Block) -> None:
+        """Hand over a block; after `close` it is dropped."""
+        with self._changed:
+            if self._policy == "block":
+                self._changed.wait_for(lambda: self._closed or self._lines < self._capacity)
+            if self._closed:
+                self._on_drop(block.lines)
+                return
+            self._blocks.append(block)
+            self._lines += block.lines
+            if self._lines > self._capacity and self._policy != "block":
+                self._drop()
+            self._changed.notify_all()
+
+    def get(self, most: int) -> list[Block]:
+        """Wait for blocks; an empty list says that the hand-off was closed and is drained.
+
+        Args:
+            most: take no further block once there are so many lines.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or bool(self._blocks))
+            taken: list[Block] = []
+            lines = 0
+            while self._blocks and lines < most:
+                block = self._blocks.popleft()
+                lines += block.lines
+                taken.append(block)
+            self._lines -= lines
+            if self._burst and self._lines <= self._capacity // 2:
+                self._end_burst()
+            self._changed.notify_all()
+            return taken
+
+    def close(self, *, discard: bool = False) -> None:
+        """Take no more; what waits is still given out, or dropped and counted if ``discard``."""
+        with self._changed:
+            self._closed = True
+            if discard and self._lines:
+                self._on_drop(self._lines)
+                self._blocks.clear()
+                self._lines = 0
+            if self._burst:
+                self._end_burst()
+            self._changed.notify_all()
+
+    def _drop(self) -> None:
+        # Tweets first; only if that does not do, a flood of something else is cut as well.
+        dropped = self._drop_lines(tweets_only=True) or self._drop_lines(tweets_only=False)
+        if not self._burst:
+            self._on_burst("began", 0)
+        self._burst += dropped
+        self._on_drop(dropped)
+
+    def _drop_lines(self, *, tweets_only: bool) -> int:
+        before = self._lines
+        passed: list[Block] = []
+        newest = self._policy == "drop_newest"
+        while self._blocks and self._lines > self._capacity:
+            block = self._blocks.pop() if newest else self._blocks.popleft()
+            rest = _without(block, self._lines - self._capacity, newest, tweets_only)
+            self._lines -= block.lines - rest.lines
+            if rest.lines:
+                passed.append(rest)
+        if newest:
+            self._blocks.extend(reversed(passed))
+        else:
+            self._blocks.extendleft(reversed(passed))
+        return before - self._lines
+
+    def _end_burst(self) -> None:
+        dropped, self._burst = self._burst, 0
+        self._on_burst("ended", dropped)
+
+
+def _without(block: Block, excess: int, newest: bool, tweets_only: bool) -> Block:
+    """The block without ``excess`` of its lines, from its end if ``newest``, else its start."""
+    lines = block.data.split(b"\n")[:-1]
+    if newest:
+        lines.reverse()
+    kept: list[bytes] = []
+    for line in lines:
+        if excess and not (tweets_only and b'"data"' not in line):
+            excess -= 1
+        else:
+            kept.append(line)
+    if newest:
+        kept.reverse()
+    return block._replace(data=b"\n".join([*kept, b""]), lines=len(kept))

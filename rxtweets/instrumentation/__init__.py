@@ -1,0 +1,1 @@
+"""Events of a stream for other systems: one small file for each."""

@@ -1,0 +1,122 @@
+"""Events as lines of the standard library's log, under the name ``rxtweets``.
+
+What went wrong is a warning, what ended a stream an error, the rest is for those who ask for more.
+Something that happens thousands of times a second is written once a second, with its count.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from rxtweets import events
+from rxtweets.message import Failed, Message
+
+__all__ = ["EventLog"]
+
+log = logging.getLogger("rxtweets")
+
+INTERVAL = 1.0
+
+
+class EventLog:
+    """Writes events to the log, each frequent kind at most once an interval.
+
+    Args:
+        interval: seconds.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._interval = interval
+        self._clock = clock
+        self._written: dict[type[events.Event], float] = {}
+        self._left_out: dict[type[events.Event], int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, event: events.Event) -> None:
+        """Write the event, or leave it out for now."""
+        level, text = _line_for(event)
+        if not log.isEnabledFor(level):
+            return
+        more = self._due(event)
+        if more is None:
+            return
+        log.log(level, "%s%s", text, f" (and {more} more like it)" if more else "")
+
+    def _due(self, event: events.Event) -> int | None:
+        """How many of its kind were left out before this one; ``None`` to leave it out too."""
+        kind, now = type(event), self._clock()
+        if kind not in FREQUENT:
+            return 0
+        with self._lock:
+            if now - self._written.get(kind, -self._interval) < self._interval:
+                self._left_out[kind] = self._left_out.get(kind, 0) + 1
+                return None
+            self._written[kind] = now
+            return self._left_out.pop(kind, 0)
+
+
+FREQUENT = {
+    events.AcknowledgerFailed,
+    events.BatchDelivered,
+    events.BatchFailed,
+    events.HandlerFailed,
+    events.PartialErrors,
+    events.SubscriberFailed,
+    events.UndecodableLine,
+    events.UnknownMessage,
+}
+
+
+def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PLR0912 - a line an event
+    match event:
+        case events.Connecting(number, url):
+            return logging.DEBUG, f"connection {number}: connecting to {url}"
+        case events.Connected(number, version):
+            return logging.INFO, f"connection {number}: connected over {version}"
+        case events.DisconnectAnnounced(kind, detail):
+            return logging.INFO, f"the server announces a disconnect ({kind}): {detail}"
+        case events.Disconnected(number, error, lines, seconds):
+            level = logging.INFO if error is None else logging.WARNING
+            why = "closed from here" if error is None else str(error)
+            return level, f"connection {number}: over after {lines} lines in {seconds:.1f} s: {why}"
+        case events.Reconnecting(delay, attempt, _):
+            return (
+                logging.WARNING,
+                f"connecting again in {delay:.2f} s (failure {attempt} in a row)",
+            )
+        case events.StreamEnded(error):
+            ended = "the stream is complete" if error is None else f"the stream has failed: {error}"
+            return logging.INFO if error is None else logging.ERROR, ended
+        case events.OverflowBegan(policy, capacity):
+            return logging.WARNING, f"{capacity} messages are waiting: dropping ({policy})"
+        case events.OverflowEnded(_, dropped):
+            return logging.WARNING, f"the burst is over: {dropped} messages dropped"
+        case events.UndecodableLine(error):
+            return logging.WARNING, f"a line was left out: {error}; it begins {error.line[:80]!r}"
+        case events.UnknownMessage(_, line):
+            return logging.WARNING, f"a message of unknown shape: {line[:200]!r}"
+        case events.PartialErrors(message):
+            return logging.DEBUG, f"tweet {message.id} came with errors about parts of it"
+        case events.HandlerFailed(message):
+            return logging.WARNING, f"the handler failed tweet {message.id}: {_reason(message)}"
+        case events.SubscriberFailed(value, error):
+            return logging.WARNING, f"a subscriber raised {error!r} on {str(value)[:80]}"
+        case events.BatchFailed(batch, error):
+            return logging.WARNING, f"a batch of {len(batch)} failed: {error!r}"
+        case events.AcknowledgerFailed(messages, error):
+            return logging.WARNING, f"{len(messages)} messages not acknowledged: {error!r}"
+        case events.Abandoned(count, where):
+            return logging.WARNING, f"stopped at once: {count} messages abandoned in {where}"
+        case _:
+            return logging.DEBUG, repr(event)
+
+
+def _reason(message: Message[object]) -> str:
+    status = message.status
+    return repr(status.reason) if isinstance(status, Failed) else "ok"

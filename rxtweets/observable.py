@@ -1,0 +1,216 @@
+"""Observables of messages and of batches: RxPY's Observable, and chunks inside.
+
+RxPY costs between one and a hundred microseconds for each item and operator, a list costs a tenth
+of one. So our operators ask their source for lists of messages where it can give them
+(`MessageStream.subscribe_chunks`), and for single messages where a stock operator stands between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from reactivex import Observable, Observer, abc
+
+from rxtweets.events import Event
+from rxtweets.instrumentation.logging import EventLog
+from rxtweets.message import Batch, Message
+from rxtweets.subscriber import Contained, Settlement
+from rxtweets.telemetry import Stats, Telemetry
+
+__all__ = [
+    "BatchStream",
+    "ChunkGate",
+    "MessageStream",
+    "new_telemetry",
+    "subscribe_in_chunks",
+    "telemetry_of",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Chunk = list[Message[T]]
+ChunkObserver = abc.ObserverBase[list[Message[T]]]
+SubscribeChunks = Callable[[ChunkObserver[T], abc.SchedulerBase | None], abc.DisposableBase]
+
+
+class _Measured(Observable[T_co]):
+    """An Observable that knows where the stages before it count and report."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        super().__init__()
+        self.telemetry = telemetry
+
+    @property
+    def events(self) -> Observable[Event]:
+        """What happens in the stream and the stages before this point; hot, never completes."""
+        return self.telemetry.bus.events
+
+    def stats(self) -> Stats:
+        """A snapshot of the counters of the stream and of all stages that hang on it."""
+        return self.telemetry.stats()
+
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[T_co] | abc.OnNext[T_co] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        """Subscribe a function, three functions, or an observer.
+
+        If what is subscribed raises, that is counted, reported as an event and logged, and the
+        stream goes on. An error that ends the stream for good comes to ``on_error``; where there
+        is none it is logged.
+
+        Args:
+            on_next: called with each item, or an observer.
+            on_error: called with the error that ended the stream.
+            on_completed: called when the stream is over.
+            scheduler: passed up to the operators before this point.
+
+        Returns:
+            What ends the subscription, by ``dispose()`` or at the end of a ``with`` block.
+        """
+        observer = _as_observer(on_next, on_error, on_completed)
+        return super().subscribe(self._guarded(observer), scheduler=scheduler)
+
+    def _guarded(self, observer: abc.ObserverBase[T_co]) -> abc.ObserverBase[T_co]:
+        return Contained(observer, self.telemetry)
+
+
+class MessageStream(_Measured[Message[T_co]], Generic[T_co]):
+    """An Observable of messages that can also deliver them in lists.
+
+    Args:
+        subscribe_chunks: how to subscribe an observer of lists.
+        telemetry: where the stages up to here count and report.
+    """
+
+    def __init__(self, subscribe_chunks: SubscribeChunks[T_co], telemetry: Telemetry) -> None:
+        super().__init__(telemetry)
+        self._subscribe_chunks = subscribe_chunks
+
+    def subscribe_chunks(
+        self, observer: ChunkObserver[Any], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        """Subscribe an observer whose ``on_next`` takes a list of messages, never empty.
+
+        For authors of operators. The observer must not raise and must not keep the list.
+        """
+        return self._subscribe_chunks(observer, scheduler)
+
+    def _subscribe_core(
+        self,
+        observer: abc.ObserverBase[Message[T_co]],
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        def on_next(chunk: list[Message[Any]]) -> None:
+            for message in chunk:
+                observer.on_next(message)
+
+        chunks = Observer(on_next, observer.on_error, observer.on_completed)
+        return self.subscribe_chunks(chunks, scheduler)
+
+
+class BatchStream(_Measured[Batch[T_co]], Generic[T_co]):
+    """An Observable of batches that settles each when its subscriber has returned or raised.
+
+    Args:
+        subscribe: how to subscribe an observer of batches.
+        telemetry: where the stages up to here count and report.
+    """
+
+    def __init__(
+        self,
+        subscribe: Callable[
+            [abc.ObserverBase[Batch[Any]], abc.SchedulerBase | None], abc.DisposableBase
+        ],
+        telemetry: Telemetry,
+    ) -> None:
+        super().__init__(telemetry)
+        self._subscribe_batches = subscribe
+
+    def _subscribe_core(
+        self,
+        observer: abc.ObserverBase[Batch[T_co]],
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        return self._subscribe_batches(observer, scheduler)
+
+    def _guarded(self, observer: abc.ObserverBase[Batch[T_co]]) -> abc.ObserverBase[Batch[T_co]]:
+        return Settlement(observer, self.telemetry)
+
+
+class ChunkGate(abc.ObserverBase[T]):
+    """Keeps the grammar for one observer: one end at most, and silence after it or after `close`.
+
+    RxPY does this for single items in `Observable.subscribe`; lists pass beside that.
+    """
+
+    def __init__(self, observer: abc.ObserverBase[T]) -> None:
+        self._observer = observer
+        self._lock = threading.Lock()
+        self.closed = False
+
+    def on_next(self, value: T) -> None:
+        """Pass the value on while open."""
+        if not self.closed:
+            self._observer.on_next(value)
+
+    def on_error(self, error: Exception) -> None:
+        """Pass the error on, as the last thing."""
+        if self.close():
+            self._observer.on_error(error)
+
+    def on_completed(self) -> None:
+        """Pass the end on, as the last thing."""
+        if self.close():
+            self._observer.on_completed()
+
+    def close(self) -> bool:
+        """Let nothing through any more; whether it was open until now."""
+        with self._lock:
+            was_open, self.closed = not self.closed, True
+            return was_open
+
+
+def subscribe_in_chunks(
+    source: Observable[Message[Any]],
+    observer: ChunkObserver[Any],
+    scheduler: abc.SchedulerBase | None,
+) -> abc.DisposableBase:
+    """Subscribe to lists of messages where the source has them, else to lists of one."""
+    if isinstance(source, MessageStream):
+        return source.subscribe_chunks(observer, scheduler)
+    return source.subscribe(
+        lambda message: observer.on_next([message]),
+        observer.on_error,
+        observer.on_completed,
+        scheduler=scheduler,
+    )
+
+
+def telemetry_of(source: Observable[Any]) -> Telemetry:
+    """Where the source counts and reports; a new place if it is a stock Observable."""
+    return source.telemetry if isinstance(source, _Measured) else new_telemetry()
+
+
+def new_telemetry() -> Telemetry:
+    """A place to count and report, that also writes the log."""
+    telemetry = Telemetry()
+    telemetry.bus.tap(EventLog())
+    return telemetry
+
+
+def _as_observer(
+    on_next: Any, on_error: abc.OnError | None, on_completed: abc.OnCompleted | None
+) -> abc.ObserverBase[Any]:
+    if callable(getattr(on_next, "on_next", None)):
+        observer: abc.ObserverBase[Any] = on_next
+        return observer
+    # Without on_error an Observer of RxPY throws; the end of a stream is an event and in the log.
+    return Observer(on_next, on_error or (lambda _error: None), on_completed)

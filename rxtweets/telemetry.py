@@ -1,0 +1,230 @@
+"""Where a stream and the operators behind it count and report: counters, and one event bus."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+
+from rxtweets.events import Event
+
+__all__ = ["EventBus", "Stats", "Telemetry"]
+
+log = logging.getLogger("rxtweets")
+
+MAX_PENDING_EVENTS = 10_000
+LINGER = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A snapshot of all counters, which add up once a stream is at rest.
+
+    ``received == delivered + dropped + undecodable + control``, where ``control`` is
+    ``keep_alives + disconnects + unknown``; and ``processed + failed`` are the messages that
+    handlers were given.
+
+    Attributes:
+        state: of the connection: ``idle``, ``connecting``, ``connected``, ``waiting`` (for the
+            next try), ``stopped`` or ``failed``.
+        received: lines read, keep-alives included.
+        bytes: of all lines, after decompression.
+        delivered: tweets handed to the subscribers of the stream.
+        dropped: lines given up because the hand-off was full, or because everybody left.
+        undecodable: lines that are not JSON, too long, or cut off.
+        keep_alives: empty lines.
+        disconnects: disconnects that the server announced.
+        unknown: JSON that is neither a tweet nor a disconnect.
+        partial: delivered tweets that carry errors about parts of them.
+        connects: connections asked for.
+        reconnects: those of them after the first.
+        queued: lines waiting in the hand-off now.
+        in_flight: messages in the hands of processors now.
+        processed: messages that handlers returned.
+        failed: messages that handlers failed.
+        batches: batches that subscribers took.
+        batches_failed: batches on which a subscriber raised.
+        batched: messages in the batches that were taken.
+        batched_failed: messages in the batches on which a subscriber raised.
+        subscriber_errors: exceptions of subscribers, all told.
+        acknowledger_errors: exceptions of acknowledgers.
+        abandoned: messages in flight when somebody stopped at once.
+        events_lost: events that nobody was quick enough to take.
+        lag: seconds between writing and arrival of the newest tweet; ``None`` before the first.
+    """
+
+    state: str = "idle"
+    received: int = 0
+    bytes: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    undecodable: int = 0
+    keep_alives: int = 0
+    disconnects: int = 0
+    unknown: int = 0
+    partial: int = 0
+    connects: int = 0
+    reconnects: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    processed: int = 0
+    failed: int = 0
+    batches: int = 0
+    batches_failed: int = 0
+    batched: int = 0
+    batched_failed: int = 0
+    subscriber_errors: int = 0
+    acknowledger_errors: int = 0
+    abandoned: int = 0
+    events_lost: int = 0
+    lag: float | None = None
+
+    @property
+    def control(self) -> int:
+        """Lines that are about the stream, not in it."""
+        return self.keep_alives + self.disconnects + self.unknown
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures by name, ``control`` included."""
+        return {**asdict(self), "control": self.control}
+
+
+class EventBus:
+    """Carries events to their observers on a thread of its own, one at a time, in order.
+
+    So neither the thread that reads the socket nor a worker ever runs an observer's code. The
+    thread lives while there are events and ends shortly after the last.
+    """
+
+    def __init__(self) -> None:
+        self._observers: tuple[abc.ObserverBase[Event], ...] = ()
+        self._taps: tuple[Callable[[Event], None], ...] = ()
+        self._pending: deque[Event] = deque()
+        self._changed = threading.Condition()
+        self._running = False
+        self._busy = False
+        self.lost = 0
+        self.events: Observable[Event] = Observable(self._subscribe)
+
+    @property
+    def has_observers(self) -> bool:
+        """Whether anybody but the log listens: events of every day are not made for nobody."""
+        return bool(self._observers)
+
+    def tap(self, function: Callable[[Event], None]) -> None:
+        """Call ``function`` with every event for the life of the bus; for logs."""
+        self._taps += (function,)
+
+    def publish(self, event: Event) -> None:
+        """Queue the event and return at once; beyond 10,000 waiting events it is counted lost."""
+        with self._changed:
+            if len(self._pending) >= MAX_PENDING_EVENTS:
+                self.lost += 1
+                return
+            self._pending.append(event)
+            if self._running:
+                self._changed.notify_all()
+                return
+            self._running = True
+        threading.Thread(target=self._run, name="rxtweets-events", daemon=True).start()
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until every event published so far was delivered.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether it came to that; at once ``False`` on the bus's own thread.
+        """
+        if threading.current_thread().name == "rxtweets-events":
+            return False
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._pending and not self._busy, timeout)
+
+    def _subscribe(
+        self, observer: abc.ObserverBase[Event], _scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        with self._changed:
+            self._observers += (observer,)
+        return Disposable(lambda: self._remove(observer))
+
+    def _remove(self, observer: abc.ObserverBase[Event]) -> None:
+        with self._changed:
+            self._observers = tuple(each for each in self._observers if each is not observer)
+
+    def _run(self) -> None:
+        while (event := self._next()) is not None:
+            for take in (*self._taps, *(observer.on_next for observer in self._observers)):
+                try:
+                    take(event)
+                except Exception:
+                    log.exception("an observer of events raised on %r", event)
+
+    def _next(self) -> Event | None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            if not self._pending:
+                self._changed.wait_for(lambda: bool(self._pending), LINGER)
+            if not self._pending:
+                self._running = False
+                return None
+            self._busy = True
+            return self._pending.popleft()
+
+
+class Telemetry:
+    """The counters and the event bus of one stream and of the operators behind it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys((field.name for field in fields(Stats)), 0)
+        self._gauges: dict[str, list[Callable[[], int]]] = {}
+        self._shown: dict[str, Callable[[], Any]] = {}
+        self.bus = EventBus()
+
+    def add(self, **amounts: int) -> None:
+        """Add to counters; all of them in one step, so that no snapshot sees half of it."""
+        with self._lock:
+            counts = self._counts
+            for name, amount in amounts.items():
+                counts[name] += amount
+
+    def gauge(self, name: str, read: Callable[[], int]) -> Callable[[], None]:
+        """Add this figure when a snapshot is taken, until the returned function is called."""
+        with self._lock:
+            self._gauges.setdefault(name, []).append(read)
+
+        def remove() -> None:
+            with self._lock, contextlib.suppress(ValueError):
+                self._gauges[name].remove(read)
+
+        return remove
+
+    def show(self, name: str, read: Callable[[], Any]) -> None:
+        """Show this figure in snapshots, in place of an earlier one."""
+        with self._lock:
+            self._shown[name] = read
+
+    def publish(self, event: Event) -> None:
+        """Put an event on the bus."""
+        self.bus.publish(event)
+
+    def stats(self) -> Stats:
+        """A snapshot."""
+        with self._lock:
+            counts: dict[str, Any] = dict(self._counts)
+            gauges = {name: tuple(reads) for name, reads in self._gauges.items()}
+            shown = dict(self._shown)
+        counts.update({"state": "idle", "lag": None, "events_lost": self.bus.lost})
+        counts.update((name, sum(read() for read in reads)) for name, reads in gauges.items())
+        counts.update((name, read()) for name, read in shown.items())
+        return Stats(**counts)
