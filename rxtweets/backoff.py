@@ -130,6 +130,7 @@ class Pacer:
         self.budget = ConnectBudget(backoff.connects, backoff.window * backoff.scale, clock, wall)
         self._failures: Counter[str] = Counter()
         self._first_failure = 0.0
+        self._not_before = 0.0
         self._connections = 0
         self._clock = clock
         self._wall = wall
@@ -166,7 +167,13 @@ class Pacer:
         delay = self.backoff.delay(error, established, attempt)
         if isinstance(error, RateLimitError):
             delay = max(delay, _until_reset(error.headers, self._wall()))
-        return attempt, max(delay, self.budget.wait())
+        delay = max(delay, self.budget.wait())
+        self._not_before = self._clock() + delay
+        return attempt, delay
+
+    def wait(self) -> float:
+        """Seconds until a connection may be made: what is left of the last wait, and the budget."""
+        return max(0.0, self._not_before - self._clock(), self.budget.wait())
 
     def exhausted(self, error: BaseException) -> bool:
         """Whether the stop strategy has enough of the failures in a row."""

@@ -305,11 +305,12 @@ class _Reader:
             self._before.join()
             self._before = None
         try:
-            self._wait(self._pacer.budget.wait())
+            self._wait(self._pacer.wait())
             while not self._stopped.is_set():
                 end = self._one_connection()
                 if end.error is not None:
-                    self._wait(self._delay_after(end.error, end))
+                    self._note_failure(end.error, end)
+                    self._wait(self._pacer.wait())
         except RxTweetsError as error:
             self.error = error
         except Exception as error:  # noqa: BLE001 - a fault of ours or of httpx must be seen too
@@ -387,8 +388,8 @@ class _Reader:
             self._handoff.put(Block(tail + b"\n", 1, time.time(), number))
         return 1
 
-    def _delay_after(self, error: StreamError, end: _End) -> float:
-        """Seconds until the next connection; raises the error if another cannot help."""
+    def _note_failure(self, error: StreamError, end: _End) -> None:
+        """Set the time of the next connection; raise the error if another cannot help."""
         final = not error.retryable
         if isinstance(error, HostNotFound):
             # A name that never had an address is a typing error; one that lost it is the network.
@@ -403,7 +404,6 @@ class _Reader:
         if self._pacer.exhausted(error):
             raise error
         self._telemetry.publish(events.Reconnecting(delay, attempt, error))
-        return delay
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:

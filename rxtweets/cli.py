@@ -1,0 +1,343 @@
+"""The command ``rxtweets``: run the main job, or the simulator."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from rxtweets import simulator
+from rxtweets.display.text import batch_line, summary_line
+from rxtweets.errors import ConfigurationError, RxTweetsError
+from rxtweets.message import Batch, Message
+from rxtweets.pipeline import Batcher, Pipeline
+from rxtweets.simulator import command as simulate_command
+from rxtweets.streams import StreamOptions, sample_stream
+from rxtweets.subscriber import Subscriber
+from rxtweets.telemetry import Stats
+
+__all__ = ["main"]
+
+ENDED, FAILED, USAGE, ABANDONED = 0, 1, 2, 130
+
+STAND_IN = "simulated"  # servers that are not X want some token, and take any
+
+DESCRIPTION = """\
+The X (Twitter) API v2 stream as a hot Observable, composed with RxPY.
+
+Without a token, everything runs against a simulator of X's stream, over real HTTP:
+
+  rxtweets run                       stream, 50 processors, batches of 20 or 2 s, printed
+  rxtweets run --live                the same from X; needs X_BEARER_TOKEN
+  rxtweets simulate --port 8080      the simulator alone, for programs of your own
+"""
+
+RUN_DESCRIPTION = """\
+Read the sample stream, upcase every text in concurrent processors, collect batches, print them.
+
+Batches go to standard output, the live summary and the log to standard error. Ctrl-C closes the
+connection, handles what is in flight and delivers the last batch; a second Ctrl-C stops at once.
+
+Without --live or --base-url a simulator is started for the run, on this machine only.
+"""
+
+EXIT_CODES = """\
+exit codes:
+  0    the run ended as asked: by Ctrl-C, --limit or --duration
+  1    the stream failed for good: a refused token, no access, a used-up cap
+  2    an option or the environment is wrong; nothing was connected
+  130  a second Ctrl-C stopped at once; what was abandoned is in the summary
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code.
+
+    Args:
+        arguments: those of the command line by default.
+    """
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.run is None:
+        parser.print_help()
+        return ENDED
+    try:
+        return int(parsed.run(parsed))
+    except ConfigurationError as error:
+        return _complain(error, USAGE)
+    except RxTweetsError as error:
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        return ABANDONED
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"rxtweets: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="rxtweets", description=DESCRIPTION, epilog=EXIT_CODES, formatter_class=raw
+    )
+    version = importlib.metadata.version("rxtweets")
+    parser.add_argument("--version", action="version", version=f"rxtweets {version}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="stream → processors → batches, printed",
+        description=RUN_DESCRIPTION,
+        epilog=EXIT_CODES,
+        formatter_class=raw,
+    )
+    _add_run_arguments(run)
+    run.set_defaults(run=_run)
+    simulate = commands.add_parser(
+        "simulate",
+        help="serve a simulation of X's stream over HTTP",
+        description="Serve a simulation of X's sample stream over HTTP, until Ctrl-C.",
+        formatter_class=raw,
+    )
+    simulate_command.add_arguments(simulate)
+    simulate.set_defaults(run=simulate_command.run)
+    return parser
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_argument_group("source")
+    source.add_argument(
+        "--live",
+        action="store_true",
+        help="read X itself (or the server in RXTWEETS_BASE_URL); the token comes from "
+        "X_BEARER_TOKEN or TWITTER_BEARER_TOKEN",
+    )
+    source.add_argument("--base-url", metavar="URL", help="read this server instead")
+    source.add_argument(
+        "--rate", type=float, default=50.0, help="tweets a second of the simulator (default 50)"
+    )
+    source.add_argument("--seed", type=int, default=0, help="of the simulator (default 0)")
+    work = parser.add_argument_group("work")
+    work.add_argument("--concurrency", type=int, default=50, help="processors (default 50)")
+    work.add_argument("--batch-size", type=int, default=20, help="messages (default 20)")
+    work.add_argument("--batch-timeout", type=float, default=2.0, help="seconds (default 2)")
+    work.add_argument("--buffer-size", type=int, default=10_000, help="tweets (default 10000)")
+    work.add_argument(
+        "--overflow",
+        default="drop_oldest",
+        help="drop_oldest, drop_newest or block, when the buffer is full (default drop_oldest)",
+    )
+    end = parser.add_argument_group("end")
+    end.add_argument("--limit", type=int, metavar="N", help="stop after N messages")
+    end.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="one JSON object a batch, and the end")
+    output.add_argument("--quiet", action="store_true", help="no batches, only the summary")
+    output.add_argument("-v", "--verbose", action="store_true", help="log connections too")
+
+
+def upcase(message: Message[str]) -> Message[str]:
+    """The article's handler."""
+    return message.update_data(str.upper)
+
+
+def _run(options: argparse.Namespace) -> int:
+    screen = _Screen(sys.stdout, sys.stderr)
+    _log_to(screen, verbose=options.verbose)
+    with _source_options(options) as source:
+        stream = sample_stream(**source, buffer_size=options.buffer_size, overflow=options.overflow)
+        printer = _Printer(screen, options)
+        pipeline = Pipeline(
+            stream,
+            handle_message=upcase,
+            concurrency=options.concurrency,
+            batchers={
+                "default": Batcher(printer, size=options.batch_size, timeout=options.batch_timeout)
+            },
+        )
+        printer.full = pipeline.stop
+        with _ending(pipeline, options.duration), _watching(pipeline, screen, options):
+            stats = pipeline.run()
+    _last_words(screen, stats, options)
+    return ABANDONED if stats.abandoned else ENDED
+
+
+@contextlib.contextmanager
+def _source_options(options: argparse.Namespace) -> Iterator[StreamOptions]:
+    """Where to read: X, a named server, or a simulator that lives as long as the run."""
+    if options.live and options.base_url:
+        raise ConfigurationError("--live reads X itself; leave out --base-url")
+    if options.live:
+        yield StreamOptions()
+    elif base_url := options.base_url or os.environ.get("RXTWEETS_BASE_URL"):
+        yield StreamOptions(base_url=base_url, **_token_for_others())
+    else:
+        with simulator.serve(rate=options.rate, seed=options.seed) as x:
+            yield StreamOptions(base_url=x.url, token=STAND_IN)
+
+
+def _token_for_others() -> StreamOptions:
+    """A server that is not X needs some token, but the user's own only if there is one."""
+    known = any(os.environ.get(name) for name in ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN"))
+    return StreamOptions() if known else StreamOptions(token=STAND_IN)
+
+
+class _Screen:
+    """Two streams of one terminal: lines that stay, and a last line that is written anew."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self._out = out
+        self._err = err
+        self._lock = threading.Lock()
+        self.is_live = err.isatty()
+        self._status = ""
+
+    @property
+    def width(self) -> int:
+        return shutil.get_terminal_size((120, 24)).columns
+
+    def print(self, line: str) -> None:
+        """A line for standard output."""
+        with self._lock:
+            self._clear()
+            self._out.write(line + "\n")
+            self._out.flush()
+            self._draw()
+
+    def write(self, text: str) -> None:
+        """A part of the log, for standard error."""
+        with self._lock:
+            self._clear()
+            self._err.write(text)
+            self._err.flush()
+            self._draw()
+
+    def flush(self) -> None:
+        """A log handler asks for this; everything is flushed as it is written."""
+
+    def show(self, status: str) -> None:
+        """Write the last line anew."""
+        with self._lock:
+            self._clear()
+            self._status = status
+            self._draw()
+
+    def _clear(self) -> None:
+        if self._status:
+            self._err.write("\r\x1b[K")
+            self._err.flush()
+
+    def _draw(self) -> None:
+        if self._status:
+            self._err.write(self._status[: self.width - 1])
+            self._err.flush()
+
+
+class _Printer(Subscriber[Any]):
+    """Prints batches; stops the run when there were enough."""
+
+    def __init__(self, screen: _Screen, options: argparse.Namespace) -> None:
+        super().__init__()
+        self._screen = screen
+        self._options = options
+        self._batches = 0
+        self._messages = 0
+        self.full: Any = None
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        self._batches += 1
+        limit = self._options.limit
+        left = len(batch) if limit is None else limit - self._messages
+        self._messages += len(batch)
+        shown = batch if left >= len(batch) else Batch(batch[: max(0, left)], batch.info.trigger)
+        if len(shown) and not self._options.quiet:
+            self._print(shown)
+        if limit is not None and self._messages >= limit:
+            self.full()
+
+    def _print(self, batch: Batch[Any]) -> None:
+        try:
+            if self._options.json:
+                self._screen.print(_as_json(self._batches, batch))
+            else:
+                self._screen.print(batch_line(self._batches, batch, self._screen.width))
+        except BrokenPipeError:
+            self._options.quiet = True
+            self.full()
+
+
+def _as_json(number: int, batch: Batch[Any]) -> str:
+    messages = [{"id": message.id, "data": message.data} for message in batch]
+    record = {"batch": number, "trigger": batch.info.trigger, "messages": messages}
+    return json.dumps(record, ensure_ascii=False)
+
+
+@contextlib.contextmanager
+def _ending(pipeline: Pipeline, duration: float | None) -> Iterator[None]:
+    """Stop after the time, if one was given."""
+    if duration is None:
+        yield
+        return
+    if duration <= 0:
+        raise ConfigurationError(f"--duration {duration:g}: give seconds above 0")
+    timer = threading.Timer(duration, pipeline.stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def _watching(pipeline: Pipeline, screen: _Screen, options: argparse.Namespace) -> Iterator[None]:
+    """Show the summary: twice a second in the last line of a terminal, else every 5 s in a line."""
+    over = threading.Event()
+
+    def work() -> None:
+        pause = 0.5 if screen.is_live else 5.0
+        before, since = 0, time.monotonic()
+        while not over.wait(pause):
+            stats, now = pipeline.stats(), time.monotonic()
+            line = summary_line(stats, (stats.delivered - before) / (now - since))
+            before, since = stats.delivered, now
+            if screen.is_live:
+                screen.show(line)
+            elif not options.json:
+                screen.write(line + "\n")
+
+    thread = threading.Thread(target=work, name="rxtweets-summary", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        screen.show("")
+
+
+def _last_words(screen: _Screen, stats: Stats, options: argparse.Namespace) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        if options.json:
+            screen.print(json.dumps({"stats": stats.as_dict()}))
+        else:
+            screen.write(summary_line(stats) + "\n")
+
+
+def _log_to(screen: _Screen, *, verbose: bool) -> None:
+    handler = logging.StreamHandler(screen)
+    handler.setFormatter(logging.Formatter("rxtweets: %(message)s"))
+    log = logging.getLogger("rxtweets")
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.INFO if verbose else logging.WARNING)

@@ -1,0 +1,1 @@
+"""How figures and batches look; pure functions of snapshots."""

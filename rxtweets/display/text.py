@@ -1,0 +1,91 @@
+"""Figures and batches as lines of text for a terminal."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+from rxtweets.message import Batch
+from rxtweets.telemetry import Stats
+
+__all__ = ["batch_line", "summary_line"]
+
+# C0 and C1: a tweet could move the cursor or recolour the terminal with them.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+def summary_line(stats: Stats, rate: float | None = None) -> str:
+    """The figures that one watches, in one line.
+
+    Args:
+        stats: the snapshot.
+        rate: messages a second of late, if known.
+    """
+    parts = [
+        stats.state,
+        f"received {stats.delivered + stats.dropped + stats.queued:,}",
+        f"processed {stats.processed:,}",
+        f"batches {stats.batches:,}",
+        f"dropped {stats.dropped:,}",
+        f"reconnects {stats.reconnects:,}",
+        "lag –" if stats.lag is None else f"lag {_duration(stats.lag)}",
+    ]
+    if rate is not None:
+        parts.insert(1, f"{rate:,.0f}/s")
+    troubles = {
+        "failed": stats.failed,
+        "undecodable": stats.undecodable,
+        "unknown": stats.unknown,
+        "batches failed": stats.batches_failed,
+        "abandoned": stats.abandoned,
+    }
+    parts += [f"{name} {count:,}" for name, count in troubles.items() if count]
+    return " · ".join(parts)
+
+
+def batch_line(number: int, batch: Batch[Any], width: int) -> str:
+    """A batch in one line: its number, size and trigger, and as many texts as there is room for.
+
+    Args:
+        number: of the batch.
+        batch: the batch.
+        width: columns of the terminal.
+    """
+    info = batch.info
+    head = f"{number:>5} │ {info.size:>3} by {info.trigger:<7} │ "
+    return head + _fitted((_clean(str(message.data)) for message in batch), width - len(head))
+
+
+def _fitted(texts: Any, width: int) -> str:
+    """As many texts as fit; wide characters take two columns."""
+    shown: list[str] = []
+    left = width - 1
+    for character in " ▪ ".join(texts):
+        left -= _columns(character)
+        if left < 0:
+            return "".join(shown) + "…"
+        shown.append(character)
+    return "".join(shown)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in {"Cf", "Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _clean(text: str) -> str:
+    return CONTROLS.sub(" ", text)
+
+
+def _duration(seconds: float) -> str:
+    """Short, in the unit that fits; clocks that disagree can make it negative."""
+    size = abs(seconds)
+    if size < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if size < 120:
+        return f"{seconds:.1f} s"
+    if size < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:,.0f} d"
