@@ -14,7 +14,7 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
         input("Enter stops\n")
 """
 
-from rxtweets import events, operators
+from rxtweets import events, operators, simulator
 from rxtweets.backoff import Backoff
 from rxtweets.errors import (
     AccessError,
@@ -96,4 +96,5 @@ __all__ = [
     "events",
     "operators",
     "sample_stream",
+    "simulator",
 ]

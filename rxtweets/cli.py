@@ -155,7 +155,8 @@ def _run(options: argparse.Namespace) -> int:
     screen = _Screen(sys.stdout, sys.stderr)
     _log_to(screen, verbose=options.verbose)
     with _source_options(options) as source:
-        stream = sample_stream(**source, buffer_size=options.buffer_size, overflow=options.overflow)
+        buffer = StreamOptions(buffer_size=options.buffer_size, overflow=options.overflow)
+        stream = sample_stream(**(source | buffer))
         printer = _Printer(screen, options)
         pipeline = Pipeline(
             stream,

@@ -1,0 +1,338 @@
+"""One accepted connection: requests in, responses out, over HTTP/1.1 or HTTP/2.
+
+The two protocols look the same from outside: `Transport.requests` gives requests one after the
+other, each is answered with `Transport.reply`, or with `Transport.begin` and then `send` until
+`end`. One thread does all of it; another may only `kill`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+import h11
+
+__all__ = ["Gone", "Head", "Headers", "Transport", "accept"]
+
+Headers = list[tuple[str, str]]
+
+READ = 65_536
+HTTP2_PREFACE = b"PRI * HTTP/2.0"
+
+
+class Gone(Exception):
+    """The client has closed the connection, or it was killed."""
+
+
+class Head(NamedTuple):
+    """The head of a request.
+
+    Attributes:
+        method: such as ``GET``.
+        target: path and query.
+        headers: names in lower case.
+        http_version: ``HTTP/1.1`` or ``HTTP/2``.
+    """
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    http_version: str
+
+
+def accept(raw: socket.socket, tls: ssl.SSLContext | None, *, http2: bool) -> Transport:
+    """Shake hands, and find out which protocol the client speaks.
+
+    Args:
+        raw: the accepted socket.
+        tls: makes the connection a TLS one.
+        http2: whether HTTP/2 is spoken.
+
+    Raises:
+        Gone: the client left, or does not speak TLS.
+    """
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    raw.settimeout(10.0)
+    try:
+        if tls is None:
+            is_http2 = http2 and raw.recv(len(HTTP2_PREFACE), socket.MSG_PEEK) == HTTP2_PREFACE
+            return (Http2 if is_http2 else Http1)(raw)
+        connection = tls.wrap_socket(raw, server_side=True)
+    except (OSError, ValueError) as error:
+        raw.close()
+        raise Gone from error
+    is_http2 = connection.selected_alpn_protocol() == "h2"
+    return (Http2 if is_http2 else Http1)(connection)
+
+
+class Transport(ABC):
+    """A connection that is ready for requests."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        # Blocking, so that a slow reader makes the server wait; `kill` ends such a wait.
+        connection.settimeout(None)
+
+    @abstractmethod
+    def requests(self) -> Iterator[Head]:
+        """Requests, each after the one before was answered; ends when the client leaves."""
+
+    @abstractmethod
+    def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer with a whole response."""
+
+    @abstractmethod
+    def begin(self, headers: Headers) -> None:
+        """Begin to answer with a stream."""
+
+    @abstractmethod
+    def send(self, pieces: Sequence[bytes]) -> None:
+        """Send pieces of the body, each as a chunk or a DATA frame of its own."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """End the body properly."""
+
+    @abstractmethod
+    def _received(self, data: bytes) -> None:
+        """Look at what the client sent while it was being answered."""
+
+    def wait(self, seconds: float) -> None:
+        """Pass time, and look after the client meanwhile.
+
+        Raises:
+            Gone: the client has left.
+        """
+        until = time.monotonic() + seconds
+        while (rest := until - time.monotonic()) > 0:
+            self._look(rest)
+
+    def look(self) -> None:
+        """See to what the client has sent until now.
+
+        Raises:
+            Gone: the client has left.
+        """
+        self._look(0.0)
+
+    def abort(self) -> None:
+        """Break the connection off: the client gets a reset."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._close()
+
+    def close(self) -> None:
+        """Close the connection properly."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
+        self._close()
+
+    def kill(self) -> None:
+        """From another thread: end whatever the connection's own thread is waiting for."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def _look(self, seconds: float) -> None:
+        if not self._is_readable(seconds):
+            return
+        self._socket.settimeout(0.0)
+        try:
+            data = self._socket.recv(READ)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError as error:
+            raise Gone from error
+        finally:
+            self._socket.settimeout(None)
+        if not data:
+            raise Gone
+        self._received(data)
+
+    def _is_readable(self, seconds: float) -> bool:
+        pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+        try:
+            return bool(pending) or bool(select.select([self._socket], [], [], seconds)[0])
+        except (OSError, ValueError) as error:
+            raise Gone from error
+
+    def _read(self) -> bytes:
+        try:
+            return self._socket.recv(READ)
+        except OSError:
+            return b""
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise Gone from error
+
+
+class Http1(Transport):
+    """HTTP/1.1 by h11; chunks of the body are written here, being three joins."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        self._http = h11.Connection(h11.SERVER)
+
+    def requests(self) -> Iterator[Head]:
+        while (request := self._next_request()) is not None:
+            headers = {name.decode().lower(): value.decode() for name, value in request.headers}
+            yield Head(request.method.decode(), request.target.decode(), headers, "HTTP/1.1")
+            if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+                return
+            self._http.start_next_cycle()
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        length = ("content-length", str(len(body)))
+        response = h11.Response(status_code=status, headers=[*headers, length])
+        parts = [self._http.send(response), self._http.send(h11.Data(data=body))]
+        parts.append(self._http.send(h11.EndOfMessage()))
+        self._write(b"".join(part for part in parts if part))
+
+    def begin(self, headers: Headers) -> None:
+        encoding = ("transfer-encoding", "chunked")
+        head = self._http.send(h11.Response(status_code=200, headers=[*headers, encoding]))
+        self._write(head or b"")
+
+    def send(self, pieces: Sequence[bytes]) -> None:
+        self._write(b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]))
+
+    def end(self) -> None:
+        self._write(self._http.send(h11.EndOfMessage()) or b"")
+
+    def _received(self, data: bytes) -> None:
+        """A client has nothing more to say until it was answered; a pipelined request waits."""
+        self._http.receive_data(data)
+
+    def _next_request(self) -> h11.Request | None:
+        request: h11.Request | None = None
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:
+                return None
+            if isinstance(event, h11.Request):
+                request = event
+            elif isinstance(event, h11.EndOfMessage):
+                return request
+            elif event is h11.NEED_DATA:
+                self._http.receive_data(self._read())
+            elif not isinstance(event, h11.Data):
+                return None
+
+
+class Http2(Transport):
+    """HTTP/2 by h2, with prior knowledge or by ALPN; one request at a time."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        configuration = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        self._http = h2.connection.H2Connection(configuration)
+        self._stream = 0
+        self._waiting: list[tuple[int, Head]] = []
+
+    def requests(self) -> Iterator[Head]:
+        self._http.initiate_connection()
+        self._flush()
+        with contextlib.suppress(Gone):
+            while True:
+                while not self._waiting:
+                    data = self._read()
+                    if not data:
+                        return
+                    self._received(data)
+                self._stream, head = self._waiting.pop(0)
+                yield head
+                self._stream = 0
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        length = ("content-length", str(len(body)))
+        self._http.send_headers(self._stream, [(":status", str(status)), *headers, length])
+        self.send([body] if body else [])
+        self.end()
+
+    def begin(self, headers: Headers) -> None:
+        self._http.send_headers(self._stream, [(":status", "200"), *headers])
+        self._flush()
+
+    def send(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._send(piece)
+        self._flush()
+
+    def end(self) -> None:
+        self._http.end_stream(self._stream)
+        self._flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(Gone, h2.exceptions.ProtocolError):
+            self._http.close_connection()
+            self._flush()
+        super().close()
+
+    def _send(self, piece: bytes) -> None:
+        while piece:
+            room = self._http.local_flow_control_window(self._stream)
+            length = min(room, len(piece), self._http.max_outbound_frame_size)
+            if length:
+                self._http.send_data(self._stream, piece[:length])
+                piece = piece[length:]
+            else:
+                self._flush()
+                self._look(1.0)
+
+    def _flush(self) -> None:
+        data = self._http.data_to_send()
+        if data:
+            self._write(data)
+
+    def _received(self, data: bytes) -> None:
+        try:
+            received = self._http.receive_data(data)
+        except h2.exceptions.ProtocolError as error:
+            raise Gone from error
+        ours = self._stream
+        gone = False
+        for event in received:
+            if isinstance(event, h2.events.RequestReceived) and event.headers is not None:
+                self._waiting.append((event.stream_id or 0, _head(event.headers)))
+            elif isinstance(event, h2.events.StreamReset):
+                gone = gone or event.stream_id == ours
+                self._waiting = [each for each in self._waiting if each[0] != event.stream_id]
+            elif isinstance(event, h2.events.ConnectionTerminated):
+                gone = True
+        if ours:
+            self._refuse_others()
+        self._flush()
+        if gone:
+            raise Gone
+
+    def _refuse_others(self) -> None:
+        """A stream takes the connection; who wants another stream makes another connection."""
+        for stream, _ in self._waiting:
+            self._http.reset_stream(stream, h2.errors.ErrorCodes.REFUSED_STREAM)
+        self._waiting.clear()
+
+
+def _head(fields: Iterable[tuple[Any, Any]]) -> Head:
+    headers = dict(fields)
+    named = {name: value for name, value in headers.items() if not name.startswith(":")}
+    return Head(headers.get(":method", ""), headers.get(":path", ""), named, "HTTP/2")

@@ -1,0 +1,293 @@
+"""Simulated tweets: deterministic by their seed, new by their ids."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+from rxtweets.errors import ConfigurationError
+from rxtweets.simulator._phrases import EMOJI, NAMES, PHRASES, TOPICS
+
+__all__ = ["Names", "Size", "Tweets"]
+
+Size = Literal["small", "large"]
+Names = Literal["both", "tweet", "post"]
+
+SNOWFLAKE_EPOCH_MS = 1_288_834_974_657
+DIFFERENT = 4096
+"""Tweets until the texts come round again, under new ids. Each is made once, when first due."""
+
+ID, TIME = "\ue000", "\ue001"  # private use: no phrase has them
+
+
+class Tweets:
+    """Frames of X's stream, without end: texts by the seed, ids and times by the clock.
+
+    Texts are in twenty languages and a dozen scripts, with emoji of several code points, hashtags,
+    mentions and links, whose places in the text (in code points, as X counts) are in the
+    entities. One in five is a retweet, one in ten a quote, one in six a reply.
+
+    Args:
+        seed: the same seed gives the same texts in the same order.
+        size: ``small`` is 1 KB a frame on average, with the fields that `sample_stream` asks
+            for; ``large`` is 2.5 KB, with context annotations and the authors' profiles.
+        names: X is renaming its fields (``retweet_count`` to ``repost_count``, ``tweets`` to
+            ``posts``). ``both`` has each field under both names, ``tweet`` has the older ones and
+            ``post`` the newer ones only.
+        clock: seconds since 1970.
+
+    Raises:
+        ConfigurationError: no such size, or no such names.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        size: Size = "small",
+        names: Names = "both",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if size not in {"small", "large"}:
+            raise ConfigurationError(f"size={size!r}: choose small or large")
+        if names not in {"both", "tweet", "post"}:
+            raise ConfigurationError(f"names={names!r}: choose both, tweet or post")
+        self._writer = _Writer(random.Random(seed), size, names)
+        self._clock = clock
+        self._templates: list[bytes] = []
+        self._last_id = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Frames without a line end."""
+        position = 0
+        while True:
+            yield from self.frames(position, 1)
+            position += 1
+
+    def frames(self, start: int, count: int) -> list[bytes]:
+        """The frames from position ``start`` on, written now; without line ends."""
+        while len(self._templates) < min(start + count, DIFFERENT):
+            self._templates.append(_template(self._writer.tweet(len(self._templates))))
+        milliseconds = int(self._clock() * 1000)
+        stamp = _stamp(milliseconds)
+        first = max(self._last_id + 1, (milliseconds - SNOWFLAKE_EPOCH_MS) << 22)
+        self._last_id = first + count - 1
+        frames = []
+        for offset in range(count):
+            template = self._templates[(start + offset) % DIFFERENT]
+            frames.append(template % {b"id": b"%d" % (first + offset), b"time": stamp})
+        return frames
+
+
+def _stamp(milliseconds: int) -> bytes:
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03}Z".encode()
+
+
+def _template(payload: dict[str, Any]) -> bytes:
+    """A frame with holes for its id and its time."""
+    text = orjson.dumps(payload).replace(b"%", b"%%")
+    return text.replace(TIME.encode(), b"%(time)b").replace(ID.encode(), b"%(id)b")
+
+
+class _Writer:
+    """Writes payloads; everything but id and time is decided here."""
+
+    def __init__(self, rng: random.Random, size: Size, names: Names) -> None:
+        self._rng = rng
+        self._large = size == "large"
+        self._names = names
+
+    def tweet(self, number: int) -> dict[str, Any]:
+        """The payload of one frame."""
+        rng = self._rng
+        author = self._user(number)
+        lang = rng.choice(list(PHRASES))
+        text = _Text(rng)
+        kind = rng.choices(("", "retweeted", "quoted", "replied_to"), (53, 20, 10, 17))[0]
+        users, other = [author], None
+        if kind:
+            other_author = self._user(number + 7)
+            users.append(other_author)
+            other = self._earlier_tweet(other_author)
+        if kind == "retweeted" and other is not None:
+            lang = other["lang"]
+            text.add("RT").mention(users[1]).add(_cut(f": {other['text']}"), space=False)
+        else:
+            if kind == "replied_to":
+                text.mention(users[1])
+            self._say(text, lang)
+            if kind == "quoted" and other is not None:
+                address = f"https://x.com/{users[1]['username']}/status/{other['id']}"
+                text.link(_base36(rng, 10), address)
+        data: dict[str, Any] = {
+            "created_at": TIME,
+            "author_id": author["id"],
+            **self._both("edit_history_{}_ids", [ID]),
+            "entities": text.entities,
+            "id": ID,
+            "lang": lang,
+            "public_metrics": self._metrics(),
+            "text": str(text),
+        }
+        if not text.entities:
+            del data["entities"]
+        if other is not None:
+            data.update(self._both("referenced_{}s", [{"type": kind, "id": other["id"]}]))
+        includes: dict[str, Any] = {"users": users}
+        if self._large:
+            self._enlarge(data)
+            if other is not None:
+                includes.update(self._both("{}s", [other]))
+        return {"data": data, "includes": includes}
+
+    def _say(self, text: _Text, lang: str) -> None:
+        rng = self._rng
+        for phrase in rng.sample(PHRASES[lang], min(rng.randint(2, 4), len(PHRASES[lang]))):
+            text.add(phrase)
+            if rng.random() < 0.25:
+                text.add("\n", space=False)
+        for _ in range(rng.choice((0, 0, 1, 2))):
+            text.add(rng.choice(EMOJI))
+        for _ in range(rng.choice((0, 0, 1, 1, 2))):
+            text.hashtag(rng.choice(TOPICS))
+        if rng.random() < 0.5:
+            about = rng.choice(PHRASES[lang])
+            text.link(_base36(rng, 10), f"https://example.com/news/{_base36(rng, 12)}", about)
+
+    def _user(self, number: int) -> dict[str, Any]:
+        rng = self._rng
+        name, username = NAMES[number % len(NAMES)]
+        user: dict[str, Any] = {
+            "id": str(rng.randint(10**8, 2 * 10**18)),
+            "name": name,
+            "username": username,
+        }
+        if self._large:
+            user |= {
+                "created_at": f"20{rng.randint(10, 24)}-0{rng.randint(1, 9)}-11T09:26:53.000Z",
+                "description": " · ".join(rng.sample(PHRASES["en"], 1) + rng.sample(TOPICS, 2)),
+                "profile_image_url": f"https://example.com/{_base36(rng, 12)}/normal.jpg",
+                "protected": False,
+                "public_metrics": {
+                    "followers_count": rng.randint(0, 90_000),
+                    "following_count": rng.randint(0, 5_000),
+                    "listed_count": rng.randint(0, 99),
+                    **self._both("{}_count", rng.randint(1, 90_000)),
+                },
+                "verified": rng.random() < 0.1,
+            }
+        return user
+
+    def _earlier_tweet(self, author: dict[str, Any]) -> dict[str, Any]:
+        """The tweet that another one is about: an hour to a year old, by the id it has."""
+        rng = self._rng
+        identifier = str(rng.randint(1_700_000_000_000_000_000, 1_790_000_000_000_000_000))
+        milliseconds = (int(identifier) >> 22) + SNOWFLAKE_EPOCH_MS
+        lang = rng.choice(list(PHRASES))
+        text = _Text(rng)
+        self._say(text, lang)
+        return {
+            "author_id": author["id"],
+            "created_at": _stamp(milliseconds).decode(),
+            **self._both("edit_history_{}_ids", [identifier]),
+            "id": identifier,
+            "lang": lang,
+            "public_metrics": self._metrics(),
+            "text": str(text),
+        }
+
+    def _metrics(self) -> dict[str, int]:
+        rng = self._rng
+        reposts = int(rng.paretovariate(1)) - 1
+        return {
+            **self._reposts(reposts),
+            "reply_count": int(rng.paretovariate(1.2)) - 1,
+            "like_count": reposts * 4,
+            "quote_count": reposts // 5,
+            "bookmark_count": reposts // 3,
+            "impression_count": reposts * 300 + rng.randint(0, 50),
+        }
+
+    def _reposts(self, count: int) -> dict[str, int]:
+        older, newer = {"retweet_count": count}, {"repost_count": count}
+        return {"tweet": older, "post": newer, "both": older | newer}[self._names]
+
+    def _both(self, name: str, value: object) -> dict[str, Any]:
+        """A field under the names of the generations asked for."""
+        generations = ("tweet", "post") if self._names == "both" else (self._names,)
+        return {name.format(generation): value for generation in generations}
+
+    def _enlarge(self, data: dict[str, Any]) -> None:
+        rng = self._rng
+        topics = rng.sample(TOPICS, 2)
+        data["context_annotations"] = [
+            {
+                "domain": {"id": "131", "name": "Unified topic", "description": "A topic"},
+                "entity": {"id": str(rng.randint(10**17, 10**18)), "name": topic},
+            }
+            for topic in topics
+        ]
+        data["conversation_id"] = ID
+        data["edit_controls"] = {
+            "edits_remaining": 5,
+            "is_edit_eligible": True,
+            "editable_until": TIME,
+        }
+        data["possibly_sensitive"] = False
+        data["reply_settings"] = "everyone"
+
+
+class _Text:
+    """A text that is being written, with the places of its entities in code points."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._text = ""
+        self.entities: dict[str, list[dict[str, Any]]] = {}
+
+    def __str__(self) -> str:
+        return self._text
+
+    def add(self, words: str, *, space: bool = True) -> _Text:
+        if space and self._text and not self._text.endswith("\n"):
+            self._text += " "
+        self._text += words
+        return self
+
+    def hashtag(self, tag: str) -> None:
+        self._entity("hashtags", f"#{tag}", {"tag": tag})
+
+    def mention(self, user: dict[str, Any]) -> _Text:
+        fields = {"username": user["username"], "id": user["id"]}
+        self._entity("mentions", f"@{user['username']}", fields)
+        return self
+
+    def link(self, code: str, target: str, title: str = "") -> None:
+        url = f"https://t.co/{code}"
+        shown = target.removeprefix("https://")[:26] + "…"
+        fields: dict[str, Any] = {"url": url, "expanded_url": target, "display_url": shown}
+        if title:
+            about = f"{title} – {shown}"
+            fields |= {"status": 200, "title": title, "description": about, "unwound_url": target}
+        self._entity("urls", url, fields)
+
+    def _entity(self, kind: str, written: str, fields: dict[str, Any]) -> None:
+        self.add(written)
+        end = len(self._text)
+        self.entities.setdefault(kind, []).append(
+            {"start": end - len(written), "end": end, **fields}
+        )
+
+
+def _cut(text: str) -> str:
+    longest = 140
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _base36(rng: random.Random, length: int) -> str:
+    return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=length))
