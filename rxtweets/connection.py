@@ -10,12 +10,15 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpcore
 import httpx
 
+from rxtweets.dechunking import ChunkError, Dechunker
 from rxtweets.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -29,6 +32,8 @@ from rxtweets.problems import error_of_response
 __all__ = ["Connection", "ConnectionOptions", "Token"]
 
 MAX_ERROR_BODY = 65_536
+READ = 65_536
+HEAD_END = b"\r\n\r\n"
 USER_AGENT = "rxtweets (+https://docs.x.com/x-api; Python)"
 
 
@@ -151,6 +156,7 @@ class Connection:
         self._exit = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._wire: _Wire | None = None
         self._reason: StreamError | None = None
         self._watchdog = _Watchdog(options.stall_timeout, self._stalled)
         self._response: httpx.Response | None = None
@@ -199,7 +205,7 @@ class Connection:
             raise RuntimeError("open() comes first")
         touch = self._watchdog.touch
         with self._translated():
-            for block in response.iter_bytes():
+            for block in self._body(response):
                 touch()
                 yield block
             if not self.closed:
@@ -244,12 +250,23 @@ class Connection:
             },
         )
 
+    def _body(self, response: httpx.Response) -> Iterable[bytes]:
+        """The body by the short way where there is one, else by httpx."""
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
+        is_known = chunked and encoding in {"gzip", "identity"}
+        if self._wire is None or response.http_version != "HTTP/1.1" or not is_known:
+            return response.iter_bytes()
+        return _unpacked(self._wire, compressed=encoding == "gzip")
+
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Learn the socket as soon as there is one, to be able to end a wait on it."""
         if not name.endswith(("connect_tcp.complete", "start_tls.complete")):
             return
+        stream = info["return_value"]
         with self._lock:
-            self._socket = info["return_value"].get_extra_info("socket")
+            self._socket = stream.get_extra_info("socket")
+            self._wire = _Wire(stream) if self._options.http1 else None
             unwanted = self.closed or self._reason is not None
         if unwanted and self._socket is not None:
             _shut(self._socket)
@@ -270,6 +287,61 @@ class Connection:
                 raise _translate(error, self.url) from error
             if self._response is None:
                 raise ConnectionLost("closed before the server answered") from error
+
+
+class _Wire:
+    """The bytes of an HTTP/1.1 connection, the body apart from the head.
+
+    Stands between httpx and its stream: httpx is given the heads of responses and not a byte
+    more at a time, so that the body can be read from here (see `rxtweets.dechunking` for why).
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._read: Callable[..., bytes] = stream.read
+        self._rest = b""
+        self._before = b""
+        tls = stream.get_extra_info("ssl_object")
+        if tls is None or tls.selected_alpn_protocol() != "h2":
+            stream.read = self.read_head
+
+    def read_head(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Like the stream's own `read`, but nothing from behind the end of a head."""
+        data = self._rest or self._read(max_bytes, timeout)
+        self._rest = b""
+        end = (self._before + data).find(HEAD_END)
+        if end < 0:
+            self._before = (self._before + data)[-3:]
+            return data
+        end += len(HEAD_END) - len(self._before)
+        self._rest, self._before = data[end:], b""
+        return data[:end]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The bytes after the head, as they come, until the server closes."""
+        data, self._rest = self._rest, b""
+        while data or (data := self._receive()):
+            yield data
+            data = b""
+
+    def _receive(self) -> bytes:
+        try:
+            return self._read(READ, None)
+        except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+            raise httpx.ReadError(str(error)) from error
+
+
+def _unpacked(wire: Iterable[bytes], *, compressed: bool) -> Iterator[bytes]:
+    """What the chunks of a body hold, decompressed."""
+    dechunker = Dechunker()
+    inflate = zlib.decompressobj(wbits=31).decompress if compressed else None
+    try:
+        for data in wire:
+            block = dechunker.feed(data)
+            yield block if inflate is None else inflate(block)
+            if dechunker.ended:
+                return
+    except (ChunkError, zlib.error) as error:
+        raise httpx.RemoteProtocolError(f"the body cannot be read: {error}") from error
 
 
 class _Watchdog:

@@ -34,23 +34,18 @@ class Framed(NamedTuple):
     """What one read completed.
 
     Attributes:
-        block: whole lines with their ends, none of them empty; ``b""`` if there is none.
-        lines: how many lines the block has.
+        lines: whole lines without their line feeds (a carriage return may be left), none empty.
         keep_alives: how many empty lines there were.
         oversized: lines that were longer than the maximum.
     """
 
-    block: bytes
-    lines: int
+    lines: list[bytes]
     keep_alives: int = 0
     oversized: tuple[Oversized, ...] = ()
 
 
-NOTHING = Framed(b"", 0)
-
-
 class LineFramer:
-    """Cuts the bytes of one connection into blocks of whole lines, in linear time.
+    """Cuts the bytes of one connection into lines, in linear time.
 
     Args:
         max_line: the longest line in bytes; a longer one is thrown away and reported, and the
@@ -64,22 +59,19 @@ class LineFramer:
 
     def feed(self, data: bytes) -> Framed:
         """Take what one read gave, whatever its bounds."""
-        cut = data.rfind(b"\n") + 1
-        if not cut:
-            self._keep(data)
-            return NOTHING
-        head = data[:cut]
+        lines = data.split(b"\n")
+        rest = lines.pop()
         oversized: list[Oversized] = []
-        if self._skipped is not None:
-            end = head.index(b"\n") + 1
-            oversized.append(self._skipped._replace(length=self._skipped.length + end))
+        if lines and self._skipped is not None:
+            length = self._skipped.length + len(lines.pop(0)) + 1
+            oversized.append(self._skipped._replace(length=length))
             self._skipped = None
-            head = head[end:]
-        elif self._tail:
-            head = bytes(self._tail) + head
-        self._tail.clear()
-        self._keep(data[cut:])
-        return _framed(head, self._max_line, oversized)
+        elif lines and self._tail:
+            self._tail += lines[0]
+            lines[0] = bytes(self._tail)
+            self._tail.clear()
+        self._keep(rest)
+        return _framed(lines, self._max_line, oversized)
 
     def finish(self) -> bytes:
         """The line that the end of the connection cut off; ``b""`` if there is none."""
@@ -98,19 +90,17 @@ class LineFramer:
             self._tail.clear()
 
 
-def _framed(block: bytes, max_line: int, oversized: list[Oversized]) -> Framed:
-    """Keep-alives are rare and long lines rarer: looking for them is all that most blocks cost."""
-    suspicious = block[:1] in b"\r\n" or b"\n\r\n" in block or b"\n\n" in block
-    if not suspicious and len(block) <= max_line:
-        return Framed(block, block.count(b"\n"), 0, tuple(oversized))
+def _framed(lines: list[bytes], max_line: int, oversized: list[Oversized]) -> Framed:
+    """Keep-alives are rare and long lines rarer: looking for them is all that most reads cost."""
+    if b"\r" not in lines and b"" not in lines and max(map(len, lines), default=0) < max_line:
+        return Framed(lines, 0, tuple(oversized))
     kept: list[bytes] = []
     keep_alives = 0
-    for line in block.split(b"\n")[:-1]:
+    for line in lines:
         if line in {b"", b"\r"}:
             keep_alives += 1
         elif len(line) >= max_line:
             oversized.append(Oversized(line[:KEPT_OF_OVERSIZED], len(line) + 1))
         else:
             kept.append(line)
-    whole = b"\n".join([*kept, b""])
-    return Framed(whole, len(kept), keep_alives, tuple(oversized))
+    return Framed(kept, keep_alives, tuple(oversized))

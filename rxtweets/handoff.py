@@ -31,14 +31,12 @@ class Block(NamedTuple):
     """Lines of one read.
 
     Attributes:
-        data: whole lines with their ends.
-        lines: how many.
+        lines: without their line feeds.
         received_at: seconds since 1970.
         connection: the number of the connection that brought them.
     """
 
-    data: bytes
-    lines: int
+    lines: list[bytes]
     received_at: float
     connection: int
 
@@ -86,10 +84,10 @@ class Handoff:
             if self._policy == "block":
                 self._changed.wait_for(lambda: self._closed or self._lines < self._capacity)
             if self._closed:
-                self._on_drop(block.lines)
+                self._on_drop(len(block.lines))
                 return
             self._blocks.append(block)
-            self._lines += block.lines
+            self._lines += len(block.lines)
             if self._lines > self._capacity and self._policy != "block":
                 self._drop()
             self._changed.notify_all()
@@ -106,7 +104,7 @@ class Handoff:
             lines = 0
             while self._blocks and lines < most:
                 block = self._blocks.popleft()
-                lines += block.lines
+                lines += len(block.lines)
                 taken.append(block)
             self._lines -= lines
             if self._burst and self._lines <= self._capacity // 2:
@@ -141,7 +139,7 @@ class Handoff:
         while self._blocks and self._lines > self._capacity:
             block = self._blocks.pop() if newest else self._blocks.popleft()
             rest = _without(block, self._lines - self._capacity, newest, tweets_only)
-            self._lines -= block.lines - rest.lines
+            self._lines -= len(block.lines) - len(rest.lines)
             if rest.lines:
                 passed.append(rest)
         if newest:
@@ -157,15 +155,12 @@ class Handoff:
 
 def _without(block: Block, excess: int, newest: bool, tweets_only: bool) -> Block:
     """The block without ``excess`` of its lines, from its end if ``newest``, else its start."""
-    lines = block.data.split(b"\n")[:-1]
-    if newest:
-        lines.reverse()
     kept: list[bytes] = []
-    for line in lines:
+    for line in reversed(block.lines) if newest else block.lines:
         if excess and not (tweets_only and b'"data"' not in line):
             excess -= 1
         else:
             kept.append(line)
     if newest:
         kept.reverse()
-    return block._replace(data=b"\n".join([*kept, b""]), lines=len(kept))
+    return block._replace(lines=kept)

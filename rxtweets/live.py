@@ -174,7 +174,7 @@ class _Run:
             else:
                 self._over = True
         if gate is not None and others:
-            self._handoff.put(Block(b"", 0, 0.0, 0))  # wakes the delivering thread
+            self._handoff.put(Block([], 0.0, 0))  # wakes the delivering thread
         else:
             self.reader.stop()
 
@@ -196,7 +196,7 @@ class _Run:
     def _pass_on(self, blocks: list[Block]) -> None:
         messages: list[Message[str]] = []
         for block in blocks:
-            decoded = decode(block.data.split(b"\n")[:-1], block.received_at)
+            decoded = decode(block.lines, block.received_at)
             messages += decoded.messages
             if decoded.others or decoded.partial:
                 self._report(decoded, block.connection)
@@ -359,7 +359,7 @@ class _Reader:
 
     def _take(self, framed: Framed, size: int, number: int) -> int:
         """Count what one read completed and hand it over; the number of its lines."""
-        total = framed.lines + framed.keep_alives + len(framed.oversized)
+        total = len(framed.lines) + framed.keep_alives + len(framed.oversized)
         self._telemetry.add(
             received=total,
             bytes=size,
@@ -371,7 +371,7 @@ class _Reader:
             text = f"a line of {line.length} bytes is longer than max_line ({limit})"
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, line.start)))
         if framed.lines:
-            self._handoff.put(Block(framed.block, framed.lines, time.time(), number))
+            self._handoff.put(Block(framed.lines, time.time(), number))
         return total
 
     def _take_tail(self, tail: bytes, number: int) -> int:
@@ -385,7 +385,7 @@ class _Reader:
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, tail)))
         else:
             self._telemetry.add(received=1)
-            self._handoff.put(Block(tail + b"\n", 1, time.time(), number))
+            self._handoff.put(Block([tail], time.time(), number))
         return 1
 
     def _note_failure(self, error: StreamError, end: _End) -> None:

@@ -24,11 +24,19 @@ AHEAD = 10
 QUICK = 0.000_2
 """Seconds. Waking a thread for a call shorter than this costs more than the call."""
 
-SLOW = 0.002
-"""Seconds. A single call that long ends the time of one thread for all."""
-
 STREAK = 200
-"""Quick calls in a row after which one thread does it all."""
+"""Quick calls, nearly in a row, after which one thread does it all."""
+
+SETBACK = 50
+"""Quick calls that one slow call takes back."""
+
+PATIENCE = 0.015
+"""Seconds that the one thread may spend in slow calls, each counted as a hundredth at most, before
+the others come back. A quick call seems slow when another thread takes the interpreter away from
+it, for 5 ms at a time, but that happens once in hundreds of calls."""
+
+FORGIVEN = 0.000_02
+"""Seconds of these that every quick call makes good for."""
 
 RUN = 64
 """Messages that one thread handles before it passes them on."""
@@ -36,7 +44,10 @@ RUN = 64
 WATCH = 0.005
 """Seconds between two looks at whether the one thread is stuck in a call."""
 
-FIRST_HOLD, LAST_HOLD = 0.25, 30.0
+LOOKS = 3
+"""Looks in a row that find it so: a thread that waits for the interpreter seems stuck as well."""
+
+FIRST_HOLD, LAST_HOLD = 0.1, 30.0
 """Seconds before one thread may do it all again, doubled each time that proved wrong."""
 
 
@@ -221,6 +232,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             started = now
             if not pace.is_quick:
                 break
+        pace.were_quick(len(results))
         if results:
             self._emit(results)
         if not pace.is_quick:
@@ -369,33 +381,40 @@ class _Pace:
     def __init__(self) -> None:
         self.is_quick = False
         self._streak = 0
-        self._strikes = 0
+        self._lost = 0.0
+        self._since = 0.0
         self._not_before = 0.0
         self._hold = FIRST_HOLD
 
     def note(self, seconds: float) -> None:
         """A call that one of many threads has made."""
         if seconds > QUICK:
-            self._streak = 0
+            self._streak = max(0, self._streak - SETBACK)
             return
         self._streak += 1
         if self._streak >= STREAK and perf_counter() >= self._not_before:
-            self._streak = self._strikes = 0
+            self._streak, self._lost = 0, 0.0
+            self._since = perf_counter()
             self.is_quick = True
 
     def was_slow(self, seconds: float) -> bool:
         """A call of the one thread that was not quick; whether its time is over."""
-        self._strikes += 1  # one or two may be the doing of the operating system
-        if seconds > SLOW or self._strikes >= 3:
+        self._lost += min(seconds, 0.01)
+        if self._lost > PATIENCE:
             self.leave()
-            return True
-        return False
+        return not self.is_quick
+
+    def were_quick(self, calls: int) -> None:
+        """Calls of the one thread, most of them quick."""
+        self._lost = max(0.0, self._lost - calls * FORGIVEN)
 
     def leave(self) -> None:
-        """Handlers block: many threads again, for a while."""
+        """Handlers block: many threads again, for a while that grows if this happens often."""
         self.is_quick = False
-        self._not_before = perf_counter() + self._hold
-        self._hold = min(LAST_HOLD, self._hold * 2)
+        now = perf_counter()
+        lasted = now - self._since > LAST_HOLD
+        self._hold = FIRST_HOLD if lasted else min(LAST_HOLD, self._hold * 2)
+        self._not_before = now + self._hold
 
 
 class _Watch:
@@ -430,11 +449,12 @@ class _Watch:
         self._needed.set()
 
     def _run(self) -> None:
-        taken, quiet = -1, 0
+        taken, quiet, looks = -1, 0, 0
         while self._needed.wait() and not self._stopped.wait(WATCH):
             before = taken
             stuck, taken = self._is_stuck(taken)
-            if stuck and self._pace.is_quick:
+            looks = looks + 1 if stuck else 0
+            if looks >= LOOKS and self._pace.is_quick:
                 self._pace.leave()
                 self._wake()
             quiet = quiet + 1 if taken == before else 0

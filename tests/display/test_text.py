@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+
+from rxtweets import Batch, Message, Stats
+from rxtweets.display.text import batch_line, summary_line
+
+HEAD = "    1 │   1 by size    │ "
+
+
+def columns_of(text: str) -> int:
+    return sum(
+        0
+        if unicodedata.category(character) in {"Cf", "Mn", "Me"}
+        else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
+
+
+def line_of(*texts: str, width: int = 80) -> str:
+    return batch_line(1, Batch([Message(text) for text in texts]), width)
+
+
+def test_the_summary_of_nothing_has_all_that_one_watches() -> None:
+    assert summary_line(Stats()) == (
+        "idle · received 0 · processed 0 · batches 0 · dropped 0 · reconnects 0 · lag –"
+    )
+
+
+def test_the_summary_counts_tweets_received_as_delivered_dropped_and_waiting() -> None:
+    line = summary_line(Stats(received=9999, delivered=1000, dropped=200, queued=34))
+    assert "received 1,234" in line
+    assert "dropped 200" in line
+
+
+def test_large_numbers_are_grouped() -> None:
+    line = summary_line(Stats(processed=1_234_567, batches=61_728, reconnects=1000))
+    assert "processed 1,234,567 · batches 61,728" in line
+    assert "reconnects 1,000" in line
+
+
+def test_the_rate_follows_the_state_if_it_is_known() -> None:
+    line = summary_line(Stats(state="connected"), rate=1234.4)
+    assert line.startswith("connected · 1,234/s · received")
+
+
+def test_a_rate_of_zero_is_known() -> None:
+    assert " · 0/s · " in summary_line(Stats(), rate=0.0)
+
+
+@pytest.mark.parametrize(
+    ("stats", "text"),
+    [
+        (Stats(failed=1), "failed 1"),
+        (Stats(undecodable=2), "undecodable 2"),
+        (Stats(unknown=3), "unknown 3"),
+        (Stats(batches_failed=4), "batches failed 4"),
+        (Stats(abandoned=5000), "abandoned 5,000"),
+    ],
+)
+def test_trouble_is_shown_when_there_is_some(stats: Stats, text: str) -> None:
+    assert summary_line(stats).endswith(f" · lag – · {text}")
+
+
+@pytest.mark.parametrize(
+    ("lag", "text"),
+    [
+        (0.0, "0 ms"),
+        (0.0421, "42 ms"),
+        (0.999, "999 ms"),
+        (1.0, "1.0 s"),
+        (119.94, "119.9 s"),
+        (5400.0, "1.5 h"),
+        (172_799.0, "48.0 h"),
+        (172_800.0, "2 d"),
+        (400_000_000.0, "4,630 d"),
+        (-0.25, "-250 ms"),
+        (-3.0, "-3.0 s"),
+    ],
+)
+def test_the_lag_is_shown_in_the_unit_that_fits(lag: float, text: str) -> None:
+    assert summary_line(Stats(lag=lag)).endswith(f" · lag {text}")
+
+
+@pytest.mark.parametrize("lag", [120.0, 150.0, -120.0])
+def test_a_lag_of_minutes_does_not_read_as_none(lag: float) -> None:
+    assert "lag 0.0" not in summary_line(Stats(lag=lag)).replace("-", "")
+
+
+def test_a_batch_shows_its_number_size_trigger_and_texts() -> None:
+    batch = Batch([Message("one"), Message("two")], "timeout")
+    assert batch_line(42, batch, 80) == "   42 │   2 by timeout │ one ▪ two"
+
+
+def test_data_that_is_no_text_is_shown_as_text() -> None:
+    assert batch_line(1, Batch([Message({"a": 1})]), 80) == HEAD + "{'a': 1}"
+
+
+def test_what_does_not_fit_is_cut_with_an_ellipsis() -> None:
+    line = line_of("abcdefghij", width=len(HEAD) + 6)
+    assert line == HEAD + "abcde…"
+
+
+@pytest.mark.parametrize("text", ["x" * 300, "ツイート" * 80, "👍🏽" * 90, "é" * 300, "ạ̈" * 200])
+@pytest.mark.parametrize("width", [40, 41, 80, 81])
+def test_no_line_is_wider_than_the_terminal(text: str, width: int) -> None:
+    line = line_of(text, width=width)
+    assert line.endswith("…")
+    assert width - 2 <= columns_of(line) <= width
+
+
+def test_combining_marks_take_no_room() -> None:
+    text = "e\u0301" * 10
+    assert line_of(text, width=len(HEAD) + 11) == HEAD + text
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert line_of("日本語", width=len(HEAD) + 6) == HEAD + "日本…"
+    assert line_of("日本語", width=len(HEAD) + 7) == HEAD + "日本語"
+
+
+@pytest.mark.parametrize("width", [0, 1, 10, len(HEAD)])
+def test_a_terminal_without_room_for_texts_does_not_break_it(width: int) -> None:
+    assert line_of("text", width=width) == HEAD + "…"
+
+
+@pytest.mark.parametrize(
+    "control", ["\n", "\r\n", "\t", "\x1b", "\x00", "\x7f", "\x85", "\x9b", "\x07\x08"]
+)
+def test_control_characters_become_a_space(control: str) -> None:
+    assert line_of(f"a{control}b") == HEAD + "a b"

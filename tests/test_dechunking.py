@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rxtweets.dechunking import ChunkError, Dechunker
+
+
+def chunked(*payloads: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in payloads)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    bounds = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+
+
+def as_h11_reads(data: bytes) -> bytes:
+    """What a parser of good standing makes of the same bytes."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + data)
+    body = b""
+    while not isinstance(event := client.next_event(), h11.EndOfMessage):
+        if isinstance(event, h11.Data):
+            body += bytes(event.data)
+    return body
+
+
+payloads = st.lists(st.binary(min_size=1, max_size=60), max_size=20)
+
+
+@given(payloads, st.lists(st.integers(min_value=0), max_size=30))
+def test_any_cut_of_a_chunked_body_gives_what_a_whole_parser_gives(
+    parts: list[bytes], places: list[int]
+) -> None:
+    wire = chunked(*parts) + b"0\r\n\r\n"
+    dechunker = Dechunker()
+    body = b"".join(dechunker.feed(piece) for piece in cut(wire, places))
+    assert body == as_h11_reads(wire) == b"".join(parts)
+    assert dechunker.ended
+
+
+@given(payloads)
+def test_single_bytes_give_the_same_body(parts: list[bytes]) -> None:
+    dechunker = Dechunker()
+    body = b"".join(dechunker.feed(bytes([byte])) for byte in chunked(*parts))
+    assert body == b"".join(parts)
+    assert not dechunker.ended
+
+
+def test_what_has_come_of_a_long_chunk_is_given_at_once() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(b"100\r\nabc") == b"abc"
+    assert dechunker.feed(b"def") == b"def"
+
+
+def test_extensions_of_a_chunk_are_left_out() -> None:
+    assert Dechunker().feed(b"3;name=value\r\nabc\r\n") == b"abc"
+
+
+def test_nothing_is_read_after_the_last_chunk() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(b"0\r\nTrailer: x\r\n\r\n") == b""
+    assert dechunker.ended
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [b"xyz\r\n", b"-1\r\n", b"1_0\r\n", b"\r\nabc", b"3\r\nabcd\r\n", b"3\r\nabc\rX", b"f" * 5000],
+)
+def test_bytes_that_are_no_chunks_are_refused(wire: bytes) -> None:
+    with pytest.raises(ChunkError):
+        Dechunker().feed(wire)
+
+
+def test_a_wrong_line_end_that_comes_later_is_refused_too() -> None:
+    dechunker = Dechunker()
+    dechunker.feed(b"3\r\nab")
+    with pytest.raises(ChunkError):
+        dechunker.feed(b"cX")

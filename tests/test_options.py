@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from rxtweets import Backoff, ConfigurationError, MessageStream, StreamOptions, sample_stream
+from rxtweets.connection import ConnectionOptions, Token
+from rxtweets.streams import _connection_options, _live_options, _params
+
+SECRET = "AAAAAAAAAAAA%2Bsecret%3D"  # noqa: S105
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN", "RXTWEETS_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("a connection was tried")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def plain() -> dict[str, Any]:
+    return {"token": SECRET, "base_url": "http://127.0.0.1:9"}
+
+
+def options_of(base_url: str = "https://api.x.com", **changes: Any) -> ConnectionOptions:
+    options: dict[str, Any] = {"token": SECRET, "base_url": base_url, **changes}
+    return _connection_options(cast("StreamOptions", options))
+
+
+def bad_values() -> Iterator[tuple[str, object]]:
+    for name in ("stall_timeout", "connect_timeout", "max_line_mb"):
+        for seconds in (0, -1, -0.5, NAN, INFINITY, -INFINITY, True, "30", None, [30], 1j):
+            yield name, seconds
+    for name in ("stall_timeout", "connect_timeout"):
+        yield name, timedelta(0)
+        yield name, timedelta(seconds=-1)
+    for size in (0, -1, 1.5, 10.0, NAN, True, False, "100", None):
+        yield "buffer_size", size
+    for minutes in (6, -1, 2.0, True, "3"):
+        yield "backfill_minutes", minutes
+    for policy in ("drop", "", "DROP_OLDEST", None, 3, True):
+        yield "overflow", policy
+    for backoff in (None, 5, "slow", Backoff):
+        yield "backoff", backoff
+    for verify in ("/etc/ssl/cert.pem", None, 1, 0):
+        yield "verify", verify
+
+
+@pytest.mark.parametrize(("name", "value"), list(bad_values()))
+def test_a_value_that_cannot_work_is_refused_by_name(
+    plain: dict[str, Any], name: str, value: object
+) -> None:
+    options: dict[str, Any] = {**plain, name: value}
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        sample_stream(**options)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "api.x.com",
+        "127.0.0.1:8080",
+        "//api.x.com",
+        "ftp://api.x.com",
+        "wss://api.x.com",
+        "https://",
+        "https:///2/tweets",
+        "https://api.x.com?query=1",
+        "https://api.x.com#part",
+        "https://user:word@api.x.com",
+        "https://api.x.com:port",
+        "https://api.x.com:99999999",
+        "https://api.x.com\n.evil.example",
+        " ",
+    ],
+)
+def test_a_base_url_that_is_no_server_is_refused_by_name(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url"):
+        sample_stream(token=SECRET, base_url=base_url)
+
+
+def test_a_base_url_that_is_no_text_is_refused_by_name() -> None:
+    options: dict[str, Any] = {"token": SECRET, "base_url": 8080}
+    with pytest.raises(ConfigurationError, match="base_url"):
+        sample_stream(**options)
+
+
+@pytest.mark.parametrize("proxy", ["proxy.example:3128", "ftp://proxy.example", "http://", ""])
+def test_a_proxy_that_is_no_server_is_refused_by_name(plain: dict[str, Any], proxy: str) -> None:
+    with pytest.raises(ConfigurationError, match="proxy"):
+        sample_stream(**{**plain, "proxy": proxy})
+
+
+def test_the_password_of_a_refused_proxy_is_not_in_the_error(plain: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="proxy") as caught:
+        sample_stream(**{**plain, "proxy": "ftp://user:pass-word@proxy.example"})
+    assert "pass-word" not in str(caught.value)
+
+
+def test_one_of_the_two_http_versions_must_be_allowed(plain: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"http1.*http2"):
+        sample_stream(**{**plain, "http1": False, "http2": False})
+
+
+@pytest.mark.parametrize("versions", [(True, True), (True, False), (False, True)])
+def test_either_http_version_alone_will_do(
+    plain: dict[str, Any], versions: tuple[bool, bool]
+) -> None:
+    http1, http2 = versions
+    stream = sample_stream(**{**plain, "http1": http1, "http2": http2})
+    assert stream.stats().state == "idle"
+
+
+@pytest.mark.parametrize("name", ["http1", "http2", "compress"])
+def test_a_switch_takes_only_true_and_false(plain: dict[str, Any], name: str) -> None:
+    options: dict[str, Any] = {**plain, name: "no"}
+    with pytest.raises(ConfigurationError, match=name):
+        sample_stream(**options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tweet_fields", "user_fields", "media_fields", "place_fields", "poll_fields", "expansions"],
+)
+def test_fields_given_as_one_text_are_refused_by_name(plain: dict[str, Any], name: str) -> None:
+    kind, _, rest = name.partition("_")
+    with pytest.raises(ConfigurationError, match=rf"{kind}[._]?{rest}='author_id'"):
+        sample_stream(**{**plain, name: "author_id"})
+
+
+@pytest.mark.parametrize("value", [b"author_id", 5, None, [1, 2], [None]])
+def test_fields_that_are_no_sequence_of_names_are_refused_by_name(
+    plain: dict[str, Any], value: object
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"tweet[._]fields"):
+        sample_stream(**{**plain, "tweet_fields": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("buffersize", "buffer_size"),
+        ("tokens", "token"),
+        ("tweet_field", "tweet_fields"),
+        ("overflow_policy", "overflow"),
+        ("stall_time_out", "stall_timeout"),
+        ("baseurl", "base_url"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_a_hint(
+    plain: dict[str, Any], name: str, meant: str
+) -> None:
+    options: dict[str, Any] = {**plain, name: 1}
+    with pytest.raises(ConfigurationError, match=rf"'{name}'.*did you mean {meant}\?"):
+        sample_stream(**options)
+
+
+def test_an_option_like_no_other_is_refused_with_a_place_to_look(plain: dict[str, Any]) -> None:
+    options: dict[str, Any] = {**plain, "zzz": 1}
+    with pytest.raises(ConfigurationError, match=r"'zzz'.*StreamOptions"):
+        sample_stream(**options)
+
+
+def test_good_options_make_a_stream_that_has_not_connected(plain: dict[str, Any]) -> None:
+    stream = sample_stream(
+        **plain,
+        tweet_fields=("lang",),
+        backfill_minutes=5,
+        buffer_size=1,
+        overflow="block",
+        stall_timeout=timedelta(seconds=40),
+        connect_timeout=0.5,
+        backoff=Backoff(scale=0.1),
+        max_line_mb=0.5,
+        compress=False,
+        verify=ssl.create_default_context(),
+        proxy="http://127.0.0.1:3128",
+    )
+    assert isinstance(stream, MessageStream)
+    assert (stream.stats().state, stream.stats().connects) == ("idle", 0)
+
+
+def test_the_documented_defaults_hold() -> None:
+    options: StreamOptions = {"token": SECRET}
+    connection, live = _connection_options(options), _live_options(options)
+    assert connection.base_url == "https://api.x.com"
+    assert (connection.stall_timeout, connection.connect_timeout) == (30.0, 10.0)
+    assert (connection.http1, connection.http2, connection.compress) == (True, True, True)
+    assert (live.buffer_size, live.overflow, live.max_line) == (10_000, "drop_oldest", 16 * 2**20)
+    assert (live.backoff.connects, live.backoff.window, live.backoff.scale) == (50, 900, 1)
+
+
+def test_a_timedelta_is_taken_in_seconds() -> None:
+    assert options_of(stall_timeout=timedelta(minutes=2)).stall_timeout == 120.0
+
+
+def test_the_base_url_comes_from_the_environment_if_it_is_not_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RXTWEETS_BASE_URL", "http://127.0.0.1:8080")
+    assert _connection_options({"token": SECRET}).base_url == "http://127.0.0.1:8080"
+    assert options_of("https://api.x.com").base_url == "https://api.x.com"
+
+
+def test_a_bad_base_url_from_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RXTWEETS_BASE_URL", "localhost:8080")
+    with pytest.raises(ConfigurationError, match="base_url"):
+        sample_stream(token=SECRET)
+
+
+def test_fields_are_asked_for_by_the_names_of_x() -> None:
+    assert _params({}) == {
+        "tweet.fields": "author_id,created_at,entities,lang,public_metrics",
+        "expansions": "author_id",
+    }
+    assert _params(
+        {
+            "tweet_fields": ["lang", "id", "lang"],
+            "user_fields": ("name",),
+            "media_fields": {"url": 1},
+            "place_fields": iter(["geo"]),
+            "poll_fields": ["options"],
+            "expansions": [],
+            "backfill_minutes": 2,
+        }
+    ) == {
+        "tweet.fields": "lang,id",
+        "user.fields": "name",
+        "media.fields": "url",
+        "place.fields": "geo",
+        "poll.fields": "options",
+        "backfill_minutes": "2",
+    }
+
+
+@pytest.mark.parametrize("minutes", [0, 5, None])
+def test_backfill_takes_none_to_five_minutes(minutes: int | None) -> None:
+    expected = {} if minutes is None else {"backfill_minutes": str(minutes)}
+    assert _params({"tweet_fields": (), "expansions": (), "backfill_minutes": minutes}) == expected
+
+
+def test_without_a_token_there_is_no_stream() -> None:
+    with pytest.raises(ConfigurationError, match=r"X_BEARER_TOKEN.*TWITTER_BEARER_TOKEN.*token="):
+        sample_stream()
+
+
+def test_an_empty_token_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="token= is empty"):
+        sample_stream(token="")
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["AA BB", " AABB", "AABB ", "AABB\n", "AA\r\nBB", "AA\tBB", "AÄBB", "AA\x00BB", "“AABB”"],
+)
+def test_a_token_with_a_character_that_no_token_has_is_refused_without_showing_it(
+    token: str,
+) -> None:
+    with pytest.raises(ConfigurationError, match="token") as caught:
+        sample_stream(token=token)
+    assert token.strip() not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", [5, b"token", ["token"]])
+def test_a_token_that_is_no_text_is_refused(token: object) -> None:
+    options: dict[str, Any] = {"token": token}
+    with pytest.raises(ConfigurationError, match="token"):
+        sample_stream(**options)
+
+
+def test_a_token_from_the_environment_with_a_line_end_is_refused_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("X_BEARER_TOKEN", f"{SECRET}\n")
+    with pytest.raises(ConfigurationError, match="X_BEARER_TOKEN") as caught:
+        sample_stream()
+    assert SECRET not in str(caught.value)
+
+
+def test_the_token_comes_from_x_bearer_token_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X_BEARER_TOKEN", "first")
+    monkeypatch.setenv("TWITTER_BEARER_TOKEN", "second")
+    assert Token().header() == "Bearer first"
+
+
+@pytest.mark.parametrize("first", [None, ""])
+def test_the_token_comes_from_twitter_bearer_token_next(
+    monkeypatch: pytest.MonkeyPatch, first: str | None
+) -> None:
+    if first is not None:
+        monkeypatch.setenv("X_BEARER_TOKEN", first)
+    monkeypatch.setenv("TWITTER_BEARER_TOKEN", "second")
+    assert Token().header() == "Bearer second"
+
+
+def test_a_token_that_is_given_is_taken_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("X_BEARER_TOKEN", "first")
+    assert Token("given").header() == "Bearer given"
+
+
+def test_an_empty_token_does_not_fall_back_on_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("X_BEARER_TOKEN", "first")
+    with pytest.raises(ConfigurationError, match="empty"):
+        Token("")
+
+
+def test_a_token_does_not_show_itself() -> None:
+    token = Token(SECRET)
+    for text in (repr(token), str(token), f"{token}", f"{token!s:>40}", repr([token])):
+        assert SECRET not in text
+
+
+def test_options_do_not_show_their_token() -> None:
+    options = options_of()
+    for text in (repr(options), str(options), f"{options}", repr(vars(options))):
+        assert SECRET not in text
+        assert "https://api.x.com" in text
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_token_is_not_pickled(protocol: int) -> None:
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(Token(SECRET), protocol)
+
+
+def test_options_are_not_pickled_with_their_token() -> None:
+    with pytest.raises(TypeError):
+        pickle.dumps(options_of("http://127.0.0.1:9"))
+
+
+def test_a_token_is_not_copied_by_way_of_a_pickle() -> None:
+    with pytest.raises(TypeError, match="not pickled"):
+        copy.deepcopy(Token(SECRET))
+
+
+def test_a_stream_does_not_show_its_token(
+    plain: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    stream = sample_stream(**plain)
+    assert SECRET not in f"{stream!r} {stream} {stream.stats()}"
+    assert SECRET not in caplog.text

@@ -1,0 +1,747 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from itertools import chain
+from typing import Any
+
+import pytest
+import reactivex
+from reactivex import Observable, Observer, abc
+from reactivex import operators as ops
+from reactivex.disposable import Disposable
+from reactivex.subject import Subject
+
+from rxtweets import (
+    Acknowledger,
+    Batch,
+    Batcher,
+    CallerAcknowledger,
+    ConfigurationError,
+    ConnectionLost,
+    Failed,
+    HandlerError,
+    Message,
+    Pipeline,
+    PipelineError,
+    Subscriber,
+    SubscriberError,
+    events,
+)
+
+PATIENCE = 20.0
+NEVER = 600.0
+NAN = float("nan")
+
+Handler = Callable[[Message[Any]], Message[Any]]
+
+
+class Recorder(Subscriber[Any]):
+    """Keeps what it is told; it forgets to call the constructor of its base on purpose."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch[Any]] = []
+        self.ends: list[Exception | None] = []
+        self.over = threading.Event()
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        self.batches.append(batch)
+
+    def on_error(self, error: Exception) -> None:
+        self.ends.append(error)
+        self.over.set()
+
+    def on_completed(self) -> None:
+        self.ends.append(None)
+        self.over.set()
+
+    @property
+    def texts(self) -> list[list[Any]]:
+        return [[message.data for message in batch] for batch in self.batches]
+
+
+class Held:
+    """A handler that keeps its message until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.released = threading.Event()
+
+    def __call__(self, message: Message[Any]) -> Message[Any]:
+        self.entered.set()
+        assert self.released.wait(PATIENCE)
+        return message
+
+
+def messages(count: int) -> list[Message[Any]]:
+    return [Message(f"text {number}") for number in range(count)]
+
+
+def finite(count: int) -> Observable[Message[Any]]:
+    return reactivex.from_iterable(messages(count))
+
+
+def endless(count: int, closed: threading.Event | None = None) -> Observable[Message[Any]]:
+    """So many messages, then silence; ``closed`` is set when the source is disposed."""
+    return finite(count).pipe(
+        ops.concat(reactivex.never()),
+        ops.finally_action(lambda: closed.set() if closed else None),
+    )
+
+
+def failing(count: int, error: Exception) -> Observable[Message[Any]]:
+    return finite(count).pipe(ops.concat(reactivex.throw(error)))
+
+
+def named(acknowledger: Acknowledger) -> Callable[[Message[Any]], Message[Any]]:
+    return lambda message: message.with_acknowledger(acknowledger)
+
+
+def pipeline_of(
+    source: Observable[Message[Any]],
+    subscriber: abc.ObserverBase[Batch[Any]] | Callable[[Batch[Any]], object],
+    handler: Handler | None = None,
+    *,
+    size: int = 10,
+    concurrency: int = 4,
+    ordered: bool = False,
+) -> Pipeline:
+    batchers = {"default": Batcher(subscriber, size=size, timeout=NEVER)}
+    return Pipeline(
+        source,
+        handle_message=handler,
+        concurrency=concurrency,
+        ordered=ordered,
+        batchers=batchers,
+    )
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def stray_signals() -> Iterator[list[int]]:
+    """Signals that nobody else took; without this, one of them would end the test run."""
+    strays: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {
+        number: signal.signal(number, lambda got, _: strays.append(got)) for number in numbers
+    }
+    yield strays
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_run_takes_a_source_to_its_end(recorder: Recorder) -> None:
+    pipeline = pipeline_of(finite(25), recorder, lambda message: message.update_data(str.upper))
+    stats = pipeline.run()
+    assert [len(batch) for batch in recorder.batches] == [10, 10, 5]
+    assert sorted(chain.from_iterable(recorder.texts)) == sorted(
+        f"TEXT {number}" for number in range(25)
+    )
+    assert recorder.ends == [None]
+    assert (stats.processed, stats.batches, stats.batched, stats.abandoned) == (25, 3, 25, 0)
+
+
+def test_without_a_handler_messages_are_batched_as_they_are(recorder: Recorder) -> None:
+    stats = pipeline_of(finite(3), recorder, size=2).run()
+    assert recorder.texts == [["text 0", "text 1"], ["text 2"]]
+    assert [batch.info.trigger for batch in recorder.batches] == ["size", "flush"]
+    assert (stats.processed, stats.batches) == (0, 2)
+
+
+def test_an_empty_source_completes_without_a_batch(recorder: Recorder) -> None:
+    pipeline_of(reactivex.empty(), recorder, lambda message: message).run()
+    assert (recorder.batches, recorder.ends) == ([], [None])
+
+
+def test_an_ordered_pipeline_keeps_the_order_of_its_source(recorder: Recorder) -> None:
+    second_done = threading.Event()
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        if message.data == "text 0":
+            assert second_done.wait(PATIENCE)
+        elif message.data == "text 1":
+            second_done.set()
+        return message
+
+    pipeline_of(finite(3), recorder, handler, ordered=True).run()
+    assert recorder.texts == [["text 0", "text 1", "text 2"]]
+
+
+def test_so_many_handlers_run_at_once(recorder: Recorder) -> None:
+    together = threading.Barrier(3)
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        together.wait(PATIENCE)
+        return message
+
+    stats = pipeline_of(finite(3), recorder, handler, concurrency=3).run()
+    assert (stats.processed, stats.failed) == (3, 0)
+
+
+def test_start_returns_the_pipeline_and_takes_what_comes_right_after(recorder: Recorder) -> None:
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, recorder)
+    assert pipeline.start() is pipeline
+    source.on_next(Message("right after"))
+    pipeline.stop()
+    assert recorder.texts == [["right after"]]
+
+
+def test_stop_drains_what_was_received_and_completes_the_subscriber(recorder: Recorder) -> None:
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, recorder, lambda message: message).start()
+    for message in messages(3):
+        source.on_next(message)
+    stats = pipeline.stop()
+    assert sorted(recorder.texts[0]) == ["text 0", "text 1", "text 2"]
+    assert recorder.batches[0].info.trigger == "flush"
+    assert recorder.ends == [None]
+    assert (stats.processed, stats.in_flight, stats.abandoned) == (3, 0, 0)
+
+
+def test_stop_waits_for_a_handler_that_is_at_work(recorder: Recorder) -> None:
+    closed = threading.Event()
+    held = Held()
+    pipeline = pipeline_of(endless(1, closed), recorder, held).start()
+    assert held.entered.wait(PATIENCE)
+    stopper = threading.Thread(target=pipeline.stop)
+    stopper.start()
+    assert closed.wait(PATIENCE)
+    assert stopper.is_alive()
+    held.released.set()
+    stopper.join(PATIENCE)
+    assert (recorder.texts, recorder.ends) == ([["text 0"]], [None])
+
+
+def test_stop_unsubscribes_from_the_source(recorder: Recorder) -> None:
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, recorder).start()
+    assert len(source.observers) == 1
+    pipeline.stop()
+    assert source.observers == []
+    source.on_next(Message("too late"))
+    assert recorder.batches == []
+
+
+def test_stop_at_once_abandons_what_a_handler_has_and_counts_it(recorder: Recorder) -> None:
+    held = Held()
+    pipeline = pipeline_of(endless(1), recorder, held).start()
+    seen: list[events.Event] = []
+    pipeline.events.subscribe(seen.append)
+    assert held.entered.wait(PATIENCE)
+    stats = pipeline.stop(drain=False)
+    held.released.set()
+    assert (stats.abandoned, stats.in_flight, stats.processed) == (1, 0, 0)
+    assert seen == [events.Abandoned(1, "processors")]
+    assert (recorder.batches, recorder.ends) == ([], [])
+    assert pipeline.wait(PATIENCE)
+
+
+def test_stop_at_once_abandons_the_unfinished_batch_and_counts_it(recorder: Recorder) -> None:
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, recorder).start()
+    for message in messages(3):
+        source.on_next(message)
+    assert pipeline.stop(drain=False).abandoned == 3
+    assert (recorder.batches, recorder.ends) == ([], [])
+
+
+def test_a_drain_that_takes_too_long_abandons_what_is_left(recorder: Recorder) -> None:
+    held = Held()
+    pipeline = pipeline_of(endless(1), recorder, held).start()
+    assert held.entered.wait(PATIENCE)
+    stats = pipeline.stop(timeout=0.05)
+    held.released.set()
+    assert stats.abandoned == 1
+    assert recorder.batches == []
+
+
+def test_stopping_again_changes_nothing(recorder: Recorder) -> None:
+    pipeline = pipeline_of(endless(2), recorder, lambda message: message).start()
+    first = pipeline.stop()
+    assert pipeline.stop() == first
+    assert pipeline.stop(drain=False) == first
+    assert recorder.ends == [None]
+
+
+def test_many_threads_may_stop_at_the_same_time(recorder: Recorder) -> None:
+    pipeline = pipeline_of(endless(20), recorder, lambda message: message).start()
+    start = threading.Barrier(8)
+    done: list[int] = []
+
+    def stop() -> None:
+        start.wait(PATIENCE)
+        done.append(pipeline.stop(timeout=PATIENCE).abandoned)
+
+    threads = [threading.Thread(target=stop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert done == [0] * 8
+    assert recorder.ends == [None]
+
+
+def test_stop_before_start_does_nothing(recorder: Recorder) -> None:
+    pipeline = pipeline_of(finite(1), recorder)
+    assert pipeline.stop().batches == 0
+    assert pipeline.run().batches == 1
+
+
+def test_a_pipeline_is_not_started_twice(recorder: Recorder) -> None:
+    pipeline = pipeline_of(endless(0), recorder).start()
+    with pytest.raises(PipelineError, match="runs once"):
+        pipeline.start()
+    pipeline.stop()
+    with pytest.raises(PipelineError, match="runs once"):
+        pipeline.start()
+
+
+def test_run_of_a_started_pipeline_is_refused_and_does_not_stop_it(recorder: Recorder) -> None:
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, recorder).start()
+    with pytest.raises(PipelineError, match="runs once"):
+        pipeline.run()
+    source.on_next(Message("still there"))
+    pipeline.stop()
+    assert recorder.texts == [["still there"]]
+
+
+def test_the_block_of_a_with_statement_drains_at_its_end(recorder: Recorder) -> None:
+    source: Subject[Message[Any]] = Subject()
+    with pipeline_of(source, recorder, lambda message: message) as pipeline:
+        assert isinstance(pipeline, Pipeline)
+        source.on_next(Message("inside"))
+    assert (recorder.texts, recorder.ends) == ([["inside"]], [None])
+
+
+def test_an_error_in_the_block_of_a_with_statement_stops_at_once(recorder: Recorder) -> None:
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, recorder)
+
+    def block() -> None:
+        with pipeline:
+            source.on_next(Message("inside"))
+            raise RuntimeError("in the block")
+
+    with pytest.raises(RuntimeError, match="in the block"):
+        block()
+    assert (pipeline.stats().abandoned, recorder.batches) == (1, [])
+
+
+def test_wait_before_start_is_refused(recorder: Recorder) -> None:
+    with pytest.raises(PipelineError, match="after start"):
+        pipeline_of(finite(1), recorder).wait(1)
+
+
+def test_wait_says_whether_it_is_over(recorder: Recorder) -> None:
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, recorder).start()
+    assert pipeline.wait(0.01) is False
+    source.on_completed()
+    assert pipeline.wait(timedelta(seconds=PATIENCE)) is True
+    assert pipeline.wait() is True
+
+
+def test_wait_raises_what_ended_the_source(recorder: Recorder) -> None:
+    error = ConnectionLost("gone for good")
+    pipeline = pipeline_of(failing(3, error), recorder, lambda message: message).start()
+    with pytest.raises(ConnectionLost) as caught:
+        pipeline.wait(PATIENCE)
+    assert caught.value is error
+
+
+def test_run_raises_what_ended_the_source_after_the_last_batch(recorder: Recorder) -> None:
+    error = ConnectionLost("gone for good")
+    pipeline = pipeline_of(failing(3, error), recorder, lambda message: message)
+    with pytest.raises(ConnectionLost) as caught:
+        pipeline.run()
+    assert caught.value is error
+    assert [len(batch) for batch in recorder.batches] == [3]
+    assert recorder.ends == [error]
+
+
+def test_a_source_that_cannot_be_subscribed_is_an_error_of_the_source(recorder: Recorder) -> None:
+    def subscribe(_observer: object, _scheduler: object) -> Disposable:
+        raise OSError("no such source")
+
+    with pytest.raises(OSError, match="no such source"):
+        pipeline_of(Observable(subscribe), recorder).run()
+    assert len(recorder.ends) == 1
+
+
+def test_a_handler_that_raises_fails_only_its_message(recorder: Recorder) -> None:
+    told: list[tuple[Sequence[Message[Any]], Sequence[Message[Any]]]] = []
+    acknowledger = CallerAcknowledger(lambda good, bad: told.append((good, bad)))
+    fault = ValueError("cannot read this")
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        if message.data == "text 1":
+            raise fault
+        return message
+
+    source = finite(3).pipe(ops.map(named(acknowledger)))
+    pipeline = pipeline_of(source, recorder, handler)
+    seen: list[events.Event] = []
+    pipeline.events.subscribe(seen.append)
+    stats = pipeline.run()
+    assert (stats.processed, stats.failed, stats.batched) == (2, 1, 2)
+    assert sorted(recorder.texts[0]) == ["text 0", "text 2"]
+    failures = [event.message for event in seen if isinstance(event, events.HandlerFailed)]
+    assert [message.status for message in failures] == [Failed(fault)]
+    assert sorted(message.data for good, _ in told for message in good) == ["text 0", "text 2"]
+    assert [message.data for _, bad in told for message in bad] == ["text 1"]
+
+
+def test_a_handler_that_forgets_to_return_fails_its_message(recorder: Recorder) -> None:
+    handler: Any = lambda _message: None  # noqa: E731
+    pipeline = pipeline_of(finite(1), recorder, handler)
+    seen: list[events.Event] = []
+    pipeline.events.subscribe(seen.append)
+    assert pipeline.run().failed == 1
+    (failure,) = [event for event in seen if isinstance(event, events.HandlerFailed)]
+    assert isinstance(failure.message.status, Failed)
+    assert isinstance(failure.message.status.reason, HandlerError)
+
+
+def test_a_subscriber_that_raises_fails_its_batch_and_gets_the_next() -> None:
+    told: list[Message[Any]] = []
+    acknowledger = CallerAcknowledger(lambda _good, bad: told.extend(bad))
+    taken: list[Batch[Any]] = []
+    fault = ValueError("disk full")
+
+    def subscriber(batch: Batch[Any]) -> None:
+        taken.append(batch)
+        if len(taken) == 1:
+            raise fault
+
+    source = finite(4).pipe(ops.map(named(acknowledger)))
+    pipeline = pipeline_of(source, subscriber, size=2)
+    seen: list[events.Event] = []
+    pipeline.events.subscribe(seen.append)
+    stats = pipeline.run()
+    assert len(taken) == 2
+    assert (stats.batches, stats.batches_failed) == (1, 1)
+    assert (stats.batched, stats.batched_failed, stats.subscriber_errors) == (2, 2, 1)
+    assert [event.error for event in seen if isinstance(event, events.BatchFailed)] == [fault]
+    reasons = [message.status.reason for message in told if isinstance(message.status, Failed)]
+    assert [type(reason) for reason in reasons] == [SubscriberError, SubscriberError]
+
+
+@pytest.mark.parametrize("error", [None, ConnectionLost("gone for good")])
+def test_a_subscriber_that_raises_at_the_end_does_not_keep_it_from_ending(
+    error: Exception | None,
+) -> None:
+    class Clumsy(Recorder):
+        def on_completed(self) -> None:
+            raise ValueError("cannot close")
+
+        def on_error(self, error: Exception) -> None:
+            raise ValueError("cannot close") from error
+
+    source = finite(1) if error is None else failing(1, error)
+    pipeline = pipeline_of(source, Clumsy()).start()
+    if error is None:
+        assert pipeline.wait(PATIENCE)
+    else:
+        with pytest.raises(ConnectionLost):
+            pipeline.wait(PATIENCE)
+    assert pipeline.stop().subscriber_errors == 1
+
+
+def test_a_plain_function_subscribes() -> None:
+    taken: list[Batch[Any]] = []
+    pipeline_of(finite(1), taken.append).run()
+    assert len(taken) == 1
+
+
+def test_an_observer_of_rxpy_subscribes() -> None:
+    taken: list[Batch[Any]] = []
+    ends: list[str] = []
+    observer = Observer(
+        taken.append, lambda _: ends.append("error"), lambda: ends.append("completed")
+    )
+    pipeline_of(finite(1), observer).run()
+    assert (len(taken), ends) == (1, ["completed"])
+
+
+def test_a_subject_of_rxpy_subscribes() -> None:
+    subject: Subject[Batch[Any]] = Subject()
+    sizes: list[int] = []
+    subject.pipe(ops.map(len)).subscribe(sizes.append)
+    pipeline_of(finite(3), subject, size=2).run()
+    assert sizes == [2, 1]
+    assert subject.is_stopped
+
+
+def test_a_function_that_is_an_observer_too_is_told_of_the_end() -> None:
+    class Both(Recorder):
+        def __call__(self, batch: Batch[Any]) -> None:
+            raise AssertionError(batch)
+
+    both = Both()
+    pipeline_of(finite(1), both).run()
+    assert (both.texts, both.ends) == ([["text 0"]], [None])
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_handler_may_stop_its_pipeline(recorder: Recorder, *, drain: bool) -> None:
+    started = threading.Event()
+    returned = threading.Event()
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        assert started.wait(PATIENCE)
+        pipeline.stop(drain=drain)
+        returned.set()
+        return message
+
+    pipeline = pipeline_of(endless(1), recorder, handler)
+    pipeline.start()
+    started.set()
+    assert pipeline.wait(PATIENCE)
+    assert returned.wait(PATIENCE)
+    assert (recorder.texts, recorder.ends) == (([["text 0"]], [None]) if drain else ([], []))
+    assert pipeline.stats().abandoned == (0 if drain else 1)
+
+
+@pytest.mark.parametrize("handler", [None, lambda message: message])
+def test_a_subscriber_may_stop_its_pipeline(handler: Handler | None) -> None:
+    class Stopper(Recorder):
+        def on_next(self, batch: Batch[Any]) -> None:
+            super().on_next(batch)
+            pipeline.stop()
+
+    stopper = Stopper()
+    pipeline = pipeline_of(endless(1), stopper, handler, size=1)
+    pipeline.start()
+    assert pipeline.wait(PATIENCE)
+    assert (stopper.texts, stopper.ends) == ([["text 0"]], [None])
+
+
+def test_a_subscriber_may_stop_at_once_while_its_pipeline_is_still_starting() -> None:
+    closed = threading.Event()
+    inside: list[abc.ObserverBase[Message[Any]]] = []
+
+    def subscribe(
+        observer: abc.ObserverBase[Message[Any]], _scheduler: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        inside.append(observer)
+        observer.on_next(Message("first"))
+        return Disposable(closed.set)
+
+    class Stopper(Recorder):
+        def on_next(self, batch: Batch[Any]) -> None:
+            super().on_next(batch)
+            pipeline.stop(drain=False)
+
+    stopper = Stopper()
+    pipeline = pipeline_of(Observable(subscribe), stopper, size=1)
+    pipeline.start()
+    assert pipeline.wait(PATIENCE)
+    inside[0].on_next(Message("too late"))
+    assert stopper.texts == [["first"]]
+    assert closed.is_set()
+
+
+def test_a_subscriber_may_stop_a_pipeline_whose_source_emits_on_a_thread_of_the_user() -> None:
+    class Stopper(Recorder):
+        def on_next(self, batch: Batch[Any]) -> None:
+            super().on_next(batch)
+            pipeline.stop(timeout=1)
+
+    stopper = Stopper()
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, stopper, size=1)
+    pipeline.start()
+    source.on_next(Message("from here"))
+    assert pipeline.wait(PATIENCE)
+    assert (stopper.texts, stopper.ends) == ([["from here"]], [None])
+
+
+def test_stopping_another_pipeline_from_a_handler_waits_for_it(recorder: Recorder) -> None:
+    held = Held()
+    other = pipeline_of(endless(1), recorder, held).start()
+    assert held.entered.wait(PATIENCE)
+    returned = threading.Event()
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        other.stop()
+        returned.set()
+        return message
+
+    pipeline = pipeline_of(endless(1), Recorder(), handler).start()
+    came_back_early = returned.wait(0.3)
+    held.released.set()
+    assert other.wait(PATIENCE)
+    assert returned.wait(PATIENCE)
+    pipeline.stop()
+    assert not came_back_early
+
+
+def test_the_threads_of_a_pipeline_end_with_it(recorder: Recorder) -> None:
+    before = set(threading.enumerate())
+    pipeline_of(endless(100), recorder, lambda message: message).start().stop()
+    mine = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in mine:
+        thread.join(PATIENCE)
+    assert [thread.name for thread in mine if thread.is_alive()] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains(
+    recorder: Recorder, stray_signals: list[int], number: signal.Signals
+) -> None:
+    def handler(message: Message[Any]) -> Message[Any]:
+        if message.data == "text 2":
+            os.kill(os.getpid(), number)
+        return message
+
+    stats = pipeline_of(endless(3), recorder, handler).run(timeout=PATIENCE)
+    assert sorted(recorder.texts[0]) == ["text 0", "text 1", "text 2"]
+    assert (recorder.ends, stats.abandoned, stray_signals) == ([None], 0, [])
+
+
+def test_a_second_signal_stops_at_once(recorder: Recorder, stray_signals: list[int]) -> None:
+    closed = threading.Event()
+    released = threading.Event()
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert closed.wait(PATIENCE)
+        os.kill(os.getpid(), signal.SIGINT)
+        released.wait(PATIENCE)
+        return message
+
+    stats = pipeline_of(endless(1, closed), recorder, handler).run(timeout=NEVER)
+    released.set()
+    assert (stats.abandoned, recorder.batches, recorder.ends) == (1, [], [])
+    assert stray_signals == []
+
+
+def test_a_drain_by_signal_that_takes_too_long_abandons_what_is_left(
+    recorder: Recorder, stray_signals: list[int]
+) -> None:
+    released = threading.Event()
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        released.wait(PATIENCE)
+        return message
+
+    stats = pipeline_of(endless(1), recorder, handler).run(timeout=0.05)
+    released.set()
+    assert (stats.abandoned, recorder.batches, stray_signals) == (1, [], [])
+
+
+def test_run_gives_the_signals_back(recorder: Recorder, stray_signals: list[int]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    pipeline_of(finite(1), recorder).run()
+    with pytest.raises(ConnectionLost):
+        pipeline_of(reactivex.throw(ConnectionLost("gone")), recorder).run()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    signal.raise_signal(signal.SIGINT)
+    assert stray_signals == [signal.SIGINT]
+
+
+def test_run_on_another_thread_leaves_the_signals_alone(
+    recorder: Recorder, stray_signals: list[int]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    held = Held()
+    pipeline = pipeline_of(endless(1), recorder, held)
+    runner = threading.Thread(target=pipeline.run)
+    runner.start()
+    assert held.entered.wait(PATIENCE)
+    assert signal.getsignal(signal.SIGINT) is before
+    held.released.set()
+    pipeline.stop()
+    runner.join(PATIENCE)
+    assert (runner.is_alive(), recorder.ends, stray_signals) == (False, [None], [])
+
+
+def test_a_signal_to_a_started_pipeline_is_not_its_business(
+    recorder: Recorder, stray_signals: list[int]
+) -> None:
+    with pipeline_of(endless(1), recorder) as pipeline:
+        signal.raise_signal(signal.SIGINT)
+        assert pipeline.wait(0.01) is False
+    assert stray_signals == [signal.SIGINT]
+
+
+@pytest.mark.parametrize("source", [None, [Message("text")], iter([]), "stream", Pipeline])
+def test_a_source_that_is_no_observable_is_refused(source: Any) -> None:
+    with pytest.raises(ConfigurationError, match="source"):
+        pipeline_of(source, print)
+
+
+@pytest.mark.parametrize(
+    "batchers",
+    [
+        None,
+        {},
+        [Batcher(print)],
+        Batcher(print),
+        {"other": Batcher(print)},
+        {"default": Batcher(print), "other": Batcher(print)},
+        {"default": print},
+        {"default": None},
+    ],
+)
+def test_batchers_other_than_the_one_are_refused(batchers: Any) -> None:
+    with pytest.raises(ConfigurationError, match="batchers"):
+        Pipeline(finite(1), batchers=batchers)
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, "50", None])
+def test_a_concurrency_that_cannot_work_is_refused(concurrency: Any) -> None:
+    with pytest.raises(ConfigurationError, match="concurrency"):
+        pipeline_of(finite(1), print, lambda message: message, concurrency=concurrency)
+
+
+@pytest.mark.parametrize("handler", [5, "upcase", Message("text")])
+def test_a_handler_that_cannot_be_called_is_refused(handler: Any) -> None:
+    with pytest.raises(ConfigurationError, match="handle"):
+        pipeline_of(finite(1), print, handler)
+
+
+@pytest.mark.parametrize("subscriber", [None, 5, "print", [print]])
+def test_a_subscriber_that_cannot_be_called_is_refused(subscriber: Any) -> None:
+    with pytest.raises(ConfigurationError, match="subscriber"):
+        Batcher(subscriber)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, NAN, True, "20", None])
+def test_a_batch_size_that_cannot_work_is_refused(size: Any) -> None:
+    with pytest.raises(ConfigurationError, match="size"):
+        Batcher(print, size=size)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, NAN, float("inf"), True, "2", None, timedelta(0)])
+def test_a_batch_timeout_that_cannot_work_is_refused(timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match="timeout"):
+        Batcher(print, timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, NAN, True, "30"])
+def test_a_timeout_that_cannot_work_is_refused_and_the_pipeline_goes_on(
+    recorder: Recorder, timeout: Any
+) -> None:
+    source: Subject[Message[Any]] = Subject()
+    pipeline = pipeline_of(source, recorder)
+    with pytest.raises(ConfigurationError, match="timeout"):
+        pipeline.run(timeout=timeout)
+    pipeline.start()
+    with pytest.raises(ConfigurationError, match="timeout"):
+        pipeline.wait(timeout)
+    with pytest.raises(ConfigurationError, match="timeout"):
+        pipeline.stop(timeout=timeout)
+    source.on_next(Message("still there"))
+    pipeline.stop()
+    assert recorder.texts == [["still there"]]
