@@ -88,13 +88,14 @@ def run_naive(url: str, meter: Meter) -> str:
     # Nothing bounds a flat_map: without this, its backlog makes it ten times slower still.
     room = threading.Semaphore(10 * CONCURRENCY)
 
-    def upcased(tweet: dict[str, Any]) -> reactivex.Observable[str]:
-        def upcase() -> str:
-            room.release()
-            text: str = tweet["data"]["text"]
-            return text.upper()
+    def upcase(tweet: dict[str, Any]) -> str:
+        room.release()
+        text: str = tweet["data"]["text"]
+        return text.upper()
 
-        return reactivex.from_callable(upcase, pool)
+    def upcased(tweet: dict[str, Any]) -> reactivex.Observable[str]:
+        # The way of RxPY's own documentation to run a function on a pool.
+        return reactivex.just(tweet).pipe(stock.map(upcase), stock.subscribe_on(pool))
 
     source: reactivex.Observable[dict[str, Any]] = reactivex.create(read)
     source.pipe(
