@@ -8,6 +8,7 @@ worth another try it doubles from 5 s to 320 s; after a 429 it doubles from one 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
+from rxtweets.checks import whole_number
 from rxtweets.errors import (
     ConfigurationError,
     ConnectionLimitError,
@@ -32,6 +34,9 @@ from rxtweets.errors import (
 )
 
 __all__ = ["Backoff", "ConnectBudget", "Pacer"]
+
+LONGEST_WINDOW = 86_400.0
+"""Seconds. X's longest window is a day; a server that names a later time is mistaken."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,22 @@ class Backoff:
 
     def __post_init__(self) -> None:
         for name in ("proved_after", "window", "scale"):
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(f"Backoff {name}={getattr(self, name)!r}: give 0 or more")
-        if self.connects < 1:
-            raise ConfigurationError(f"Backoff connects={self.connects!r}: give 1 or more")
+            number = getattr(self, name)
+            is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+            if not is_number or not 0 <= number < math.inf:
+                raise ConfigurationError(f"Backoff {name}={number!r}: give a number, 0 or more")
+        whole_number("Backoff connects", self.connects)
+        for name in (*SCHEDULES.values(), "lost", "network"):
+            if not isinstance(getattr(self, name), wait_base):
+                raise ConfigurationError(
+                    f"Backoff {name}={getattr(self, name)!r}: give a wait strategy, such as "
+                    "tenacity.wait_fixed(3)"
+                )
+        if not isinstance(self.stop, stop_base):
+            raise ConfigurationError(
+                f"Backoff stop={self.stop!r}: give a stop strategy, such as "
+                "tenacity.stop_after_attempt(9)"
+            )
 
     def delay(self, error: BaseException, established: bool, attempt: int) -> float:
         """Seconds to wait after the ``attempt``-th failure of this kind in a row, from 1."""
@@ -130,6 +147,7 @@ class Pacer:
         self.budget = ConnectBudget(backoff.connects, backoff.window * backoff.scale, clock, wall)
         self._failures: Counter[str] = Counter()
         self._first_failure = 0.0
+        self._delay = 0.0
         self._not_before = 0.0
         self._connections = 0
         self._clock = clock
@@ -168,6 +186,7 @@ class Pacer:
         if isinstance(error, RateLimitError):
             delay = max(delay, _until_reset(error.headers, self._wall()))
         delay = max(delay, self.budget.wait())
+        self._delay = delay
         self._not_before = self._clock() + delay
         return attempt, delay
 
@@ -179,8 +198,9 @@ class Pacer:
         """Whether the stop strategy has enough of the failures in a row."""
         state = _call_state(self.attempts)
         state.start_time = self._first_failure
-        state.outcome_timestamp = self._clock()
         state.set_exception((type(error), error, None))
+        state.outcome_timestamp = self._clock()
+        state.upcoming_sleep = self._delay
         return bool(self.backoff.stop(state))
 
 
@@ -215,7 +235,7 @@ class ConnectBudget:
     def learn(self, headers: Mapping[str, str]) -> None:
         """Take the ``x-rate-limit-*`` headers of an answer, names in lower case."""
         limit, remaining = (_number(headers, name) for name in ("limit", "remaining"))
-        if limit:
+        if limit and limit >= 1:
             self.limit = int(limit)
         if remaining == 0:
             self._closed_until = self._clock() + _until_reset(headers, self._wall())
@@ -233,11 +253,12 @@ class ConnectBudget:
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:
     try:
-        return float(headers[f"x-rate-limit-{name}"])
+        number = float(headers[f"x-rate-limit-{name}"])
     except (KeyError, ValueError):
         return None
+    return number if 0 <= number < math.inf else None
 
 
 def _until_reset(headers: Mapping[str, str], now: float) -> float:
     reset = _number(headers, "reset")
-    return 0.0 if reset is None else max(0.0, reset - now)
+    return 0.0 if reset is None else min(max(0.0, reset - now), LONGEST_WINDOW)

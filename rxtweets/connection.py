@@ -60,6 +60,10 @@ class Token:
                     "no bearer token: set X_BEARER_TOKEN or TWITTER_BEARER_TOKEN, or pass token=; "
                     "without one, use the simulator (rxtweets.simulator.serve())"
                 )
+        if not isinstance(value, str):
+            raise ConfigurationError(
+                f"{source}: give the token as text, not {type(value).__name__}"
+            )
         if not value:
             raise ConfigurationError(f"{source} is empty: pass the app-only bearer token")
         if not re.fullmatch(r"[\x21-\x7e]+", value):
@@ -104,12 +108,15 @@ class ConnectionOptions:
     http2: bool
     compress: bool
     verify: bool | ssl.SSLContext
-    proxy: str | None
+    proxy: str | None = field(repr=False)
     url: httpx.URL = field(init=False)
     tls: ssl.SSLContext | bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", _checked_url(self.base_url))
+        for name in ("http1", "http2", "compress"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: give True or False")
         if not self.http1 and not self.http2:
             raise ConfigurationError("http1=False and http2=False: allow one of them")
         if self.proxy is not None:
@@ -124,18 +131,21 @@ class ConnectionOptions:
 
 
 def _checked_url(text: str, name: str = "base_url") -> httpx.URL:
+    """The URL, if it can be one; a proxy's, which may hold a password, is not repeated."""
+    shown = f"{name}={text!r}" if name == "base_url" else name
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise ConfigurationError(f"{name}={text!r}: {error}") from None
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ConfigurationError(f"{shown}: {error}") from None
     schemes = {"http", "https"} if name == "base_url" else {"http", "https", "socks5", "socks5h"}
     if url.scheme not in schemes or not url.host:
         raise ConfigurationError(
-            f"{name}={text!r}: give scheme and host, as in https://api.x.com or "
-            "http://127.0.0.1:8080"
+            f"{shown}: give scheme and host, as in https://api.x.com or http://127.0.0.1:8080"
         )
+    if not 0 < (url.port or 443) < 65_536:
+        raise ConfigurationError(f"{shown}: the port is a number from 1 to 65535")
     if url.query or url.fragment or (url.userinfo and name == "base_url"):
-        raise ConfigurationError(f"{name}={text!r}: only scheme, host, port and path belong here")
+        raise ConfigurationError(f"{shown}: only scheme, host, port and path belong here")
     return url
 
 

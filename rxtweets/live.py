@@ -179,6 +179,10 @@ class _Run:
             self.reader.stop()
 
     def _deliver(self) -> None:
+        with self._telemetry.working():
+            self._deliver_all()
+
+    def _deliver_all(self) -> None:
         while blocks := self._handoff.get(CHUNK):
             self._pass_on(blocks)
         with self._lock:

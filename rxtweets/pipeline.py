@@ -108,7 +108,7 @@ class Pipeline:
             stream = stream.pipe(process(handle_message, concurrency, ordered=ordered))
         self._batches = stream.pipe(batch(batcher.size, batcher.timeout))
         self._subscriber = batcher.subscriber
-        self._subscription: abc.DisposableBase | None = None
+        self._subscription: SingleAssignmentDisposable | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._error: Exception | None = None
@@ -131,25 +131,23 @@ class Pipeline:
         with self._lock:
             if self._subscription is not None:
                 raise PipelineError("a pipeline runs once; make another one")
-            self._subscription = Disposable()
+            self._subscription = subscription = SingleAssignmentDisposable()
         observer = _as_observer(self._subscriber)
-        subscription = self._batches.subscribe(
+        subscription.disposable = self._batches.subscribe(
             Observer(
                 observer.on_next,
                 lambda error: self._ended(lambda: observer.on_error(error), error),
                 lambda: self._ended(observer.on_completed, None),
             )
         )
-        with self._lock:
-            self._subscription = subscription
         return self
 
     def stop(self, *, drain: bool = True, timeout: float | timedelta = DRAIN_TIMEOUT) -> Stats:
         """Stop, and wait until it has; from any thread, also from a handler or a subscriber.
 
         A drain closes the source, handles what was received, delivers the last batch and
-        completes the subscriber. Called from inside the pipeline, where waiting would be for
-        itself, it returns at once.
+        completes the subscriber. Called on a thread that works for the pipeline or its source,
+        where waiting would be for itself, it returns at once.
 
         Args:
             drain: ``False`` abandons what is in flight, and counts it.
@@ -163,7 +161,7 @@ class Pipeline:
             return self.stats()
         if drain:
             self._valve.shut()
-            if _is_own_thread() or self._over.wait(limit):
+            if self._batches.telemetry.is_working() or self._over.wait(limit):
                 return self._last_stats()
         self._subscription.dispose()
         self._over.set()
@@ -337,13 +335,9 @@ class _Gate(abc.ObserverBase[list[Message[Any]]]):
 
 
 def _as_observer(subscriber: AnySubscriber) -> abc.ObserverBase[Batch[Any]]:
-    if callable(subscriber):
-        return Observer(cast("Callable[[Any], None]", subscriber), lambda _error: None)
-    return subscriber
-
-
-def _is_own_thread() -> bool:
-    return threading.current_thread().name.startswith("rxtweets-")
+    if callable(getattr(subscriber, "on_next", None)):
+        return cast("abc.ObserverBase[Batch[Any]]", subscriber)
+    return Observer(cast("Callable[[Any], None]", subscriber), lambda _error: None)
 
 
 @contextlib.contextmanager

@@ -151,15 +151,16 @@ def _live_options(options: StreamOptions) -> LiveOptions:
 
 def _params(options: StreamOptions) -> dict[str, str]:
     """X's names for our options; lists are joined by commas."""
-    lists: dict[str, Iterable[str]] = {
-        "tweet.fields": options.get("tweet_fields", DEFAULT_TWEET_FIELDS),
-        "user.fields": options.get("user_fields", ()),
-        "media.fields": options.get("media_fields", ()),
-        "place.fields": options.get("place_fields", ()),
-        "poll.fields": options.get("poll_fields", ()),
-        "expansions": options.get("expansions", DEFAULT_EXPANSIONS),
+    lists: dict[str, object] = {
+        "tweet_fields": DEFAULT_TWEET_FIELDS,
+        "user_fields": (),
+        "media_fields": (),
+        "place_fields": (),
+        "poll_fields": (),
+        "expansions": DEFAULT_EXPANSIONS,
     }
-    params = {name: _joined(name, names) for name, names in lists.items()}
+    lists.update((name, names) for name, names in options.items() if name in lists)
+    params = {name.replace("_", "."): _joined(name, names) for name, names in lists.items()}
     minutes = options.get("backfill_minutes")
     if minutes is not None:
         most = 5
@@ -170,7 +171,9 @@ def _params(options: StreamOptions) -> dict[str, str]:
     return {name: value for name, value in params.items() if value}
 
 
-def _joined(name: str, names: Iterable[str]) -> str:
-    if isinstance(names, str):
-        raise ConfigurationError(f"{name}={names!r}: give a sequence of names, as ({names!r},)")
-    return ",".join(dict.fromkeys(names))
+def _joined(name: str, names: object) -> str:
+    if isinstance(names, Iterable) and not isinstance(names, (str, bytes)):
+        several = list(names)
+        if all(isinstance(each, str) and each for each in several):
+            return ",".join(dict.fromkeys(several))
+    raise ConfigurationError(f"{name}={names!r}: give a sequence of names, as ('id', 'text')")

@@ -96,6 +96,10 @@ class Settlement(Contained[Batch[Any]]):
     def on_next(self, batch: Batch[Any]) -> None:
         """Pass the batch on, and settle it."""
         telemetry = self._telemetry
+        with telemetry.working():
+            self._settle(batch, telemetry)
+
+    def _settle(self, batch: Batch[Any], telemetry: Telemetry) -> None:
         try:
             self._observer.on_next(batch)
         except Exception as error:  # noqa: BLE001 - whatever a user's code raises

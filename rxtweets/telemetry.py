@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -110,6 +110,7 @@ class EventBus:
         self._changed = threading.Condition()
         self._running = False
         self._busy = False
+        self._thread: threading.Thread | None = None
         self.lost = 0
         self.events: Observable[Event] = Observable(self._subscribe)
 
@@ -133,7 +134,12 @@ class EventBus:
                 self._changed.notify_all()
                 return
             self._running = True
-        threading.Thread(target=self._run, name="rxtweets-events", daemon=True).start()
+            self._thread = threading.Thread(target=self._run, name="rxtweets-events", daemon=True)
+            self._thread.start()
+
+    def is_own_thread(self) -> bool:
+        """Whether this is the thread that calls the observers."""
+        return threading.current_thread() is self._thread
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until every event published so far was delivered.
@@ -144,7 +150,7 @@ class EventBus:
         Returns:
             Whether it came to that; at once ``False`` on the bus's own thread.
         """
-        if threading.current_thread().name == "rxtweets-events":
+        if self.is_own_thread():
             return False
         with self._changed:
             return self._changed.wait_for(lambda: not self._pending and not self._busy, timeout)
@@ -189,6 +195,7 @@ class Telemetry:
         self._counts = dict.fromkeys((field.name for field in fields(Stats)), 0)
         self._gauges: dict[str, list[Callable[[], int]]] = {}
         self._shown: dict[str, Callable[[], Any]] = {}
+        self._here = threading.local()
         self.bus = EventBus()
 
     def add(self, **amounts: int) -> None:
@@ -213,6 +220,23 @@ class Telemetry:
         """Show this figure in snapshots, in place of an earlier one."""
         with self._lock:
             self._shown[name] = read
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Mark this thread as one that works for the stream, for the time of the block.
+
+        Whoever is called from here cannot wait for the stream to end: it would wait for itself.
+        """
+        outside = self.is_working()
+        self._here.working = True
+        try:
+            yield
+        finally:
+            self._here.working = outside
+
+    def is_working(self) -> bool:
+        """Whether this thread works for the stream just now."""
+        return getattr(self._here, "working", False) or self.bus.is_own_thread()
 
     def publish(self, event: Event) -> None:
         """Put an event on the bus."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import h11
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ def chunked(*payloads: bytes) -> bytes:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     bounds = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(bounds)]
 
 
 def as_h11_reads(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from rxtweets import Backoff, ConfigurationError, MessageStream, StreamOptions, 
 from rxtweets.connection import ConnectionOptions, Token
 from rxtweets.streams import _connection_options, _live_options, _params
 
-SECRET = "AAAAAAAAAAAA%2Bsecret%3D"  # noqa: S105
+SECRET = "AAAAAAAAAAAA%2Bsecret%3D"
 NAN, INFINITY = float("nan"), float("inf")
 
 

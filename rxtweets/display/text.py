@@ -11,8 +11,9 @@ from rxtweets.telemetry import Stats
 
 __all__ = ["batch_line", "summary_line"]
 
-# C0 and C1: a tweet could move the cursor or recolour the terminal with them.
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+# A tweet could move the cursor, recolour the terminal or turn the writing direction with these:
+# C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
 def summary_line(stats: Stats, rate: float | None = None) -> str:
@@ -86,6 +87,8 @@ def _duration(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     if size < 120:
         return f"{seconds:.1f} s"
+    if size < 3_600:
+        return f"{seconds / 60:.0f} min"
     if size < 172_800:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86_400:,.0f} d"

@@ -46,7 +46,8 @@ class EventLog:
         more = self._due(event)
         if more is None:
             return
-        log.log(level, "%s%s", text, f" (and {more} more like it)" if more else "")
+        line = " ".join(text.split())  # what a server sends cannot forge lines of the log
+        log.log(level, "%s%s", line, f" (and {more} more like it)" if more else "")
 
     def _due(self, event: events.Event) -> int | None:
         """How many of its kind were left out before this one; ``None`` to leave it out too."""

@@ -185,11 +185,12 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
     def _work(self) -> None:
         self._inside.working = True
         try:
-            while not self._may_leave():
-                if self._pace.is_quick:
-                    self._handle_many()
-                else:
-                    self._handle_one()
+            with self._telemetry.working():
+                while not self._may_leave():
+                    if self._pace.is_quick:
+                        self._handle_many()
+                    else:
+                        self._handle_one()
         finally:
             self._inside.working = False
 

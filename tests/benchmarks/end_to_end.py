@@ -43,7 +43,8 @@ def main() -> None:
     options = parser.parse_args()
     print(
         f"Python {platform.python_version()}, {os.cpu_count()} cores, chunking {options.chunking}, "
-        f"{'HTTP/2' if options.http2 else 'HTTP/1.1'}{', gzip' if options.gzip else ''}, median [least .. most] of {options.runs}"
+        f"{'HTTP/2' if options.http2 else 'HTTP/1.1'}{', gzip' if options.gzip else ''}, "
+        f"median [least .. most] of {options.runs}"
     )
     too_slow = [size for size in options.sizes if _compare(size, options) < 20]
     if too_slow:
@@ -57,7 +58,9 @@ def _compare(size: str, options: argparse.Namespace) -> float:
             runs["rxtweets"].append(_run("rxtweets", url, options.tweets, options))
             runs["naive"].append(_run("naive", url, options.naive_tweets, options))
     for kind, figures in runs.items():
-        shown = (f"{unit} {_spread([each[key] for each in figures])}" for key, unit in FIGURES.items())
+        shown = [
+            f"{unit} {_spread([each[key] for each in figures])}" for key, unit in FIGURES.items()
+        ]
         print(f"{size:>6}  {kind:>8}  " + "  ".join(shown))
     ours, naive = (
         statistics.median(each["tweets_per_second"] for each in runs[kind]) for kind in runs

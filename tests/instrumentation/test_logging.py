@@ -236,7 +236,7 @@ def test_a_message_that_a_handler_failed_by_itself_shows_the_reason(
 
 
 def test_no_event_of_a_stream_writes_its_token(log: pytest.LogCaptureFixture) -> None:
-    token = "AAAA-very-secret"  # noqa: S105
+    token = "AAAA-very-secret"
     stream = sample_stream(token=token, base_url="http://127.0.0.1:9")
     write = EventLog(clock=Clock())
     for event, _, _ in LEVELS:
