@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import socket
@@ -28,6 +27,7 @@ from rxtweets.errors import (
     TLSError,
 )
 from rxtweets.problems import error_of_response
+from rxtweets.redaction import hide_tokens_from_logs
 
 __all__ = ["Connection", "ConnectionOptions", "Token"]
 
@@ -246,7 +246,7 @@ class Connection:
 
     def _client(self) -> httpx.Client:
         options = self._options
-        _hide_tokens_from_logs()
+        hide_tokens_from_logs()
         return httpx.Client(
             http1=options.http1,
             http2=options.http2,
@@ -431,12 +431,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def _hide_tokens_from_logs() -> None:
-    """At level DEBUG, hpack logs the header fields of HTTP/2 requests, the token among them."""
-    logging.getLogger("hpack.hpack").addFilter(_speaks_not_of_headers)
-
-
-def _speaks_not_of_headers(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(("Adding ", "Encoded header block", "Encoding "))

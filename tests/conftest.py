@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rxtweets import telemetry
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 OURS = ("rxtweets-", "simulator")
 DEADLINE = 10.0
@@ -19,6 +21,11 @@ def _no_thread_outlives_a_test() -> Iterator[None]:
         if thread not in before and thread.name.startswith(OURS):
             thread.join(DEADLINE)
             assert not thread.is_alive(), f"{thread.name} is still there after the test"
+
+
+@pytest.fixture(autouse=True)
+def _event_threads_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "LINGER", 0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,8 @@ import h2.exceptions
 import h2.settings
 import h11
 
+from rxtweets.redaction import hide_tokens_from_logs
+
 __all__ = ["Gone", "Head", "Headers", "Transport", "accept"]
 
 Headers = list[tuple[str, str]]
@@ -227,7 +229,9 @@ class Http1(Transport):
         while True:
             try:
                 event = self._http.next_event()
-            except h11.RemoteProtocolError:
+            except h11.RemoteProtocolError as error:
+                with contextlib.suppress(Gone):
+                    self.reply(error.error_status_hint, [("connection", "close")], b"")
                 return None
             if isinstance(event, h11.Request):
                 request = event
@@ -244,6 +248,7 @@ class Http2(Transport):
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection)
+        hide_tokens_from_logs()
         configuration = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         self._http = h2.connection.H2Connection(configuration)
         self._stream = 0

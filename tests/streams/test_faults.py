@@ -1,0 +1,397 @@
+"""What servers and networks do, and what the stream makes of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import orjson
+import pytest
+import tenacity
+import trustme
+
+import rxtweets
+from rxtweets import Backoff, events, simulator
+from rxtweets.simulator.script import (
+    Abort,
+    Close,
+    Disconnect,
+    KeepAlive,
+    Line,
+    Part,
+    Raw,
+    Reply,
+    Serve,
+    Stall,
+    forbidden,
+    no_rules,
+    provisioning,
+    rate_limited,
+    too_many_connections,
+    unauthorized,
+    unavailable,
+    usage_capped,
+)
+
+PATIENCE = 20.0
+FAST = Backoff(scale=0.001)
+"""X's schedules, a thousand times as fast."""
+
+
+class Watched:
+    """A stream with everything that happened to it."""
+
+    def __init__(self, x: simulator.Simulator | None = None, **options: Any) -> None:
+        settings: dict[str, Any] = {"token": "any", "backoff": FAST}
+        if x is not None:
+            settings["base_url"] = x.url
+        self.stream = rxtweets.sample_stream(**(settings | options))
+        self._changed = threading.Condition()
+        self.messages: list[rxtweets.Message[str]] = []
+        self.events: list[events.Event] = []
+        self.error: Exception | None = None
+        self.stream.events.subscribe(self._note)
+
+    def __enter__(self) -> Self:
+        self._subscription = self.stream.subscribe(self._take, self._fail)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._subscription.dispose()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Counters change without a notice, so they are looked at now and then."""
+        deadline = time.monotonic() + PATIENCE
+        with self._changed:
+            while not self._changed.wait_for(condition, 0.02):
+                assert time.monotonic() < deadline, (self.events[-9:], self.stream.stats())
+
+    def until_messages(self, count: int) -> list[rxtweets.Message[str]]:
+        self.until(lambda: len(self.messages) >= count)
+        return self.messages
+
+    def until_event(self, kind: type[events.Event], count: int = 1) -> list[Any]:
+        self.until(lambda: len(self.of(kind)) >= count)
+        return self.of(kind)
+
+    def until_error(self) -> Exception:
+        self.until(lambda: self.error is not None)
+        assert self.error is not None
+        return self.error
+
+    def of(self, kind: type[events.Event]) -> list[Any]:
+        return [event for event in list(self.events) if isinstance(event, kind)]
+
+    def _take(self, message: rxtweets.Message[str]) -> None:
+        self._tell(self.messages.append, message)
+
+    def _note(self, event: events.Event) -> None:
+        self._tell(self.events.append, event)
+
+    def _fail(self, error: Exception) -> None:
+        self._tell(lambda each: setattr(self, "error", each), error)
+
+    def _tell(self, note: Callable[[Any], object], value: object) -> None:
+        with self._changed:
+            note(value)
+            self._changed.notify_all()
+
+
+def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[float]:
+    """The first waits of a stream against this script, in seconds of the real schedule."""
+    with (
+        simulator.serve(script=script, rate=None, connects=1000) as x,
+        Watched(x, backoff=backoff) as w,
+    ):
+        reconnecting = w.until_event(events.Reconnecting, count)[:count]
+    return [round(event.delay / backoff.scale, 2) for event in reconnecting]
+
+
+def line(identifier: int, text: str = "hello") -> bytes:
+    return orjson.dumps({"data": {"id": str(identifier), "text": text}})
+
+
+# Ends of a connection.
+
+
+def test_a_server_that_closes_after_two_tweets_sees_the_schedule_not_a_loop() -> None:
+    waits = delays([[Serve(2), Close()]] * 7, 6)
+    assert waits == [0, 0.25, 0.5, 0.75, 1.0, 1.25]
+
+
+def test_an_answer_of_200_alone_proves_nothing() -> None:
+    assert delays([Close()] * 5, 4) == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_connection_that_lived_and_delivered_resets_the_schedule() -> None:
+    short, long = [Serve(1), Close()], [Serve(1), Stall(0.2), Serve(1), Close()]
+    quick = Backoff(scale=0.001, proved_after=50.0)
+    waits = delays([short, short, long, short], 4, backoff=quick)
+    assert waits == [0, 0.25, 0, 0.25]
+
+
+def test_a_connection_that_lived_in_silence_resets_nothing() -> None:
+    silent = [Stall(0.2), Close()]
+    quick = Backoff(scale=0.001, proved_after=50.0)
+    assert delays([silent] * 4, 3, backoff=quick) == [0, 0.25, 0.5]
+
+
+@pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
+def test_a_tweet_cut_off_by_a_reset_is_counted_and_shown(
+    http: dict[str, bool], compress: bool
+) -> None:
+    script = [[Serve(3), Stall(0.2), Abort(mid_frame=True)]]
+    with (
+        simulator.serve(script=script, rate=None) as x,
+        Watched(x, compress=compress, **http) as w,
+    ):
+        w.until_messages(20)
+        [lost] = w.until_event(events.UndecodableLine)[:1]
+        assert "cut" in str(lost.error)
+        assert lost.error.line.startswith(b'{"data":{')
+        assert w.stream.stats().undecodable == 1
+
+
+def test_a_last_line_that_only_lacks_its_end_is_a_tweet() -> None:
+    with (
+        simulator.serve(script=[[Raw(line(7)), Close()]], rate=0) as x,
+        Watched(x) as w,
+    ):
+        assert w.until_messages(1)[0].id == "7"
+
+
+def test_a_connection_refused_is_tried_again_by_the_schedule_of_the_network() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Watched(base_url=f"http://127.0.0.1:{port}") as w:
+        waits = [event.delay for event in w.until_event(events.Reconnecting, 4)[:4]]
+    assert [round(wait / FAST.scale, 2) for wait in waits] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_silence_beyond_the_stall_timeout_ends_the_connection() -> None:
+    with (
+        simulator.serve(script=[[Serve(2), Stall()]], rate=None) as x,
+        Watched(x, stall_timeout=0.2) as w,
+    ):
+        [end] = w.until_event(events.Disconnected)[:1]
+        assert isinstance(end.error, rxtweets.StreamStalled)
+        w.until_messages(10)
+
+
+def test_silence_before_the_answer_is_a_stall_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with Watched(base_url=url, stall_timeout=0.2) as w:
+            [end] = w.until_event(events.Disconnected)[:1]
+            assert isinstance(end.error, rxtweets.StreamStalled)
+
+
+def test_keep_alives_count_as_signs_of_life() -> None:
+    with (
+        simulator.serve(script=[[Serve(1)]], rate=0, keep_alive=0.05) as x,
+        Watched(x, stall_timeout=1.0) as w,
+    ):
+        w.until(lambda: w.stream.stats().keep_alives >= 30)
+        assert w.of(events.Disconnected) == []
+
+
+# Announced disconnects and other messages of the stream.
+
+
+@pytest.mark.parametrize(
+    "kind", ["OperationalDisconnect", "UpstreamOperationalDisconnect", "SlowReader"]
+)
+def test_an_announced_disconnect_is_followed_by_a_new_connection(kind: str) -> None:
+    with (
+        simulator.serve(script=[[Serve(2), Disconnect(kind), Stall()]], rate=None) as x,
+        Watched(x) as w,
+    ):
+        w.until_messages(10)
+        [announced] = w.until_event(events.DisconnectAnnounced)[:1]
+        [end] = w.until_event(events.Disconnected)[:1]
+        assert announced.disconnect_type == kind
+        assert isinstance(end.error, rxtweets.ServerDisconnect)
+        assert w.stream.stats().disconnects == 1
+
+
+def test_a_broken_line_is_shown_with_its_bytes_and_ends_nothing() -> None:
+    script = [[Serve(1), Line(b'{"data":{"id":"5","text":"unfini'), Serve(5), Stall()]]
+    with simulator.serve(script=script, rate=None) as x, Watched(x) as w:
+        w.until_messages(6)
+        [bad] = w.until_event(events.UndecodableLine)
+        assert bad.error.line == b'{"data":{"id":"5","text":"unfini\r'
+        assert w.of(events.Disconnected) == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "counter"),
+    [
+        (b'{"data":{"id":"5","text":"a\xff"}}', "undecodable"),
+        (b'{"data":{"id":"5","text":"a\x00"}}', "undecodable"),
+        (b"null", "unknown"),
+        (b"[1,2]", "unknown"),
+        (b"17", "unknown"),
+        (b'{"type":"connection_metadata","datacenter":"atla"}', "unknown"),
+        (b'{"data":{"delete":{"tweet":{"id":"1"}}}}', "unknown"),
+        (b'{"errors":[{"title":"Something else"}]}', "unknown"),
+        (b"", "keep_alives"),
+        (b'{"data":{"id":9,"text":"numeric id"}}', "delivered"),
+        (b'{"data":{"id":"9","id":"8","text":"a","text":"b"}}', "delivered"),
+        (b'{"data":{"id":"1","text":"x"},"matching_rules":[{"id":1,"tag":null}]}', "delivered"),
+        (b'{"data":{"id":"1","text":"x"},"errors":[{"title":"Not Found Error"}]}', "delivered"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value[:40]),
+)
+def test_every_odd_line_is_counted_where_it_belongs(sent: bytes, counter: str) -> None:
+    script = [[Line(line(1)), Line(sent), Line(line(2)), Stall()]]
+    with simulator.serve(script=script) as x, Watched(x) as w:
+        w.until(lambda: w.messages and w.messages[-1].id == "2")
+        stats = w.stream.stats()
+    expected = {"delivered": 2, "received": 3}
+    expected[counter] = expected.get(counter, 0) + 1
+    shown = {name: count for name, count in stats.as_dict().items() if name in COUNTERS and count}
+    assert shown == expected
+
+
+COUNTERS = ("received", "delivered", "undecodable", "unknown", "keep_alives", "disconnects")
+
+
+def test_a_line_of_three_megabytes_is_a_tweet_like_any_other() -> None:
+    text = "ß" * 1_500_000
+    script = [[Line(line(1, text)), Line(line(2)), Stall()]]
+    with simulator.serve(script=script, chunking="read") as x, Watched(x) as w:
+        assert w.until_messages(2)[0].data == text
+
+
+def test_a_line_beyond_the_maximum_is_reported_and_the_next_is_read() -> None:
+    long = line(1, "x" * 3_000_000)
+    script = [[Line(long), Line(line(2)), Stall()]]
+    with simulator.serve(script=script) as x, Watched(x, max_line_mb=1) as w:
+        assert w.until_messages(1)[0].id == "2"
+        [bad] = w.until_event(events.UndecodableLine)
+        assert f"{len(long) + 2} bytes" in str(bad.error)
+        assert len(bad.error.line) == 256
+        assert w.stream.stats().undecodable == 1
+
+
+def test_a_keep_alive_is_counted_and_nothing_else() -> None:
+    script = [[KeepAlive(), KeepAlive(), Line(line(1)), Stall()]]
+    with simulator.serve(script=script) as x, Watched(x) as w:
+        w.until_messages(1)
+        assert w.stream.stats().keep_alives == w.stream.stats().control == 2
+
+
+# Answers that are no stream.
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "advice"),
+    [
+        (unauthorized(), rxtweets.AuthenticationError, "X_BEARER_TOKEN"),
+        (forbidden(), rxtweets.AccessError, "developer portal"),
+        (no_rules(), rxtweets.RulesError, "Add a rule"),
+        (usage_capped(), rxtweets.UsageCapError, "next period"),
+        (Reply(400, {"title": "Invalid Request"}), rxtweets.ResponseError, "options"),
+        (Reply(301, b"", {"location": "/x"}), rxtweets.ResponseError, "base_url"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+@pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
+def test_an_answer_that_no_retry_can_mend_ends_the_stream(
+    reply: Reply, kind: type[rxtweets.ResponseError], advice: str, http: dict[str, bool]
+) -> None:
+    with simulator.serve(script=[reply]) as x, Watched(x, **http) as w:
+        error = w.until_error()
+        assert type(error) is kind
+        assert error.status == reply.status
+        assert advice in str(error)
+        assert len(x.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "schedule"),
+    [
+        (unavailable(), [5, 10, 20, 40]),
+        (unavailable(502), [5, 10, 20, 40]),
+        (too_many_connections(), [5, 10, 20, 40]),
+        (provisioning(), [60, 60, 60, 60]),
+    ],
+    ids=["503", "502", "TooManyConnections", "ProvisioningSubscription"],
+)
+def test_an_answer_that_passes_is_tried_again_by_its_schedule(
+    reply: Reply, schedule: list[float]
+) -> None:
+    assert delays([reply] * 5, 4, backoff=Backoff(scale=0.0001)) == schedule
+
+
+def test_a_plain_text_503_is_a_server_error() -> None:
+    text = b"upstream connect error or disconnect/reset before headers"
+    with simulator.serve(script=[Reply(503, text)], rate=None) as x, Watched(x) as w:
+        w.until_messages(1)
+        [end] = w.of(events.Disconnected)
+        assert isinstance(end.error, rxtweets.ServerError)
+        assert "upstream connect error" in str(end.error)
+
+
+def test_a_rate_limit_waits_for_its_reset() -> None:
+    with simulator.serve(script=[rate_limited(reset=0), rate_limited()]) as x, Watched(x) as w:
+        first, second = w.until_event(events.Reconnecting, 2)
+        assert first.delay == pytest.approx(0.06)
+        assert isinstance(second.error, rxtweets.RateLimitError)
+        assert 800 < second.delay <= 901
+
+
+def test_a_stop_strategy_ends_the_stream_with_the_last_error() -> None:
+    twice = Backoff(scale=0.001, stop=tenacity.stop_after_attempt(2))
+    with simulator.serve(script=[unavailable()] * 9) as x, Watched(x, backoff=twice) as w:
+        assert isinstance(w.until_error(), rxtweets.ServerError)
+        assert len(x.requests) == 2
+
+
+def test_the_budget_of_connects_is_that_of_the_headers() -> None:
+    script: list[Part] = [Close()] * 20
+    with simulator.serve(script=script, connects=4) as x, Watched(x) as w:
+        waits = [event.delay for event in w.until_event(events.Reconnecting, 4)]
+        assert max(waits[:3]) < 1
+        assert waits[3] > 800
+        assert [request.status for request in x.requests] == [200] * 4
+
+
+# Where retrying cannot help.
+
+
+def test_a_host_without_an_address_ends_the_stream_at_once() -> None:
+    with Watched(base_url="http://no-such-host.invalid") as w:
+        error = w.until_error()
+        assert isinstance(error, rxtweets.HostNotFound)
+        assert "no-such-host.invalid" in str(error)
+
+
+def test_a_certificate_of_an_unknown_authority_ends_the_stream_at_once() -> None:
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    with (
+        certificate.private_key_and_cert_chain_pem.tempfile() as pem,
+        simulator.serve(tls=(pem, pem)) as x,
+        Watched(x) as w,
+    ):
+        error = w.until_error()
+        assert isinstance(error, rxtweets.TLSError)
+        assert "create_default_context" in str(error)
+
+
+def test_https_to_a_port_without_tls_ends_the_stream_at_once() -> None:
+    with simulator.serve() as x, Watched(base_url=x.url.replace("http:", "https:")) as w:
+        error = w.until_error()
+        assert isinstance(error, rxtweets.TLSError)
+        assert "http://" in str(error)
+
+
+def test_a_body_that_is_no_gzip_is_a_lost_connection() -> None:
+    script: list[Part] = [Reply(200, b"not gzip", {"content-encoding": "gzip"})]
+    with simulator.serve(script=script, rate=None) as x, Watched(x) as w:
+        w.until_messages(1)
+        assert isinstance(w.of(events.Disconnected)[0].error, rxtweets.ConnectionLost)
