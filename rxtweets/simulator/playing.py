@@ -26,7 +26,7 @@ from rxtweets.simulator.script import (
 )
 from rxtweets.simulator.transport import Transport
 
-__all__ = ["Chunking", "Delivery", "Playing"]
+__all__ = ["Chunking", "Delivery", "Due", "Playing"]
 
 Chunking = Literal["frame", "read"] | int | Callable[[bytes], Iterable[bytes]]
 
@@ -140,7 +140,7 @@ class Playing:
     def _serve(self, step: Serve) -> None:
         left = math.inf if step.count is None else step.count
         rate = self._delivery.rate if step.rate is None else step.rate
-        due = _Due(rate, self._delivery.burst)
+        due = Due(rate, self._delivery.burst)
         while left > 0:
             count = int(min(due.now(), left))
             frames = self._feed.take(count) if count else []
@@ -184,13 +184,16 @@ class Playing:
             yield deflate.compress(frame) + deflate.flush(zlib.Z_SYNC_FLUSH)
 
 
-class _Due:
+class Due:
     """How many tweets are due by now, at a rate, in bursts."""
 
-    def __init__(self, rate: float, burst: int) -> None:
+    def __init__(
+        self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._rate = rate
         self._burst = burst
-        self._since = time.monotonic()
+        self._clock = clock
+        self._since = clock()
         self._paid = 0
 
     def now(self) -> int:
@@ -199,7 +202,7 @@ class _Due:
             return TAKEN
         if not self._rate:
             return 0
-        passed = time.monotonic() - self._since
+        passed = self._clock() - self._since
         owed = int(passed * self._rate) // self._burst * self._burst + self._burst - self._paid
         limit = max(self._burst, int(self._rate * DEBT))
         if owed > limit:
@@ -216,7 +219,7 @@ class _Due:
             return 0.0
         if not self._rate:
             return 3600.0
-        return max(TICK, self._paid / self._rate - (time.monotonic() - self._since))
+        return max(TICK, self._paid / self._rate - (self._clock() - self._since))
 
 
 def _announcement(disconnect_type: str) -> bytes:

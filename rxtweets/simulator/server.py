@@ -128,6 +128,8 @@ def serve(
     for name, number in (("burst", burst), ("connections", connections), ("connects", connects)):
         if number < 1:
             raise ConfigurationError(f"{name}={number!r}: give 1 or more")
+    if not 0 <= port < 65_536:
+        raise ConfigurationError(f"port={port!r}: give 0 (a free one) to 65535")
     delivery = Delivery(
         rate=math.inf if rate is None else rate,
         burst=burst,
@@ -432,8 +434,8 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {reason}; give another port, or 0 for a free one"
         ) from None
