@@ -210,8 +210,8 @@ class Http1(Transport):
         self._write(b"".join(part for part in parts if part))
 
     def begin(self, headers: Headers) -> None:
-        encoding = ("transfer-encoding", "chunked")
-        head = self._http.send(h11.Response(status_code=200, headers=[*headers, encoding]))
+        framing = [("transfer-encoding", "chunked"), ("connection", "close")]
+        head = self._http.send(h11.Response(status_code=200, headers=[*headers, *framing]))
         self._write(head or b"")
 
     def send(self, pieces: Sequence[bytes]) -> None:

@@ -42,12 +42,12 @@ def test_the_rest_is_the_time_until_the_next_one() -> None:
 
 def test_a_burst_comes_together_and_then_nothing_until_the_next() -> None:
     clock = Clock()
-    due = Due(10.0, 5, clock)
+    due = Due(8.0, 4, clock)
     counts = []
-    for _ in range(10):
+    for _ in range(8):
         counts.append(take(due))
-        clock.now += 0.1
-    assert counts == [5, 0, 0, 0, 0, 5, 0, 0, 0, 0]
+        clock.now += 0.125
+    assert counts == [4, 0, 0, 0, 4, 0, 0, 0]
 
 
 def test_a_second_is_caught_up_at_most() -> None:
