@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from rxtweets import simulator
 from rxtweets.display.text import batch_line, summary_line
@@ -87,7 +87,7 @@ def _complain(error: Exception, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rxtweets", description=DESCRIPTION, epilog=EXIT_CODES, formatter_class=raw
     )
     version = importlib.metadata.version("rxtweets")
@@ -152,6 +152,8 @@ def upcase(message: Message[str]) -> Message[str]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.limit is not None and options.limit < 1:
+        raise ConfigurationError(f"--limit {options.limit}: give 1 or more")
     screen = _Screen(sys.stdout, sys.stderr)
     _log_to(screen, verbose=options.verbose)
     with _source_options(options) as source:
@@ -167,6 +169,8 @@ def _run(options: argparse.Namespace) -> int:
             },
         )
         printer.full = pipeline.stop
+        if screen.is_live:
+            screen.write(f"reading {_where(source)}; Ctrl-C stops and delivers what is in flight\n")
         with _ending(pipeline, options.duration), _watching(pipeline, screen, options):
             stats = pipeline.run()
     _last_words(screen, stats, options)
@@ -187,10 +191,24 @@ def _source_options(options: argparse.Namespace) -> Iterator[StreamOptions]:
             yield StreamOptions(base_url=x.url, token=STAND_IN)
 
 
+def _where(source: StreamOptions) -> str:
+    url = source.get("base_url")
+    if url is None:
+        return "X"
+    return f"a simulation of X's stream on {url}" if source.get("token") == STAND_IN else str(url)
+
+
 def _token_for_others() -> StreamOptions:
     """A server that is not X needs some token, but the user's own only if there is one."""
     known = any(os.environ.get(name) for name in ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN"))
     return StreamOptions() if known else StreamOptions(token=STAND_IN)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, as the rest of the command does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class _Screen:
@@ -240,7 +258,7 @@ class _Screen:
 
     def _draw(self) -> None:
         if self._status:
-            self._err.write(self._status[: self.width - 1])
+            self._err.write(self._status)
             self._err.flush()
 
 
@@ -310,7 +328,8 @@ def _watching(pipeline: Pipeline, screen: _Screen, options: argparse.Namespace) 
         before, since = 0, time.monotonic()
         while not over.wait(pause):
             stats, now = pipeline.stats(), time.monotonic()
-            line = summary_line(stats, (stats.delivered - before) / (now - since))
+            rate = (stats.delivered - before) / (now - since)
+            line = summary_line(stats, rate, screen.width - 1 if screen.is_live else None)
             before, since = stats.delivered, now
             if screen.is_live:
                 screen.show(line)
@@ -338,6 +357,7 @@ def _last_words(screen: _Screen, stats: Stats, options: argparse.Namespace) -> N
 def _log_to(screen: _Screen, *, verbose: bool) -> None:
     handler = logging.StreamHandler(screen)
     handler.setFormatter(logging.Formatter("rxtweets: %(message)s"))
+    handler.addFilter(lambda record: record.levelno < logging.ERROR)  # main says how it ended
     log = logging.getLogger("rxtweets")
     log.handlers = [handler]
     log.propagate = False

@@ -16,12 +16,23 @@ __all__ = ["batch_line", "summary_line"]
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
-def summary_line(stats: Stats, rate: float | None = None) -> str:
+SHORT = {
+    "received": "recv",
+    "processed": "proc",
+    "batches": "batch",
+    "dropped": "drop",
+    "reconnects": "reconn",
+}
+
+
+def summary_line(stats: Stats, rate: float | None = None, width: int | None = None) -> str:
     """The figures that one watches, in one line.
 
     Args:
         stats: the snapshot.
         rate: messages a second of late, if known.
+        width: columns there are; where the line is longer, its words are shortened, and what
+            still does not fit is cut off.
     """
     parts = [
         stats.state,
@@ -42,7 +53,12 @@ def summary_line(stats: Stats, rate: float | None = None) -> str:
         "abandoned": stats.abandoned,
     }
     parts += [f"{name} {count:,}" for name, count in troubles.items() if count]
-    return " · ".join(parts)
+    line = " · ".join(parts)
+    if width is None or len(line) <= width:
+        return line
+    for word, short in SHORT.items():
+        line = line.replace(word, short)
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def batch_line(number: int, batch: Batch[Any], width: int) -> str:

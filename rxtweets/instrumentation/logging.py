@@ -83,14 +83,12 @@ def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, P
         case events.DisconnectAnnounced(kind, detail):
             return logging.INFO, f"the server announces a disconnect ({kind}): {detail}"
         case events.Disconnected(number, error, lines, seconds):
-            level = logging.INFO if error is None else logging.WARNING
             why = "closed from here" if error is None else str(error)
-            return level, f"connection {number}: over after {lines} lines in {seconds:.1f} s: {why}"
-        case events.Reconnecting(delay, attempt, _):
-            return (
-                logging.WARNING,
-                f"connecting again in {delay:.2f} s (failure {attempt} in a row)",
-            )
+            lived = f"over after {lines} lines in {seconds:.1f} s"
+            return logging.INFO, f"connection {number}: {lived}: {why}"
+        case events.Reconnecting(delay, attempt, error):
+            count = f"failure {attempt} in a row"
+            return logging.WARNING, f"connecting again in {delay:.2f} s ({count}): {error}"
         case events.StreamEnded(error):
             ended = "the stream is complete" if error is None else f"the stream has failed: {error}"
             return logging.INFO if error is None else logging.ERROR, ended

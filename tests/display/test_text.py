@@ -131,3 +131,15 @@ def test_a_terminal_without_room_for_texts_does_not_break_it(width: int) -> None
 )
 def test_control_characters_become_a_space(control: str) -> None:
     assert line_of(f"a{control}b") == HEAD + "a b"
+
+
+def test_a_narrow_terminal_gets_shorter_words() -> None:
+    line = summary_line(Stats(state="connected", lag=0.001), 50.0, 80)
+    assert len(line) <= 80
+    assert line.startswith("connected · 50/s · recv 0 · proc 0 · batch 0 · drop 0 · reconn 0 · lag")
+
+
+def test_what_does_not_fit_at_all_is_cut_off_visibly() -> None:
+    line = summary_line(Stats(state="connected"), 50.0, 30)
+    assert len(line) == 30
+    assert line.endswith("…")

@@ -32,7 +32,7 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     ),
     (
         events.Disconnected(3, LOST, 12, 1.25),
-        "WARNING",
+        "INFO",
         "connection 3: over after 12 lines in 1.2 s: the server ended the response",
     ),
     (
@@ -43,7 +43,7 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (
         events.Reconnecting(0.25, 2, LOST),
         "WARNING",
-        "connecting again in 0.25 s (failure 2 in a row)",
+        "connecting again in 0.25 s (failure 2 in a row): the server ended the response",
     ),
     (events.StreamEnded(None), "INFO", "the stream is complete"),
     (
