@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from reactivex import Observable, Observer, abc
 
@@ -78,8 +78,40 @@ class _Measured(Observable[T_co]):
         observer = _as_observer(on_next, on_error, on_completed)
         return super().subscribe(self._guarded(observer), scheduler=scheduler)
 
+    if not TYPE_CHECKING:  # type checkers know the overloads of RxPY, which say the same
+
+        def pipe(self, *operators: Callable[[Any], Any]) -> Any:
+            """Apply operators in turn; what stock ones make keeps the events and the counters.
+
+            The fluent methods of RxPY come here too.
+            """
+            result = self
+            for operator in operators:
+                result = operator(result)
+                if type(result) is Observable:
+                    result = Derived(result, self.telemetry)
+            return result
+
     def _guarded(self, observer: abc.ObserverBase[T_co]) -> abc.ObserverBase[T_co]:
         return Contained(observer, self.telemetry)
+
+
+class Derived(_Measured[T_co]):
+    """What a stock operator made of a stream; it still knows where the stream counts and reports.
+
+    Args:
+        source: what the operator returned.
+        telemetry: of the stream.
+    """
+
+    def __init__(self, source: Observable[T_co], telemetry: Telemetry) -> None:
+        super().__init__(telemetry)
+        self._source = source
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        return self._source.subscribe(observer, scheduler=scheduler)
 
 
 class MessageStream(_Measured[Message[T_co]], Generic[T_co]):

@@ -1,0 +1,58 @@
+"""The programs and names of the README, taken from there and run."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import threading
+import types
+from pathlib import Path
+
+import pytest
+
+import rxtweets
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
+def test_every_program_runs_and_prints(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = threading.Event()
+    monkeypatch.setattr(builtins, "print", lambda *_: printed.set())
+    monkeypatch.setattr(builtins, "input", lambda _: printed.wait(30))
+    exec(compile(program, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102 - it is ours
+    assert printed.is_set()
+
+
+def test_every_name_that_the_readme_uses_is_public() -> None:
+    for name in re.findall(r"rxtweets\.(\w+)", " ".join(PROGRAMS)):
+        assert name in rxtweets.__all__
+
+
+def test_every_public_name_exists_once_and_in_order() -> None:
+    assert sorted(set(rxtweets.__all__)) == list(rxtweets.__all__)
+    for name in rxtweets.__all__:
+        assert hasattr(rxtweets, name)
+
+
+def test_nothing_public_is_left_out_of_all() -> None:
+    public = {
+        name
+        for name, value in vars(rxtweets).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    modules = {"events", "operators", "simulator"}
+    assert public | modules == set(rxtweets.__all__)
+
+
+def test_every_event_of_the_table_exists() -> None:
+    table = README.split("## What happens when things fail")[1].split("## Speed")[0]
+    for name in re.findall(r"`([A-Z]\w+)`", table):
+        known = hasattr(rxtweets.events, name) or hasattr(rxtweets, name)
+        assert known or name == "TooManyConnections", name
+
+
+def test_every_counter_of_the_table_exists() -> None:
+    for name in re.findall(r"stats\(\)\.(\w+)", README):
+        assert hasattr(rxtweets.Stats(), name), name
