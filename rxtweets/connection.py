@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import socket
 import ssl
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +14,7 @@ from typing import Any
 import httpcore
 import httpx
 
+from rxtweets.credentials import Token
 from rxtweets.dechunking import ChunkError, Dechunker
 from rxtweets.errors import (
     ConfigurationError,
@@ -28,60 +26,14 @@ from rxtweets.errors import (
 )
 from rxtweets.problems import error_of_response
 from rxtweets.redaction import hide_tokens_from_logs
+from rxtweets.watchdog import Watchdog
 
-__all__ = ["Connection", "ConnectionOptions", "Token"]
+__all__ = ["Connection", "ConnectionOptions"]
 
 MAX_ERROR_BODY = 65_536
 READ = 65_536
 HEAD_END = b"\r\n\r\n"
 USER_AGENT = "rxtweets (+https://docs.x.com/x-api; Python)"
-
-
-class Token:
-    """A bearer token that does not show itself.
-
-    Args:
-        value: the token; ``None`` takes it from ``X_BEARER_TOKEN`` or ``TWITTER_BEARER_TOKEN``.
-
-    Raises:
-        ConfigurationError: there is none, or it has characters that no token has.
-    """
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str | None = None) -> None:
-        names = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
-        source = "token="
-        if value is None:
-            source = next((name for name in names if os.environ.get(name)), "")
-            value = os.environ.get(source, "") if source else ""
-            if not value:
-                raise ConfigurationError(
-                    "no bearer token: set X_BEARER_TOKEN or TWITTER_BEARER_TOKEN, or pass token=; "
-                    "without one, use the simulator (rxtweets.simulator.serve())"
-                )
-        if not isinstance(value, str):
-            raise ConfigurationError(
-                f"{source}: give the token as text, not {type(value).__name__}"
-            )
-        if not value:
-            raise ConfigurationError(f"{source} is empty: pass the app-only bearer token")
-        if not re.fullmatch(r"[\x21-\x7e]+", value):
-            raise ConfigurationError(
-                f"the token in {source} has a space, a line end or another character that no "
-                "token has; strip it, or copy it again"
-            )
-        self._value = value
-
-    def header(self) -> str:
-        """The value of the ``Authorization`` header."""
-        return f"Bearer {self._value}"
-
-    def __repr__(self) -> str:
-        return "Token(***)"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("a token is not pickled; make it anew from the environment")
 
 
 @dataclass(frozen=True)
@@ -168,7 +120,7 @@ class Connection:
         self._socket: socket.socket | None = None
         self._wire: _Wire | None = None
         self._reason: StreamError | None = None
-        self._watchdog = _Watchdog(options.stall_timeout, self._stalled)
+        self._watchdog = Watchdog(options.stall_timeout, self._stalled)
         self._response: httpx.Response | None = None
         self.closed = False
 
@@ -352,34 +304,6 @@ def _unpacked(wire: Iterable[bytes], *, compressed: bool) -> Iterator[bytes]:
                 return
     except (ChunkError, zlib.error) as error:
         raise httpx.RemoteProtocolError(f"the body cannot be read: {error}") from error
-
-
-class _Watchdog:
-    """Calls back once if nobody touches it for a while; a thread while it is running."""
-
-    def __init__(self, seconds: float, on_silence: Callable[[], None]) -> None:
-        self._seconds = seconds
-        self._on_silence = on_silence
-        self._touched = 0.0
-        self._stopped = threading.Event()
-
-    def start(self) -> None:
-        self.touch()
-        threading.Thread(target=self._run, name="rxtweets-watchdog", daemon=True).start()
-
-    def touch(self) -> None:
-        self._touched = time.monotonic()
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def _run(self) -> None:
-        rest = self._seconds
-        while not self._stopped.wait(rest):
-            rest = self._touched + self._seconds - time.monotonic()
-            if rest <= 0:
-                self._on_silence()
-                return
 
 
 def _shut(live: socket.socket) -> None:

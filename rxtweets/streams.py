@@ -11,7 +11,8 @@ from typing import Any, TypedDict, Unpack
 
 from rxtweets.backoff import Backoff
 from rxtweets.checks import seconds, whole_number
-from rxtweets.connection import Connection, ConnectionOptions, Token
+from rxtweets.connection import Connection, ConnectionOptions
+from rxtweets.credentials import Token
 from rxtweets.errors import ConfigurationError
 from rxtweets.framing import DEFAULT_MAX_LINE
 from rxtweets.handoff import Overflow, check_overflow

@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 
 from rxtweets import Backoff, ConfigurationError, MessageStream, StreamOptions, sample_stream
-from rxtweets.connection import ConnectionOptions, Token
+from rxtweets.connection import ConnectionOptions
+from rxtweets.credentials import Token
 from rxtweets.streams import _connection_options, _live_options, _params
 
 SECRET = "AAAAAAAAAAAA%2Bsecret%3D"

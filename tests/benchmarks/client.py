@@ -17,6 +17,7 @@ import httpx
 import orjson
 import reactivex
 from reactivex import operators as stock
+from reactivex.disposable import Disposable
 from reactivex.scheduler import ThreadPoolScheduler
 
 import rxtweets
@@ -47,7 +48,7 @@ class Meter:
             self.enough.set()
 
 
-def run_rxtweets(url: str, meter: Meter) -> str:
+def run_rxtweets(url: str, meter: Meter) -> None:
     """The program of the README, with demand instead of loss so that every tweet counts."""
     tweets = rxtweets.sample_stream(
         token="any",
@@ -63,13 +64,12 @@ def run_rxtweets(url: str, meter: Meter) -> str:
     batches = tweets.pipe(ops.process(upcase, concurrency=CONCURRENCY), ops.batch(SIZE, SECONDS))
     with batches.subscribe(meter):
         meter.enough.wait()
-    return ""
 
 
-def run_naive(url: str, meter: Meter) -> str:
+def run_naive(url: str, meter: Meter) -> None:
     """What one writes with stock parts: httpx lines, flat_map on a thread pool, a buffer."""
 
-    def read(observer: Any, _scheduler: Any) -> None:
+    def read(observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
         encoding = "gzip" if _compressed() else "identity"
         headers = {"authorization": "Bearer any", "accept-encoding": encoding}
         with (
@@ -78,10 +78,11 @@ def run_naive(url: str, meter: Meter) -> str:
         ):
             for line in response.iter_lines():
                 if meter.enough.is_set():
-                    return
+                    break
                 if line:
                     room.acquire()
                     observer.on_next(orjson.loads(line))
+        return Disposable()
 
     pool = ThreadPoolScheduler(CONCURRENCY)
 
@@ -98,12 +99,11 @@ def run_naive(url: str, meter: Meter) -> str:
         return reactivex.just(tweet).pipe(stock.map(upcase), stock.subscribe_on(pool))
 
     source: reactivex.Observable[dict[str, Any]] = reactivex.create(read)
-    source.pipe(
+    batches: reactivex.Observable[list[str]] = source.pipe(
         stock.flat_map(upcased),
         stock.buffer_with_time_or_count(SECONDS, SIZE),
-        stock.filter(bool),
-    ).subscribe(meter)
-    return ""
+    )
+    batches.filter(bool).subscribe(meter)
 
 
 def _http1() -> bool:
