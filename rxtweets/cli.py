@@ -155,8 +155,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.limit is not None and options.limit < 1:
         raise ConfigurationError(f"--limit {options.limit}: give 1 or more")
     screen = _Screen(sys.stdout, sys.stderr)
-    _log_to(screen, verbose=options.verbose)
-    with _source_options(options) as source:
+    with _log_to(screen, verbose=options.verbose), _source_options(options) as source:
         buffer = StreamOptions(buffer_size=options.buffer_size, overflow=options.overflow)
         stream = sample_stream(**(source | buffer))
         printer = _Printer(screen, options)
@@ -354,11 +353,18 @@ def _last_words(screen: _Screen, stats: Stats, options: argparse.Namespace) -> N
             screen.write(summary_line(stats) + "\n")
 
 
-def _log_to(screen: _Screen, *, verbose: bool) -> None:
+@contextlib.contextmanager
+def _log_to(screen: _Screen, *, verbose: bool) -> Iterator[None]:
     handler = logging.StreamHandler(screen)
     handler.setFormatter(logging.Formatter("rxtweets: %(message)s"))
     handler.addFilter(lambda record: record.levelno < logging.ERROR)  # main says how it ended
     log = logging.getLogger("rxtweets")
-    log.handlers = [handler]
+    before = log.propagate, log.level
+    log.addHandler(handler)
     log.propagate = False
     log.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate, log.level = before

@@ -183,6 +183,7 @@ class Simulator:
         self._streams = 0
         self._closed = False
         self._transports: set[Transport] = set()
+        self._newcomers: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
         self._spawn(self._accept)
 
@@ -214,14 +215,15 @@ class Simulator:
         """Break all connections off and wait until every thread has ended."""
         with self._changed:
             self._closed = True
-            live = list(self._transports)
-        for transport in live:
-            transport.kill()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+            for transport in self._transports:
+                transport.kill()
+            for raw in self._newcomers:
+                _shut(raw)
+        _shut(self._listener)
         self._listener.close()
-        for thread in list(self._threads):
-            thread.join()
+        while threads := self._live_threads():
+            for thread in threads:
+                thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -242,11 +244,13 @@ class Simulator:
             try:
                 work()
             finally:
-                self._threads.discard(threading.current_thread())
+                with self._changed:
+                    self._threads.discard(threading.current_thread())
 
         thread = threading.Thread(target=run, name="simulator", daemon=True)
-        self._threads.add(thread)
-        thread.start()
+        with self._changed:
+            self._threads.add(thread)
+            thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -258,11 +262,7 @@ class Simulator:
 
     def _converse(self, raw: socket.socket) -> None:
         with contextlib.suppress(Gone):
-            transport = accept(raw, self._tls, http2=self._http2)
-            with self._changed:
-                self._transports.add(transport)
-                if self._closed:
-                    transport.kill()
+            transport = self._welcome(raw)
             try:
                 for head in transport.requests():
                     if self._answer(transport, head):
@@ -271,6 +271,28 @@ class Simulator:
                 transport.close()
                 with self._changed:
                     self._transports.discard(transport)
+
+    def _welcome(self, raw: socket.socket) -> Transport:
+        """Shake hands; `close` can end that too."""
+        with self._changed:
+            if self._closed:
+                raw.close()
+                raise Gone
+            self._newcomers.add(raw)
+        try:
+            transport = accept(raw, self._tls, http2=self._http2)
+        finally:
+            with self._changed:
+                self._newcomers.discard(raw)
+        with self._changed:
+            self._transports.add(transport)
+            if self._closed:
+                transport.kill()
+        return transport
+
+    def _live_threads(self) -> list[threading.Thread]:
+        with self._changed:
+            return list(self._threads)
 
     def _answer(self, transport: Transport, head: Head) -> bool:
         """Answer one request; whether the connection is over with it."""
@@ -381,6 +403,11 @@ class _Gate:
         now = time.time()
         if now >= self._reset:
             self._used, self._reset = 0, now + self._window
+
+
+def _shut(live: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        live.shutdown(socket.SHUT_RDWR)
 
 
 def _refusal(head: Head, path: str) -> Reply | None:

@@ -243,6 +243,21 @@ def test_closing_ends_every_connection_thread_and_socket(http1: bool) -> None:
         socket.create_connection(("127.0.0.1", x.port))
 
 
+@pytest.mark.parametrize("said", [b"", b"GET / HT", b"PRI * HTTP/2.0"], ids=repr)
+def test_closing_does_not_wait_for_a_client_that_says_nothing(said: bytes) -> None:
+    x = simulator.serve()
+    with socket.create_connection(("127.0.0.1", x.port)) as silent:
+        silent.sendall(said)
+        x.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "simulator"]
+
+
+def test_servers_can_be_closed_while_clients_arrive() -> None:
+    for _ in range(50):
+        with simulator.serve() as x:
+            socket.create_connection(("127.0.0.1", x.port)).close()
+
+
 def test_garbage_is_answered_with_400() -> None:
     with simulator.serve() as x, socket.create_connection(("127.0.0.1", x.port)) as raw:
         raw.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
