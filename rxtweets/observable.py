@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from reactivex import Observable, Observer, abc
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex.scheduler import CurrentThreadScheduler
 
-from rxtweets.events import Event
+from rxtweets.events import Abandoned, Event
 from rxtweets.instrumentation.logging import EventLog
 from rxtweets.message import Batch, Message
 from rxtweets.subscriber import Contained, Settlement
@@ -173,8 +175,46 @@ class BatchStream(_Measured[Batch[T_co]], Generic[T_co]):
     ) -> abc.DisposableBase:
         return self._subscribe_batches(observer, scheduler)
 
-    def _guarded(self, observer: abc.ObserverBase[Batch[T_co]]) -> abc.ObserverBase[Batch[T_co]]:
-        return Settlement(observer, self.telemetry)
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[Batch[T_co]] | abc.OnNext[Batch[T_co]] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        """Subscribe a `Subscriber`, any observer, a function, or three functions.
+
+        Returning from ``on_next`` settles a batch as taken, raising settles it as failed; in
+        either case the next one comes. An error that ends the stream for good comes to
+        ``on_error``; where there is none it is logged.
+
+        Args:
+            on_next: called with each batch, or an observer.
+            on_error: called with the error that ended the stream.
+            on_completed: called when the stream is over.
+            scheduler: passed up to the operators before this point.
+
+        Returns:
+            What ends the subscription, by ``dispose()`` or at the end of a ``with`` block.
+        """
+        observer = _as_observer(on_next, on_error, on_completed)
+        # RxPY would put an observer of its own between, which drops without a trace what is on
+        # its way when somebody disposes; a batch must be settled, or counted.
+        gate = BatchGate(Settlement(observer, self.telemetry), self.telemetry)
+
+        def connect(*_: Any) -> None:
+            try:
+                gate.source.disposable = self._subscribe_core(gate, scheduler)
+            except Exception as error:  # noqa: BLE001 - whatever a source of the user raises
+                gate.on_error(error)
+
+        trampoline = CurrentThreadScheduler.singleton()
+        if trampoline.schedule_required():
+            trampoline.schedule(connect)
+        else:
+            connect()
+        return Disposable(gate.dispose)
 
 
 class ChunkGate(abc.ObserverBase[T]):
@@ -208,6 +248,42 @@ class ChunkGate(abc.ObserverBase[T]):
         with self._lock:
             was_open, self.closed = not self.closed, True
             return was_open
+
+
+class BatchGate(ChunkGate[Batch[Any]]):
+    """The same for batches: what comes after the disposal is counted, and the end disposes.
+
+    Attributes:
+        source: the subscription that leads here.
+    """
+
+    def __init__(self, observer: abc.ObserverBase[Batch[Any]], telemetry: Telemetry) -> None:
+        super().__init__(observer)
+        self._telemetry = telemetry
+        self.source = SingleAssignmentDisposable()
+
+    def on_next(self, value: Batch[Any]) -> None:
+        """Pass the batch on while open."""
+        if self.closed:
+            self._telemetry.add(abandoned=len(value))
+            self._telemetry.publish(Abandoned(len(value), "batcher"))
+        else:
+            self._observer.on_next(value)
+
+    def on_error(self, error: Exception) -> None:
+        """Pass the error on, as the last thing."""
+        super().on_error(error)
+        self.source.dispose()
+
+    def on_completed(self) -> None:
+        """Pass the end on, as the last thing."""
+        super().on_completed()
+        self.source.dispose()
+
+    def dispose(self) -> None:
+        """Let nothing through any more, and end the source."""
+        self.close()
+        self.source.dispose()
 
 
 def subscribe_in_chunks(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from time import monotonic
@@ -14,6 +15,7 @@ from reactivex.disposable import SerialDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets.checks import seconds, whole_number
+from rxtweets.events import Abandoned
 from rxtweets.message import Batch, Message, Trigger
 from rxtweets.observable import BatchStream, subscribe_in_chunks, telemetry_of
 from rxtweets.subscriber import acknowledge
@@ -126,24 +128,19 @@ class _Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if len(good) < len(chunk):
             failed = [message for message in chunk if message.status != "ok"]
             acknowledge([], failed, self._telemetry)
-        with self._lock:
-            if self._over or not good:
-                return
-            starts_anew = not self._buffer
-            self._buffer += good
-            if len(self._buffer) >= self._size:
-                starts_anew = True
-                self._emit_full()
-            if self._buffer and starts_anew:
-                self._timer.start(self._timeout)
+        with self._alone():
+            if self._over:
+                self._abandon(len(good))
+            elif good:
+                self._take(good)
 
     def on_error(self, error: Exception) -> None:
-        with self._lock:
+        with self._alone():
             if self._end():
                 self._observer.on_error(error)
 
     def on_completed(self) -> None:
-        with self._lock:
+        with self._alone():
             if self._end():
                 self._observer.on_completed()
 
@@ -154,9 +151,37 @@ class _Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._timer.stop()
         if self._source is not None:
             self._source.dispose()
-        left, self._buffer = self._buffer, []
-        if left:
-            self._telemetry.add(abandoned=len(left))
+        self._give_up()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock:
+            yield
+        if self._over:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Count what is left; whoever holds the lock comes here himself when he has released it."""
+        if self._lock.acquire(blocking=False):
+            try:
+                left, self._buffer = self._buffer, []
+                self._abandon(len(left))
+            finally:
+                self._lock.release()
+
+    def _abandon(self, count: int) -> None:
+        if count:
+            self._telemetry.add(abandoned=count)
+            self._telemetry.publish(Abandoned(count, "batcher"))
+
+    def _take(self, good: list[Message[Any]]) -> None:
+        starts_anew = not self._buffer
+        self._buffer += good
+        if len(self._buffer) >= self._size:
+            starts_anew = True
+            self._emit_full()
+        if self._buffer and starts_anew:
+            self._timer.start(self._timeout)
 
     def _end(self) -> bool:
         """Emit what is left; ``False`` if it was over already."""
@@ -179,12 +204,12 @@ class _Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
 
     def _emit(self, messages: list[Message[Any]], trigger: Trigger) -> None:
         if self._over:
-            self._telemetry.add(abandoned=len(messages))
+            self._abandon(len(messages))
         else:
             self._observer.on_next(Batch(messages, trigger, self._name))
 
     def _expired(self, is_current: Callable[[], bool]) -> None:
-        with self._lock:
+        with self._alone():
             if self._buffer and is_current():
                 messages, self._buffer = self._buffer, []
                 self._emit(messages, "timeout")

@@ -196,6 +196,8 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
 
     def _may_leave(self) -> bool:
         """Leave when nothing is left, or when one worker is enough and another is there."""
+        if self._disposed:
+            self._pending.clear()
         with self._lock:
             if self._pending and not (self._pace.is_quick and self._workers > 1):
                 return False
@@ -360,7 +362,10 @@ class OrderedProcessor(Processor):
                 self._emitting.release()
 
     def _is_first_ready(self) -> bool:
-        return bool(self._slots) and self._slots[0].result is not None
+        try:
+            return self._slots[0].result is not None
+        except IndexError:  # none there, or another thread has just emitted it
+            return False
 
 
 def _on_main_thread() -> bool:

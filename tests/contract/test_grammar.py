@@ -1,0 +1,214 @@
+"""The grammar of Rx at every boundary: on_next*, then one end at most, never two calls at once.
+
+The interpreter switches threads after every microsecond, sources emit from several threads, and
+somebody disposes in the middle of it.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import reactivex
+from reactivex.disposable import Disposable
+from reactivex.subject import Subject
+
+from rxtweets import Message, Stats
+from rxtweets import operators as ops
+from rxtweets.observable import BatchStream, MessageStream, new_telemetry
+
+PATIENCE = 30.0
+SEEDS = range(30)
+FEEDERS = 4
+EACH = 60
+
+
+@pytest.fixture(autouse=True)
+def _threads_switch_all_the_time() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+class Referee(reactivex.Observer[Any]):
+    """Notes every breach of the grammar."""
+
+    def __init__(self) -> None:
+        super().__init__(self._next, self._error, self._completed)
+        self.breaches: list[str] = []
+        self.items: list[Any] = []
+        self.ended = threading.Event()
+        self._inside = threading.Lock()
+
+    def _next(self, value: Any) -> None:
+        with _Call(self, "on_next"):
+            self.items += list(value) if hasattr(value, "info") else [value]
+
+    def _error(self, error: Exception) -> None:
+        with _Call(self, f"on_error({error})"):
+            self.ended.set()
+
+    def _completed(self) -> None:
+        with _Call(self, "on_completed"):
+            self.ended.set()
+
+    def enter(self, call: str) -> None:
+        if not self._inside.acquire(blocking=False):
+            self.breaches.append(f"{call} while another call was running")
+            self._inside.acquire()
+        if self.ended.is_set():
+            self.breaches.append(f"{call} after the end")
+
+    def leave(self) -> None:
+        self._inside.release()
+
+
+class _Call:
+    def __init__(self, referee: Referee, call: str) -> None:
+        self._referee, self._call = referee, call
+
+    def __enter__(self) -> None:
+        self._referee.enter(self._call)
+
+    def __exit__(self, *_: object) -> None:
+        self._referee.leave()
+
+
+def handler(each: Message[int]) -> Message[int]:
+    if each.data % 17 == 0:
+        raise ValueError(each.data)
+    if each.data % 5 == 0:
+        threading.Event().wait(0.000_1)  # blocks, so that other workers come in
+    return each
+
+
+CHAINS: dict[str, Any] = {
+    "process": [ops.process(handler, 8)],
+    "ordered process": [ops.process(handler, 8, ordered=True)],
+    "batch": [ops.batch(7, 0.001)],
+    "process and batch": [ops.process(handler, 8), ops.batch(7, 0.001)],
+    "ordered process and batch": [ops.process(handler, 8, ordered=True), ops.batch(7, 0.001)],
+}
+
+
+def feed(source: Subject[Message[int]], rng: random.Random) -> list[threading.Thread]:
+    """Threads that emit at the same time; a Subject serialises nothing."""
+
+    def emit(first: int) -> None:
+        for number in range(first, first + EACH):
+            source.on_next(Message(number))
+
+    starts = [1 + EACH * number for number in range(FEEDERS)]
+    rng.shuffle(starts)
+    threads = [threading.Thread(target=emit, args=(start,)) for start in starts]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def chain(name: str, source: Subject[Message[int]]) -> MessageStream[Any] | BatchStream[Any]:
+    stream: Any = source.pipe(*CHAINS[name])
+    return stream  # type: ignore[no-any-return]  # pipe of a list of operators has no type
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", CHAINS)
+def test_every_message_comes_once_and_the_end_comes_last(name: str, seed: int) -> None:
+    rng = random.Random(seed)
+    source: Subject[Message[int]] = Subject()
+    stream = chain(name, source)
+    referee = Referee()
+    stream.subscribe(referee)
+    for thread in feed(source, rng):
+        thread.join(PATIENCE)
+    if seed % 2:
+        source.on_completed()
+    else:
+        source.on_error(ValueError("source"))
+    assert referee.ended.wait(PATIENCE)
+    numbers = range(1, 1 + FEEDERS * EACH)
+    expected = [each for each in numbers if "process" not in name or each % 17]
+    assert referee.breaches == []
+    assert sorted(each.data for each in referee.items) == expected
+    assert stream.stats().failed == len(numbers) - len(expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", CHAINS)
+def test_nothing_comes_after_a_disposal_in_the_middle(name: str, seed: int) -> None:
+    rng = random.Random(seed)
+    source: Subject[Message[int]] = Subject()
+    goal = rng.randrange(FEEDERS * EACH // 2)
+    enough = threading.Event()
+
+    class Counting(Referee):
+        def _next(self, value: Any) -> None:
+            super()._next(value)
+            if len(self.items) >= goal:
+                enough.set()
+
+    referee = Counting()
+    subscription = chain(name, source).subscribe(referee)
+    threads = feed(source, rng)
+    enough.wait(PATIENCE)
+    subscription.dispose()
+    for thread in threads:
+        thread.join(PATIENCE)
+    source.on_completed()
+    numbers = [each.data for each in referee.items]
+    assert referee.breaches == []
+    assert not referee.ended.is_set()
+    assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", CHAINS)
+def test_every_message_that_was_taken_is_accounted_for_after_a_disposal(
+    name: str, seed: int
+) -> None:
+    """Chunks that are being passed on are not taken back, so every one of them must be counted."""
+    rng = random.Random(seed)
+    taken = 0
+
+    def subscribe(observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
+        def emit() -> None:
+            nonlocal taken
+            for number in range(1, 400, 4):
+                taken += 4
+                observer.on_next([Message(each) for each in range(number, number + 4)])
+                if number == 201:
+                    half.set()
+
+        feeder = threading.Thread(target=emit)
+        feeders.append(feeder)
+        feeder.start()
+        return Disposable()
+
+    half, feeders = threading.Event(), list[threading.Thread]()
+    telemetry = new_telemetry()
+    source: Any = MessageStream(subscribe, telemetry)
+    referee = Referee()
+    subscription = source.pipe(*CHAINS[name]).subscribe(referee)
+    if rng.random() < 0.5:
+        half.wait(PATIENCE)
+    subscription.dispose()
+    for feeder in feeders:
+        feeder.join(PATIENCE)
+    stats = telemetry.stats
+    deadline = threading.Event()
+    for _ in range(1000):
+        if _accounted(name, stats()) == taken:
+            break
+        deadline.wait(0.01)
+    assert _accounted(name, stats()) == taken == 400
+
+
+def _accounted(name: str, stats: Stats) -> int:
+    """Where messages end: in a batch, failed, abandoned, or, without a batcher, processed."""
+    done = stats.batched + stats.batched_failed if "batch" in name else stats.processed
+    return done + stats.failed + stats.abandoned
