@@ -29,6 +29,11 @@ class Oversized(NamedTuple):
     start: bytes
     length: int
 
+    def grown(self, data: bytes) -> Oversized:
+        """The same line, with more of it."""
+        start = self.start + data[: KEPT_OF_OVERSIZED - len(self.start)]
+        return Oversized(start.rstrip(b"\n"), self.length + len(data))
+
 
 class Framed(NamedTuple):
     """What one read completed.
@@ -63,8 +68,7 @@ class LineFramer:
         rest = lines.pop()
         oversized: list[Oversized] = []
         if lines and self._skipped is not None:
-            length = self._skipped.length + len(lines.pop(0)) + 1
-            oversized.append(self._skipped._replace(length=length))
+            oversized.append(self._skipped.grown(lines.pop(0) + b"\n"))
             self._skipped = None
         elif lines and self._tail:
             self._tail += lines[0]
@@ -82,7 +86,7 @@ class LineFramer:
 
     def _keep(self, data: bytes) -> None:
         if self._skipped is not None:
-            self._skipped = self._skipped._replace(length=self._skipped.length + len(data))
+            self._skipped = self._skipped.grown(data)
             return
         self._tail += data
         if len(self._tail) > self._max_line:
@@ -92,14 +96,14 @@ class LineFramer:
 
 def _framed(lines: list[bytes], max_line: int, oversized: list[Oversized]) -> Framed:
     """Keep-alives are rare and long lines rarer: looking for them is all that most reads cost."""
-    if b"\r" not in lines and b"" not in lines and max(map(len, lines), default=0) < max_line:
+    if b"\r" not in lines and b"" not in lines and max(map(len, lines), default=0) <= max_line:
         return Framed(lines, 0, tuple(oversized))
     kept: list[bytes] = []
     keep_alives = 0
     for line in lines:
         if line in {b"", b"\r"}:
             keep_alives += 1
-        elif len(line) >= max_line:
+        elif len(line) > max_line:
             oversized.append(Oversized(line[:KEPT_OF_OVERSIZED], len(line) + 1))
         else:
             kept.append(line)

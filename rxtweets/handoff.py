@@ -126,7 +126,9 @@ class Handoff:
 
     def _drop(self) -> None:
         # Tweets first; only if that does not do, a flood of something else is cut as well.
-        dropped = self._drop_lines(tweets_only=True) or self._drop_lines(tweets_only=False)
+        dropped = self._drop_lines(tweets_only=True)
+        if self._lines > self._capacity:
+            dropped += self._drop_lines(tweets_only=False)
         if not self._burst:
             self._on_burst("began", 0)
         self._burst += dropped

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rxtweets.decoding import Decoded, Disconnect, Undecodable, Unknown, decode
+
+TWEET = b'{"data":{"id":"1","text":"hello"}}'
+OPERATIONAL = {
+    "title": "operational-disconnect",
+    "disconnect_type": "UpstreamOperationalDisconnect",
+    "detail": "This stream has been disconnected upstream for operational reasons.",
+    "type": "https://api.x.com/2/problems/operational-disconnect",
+}
+PARTIAL = {
+    "value": "1",
+    "detail": "Could not find tweet with referenced_tweets.id: [1].",
+    "title": "Not Found Error",
+    "resource_type": "tweet",
+    "type": "https://api.twitter.com/2/problems/resource-not-found",
+}
+
+
+def one(value: Any) -> Decoded:
+    return decode([value if isinstance(value, bytes) else orjson.dumps(value)])
+
+
+@pytest.mark.parametrize("end", [b"", b"\r", b"\r\n"])
+def test_a_tweet_becomes_a_message_with_or_without_its_line_end(end: bytes) -> None:
+    decoded = decode([TWEET + end], received_at=7.0)
+    [message] = decoded.messages
+    assert (message.data, message.id, message.received_at) == ("hello", "1", 7.0)
+    assert message.raw == TWEET
+    assert decoded.others == []
+    assert decoded.partial == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"data":{"id":"1","text":"hel',
+        b'{"data":{"id":"1","text":"\xff"}}',
+        b'{"data":{"id":"1","text":"a\x00b"}}',
+        b"{}{}",
+        b"NaN",
+        b"<html>",
+    ],
+)
+def test_a_line_that_is_no_json_is_kept_with_the_reason(line: bytes) -> None:
+    [other] = one(line).others
+    assert isinstance(other, Undecodable)
+    assert other.error.line == line
+    assert "not JSON" in str(other.error)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        17,
+        "text",
+        [],
+        [{"data": {"id": "1", "text": "x"}}],
+        {},
+        {"data": None},
+        {"data": []},
+        {"data": {"id": "1"}},
+        {"data": {"id": "1", "text": None}},
+        {"data": {"delete": {"tweet": {"id": "1", "author_id": "2"}}}},
+        {"type": "connection_metadata", "datacenter": "atla", "timestamp": 1762557264155},
+        {"errors": [PARTIAL]},
+        {"errors": "what"},
+        {"errors": [None, 3]},
+    ],
+    ids=repr,
+)
+def test_json_of_another_shape_is_unknown_with_its_value(value: Any) -> None:
+    [other] = one(value).others
+    assert isinstance(other, Unknown)
+    assert other.value == value
+    assert other.line == orjson.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ({"errors": [OPERATIONAL]}, "UpstreamOperationalDisconnect"),
+        (OPERATIONAL, "UpstreamOperationalDisconnect"),
+        ({"errors": [PARTIAL, OPERATIONAL]}, "UpstreamOperationalDisconnect"),
+        ({"data": None, "errors": [OPERATIONAL]}, "UpstreamOperationalDisconnect"),
+        ({"errors": [{"connection_issue": "TooManyConnections"}]}, "TooManyConnections"),
+        (
+            {"errors": [{"type": "https://api.twitter.com/2/problems/client-disconnected"}]},
+            "",
+        ),
+        (
+            {
+                "errors": [
+                    {"title": "x", "type": "https://api.x.com/2/problems/streaming-connection"}
+                ]
+            },
+            "x",
+        ),
+    ],
+)
+def test_a_disconnect_is_known_in_every_form_that_was_seen(value: Any, kind: str) -> None:
+    [other] = one(value).others
+    assert isinstance(other, Disconnect)
+    assert other.disconnect_type == kind
+
+
+def test_a_disconnect_keeps_the_sentence_of_x() -> None:
+    [other] = one({"errors": [OPERATIONAL]}).others
+    assert isinstance(other, Disconnect)
+    assert other.detail == OPERATIONAL["detail"]
+
+
+@pytest.mark.parametrize("problem", [PARTIAL, OPERATIONAL])
+def test_errors_beside_a_tweet_are_about_the_tweet_and_no_disconnect(problem: Any) -> None:
+    decoded = one({"data": {"id": "1", "text": "RT"}, "errors": [problem]})
+    assert decoded.partial == decoded.messages
+    assert decoded.messages[0].metadata["errors"] == [problem]
+    assert decoded.others == []
+
+
+def test_of_duplicate_keys_the_last_counts() -> None:
+    [message] = one(b'{"data":{"id":"1","id":"2","text":"a","text":"b"}}').messages
+    assert (message.id, message.data) == ("2", "b")
+
+
+def test_outcomes_keep_their_order() -> None:
+    decoded = decode([TWEET, b"null", b"{", TWEET.replace(b"1", b"2"), orjson.dumps(OPERATIONAL)])
+    assert [message.id for message in decoded.messages] == ["1", "2"]
+    assert [type(other) for other in decoded.others] == [Unknown, Undecodable, Disconnect]
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_whatever_the_bytes_there_is_one_outcome(line: bytes) -> None:
+    decoded = decode([line])
+    assert len(decoded.messages) + len(decoded.others) == 1
+
+
+def test_every_recorded_frame_is_a_tweet(recorded: Path) -> None:
+    decoded = decode(recorded.read_bytes().splitlines())
+    assert len(decoded.messages) == 1414
+    assert decoded.others == []

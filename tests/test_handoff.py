@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rxtweets
+from rxtweets.handoff import Block, Handoff, Overflow, check_overflow
+
+PATIENCE = 20.0
+
+
+class Watched:
+    """A hand-off with what it told."""
+
+    def __init__(self, capacity: int, policy: Overflow) -> None:
+        self.dropped = 0
+        self.bursts: list[tuple[str, int]] = []
+        self.handoff = Handoff(
+            capacity, policy, self._drop, lambda *burst: self.bursts.append(burst)
+        )
+
+    def _drop(self, lines: int) -> None:
+        self.dropped += lines
+
+    def put(self, *lines: str) -> None:
+        self.handoff.put(Block([tweet(line) for line in lines], 0.0, 1))
+
+    def get(self, most: int = 1000) -> list[str]:
+        return [text_of(line) for block in self.handoff.get(most) for line in block.lines]
+
+
+def tweet(text: str) -> bytes:
+    return b'{"data":"%b"}' % text.encode() if text.islower() else text.encode()
+
+
+def text_of(line: bytes) -> str:
+    return line.decode().removeprefix('{"data":"').removesuffix('"}')
+
+
+def test_blocks_come_out_in_their_order() -> None:
+    watched = Watched(10, "drop_oldest")
+    watched.put("a", "b")
+    watched.put("c")
+    assert len(watched.handoff) == 3
+    assert watched.get() == ["a", "b", "c"]
+    assert len(watched.handoff) == 0
+
+
+def test_no_more_blocks_are_taken_than_asked_for() -> None:
+    watched = Watched(10, "drop_oldest")
+    for text in "abc":
+        watched.put(text, text)
+    assert watched.get(3) == ["a", "a", "b", "b"]
+    assert watched.get(3) == ["c", "c"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"), [("drop_oldest", ["c", "d", "e"]), ("drop_newest", ["a", "b", "c"])]
+)
+def test_what_is_above_the_capacity_is_dropped_to_the_line(
+    policy: Overflow, left: list[str]
+) -> None:
+    watched = Watched(3, policy)
+    watched.put("a", "b")
+    watched.put("c", "d", "e")
+    assert watched.dropped == 2
+    assert watched.get() == left
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"), [("drop_oldest", ["STOP", "c"]), ("drop_newest", ["a", "STOP"])]
+)
+def test_tweets_are_dropped_before_lines_about_the_stream(
+    policy: Overflow, left: list[str]
+) -> None:
+    watched = Watched(2, policy)
+    watched.put("a", "STOP", "b", "c")
+    assert watched.get() == left
+
+
+def test_a_flood_of_something_else_is_bounded_as_well() -> None:
+    watched = Watched(2, "drop_oldest")
+    watched.put(*["STOP"] * 50)
+    assert len(watched.handoff) == 2
+    assert watched.dropped == 48
+
+
+def test_a_burst_is_told_when_it_begins_and_when_it_is_over() -> None:
+    watched = Watched(4, "drop_oldest")
+    watched.put(*"abcde")
+    watched.put(*"fg")
+    assert watched.bursts == [("began", 0)]
+    watched.get()
+    assert watched.bursts == [("began", 0), ("ended", 3)]
+    watched.put(*"abcdef")
+    assert watched.bursts[2:] == [("began", 0)]
+
+
+def test_a_burst_that_closing_ends_is_told_too() -> None:
+    watched = Watched(1, "drop_newest")
+    watched.put(*"abc")
+    watched.handoff.close()
+    assert watched.bursts == [("began", 0), ("ended", 2)]
+
+
+def test_after_closing_what_waits_is_given_out_and_then_nothing() -> None:
+    watched = Watched(9, "drop_oldest")
+    watched.put(*"ab")
+    watched.handoff.close()
+    assert watched.get() == ["a", "b"]
+    assert watched.handoff.get(9) == []
+
+
+def test_what_comes_after_closing_is_counted_as_dropped() -> None:
+    watched = Watched(9, "drop_oldest")
+    watched.handoff.close()
+    watched.put(*"ab")
+    assert watched.dropped == 2
+
+
+def test_closing_with_discard_counts_what_waits_as_dropped() -> None:
+    watched = Watched(9, "block")
+    watched.put(*"abc")
+    watched.handoff.close(discard=True)
+    assert watched.dropped == 3
+    assert watched.handoff.get(9) == []
+
+
+@pytest.mark.parametrize("release", ["get", "close"])
+def test_block_makes_the_reading_side_wait_until_there_is_room(release: str) -> None:
+    watched = Watched(2, "block")
+    watched.put(*"abc")
+    passed = threading.Event()
+
+    def put() -> None:
+        watched.put("d")
+        passed.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    assert not passed.wait(0.05)
+    if release == "get":
+        assert watched.get() == ["a", "b", "c"]
+    else:
+        watched.handoff.close()
+    assert passed.wait(PATIENCE)
+    thread.join(PATIENCE)
+    assert watched.dropped == (release == "close")
+
+
+def test_getting_waits_for_blocks() -> None:
+    watched = Watched(2, "drop_oldest")
+    got: list[str] = []
+    thread = threading.Thread(target=lambda: got.extend(watched.get()))
+    thread.start()
+    watched.put("a")
+    thread.join(PATIENCE)
+    assert got == ["a"]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.lists(st.sampled_from(["a", "b", "STOP"]), min_size=1, max_size=9).map(tuple),
+        st.integers(min_value=1, max_value=9),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.integers(1, 12), st.sampled_from(["drop_oldest", "drop_newest"]))
+def test_lines_put_are_lines_got_and_lines_dropped(
+    steps: list[Any], capacity: int, policy: Overflow
+) -> None:
+    watched = Watched(capacity, policy)
+    put = got = 0
+    for step in steps:
+        if isinstance(step, tuple):
+            watched.put(*step)
+            put += len(step)
+        elif len(watched.handoff):
+            got += len(watched.get(step))
+        assert len(watched.handoff) <= capacity
+        assert put == got + watched.dropped + len(watched.handoff)
+    watched.handoff.close()
+    while rest := watched.get():
+        got += len(rest)
+    assert put == got + watched.dropped
+    ended = sum(count for phase, count in watched.bursts if phase == "ended")
+    assert ended == watched.dropped
+
+
+def test_an_unknown_policy_is_refused_with_the_choice() -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="drop_oldest, drop_newest, block"):
+        check_overflow("spill")

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+import rxtweets
+from rxtweets import Batch, Failed, MatchingRule, Message
+from rxtweets.message import group_by_acknowledger, is_tweet
+
+LINE = (
+    b'{"data":{"id":"1377650090978992134","text":"Fury","lang":"en"},'
+    b'"includes":{"users":[{"id":"7"}]},"matching_rules":[{"id":"1","tag":"a"}]}'
+)
+
+
+def of(payload: dict[str, Any], received_at: float | None = None) -> Message[str]:
+    return Message.from_line(orjson.dumps(payload), received_at)
+
+
+def tweet(**data: Any) -> Message[str]:
+    return of({"data": {"text": "x"} | data})
+
+
+def test_the_data_of_a_tweet_is_its_text_and_the_rest_is_metadata() -> None:
+    message = Message.from_line(LINE)
+    assert message.data == "Fury"
+    assert message.id == "1377650090978992134"
+    assert dict(message.metadata) == {
+        "id": "1377650090978992134",
+        "lang": "en",
+        "includes": {"users": [{"id": "7"}]},
+        "matching_rules": [{"id": "1", "tag": "a"}],
+    }
+
+
+def test_metadata_is_decoded_when_it_is_asked_for_and_once() -> None:
+    message = Message.from_line(LINE)
+    assert not any(isinstance(held, dict) for held in gc.get_referents(message))
+    assert message.metadata is message.metadata
+
+
+def test_metadata_cannot_be_changed() -> None:
+    metadata: Any = Message.from_line(LINE).metadata
+    with pytest.raises(TypeError):
+        metadata["lang"] = "de"
+
+
+@pytest.mark.parametrize("end", [b"", b"\r", b"\n", b"\r\n"])
+def test_the_raw_line_has_no_line_end(end: bytes) -> None:
+    assert Message.from_line(LINE + end).raw == LINE
+
+
+@pytest.mark.parametrize("name", ["data", "status", "acknowledger", "received_at", "anything"])
+def test_a_message_cannot_be_changed(name: str) -> None:
+    message = Message("x")
+    with pytest.raises(AttributeError, match="immutable"):
+        setattr(message, name, None)
+    with pytest.raises(AttributeError, match="immutable"):
+        delattr(message, name)
+
+
+def test_updating_data_gives_another_message_with_everything_else_kept() -> None:
+    message = Message.from_line(LINE, received_at=3.0)
+    upper = message.update_data(str.upper)
+    assert (message.data, upper.data) == ("Fury", "FURY")
+    assert (upper.id, upper.metadata, upper.raw) == (message.id, message.metadata, message.raw)
+    assert upper.received_at == 3.0
+    assert message.put_data(4).data == 4
+
+
+def test_a_failed_message_knows_its_reason() -> None:
+    message = Message("x")
+    failed = message.failed("why")
+    assert (message.is_failed, message.status) == (False, "ok")
+    assert (failed.is_failed, failed.status) == (True, Failed("why"))
+    assert failed.data == "x"
+
+
+def test_a_message_by_hand_has_what_it_was_given() -> None:
+    message = Message(5, {"id": "9", "lang": "ja"})
+    assert (message.data, message.id, message.metadata["lang"]) == (5, "9", "ja")
+    assert (message.raw, message.received_at, message.lag) == (b"", None, None)
+
+
+# Ids and times.
+
+
+def test_the_time_of_writing_is_in_the_id_to_the_millisecond() -> None:
+    message = tweet(id="1377650090978992134")
+    assert message.created_at == datetime(2021, 4, 1, 15, 52, 31, 847000, tzinfo=UTC)
+
+
+def test_the_id_agrees_with_the_field_in_every_recorded_frame(recorded: Path) -> None:
+    compared = 0
+    for line in recorded.read_bytes().splitlines():
+        message = Message.from_line(line)
+        written = message.metadata.get("created_at")
+        if written and message.created_at:
+            field = datetime.fromisoformat(written)
+            compared += 1
+            assert abs((message.created_at - field).total_seconds()) <= 1
+    assert compared > 1000
+
+
+def test_ids_of_before_the_snowflakes_take_the_field() -> None:
+    message = tweet(id="20", created_at="2006-03-21T20:50:14.000Z")
+    assert message.created_at == datetime(2006, 3, 21, 20, 50, 14, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("data", [{}, {"id": "20"}, {"id": "x"}, {"id": "20", "created_at": 3}])
+def test_a_time_that_nobody_knows_is_none(data: dict[str, Any]) -> None:
+    message = tweet(**data)
+    assert message.created_at is None
+    assert message.lag is None
+
+
+def test_the_lag_is_the_time_between_writing_and_arrival() -> None:
+    message = of({"data": {"id": "1377650090978992134", "text": "x"}}, 1617292351.847 + 5)
+    assert message.lag == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("given", "shown"), [(17, "17"), ("17", "17"), (None, "")])
+def test_ids_are_text_whichever_way_the_wire_has_them(given: Any, shown: str) -> None:
+    assert tweet(id=given).id == shown
+
+
+@pytest.mark.parametrize(
+    ("rules", "shown"),
+    [
+        ([{"id": 1377649934414049282, "tag": None}], [("1377649934414049282", "")]),
+        ([{"id": "1", "tag": ""}, {"id": "2"}], [("1", ""), ("2", "")]),
+        ([{"id": "1", "tag": "cats"}, "odd"], [("1", "cats")]),
+        (None, []),
+    ],
+)
+def test_matching_rules_have_an_id_and_a_tag_in_every_generation(
+    rules: Any, shown: list[tuple[str, str]]
+) -> None:
+    message = of({"data": {"id": "1", "text": "x"}, "matching_rules": rules})
+    assert message.matching_rules == tuple(MatchingRule(*rule) for rule in shown)
+
+
+def test_without_rules_there_are_none() -> None:
+    assert tweet(id="1").matching_rules == ()
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"null", b"[]", b'{"data":{"id":"1"}}'])
+def test_a_line_without_a_tweet_is_an_error_with_the_line(line: bytes) -> None:
+    with pytest.raises(rxtweets.DecodeError) as caught:
+        Message.from_line(line)
+    assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"data": {"text": ""}}, True),
+        ({"data": {"text": 3}}, False),
+        ({"data": {}}, False),
+        ({"data": "text"}, False),
+        ({}, False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_tweet_is_an_object_with_a_text(payload: Any, expected: bool) -> None:
+    assert is_tweet(payload) is expected
+
+
+# Copies.
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message.from_line(LINE, 3.0),
+        Message.from_line(LINE).update_data(str.upper),
+        Message.from_line(LINE).failed("why"),
+        Message(5, {"id": "9", "lang": "ja"}),
+    ],
+    ids=repr,
+)
+def test_messages_can_be_pickled_and_copied(message: Message[Any]) -> None:
+    for again in (pickle.loads(pickle.dumps(message)), copy.deepcopy(message)):  # noqa: S301 - our own bytes
+        assert (again.data, again.id, again.status) == (message.data, message.id, message.status)
+        assert again.metadata == message.metadata
+        assert (again.raw, again.received_at) == (message.raw, message.received_at)
+
+
+def test_the_repr_shows_data_id_and_failure() -> None:
+    message = Message("x", {"id": "9"})
+    assert repr(message) == "Message('x', id='9')"
+    assert repr(message.failed(3)) == "Message('x', id='9', status=Failed(reason=3))"
+
+
+# Batches and acknowledgers.
+
+
+class Acks:
+    def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        raise AssertionError(f"nobody asked for this: {successful}, {failed}")
+
+
+def test_outcomes_are_grouped_by_who_must_be_told_in_their_order() -> None:
+    one, two = Acks(), Acks()
+    a, b = Message("a").with_acknowledger(one), Message("b").with_acknowledger(two)
+    c, d = Message("c").with_acknowledger(one), Message("d")
+    assert group_by_acknowledger([a, b, d], [c]) == [(one, [a], [c]), (two, [b], [])]
+
+
+def test_a_caller_acknowledger_passes_outcomes_on() -> None:
+    told: list[Any] = []
+    acknowledger = rxtweets.CallerAcknowledger(lambda *outcome: told.append(outcome))
+    acknowledger.ack(["a"], ["b"])  # type: ignore[list-item]  # anything does
+    assert told == [(["a"], ["b"])]
+
+
+def test_a_noop_acknowledger_does_nothing() -> None:
+    rxtweets.NoopAcknowledger().ack([], [])
+
+
+def test_a_batch_is_a_sequence_that_knows_how_it_came_to_be() -> None:
+    messages = [Message(text) for text in "abc"]
+    batch = Batch(messages, "timeout", "mine")
+    assert list(batch) == messages
+    assert (len(batch), batch[0], list(batch[1:])) == (3, messages[0], messages[1:])
+    assert messages[1] in batch
+    assert batch.info == rxtweets.BatchInfo("mine", 3, "timeout")
+    assert repr(batch) == "Batch(3 messages, trigger='timeout': 'a', …)"

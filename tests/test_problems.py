@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+import rxtweets
+from rxtweets.problems import error_of_response
+from rxtweets.simulator import script
+
+BLANK_429 = {"title": "Too Many Requests", "detail": "Too Many Requests", "type": "about:blank"}
+TWITTER, X = "https://api.twitter.com/2/problems/", "https://api.x.com/2/problems/"
+
+
+def error(status: int, body: Any = b"", **headers: str) -> rxtweets.ResponseError:
+    raw = body if isinstance(body, bytes) else orjson.dumps(body)
+    return error_of_response(status, headers, raw)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "retryable", "advice"),
+    [
+        (401, {"title": "Unauthorized"}, rxtweets.AuthenticationError, False, "X_BEARER_TOKEN"),
+        (403, script.forbidden().body, rxtweets.AccessError, False, "developer portal"),
+        (404, b"", rxtweets.ResponseError, False, "base_url"),
+        (400, {"errors": [{"message": "bad partition"}]}, rxtweets.ResponseError, False, "options"),
+        (307, b"", rxtweets.ResponseError, False, "base_url"),
+        (409, script.no_rules().body, rxtweets.RulesError, False, "Add a rule"),
+        (429, BLANK_429, rxtweets.RateLimitError, True, "window"),
+        (429, {"errors": [{"code": 88, "message": "x"}]}, rxtweets.RateLimitError, True, "window"),
+        (420, b"Enhance your calm", rxtweets.RateLimitError, True, "window"),
+        (429, script.too_many_connections().body, rxtweets.ConnectionLimitError, True, "in use"),
+        (429, script.usage_capped().body, rxtweets.UsageCapError, False, "next period"),
+        (429, {"type": X + "usage-capped"}, rxtweets.UsageCapError, False, "next period"),
+        (429, {"type": TWITTER + "usage-capped"}, rxtweets.UsageCapError, False, "next period"),
+        (429, script.provisioning().body, rxtweets.ProvisioningError, True, "minute"),
+        (403, {"detail": "… being provisioned …"}, rxtweets.ProvisioningError, True, "minute"),
+        (500, b"", rxtweets.ServerError, True, "trying again"),
+        (503, b"upstream connect error", rxtweets.ServerError, True, "upstream connect error"),
+        (504, b"\xff\xfe", rxtweets.ServerError, True, "trying again"),
+    ],
+)
+def test_every_answer_is_an_error_that_says_what_to_do(
+    status: int, body: Any, kind: type[rxtweets.ResponseError], retryable: bool, advice: str
+) -> None:
+    made = error(status, body)
+    assert type(made) is kind
+    assert made.retryable is retryable
+    assert made.status == status
+    assert str(made).startswith(f"{status}: ")
+    assert advice in str(made)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"3", b'{"errors":[]}', b'{"errors":[7]}', b"<html>"])
+def test_odd_bodies_are_no_trouble(body: bytes) -> None:
+    assert isinstance(error(503, body), rxtweets.ServerError)
+
+
+def test_an_error_keeps_status_body_and_headers() -> None:
+    made = error(429, BLANK_429, **{"x-rate-limit-reset": "17"})
+    assert made.headers == {"x-rate-limit-reset": "17"}
+    assert orjson.loads(made.body) == BLANK_429
+
+
+def test_what_is_said_twice_is_shown_once() -> None:
+    assert str(error(429, BLANK_429)).count("Too Many Requests") == 1
