@@ -18,7 +18,7 @@ from rxtweets import operators as ops
 from rxtweets import simulator
 from rxtweets.streams import StreamOptions
 
-PATIENCE = 120.0
+PATIENCE = 280.0
 
 Cut = Callable[[bytes], Iterable[bytes]]
 
