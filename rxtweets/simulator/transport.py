@@ -32,6 +32,9 @@ __all__ = ["Gone", "Head", "Headers", "Transport", "accept"]
 Headers = list[tuple[str, str]]
 
 READ = 65_536
+LINGER = 1.0
+"""Seconds that a client has to close its side after the server has closed its own."""
+
 HTTP2_PREFACE = b"PRI * HTTP/2.0"
 
 
@@ -137,9 +140,17 @@ class Transport(ABC):
         self._close()
 
     def close(self) -> None:
-        """Close the connection properly."""
+        """Close the connection properly: the client gets all that was sent.
+
+        What the client has sent is read to its end, or for a moment: closed over unread bytes, a
+        connection is reset, and what is still on its way to the client is lost.
+        """
+        deadline = time.monotonic() + LINGER
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
+            self._socket.settimeout(LINGER)
+            while time.monotonic() < deadline and socket.socket.recv(self._socket, READ):
+                pass
         self._close()
 
     def kill(self) -> None:
