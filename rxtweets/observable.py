@@ -77,8 +77,7 @@ class _Measured(Observable[T_co]):
         Returns:
             What ends the subscription, by ``dispose()`` or at the end of a ``with`` block.
         """
-        observer = _as_observer(on_next, on_error, on_completed)
-        return super().subscribe(self._guarded(observer), scheduler=scheduler)
+        return self._attach(_as_observer(on_next, on_error, on_completed), scheduler)
 
     if not TYPE_CHECKING:  # type checkers know the overloads of RxPY, which say the same
 
@@ -94,8 +93,11 @@ class _Measured(Observable[T_co]):
                     result = Derived(result, self.telemetry)
             return result
 
-    def _guarded(self, observer: abc.ObserverBase[T_co]) -> abc.ObserverBase[T_co]:
-        return Contained(observer, self.telemetry)
+    def _attach(
+        self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        """Subscribe the user's observer, whose exceptions stop here."""
+        return super().subscribe(Contained(observer, self.telemetry), scheduler=scheduler)
 
 
 class Derived(_Measured[T_co]):
@@ -175,30 +177,9 @@ class BatchStream(_Measured[Batch[T_co]], Generic[T_co]):
     ) -> abc.DisposableBase:
         return self._subscribe_batches(observer, scheduler)
 
-    def subscribe(
-        self,
-        on_next: abc.ObserverBase[Batch[T_co]] | abc.OnNext[Batch[T_co]] | None = None,
-        on_error: abc.OnError | None = None,
-        on_completed: abc.OnCompleted | None = None,
-        *,
-        scheduler: abc.SchedulerBase | None = None,
+    def _attach(
+        self, observer: abc.ObserverBase[Batch[T_co]], scheduler: abc.SchedulerBase | None
     ) -> abc.DisposableBase:
-        """Subscribe a `Subscriber`, any observer, a function, or three functions.
-
-        Returning from ``on_next`` settles a batch as taken, raising settles it as failed; in
-        either case the next one comes. An error that ends the stream for good comes to
-        ``on_error``; where there is none it is logged.
-
-        Args:
-            on_next: called with each batch, or an observer.
-            on_error: called with the error that ended the stream.
-            on_completed: called when the stream is over.
-            scheduler: passed up to the operators before this point.
-
-        Returns:
-            What ends the subscription, by ``dispose()`` or at the end of a ``with`` block.
-        """
-        observer = _as_observer(on_next, on_error, on_completed)
         # RxPY would put an observer of its own between, which drops without a trace what is on
         # its way when somebody disposes; a batch must be settled, or counted.
         gate = BatchGate(Settlement(observer, self.telemetry), self.telemetry)
