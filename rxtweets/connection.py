@@ -6,7 +6,6 @@ import contextlib
 import socket
 import ssl
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ import httpcore
 import httpx
 
 from rxtweets.credentials import Token
-from rxtweets.dechunking import ChunkError, Dechunker
+from rxtweets.dechunking import Dechunker
 from rxtweets.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -24,6 +23,7 @@ from rxtweets.errors import (
     StreamStalled,
     TLSError,
 )
+from rxtweets.inflating import Inflater
 from rxtweets.problems import error_of_response
 from rxtweets.redaction import hide_tokens_from_logs
 from rxtweets.watchdog import Watchdog
@@ -213,13 +213,14 @@ class Connection:
         )
 
     def _body(self, response: httpx.Response) -> Iterable[bytes]:
-        """The body by the short way where there is one, else by httpx."""
+        """The body by the short way where there is one, else by httpx; decompressed."""
         encoding = response.headers.get("content-encoding", "identity").lower()
-        chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
-        is_known = chunked and encoding in {"gzip", "identity"}
-        if self._wire is None or response.http_version != "HTTP/1.1" or not is_known:
+        if encoding not in {"gzip", "identity"}:
             return response.iter_bytes()
-        return _unpacked(self._wire, compressed=encoding == "gzip")
+        chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
+        is_short = self._wire is not None and response.http_version == "HTTP/1.1" and chunked
+        raw = _dechunked(self._wire or ()) if is_short else response.iter_raw()
+        return _inflated(raw) if encoding == "gzip" else raw
 
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Learn the socket as soon as there is one, to be able to end a wait on it."""
@@ -292,18 +293,24 @@ class _Wire:
             raise httpx.ReadError(str(error)) from error
 
 
-def _unpacked(wire: Iterable[bytes], *, compressed: bool) -> Iterator[bytes]:
-    """What the chunks of a body hold, decompressed."""
+def _dechunked(wire: Iterable[bytes]) -> Iterator[bytes]:
+    """What the chunks of a body hold."""
     dechunker = Dechunker()
-    inflate = zlib.decompressobj(wbits=31).decompress if compressed else None
-    try:
-        for data in wire:
-            block = dechunker.feed(data)
-            yield block if inflate is None else inflate(block)
-            if dechunker.ended:
-                return
-    except (ChunkError, zlib.error) as error:
-        raise httpx.RemoteProtocolError(f"the body cannot be read: {error}") from error
+    for data in wire:
+        yield dechunker.feed(data)
+        if dechunker.fault is not None:
+            raise httpx.RemoteProtocolError(f"the body cannot be read: {dechunker.fault}")
+        if dechunker.ended:
+            return
+
+
+def _inflated(raw: Iterable[bytes]) -> Iterator[bytes]:
+    """A gzip body, decompressed."""
+    inflater = Inflater()
+    for data in raw:
+        yield inflater.feed(data)
+        if inflater.fault is not None:
+            raise httpx.DecodingError(f"the body cannot be read: {inflater.fault}")
 
 
 def _shut(live: socket.socket) -> None:

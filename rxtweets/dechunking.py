@@ -20,23 +20,26 @@ class Dechunker:
 
     Attributes:
         ended: the last chunk, which is empty, has come; trailers after it are not looked at.
+        fault: what follows is no chunked body; nothing more is given.
     """
 
     def __init__(self) -> None:
         self._rest = b""
         self._missing = 0
         self.ended = False
+        self.fault: ChunkError | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """What the chunks in ``data`` hold; parts of chunks are not waited for.
-
-        Raises:
-            ChunkError: the bytes are no chunked body.
-        """
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
+        """What the chunks in ``data`` hold, up to a fault; parts of chunks are not waited for."""
         parts: list[bytes] = []
+        try:
+            self._feed(self._rest + data if self._rest else data, parts)
+        except ChunkError as error:
+            self.fault, self.ended = error, True
+        return b"".join(parts)
+
+    def _feed(self, data: bytes, parts: list[bytes]) -> None:
+        self._rest = b""
         position = 0
         length = len(data)
         while not self.ended and position < length:
@@ -59,7 +62,6 @@ class Dechunker:
                 self._missing = size + 2
                 position = start
         self._keep(data, position)
-        return b"".join(parts)
 
     def _continue(self, data: bytes, position: int, parts: list[bytes]) -> int:
         """Take more of a chunk that was not whole; what is missing counts its line end."""

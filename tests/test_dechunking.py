@@ -74,13 +74,21 @@ def test_nothing_is_read_after_the_last_chunk() -> None:
     "wire",
     [b"xyz\r\n", b"-1\r\n", b"1_0\r\n", b"\r\nabc", b"3\r\nabcd\r\n", b"3\r\nabc\rX", b"f" * 5000],
 )
-def test_bytes_that_are_no_chunks_are_refused(wire: bytes) -> None:
-    with pytest.raises(ChunkError):
-        Dechunker().feed(wire)
-
-
-def test_a_wrong_line_end_that_comes_later_is_refused_too() -> None:
+def test_bytes_that_are_no_chunks_are_a_fault(wire: bytes) -> None:
     dechunker = Dechunker()
-    dechunker.feed(b"3\r\nab")
-    with pytest.raises(ChunkError):
-        dechunker.feed(b"cX")
+    dechunker.feed(wire)
+    assert isinstance(dechunker.fault, ChunkError)
+
+
+def test_what_stands_before_a_fault_is_given() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(chunked(b"one", b"two") + b"zz\r\n") == b"onetwo"
+    assert dechunker.fault is not None
+    assert dechunker.feed(chunked(b"three")) == b""
+
+
+def test_a_wrong_line_end_that_comes_later_is_a_fault_too() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(b"3\r\nab") == b"ab"
+    assert dechunker.feed(b"cX") == b"c"
+    assert dechunker.fault is not None
