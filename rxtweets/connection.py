@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import ssl
 import threading
@@ -62,7 +63,6 @@ class ConnectionOptions:
     verify: bool | ssl.SSLContext
     proxy: str | None = field(repr=False)
     url: httpx.URL = field(init=False)
-    tls: ssl.SSLContext | bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", _checked_url(self.base_url))
@@ -73,13 +73,20 @@ class ConnectionOptions:
             raise ConfigurationError("http1=False and http2=False: allow one of them")
         if self.proxy is not None:
             _checked_url(self.proxy, "proxy")
-        # Reading the authorities takes tens of milliseconds: once, not for every connection.
-        verify = self.verify
-        context = httpx.create_ssl_context() if verify is True and self._uses_tls() else verify
-        object.__setattr__(self, "tls", context)
 
-    def _uses_tls(self) -> bool:
-        return self.url.scheme == "https" or (self.proxy or "").startswith("https")
+    def context(self) -> ssl.SSLContext | bool:
+        """What the server's certificate is checked with."""
+        return _authorities(self.http1, self.http2) if self.verify is True else self.verify
+
+
+@functools.cache
+def _authorities(http1: bool, http2: bool) -> ssl.SSLContext:
+    """The usual ones; reading them takes 25 ms, so it is done once, not for every connection.
+
+    A context of its own for each choice of protocols, which are set on it for a handshake.
+    """
+    del http1, http2
+    return httpx.create_ssl_context()
 
 
 def _checked_url(text: str, name: str = "base_url") -> httpx.URL:
@@ -202,7 +209,7 @@ class Connection:
         return httpx.Client(
             http1=options.http1,
             http2=options.http2,
-            verify=options.tls,
+            verify=options.context(),
             proxy=options.proxy,
             timeout=httpx.Timeout(options.connect_timeout, read=None),
             headers={

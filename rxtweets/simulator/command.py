@@ -128,7 +128,7 @@ def _announce(simulator: Simulator, *, as_json: bool) -> None:
 
 
 def _summary(simulator: Simulator) -> str:
-    return f"served {simulator.sent:,} tweets in {len(simulator.requests):,} requests"
+    return f"served {simulator.sent:,} tweets in {simulator.answered:,} requests"
 
 
 def _rate(text: str) -> float | None:

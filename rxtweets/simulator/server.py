@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from rxtweets.simulator.tweets import Names, Size, Tweets
 __all__ = ["Request", "Simulator", "serve"]
 
 STREAM = "/2/tweets/sample/stream"
+KEPT_REQUESTS = 10_000
 GRACE = 0.5
 """Seconds in which the end of a token's old connection is awaited before a new one is refused."""
 
@@ -178,7 +180,8 @@ class Simulator:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'http' if tls is None else 'https'}://{shown}:{self.port}"
         self._changed = threading.Condition()
-        self._requests: list[Request] = []
+        self._requests: deque[Request] = deque(maxlen=KEPT_REQUESTS)
+        self._answered = 0
         self._sent = 0
         self._streams = 0
         self._closed = False
@@ -189,9 +192,14 @@ class Simulator:
 
     @property
     def requests(self) -> list[Request]:
-        """The requests answered so far, in order."""
+        """The requests answered so far, in order; of very many, the last 10,000."""
         with self._changed:
             return list(self._requests)
+
+    @property
+    def answered(self) -> int:
+        """How many requests were answered so far."""
+        return self._answered
 
     @property
     def sent(self) -> int:
@@ -209,7 +217,7 @@ class Simulator:
             Whether it came to that.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._requests) >= count, timeout)
+            return self._changed.wait_for(lambda: self._answered >= count, timeout)
 
     def close(self) -> None:
         """Break all connections off and wait until every thread has ended."""
@@ -333,9 +341,9 @@ class Simulator:
         address = urlsplit(head.target)
         query = dict(parse_qsl(address.query, keep_blank_values=True))
         with self._changed:
-            number = len(self._requests) + 1
+            self._answered += 1
             request = Request(
-                number,
+                self._answered,
                 head.method,
                 address.path,
                 query,
