@@ -1,0 +1,92 @@
+"""A stream over connections that are made by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import rxtweets
+from rxtweets import Backoff
+from rxtweets.connection import Connection
+from rxtweets.errors import StreamError
+from rxtweets.live import LiveOptions, LiveStream
+
+PATIENCE = 20.0
+
+
+class ByHand:
+    """A connection that gives what it is told to, and notes what is done to it."""
+
+    url = "by hand"
+    http_version = "HTTP/9"
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, calls: list[str], number: int, may_release: threading.Event) -> None:
+        self._calls = calls
+        self._number = number
+        self._closed = threading.Event()
+        self._may_release = may_release
+
+    def open(self) -> None:
+        self._calls.append(f"open {self._number}")
+
+    def blocks(self) -> Iterator[bytes]:
+        yield b'{"data":{"id":"1","text":"x"}}\r\n'
+        self._closed.wait(PATIENCE)
+
+    def close(self, reason: StreamError | None = None) -> None:
+        del reason
+        self._closed.set()
+
+    def release(self) -> None:
+        assert self._may_release.wait(PATIENCE)
+        self._calls.append(f"release {self._number}")
+
+
+def stream_of(connect: Any) -> LiveStream:
+    return LiveStream(
+        cast("Any", connect), LiveOptions(100, "drop_oldest", 1_000_000, Backoff(scale=0.0))
+    )
+
+
+def test_a_new_run_connects_only_when_the_connection_of_the_last_one_is_gone() -> None:
+    calls: list[str] = []
+    may_release = threading.Event()
+
+    def connect() -> Connection:
+        return cast("Connection", ByHand(calls, len(calls), may_release))
+
+    stream = stream_of(connect)
+    for _ in range(2):
+        came = threading.Event()
+        with stream.subscribe(lambda _, came=came: came.set()):  # type: ignore[misc]  # a default binds
+            if calls == ["open 0"] and not may_release.is_set():
+                assert not came.wait(0.05)
+                may_release.set()
+            assert came.wait(PATIENCE)
+    while len(calls) < 4:
+        threading.Event().wait(0.01)
+    assert calls == ["open 0", "release 0", "open 2", "release 2"]
+
+
+def test_a_fault_of_the_reading_itself_ends_the_stream_with_an_error() -> None:
+    class Faulty(ByHand):
+        def blocks(self) -> Iterator[bytes]:
+            raise ZeroDivisionError("a fault of ours")
+
+    may_release = threading.Event()
+    may_release.set()
+    stream = stream_of(lambda: Faulty([], 0, may_release))
+    errors: list[Exception] = []
+    failed = threading.Event()
+
+    def fail(error: Exception) -> None:
+        errors.append(error)
+        failed.set()
+
+    stream.subscribe(on_error=fail)
+    assert failed.wait(PATIENCE)
+    assert isinstance(errors[0], rxtweets.StreamError)
+    assert isinstance(errors[0].__cause__, ZeroDivisionError)
+    assert stream.stats().state == "failed"

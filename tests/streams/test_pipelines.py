@@ -1,0 +1,131 @@
+"""Pipelines over the simulator, as users run them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+import rxtweets
+from rxtweets import Batch, Batcher, Message, Pipeline, simulator
+from rxtweets.simulator.script import Close, Serve, Stall, unauthorized
+
+PATIENCE = 20.0
+
+
+class Kept(rxtweets.Subscriber[Any]):
+    """Batches, and a way to wait for so many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Batch[Any]] = []
+        self.ends: list[object] = []
+        self.changed = threading.Condition()
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        with self.changed:
+            self.batches.append(batch)
+            self.changed.notify_all()
+
+    def on_error(self, error: Exception) -> None:
+        self.ends.append(error)
+
+    def on_completed(self) -> None:
+        self.ends.append("completed")
+
+    def wait(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.batches) >= count, PATIENCE)
+
+    @property
+    def texts(self) -> list[str]:
+        return [message.data for batch in self.batches for message in batch]
+
+
+def upcase(message: Message[str]) -> Message[str]:
+    return message.update_data(str.upper)
+
+
+def pipeline_of(stream: Any, subscriber: Any, **options: Any) -> Pipeline:
+    return Pipeline(
+        stream,
+        handle_message=upcase,
+        batchers={"default": Batcher(subscriber, size=20, timeout=2.0)},
+        **options,
+    )
+
+
+def stream_of(x: simulator.Simulator, **options: Any) -> Any:
+    return rxtweets.sample_stream(token="any", base_url=x.url, **options)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_drain_delivers_every_message_that_was_received(ordered: bool) -> None:
+    kept = Kept()
+    with simulator.serve(rate=2000) as x:
+        pipeline = pipeline_of(stream_of(x), kept, ordered=ordered).start()
+        kept.wait(5)
+        stats = pipeline.stop()
+    assert stats.delivered == stats.processed == stats.batched == len(kept.texts)
+    assert stats.abandoned == stats.dropped == 0
+    assert kept.ends == ["completed"]
+    assert all(text == text.upper() for text in kept.texts)
+
+
+def test_a_drain_interrupts_the_wait_for_a_reconnection() -> None:
+    kept = Kept()
+    with simulator.serve(rate=None, script=[[Serve(30), Close()], Close()]) as x:
+        stream = stream_of(x, backoff=rxtweets.Backoff(scale=1e6))
+        with pipeline_of(stream, kept) as pipeline:
+            kept.wait(1)
+            while pipeline.stats().state != "waiting":
+                threading.Event().wait(0.01)
+        assert len(kept.texts) == 30
+        assert kept.ends == ["completed"]
+
+
+def test_an_ordered_pipeline_keeps_the_order_of_the_stream() -> None:
+    kept = Kept()
+    with (
+        simulator.serve(rate=None, script=[[Serve(500), Stall()]]) as x,
+        pipeline_of(stream_of(x), kept, ordered=True),
+    ):
+        kept.wait(25)
+    ids = [int(message.id) for batch in kept.batches for message in batch]
+    assert ids == sorted(ids)
+    assert len(ids) == 500
+
+
+def test_a_pipeline_that_stops_leaves_the_others_of_its_stream_going() -> None:
+    one, two = Kept(), Kept()
+    with simulator.serve(rate=2000) as x:
+        stream = stream_of(x)
+        first, second = pipeline_of(stream, one).start(), pipeline_of(stream, two).start()
+        one.wait(3)
+        first.stop()
+        assert one.ends == ["completed"]
+        two.wait(len(two.batches) + 3)
+        second.stop()
+        assert two.ends == ["completed"]
+        assert len(x.requests) == 1
+
+
+def test_what_ends_the_stream_for_good_is_raised_by_run_and_told_to_the_subscriber() -> None:
+    kept = Kept()
+    with (
+        simulator.serve(script=[unauthorized()]) as x,
+        pytest.raises(rxtweets.AuthenticationError),
+    ):
+        pipeline_of(stream_of(x), kept).run()
+    assert isinstance(kept.ends[0], rxtweets.AuthenticationError)
+
+
+def test_messages_go_on_over_a_reconnection() -> None:
+    kept = Kept()
+    fast = rxtweets.Backoff(scale=0.001)
+    with simulator.serve(rate=None, script=[[Serve(50), Close()]] * 4) as x:
+        with pipeline_of(stream_of(x, backoff=fast), kept):
+            kept.wait(20)
+        assert len(x.requests) >= 5
+    assert len(set(kept.texts)) > 100
