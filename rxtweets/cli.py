@@ -47,7 +47,8 @@ Read the sample stream, upcase every text in concurrent processors, collect batc
 Batches go to standard output, the live summary and the log to standard error. Ctrl-C closes the
 connection, handles what is in flight and delivers the last batch; a second Ctrl-C stops at once.
 
-Without --live or --base-url a simulator is started for the run, on this machine only.
+Without --live, --base-url or RXTWEETS_BASE_URL, a simulator is started for the run, on this
+machine only.
 """
 
 EXIT_CODES = """\

@@ -30,6 +30,7 @@ Errors of a connection say through ``retryable`` whether connecting again can he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 __all__ = [
     "AccessError",
@@ -75,6 +76,9 @@ class DecodeError(RxTweetsError, ValueError):
         super().__init__(message)
         self.line = line
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.line)
+
 
 class HandlerError(RxTweetsError):
     """A handler returned something else than a message."""
@@ -117,6 +121,9 @@ class ServerDisconnect(StreamError):
         super().__init__(message)
         self.disconnect_type = disconnect_type
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.disconnect_type)
+
 
 class TLSError(StreamError):
     """The server's certificate, or the handshake itself, was refused; trying again cannot help."""
@@ -140,6 +147,9 @@ class ResponseError(StreamError):
         self.status = status
         self.body = body
         self.headers = dict(headers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.status, self.body, self.headers)
 
 
 class AuthenticationError(ResponseError):

@@ -206,8 +206,9 @@ class _Run:
                 self._report(decoded, block.connection)
         if messages:
             self._newest = messages[-1]
-            self._telemetry.add(delivered=len(messages))
-            for gate in self._gates:
+            gates = self._gates
+            self._telemetry.add(**{"delivered" if gates else "dropped": len(messages)})
+            for gate in gates:
                 gate.on_next(messages)
         if self._leaving:
             self._let_go()

@@ -37,6 +37,10 @@ FIRST_SNOWFLAKE = 29_700_859_247
 """The last sequential id was below this; above, the upper bits are milliseconds."""
 
 
+TOO_LARGE = 2**63
+"""Ids have 63 bits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The status of a message that did not make it.
@@ -126,7 +130,8 @@ class Message(Generic[T_co]):
         metadata: Mapping[str, Any] = EMPTY,
         acknowledger: Acknowledger = NOOP,
     ) -> None:
-        self._fill(data, acknowledger, "ok", None, metadata.get("id"), b"", metadata)
+        known = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
+        self._fill(data, acknowledger, "ok", None, known.get("id"), b"", known)
 
     @classmethod
     def from_line(cls, line: bytes, received_at: float | None = None) -> Message[str]:
@@ -186,7 +191,7 @@ class Message(Generic[T_co]):
     @property
     def id(self) -> str:
         """The id of the tweet as text; empty where there is none."""
-        return "" if self._id is None else str(self._id)
+        return _text(self._id)
 
     @property
     def created_at(self) -> datetime | None:
@@ -209,10 +214,10 @@ class Message(Generic[T_co]):
     @property
     def matching_rules(self) -> tuple[MatchingRule, ...]:
         """The rules of the filtered stream that this tweet matched."""
-        rules = self.metadata.get("matching_rules") or ()
+        rules = self.metadata.get("matching_rules")
         return tuple(
-            MatchingRule(str(rule.get("id", "")), rule.get("tag") or "")
-            for rule in rules
+            MatchingRule(_text(rule.get("id")), _text(rule.get("tag")))
+            for rule in (rules if isinstance(rules, list) else ())
             if isinstance(rule, dict)
         )
 
@@ -264,10 +269,11 @@ class Message(Generic[T_co]):
             number = int(self.id)
         except ValueError:
             number = 0
-        if number > FIRST_SNOWFLAKE:
+        if FIRST_SNOWFLAKE < number < TOO_LARGE:
             return ((number >> 22) + SNOWFLAKE_EPOCH_MS) / 1000
         try:
-            return datetime.fromisoformat(self.metadata["created_at"]).timestamp()
+            written = datetime.fromisoformat(self.metadata["created_at"])
+            return (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -322,6 +328,11 @@ def is_tweet(payload: Any) -> bool:
         return type(payload["data"]["text"]) is str
     except (KeyError, TypeError):
         return False
+
+
+def _text(value: object) -> str:
+    """Ids and tags came as text, as numbers and as null over the years."""
+    return "" if value is None else str(value)
 
 
 def _metadata_of(payload: dict[str, Any]) -> dict[str, Any]:
@@ -402,7 +413,7 @@ def group_by_acknowledger(
     for side, messages in ((1, successful), (2, failed)):
         for message in messages:
             acknowledger = message.acknowledger
-            if acknowledger is NOOP:
+            if type(acknowledger) is NoopAcknowledger:
                 continue
             group = groups.setdefault(id(acknowledger), (acknowledger, [], []))
             cast("list[Message[Any]]", group[side]).append(message)

@@ -26,18 +26,18 @@ def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> e
         body: as much of it as was read.
     """
     problem = _problem(body)
-    kind, advice = _classify(status, problem)
     said = _sentence(problem) or body[:200].decode(errors="replace").strip()
+    kind, advice = _classify(status, problem, said)
     message = f"{status}: {said or 'no explanation given'}. {advice}"
     return kind(message, status, body.decode(errors="replace"), headers)
 
 
 def _classify(  # noqa: PLR0911 - a return a cause
-    status: int, problem: dict[str, Any]
+    status: int, problem: dict[str, Any], said: str
 ) -> tuple[type[errors.ResponseError], str]:
     issue = problem.get("connection_issue")
     last = str(problem.get("type", "")).rsplit("/", 1)[-1]
-    if issue == "ProvisioningSubscription" or "being provisioned" in _sentence(problem):
+    if issue == "ProvisioningSubscription" or "being provisioned" in said:
         return errors.ProvisioningError, "The subscription is being changed; waiting a minute."
     if issue == "TooManyConnections":
         return errors.ConnectionLimitError, (

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 
 import pytest
 
@@ -29,3 +31,40 @@ def test_every_error_is_public_has_the_one_base_and_a_place_in_the_drawing(
 def test_bad_values_are_value_errors_too() -> None:
     assert issubclass(rxtweets.ConfigurationError, ValueError)
     assert issubclass(rxtweets.DecodeError, ValueError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        rxtweets.DecodeError("m", b"l"),
+        rxtweets.ServerDisconnect("m", "SlowReader"),
+        rxtweets.RateLimitError("m", 429, "b", {"a": "b"}),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_can_be_pickled_and_copied(error: Exception) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own bytes
+        assert type(again) is type(error)
+        assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("kind", "retryable"),
+    [
+        (rxtweets.StreamError, True),
+        (rxtweets.ConnectionLost, True),
+        (rxtweets.StreamStalled, True),
+        (rxtweets.HostNotFound, True),
+        (rxtweets.ServerDisconnect, True),
+        (rxtweets.TLSError, False),
+        (rxtweets.ResponseError, False),
+    ],
+)
+def test_errors_say_whether_connecting_again_can_help(
+    kind: type[rxtweets.StreamError], retryable: bool
+) -> None:
+    assert kind.retryable is retryable
+
+
+def test_a_disconnect_keeps_the_name_of_its_reason() -> None:
+    assert rxtweets.ServerDisconnect("m", "SlowReader").disconnect_type == "SlowReader"

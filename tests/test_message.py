@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -41,9 +42,8 @@ def test_the_data_of_a_tweet_is_its_text_and_the_rest_is_metadata() -> None:
     }
 
 
-def test_metadata_is_decoded_when_it_is_asked_for_and_once() -> None:
+def test_metadata_is_decoded_once() -> None:
     message = Message.from_line(LINE)
-    assert not any(isinstance(held, dict) for held in gc.get_referents(message))
     assert message.metadata is message.metadata
 
 
@@ -115,6 +115,12 @@ def test_ids_of_before_the_snowflakes_take_the_field() -> None:
     assert message.created_at == datetime(2006, 3, 21, 20, 50, 14, tzinfo=UTC)
 
 
+def test_a_time_without_a_zone_is_in_utc() -> None:
+    assert tweet(id="20", created_at="2006-03-21T20:50:14").created_at == datetime(
+        2006, 3, 21, 20, 50, 14, tzinfo=UTC
+    )
+
+
 @pytest.mark.parametrize("data", [{}, {"id": "20"}, {"id": "x"}, {"id": "20", "created_at": 3}])
 def test_a_time_that_nobody_knows_is_none(data: dict[str, Any]) -> None:
     message = tweet(**data)
@@ -138,6 +144,8 @@ def test_ids_are_text_whichever_way_the_wire_has_them(given: Any, shown: str) ->
         ([{"id": 1377649934414049282, "tag": None}], [("1377649934414049282", "")]),
         ([{"id": "1", "tag": ""}, {"id": "2"}], [("1", ""), ("2", "")]),
         ([{"id": "1", "tag": "cats"}, "odd"], [("1", "cats")]),
+        ([{"id": None, "tag": 7}], [("", "7")]),
+        (17, []),
         (None, []),
     ],
 )
@@ -223,10 +231,6 @@ def test_a_caller_acknowledger_passes_outcomes_on() -> None:
     assert told == [(["a"], ["b"])]
 
 
-def test_a_noop_acknowledger_does_nothing() -> None:
-    rxtweets.NoopAcknowledger().ack([], [])
-
-
 def test_a_batch_is_a_sequence_that_knows_how_it_came_to_be() -> None:
     messages = [Message(text) for text in "abc"]
     batch = Batch(messages, "timeout", "mine")
@@ -235,3 +239,40 @@ def test_a_batch_is_a_sequence_that_knows_how_it_came_to_be() -> None:
     assert messages[1] in batch
     assert batch.info == rxtweets.BatchInfo("mine", 3, "timeout")
     assert repr(batch) == "Batch(3 messages, trigger='timeout': 'a', …)"
+
+
+def test_a_message_that_failed_by_an_error_of_ours_can_be_pickled() -> None:
+    message = Message("x").failed(rxtweets.DecodeError("m", b"l"))
+    assert pickle.loads(pickle.dumps(message)).is_failed  # noqa: S301 - our own bytes
+
+
+def test_an_id_beyond_every_date_has_no_time() -> None:
+    message = Message.from_line(b'{"data":{"text":"x","id":"' + b"9" * 30 + b'"}}', 1.0)
+    assert message.created_at is None
+    assert message.lag is None
+
+
+def test_metadata_given_by_hand_cannot_be_changed() -> None:
+    metadata: Any = Message("x", {"id": "9"}).metadata
+    with pytest.raises(TypeError):
+        metadata["id"] = "10"
+
+
+def test_a_copy_of_a_message_that_nobody_is_told_about_is_told_to_nobody() -> None:
+    again = pickle.loads(pickle.dumps(Message("x")))  # noqa: S301 - our own bytes
+    assert group_by_acknowledger([again, copy.deepcopy(again)], []) == []
+
+
+def test_nothing_decoded_is_held_before_metadata_is_asked_for() -> None:
+    held = gc.get_referents(Message.from_line(LINE))
+    assert not any(isinstance(each, dict | list | MappingProxyType) for each in held)
+
+
+def test_other_data_keeps_metadata_given_by_hand() -> None:
+    assert Message("x", {"lang": "ja"}).put_data(4).metadata == {"lang": "ja"}
+
+
+def test_the_first_snowflakes_hold_their_time() -> None:
+    message = Message("x", {"id": "29700859248"})
+    assert message.created_at is not None
+    assert message.created_at.isoformat(timespec="seconds") == "2010-11-04T01:43:01+00:00"

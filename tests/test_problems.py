@@ -10,7 +10,8 @@ from rxtweets.problems import error_of_response
 from rxtweets.simulator import script
 
 BLANK_429 = {"title": "Too Many Requests", "detail": "Too Many Requests", "type": "about:blank"}
-TWITTER, X = "https://api.twitter.com/2/problems/", "https://api.x.com/2/problems/"
+PROBLEMS = ["https://api.twitter.com/2/problems/", "https://api.x.com/2/problems/"]
+TWITTER, X = PROBLEMS
 
 
 def error(status: int, body: Any = b"", **headers: str) -> rxtweets.ResponseError:
@@ -65,3 +66,29 @@ def test_an_error_keeps_status_body_and_headers() -> None:
 
 def test_what_is_said_twice_is_shown_once() -> None:
     assert str(error(429, BLANK_429)).count("Too Many Requests") == 1
+
+
+def test_provisioning_said_in_plain_text_is_provisioning() -> None:
+    body = b"Your subscription change is currently being provisioned, please try again in a minute."
+    assert type(error_of_response(403, {}, body)) is rxtweets.ProvisioningError
+
+
+@pytest.mark.parametrize("prefix", PROBLEMS)
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"title": "UsageCapExceeded"}, rxtweets.UsageCapError),
+        ({"connection_issue": "ProvisioningSubscription"}, rxtweets.ProvisioningError),
+        ({"errors": [{"connection_issue": "TooManyConnections"}]}, rxtweets.ConnectionLimitError),
+    ],
+)
+def test_each_sign_of_a_429_is_enough_alone(
+    prefix: str, body: dict[str, Any], kind: type[rxtweets.ResponseError]
+) -> None:
+    raw = orjson.dumps({"type": prefix + "streaming-connection"} | body)
+    assert type(error_of_response(429, {}, raw)) is kind
+
+
+def test_a_problem_with_a_title_is_read_before_its_parts() -> None:
+    body = {"title": "Invalid Request", "errors": [{"message": "no partition"}]}
+    assert "Invalid Request" in str(error_of_response(400, {}, orjson.dumps(body)))

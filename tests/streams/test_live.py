@@ -58,13 +58,14 @@ def test_a_new_run_connects_only_when_the_connection_of_the_last_one_is_gone() -
         return cast("Connection", ByHand(calls, len(calls), may_release))
 
     stream = stream_of(connect)
-    for _ in range(2):
-        came = threading.Event()
-        with stream.subscribe(lambda _, came=came: came.set()):  # type: ignore[misc]  # a default binds
-            if calls == ["open 0"] and not may_release.is_set():
-                assert not came.wait(0.05)
-                may_release.set()
-            assert came.wait(PATIENCE)
+    first, second = threading.Event(), threading.Event()
+    with stream.subscribe(lambda _: first.set()):
+        assert first.wait(PATIENCE)
+    with stream.subscribe(lambda _: second.set()):
+        assert not second.wait(0.05)
+        assert calls == ["open 0"]
+        may_release.set()
+        assert second.wait(PATIENCE)
     while len(calls) < 4:
         threading.Event().wait(0.01)
     assert calls == ["open 0", "release 0", "open 2", "release 2"]
