@@ -95,7 +95,7 @@ def _other(value: Any, line: bytes) -> Disconnect | Unknown:
     if isinstance(value, dict) and not value.get("data"):
         errors = value.get("errors")
         # Seen without the wrapper too: a bare problem object.
-        for problem in errors if isinstance(errors, list) else [value]:
+        for problem in (*(errors if isinstance(errors, list) else ()), value):
             if isinstance(problem, dict) and _is_disconnect(problem):
                 kind = problem.get("disconnect_type") or problem.get("connection_issue")
                 detail = problem.get("detail") or problem.get("title") or ""
@@ -106,4 +106,5 @@ def _other(value: Any, line: bytes) -> Disconnect | Unknown:
 def _is_disconnect(problem: dict[str, Any]) -> bool:
     """Problem types come under two prefixes, so only their last segment counts."""
     last = str(problem.get("type", "")).rsplit("/", 1)[-1]
-    return "disconnect_type" in problem or "connection_issue" in problem or last in DISCONNECT_TYPES
+    named = problem.get("disconnect_type") or problem.get("connection_issue")
+    return bool(named) or last in DISCONNECT_TYPES

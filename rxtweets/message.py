@@ -336,8 +336,9 @@ def _text(value: object) -> str:
 
 
 def _metadata_of(payload: dict[str, Any]) -> dict[str, Any]:
-    metadata = {key: value for key, value in payload["data"].items() if key != "text"}
-    metadata.update((key, value) for key, value in payload.items() if key != "data")
+    """What stands beside the tweet, and the tweet's own fields, which have precedence."""
+    metadata = {key: value for key, value in payload.items() if key != "data"}
+    metadata.update((key, value) for key, value in payload["data"].items() if key != "text")
     return metadata
 
 

@@ -26,7 +26,7 @@ def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> e
         body: as much of it as was read.
     """
     problem = _problem(body)
-    said = _sentence(problem) or body[:200].decode(errors="replace").strip()
+    said = _sentence(problem) or " ".join(body[:200].decode(errors="replace").split()).rstrip(".")
     kind, advice = _classify(status, problem, said)
     message = f"{status}: {said or 'no explanation given'}. {advice}"
     return kind(message, status, body.decode(errors="replace"), headers)
@@ -74,16 +74,16 @@ KINDS: Mapping[int, tuple[type[errors.ResponseError], str]] = {
 
 
 def _problem(body: bytes) -> dict[str, Any]:
+    """The problem of the answer; what its first part says is taken where itself says nothing."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
     if not isinstance(value, dict):
         return {}
-    inner = value.get("errors")
-    if "title" not in value and isinstance(inner, list) and inner and isinstance(inner[0], dict):
-        return inner[0]
-    return value
+    parts = value.get("errors")
+    first = parts[0] if isinstance(parts, list) and parts else None
+    return {**first, **value} if isinstance(first, dict) else value
 
 
 def _sentence(problem: dict[str, Any]) -> str:

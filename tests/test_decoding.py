@@ -150,3 +150,43 @@ def test_every_recorded_frame_is_a_tweet(recorded: Path) -> None:
     decoded = decode(recorded.read_bytes().splitlines())
     assert len(decoded.messages) == 1414
     assert decoded.others == []
+
+
+def test_a_disconnect_of_a_type_that_nobody_knew_is_known_by_its_reason() -> None:
+    problem = {"disconnect_type": "ForceDisconnect", "type": "about:blank"}
+    [other] = one({"errors": [problem]}).others
+    assert other == Disconnect("ForceDisconnect", "")
+
+
+@pytest.mark.parametrize("prefix", ["https://api.twitter.com", "https://api.x.com"])
+@pytest.mark.parametrize(
+    "last", ["operational-disconnect", "client-disconnected", "streaming-connection"]
+)
+def test_a_type_alone_is_a_disconnect_with_its_title_for_want_of_a_sentence(
+    prefix: str, last: str
+) -> None:
+    [other] = one({"title": "t", "type": f"{prefix}/2/problems/{last}"}).others
+    assert other == Disconnect("t", "t")
+
+
+def test_errors_beside_data_that_is_no_tweet_are_no_disconnect() -> None:
+    [other] = one({"data": {"id": "1"}, "errors": [OPERATIONAL]}).others
+    assert isinstance(other, Unknown)
+
+
+@pytest.mark.parametrize("errors", [3, True, {"title": "x"}])
+def test_errors_that_are_no_list_are_unknown(errors: Any) -> None:
+    [other] = one({"errors": errors}).others
+    assert isinstance(other, Unknown)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ({"connection_issue": None, "title": "x"}, Unknown),
+        ({"type": "https://api.x.com/2/problems/streaming-connection", "errors": []}, Disconnect),
+    ],
+)
+def test_a_disconnect_has_a_name_or_a_known_type(value: Any, kind: type[object]) -> None:
+    [other] = one(value).others
+    assert isinstance(other, kind)

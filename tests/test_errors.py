@@ -68,3 +68,15 @@ def test_errors_say_whether_connecting_again_can_help(
 
 def test_a_disconnect_keeps_the_name_of_its_reason() -> None:
     assert rxtweets.ServerDisconnect("m", "SlowReader").disconnect_type == "SlowReader"
+
+
+@pytest.mark.parametrize("kind", [rxtweets.StreamStalled, rxtweets.HostNotFound])
+def test_every_way_to_lose_a_connection_is_caught_as_one(kind: type[Exception]) -> None:
+    assert issubclass(kind, rxtweets.ConnectionLost)
+
+
+def test_later_changes_of_the_headers_do_not_reach_the_error() -> None:
+    headers = {"a": "b"}
+    made = rxtweets.RateLimitError("m", 429, "", headers)
+    headers["a"] = "c"
+    assert made.headers == {"a": "b"}

@@ -196,3 +196,53 @@ def test_lines_put_are_lines_got_and_lines_dropped(
 def test_an_unknown_policy_is_refused_with_the_choice() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="drop_oldest, drop_newest, block"):
         check_overflow("spill")
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"), [("drop_oldest", ["ONE", "TWO", "d"]), ("drop_newest", ["ONE", "TWO", "c"])]
+)
+def test_what_survives_a_drop_keeps_its_order_over_blocks(
+    policy: Overflow, left: list[str]
+) -> None:
+    watched = Watched(3, policy)
+    watched.put("ONE")
+    watched.put("TWO", "c")
+    watched.put("d")
+    assert watched.get() == left
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_blocks_that_a_drop_passes_over_keep_their_order(policy: Overflow) -> None:
+    watched = Watched(2, policy)
+    for text in ["ONE", "TWO", "c"] if policy == "drop_oldest" else ["a", "ONE", "TWO"]:
+        watched.put(text)
+    assert watched.get() == ["ONE", "TWO"]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_a_queue_that_is_just_full_has_dropped_nothing(policy: Overflow) -> None:
+    watched = Watched(2, policy)
+    watched.put(*"ab")
+    assert (watched.dropped, watched.bursts) == (0, [])
+
+
+def test_a_burst_is_over_at_half_the_capacity_and_not_before() -> None:
+    watched = Watched(4, "drop_oldest")
+    for text in "abcde":
+        watched.put(text)
+    watched.get(1)
+    assert watched.bursts == [("began", 0)]
+    watched.get(1)
+    assert watched.bursts == [("began", 0), ("ended", 1)]
+
+
+@pytest.mark.parametrize(("waiting", "room"), [("a", True), ("ab", False), ("abc", False)])
+def test_block_has_room_below_the_capacity_only(
+    waiting: str, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(2, "block")
+    watched.put(*waiting)
+    seen: list[bool] = []
+    monkeypatch.setattr(watched.handoff._changed, "wait_for", lambda test: seen.append(test()))
+    watched.put("d")
+    assert seen == [room]

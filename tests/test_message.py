@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -276,3 +277,23 @@ def test_the_first_snowflakes_hold_their_time() -> None:
     message = Message("x", {"id": "29700859248"})
     assert message.created_at is not None
     assert message.created_at.isoformat(timespec="seconds") == "2010-11-04T01:43:01+00:00"
+
+
+def test_a_time_without_a_zone_is_utc_wherever_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        message = tweet(id="20", created_at="2006-03-21T20:50:14")
+        assert message.created_at == datetime(2006, 3, 21, 20, 50, 14, tzinfo=UTC)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_batch_of_one_shows_no_more_than_one() -> None:
+    assert repr(Batch([Message("a")])) == "Batch(1 messages, trigger='size': 'a')"
+
+
+def test_the_fields_of_the_tweet_have_precedence_over_what_stands_beside_it() -> None:
+    message = of({"data": {"id": "1", "text": "x"}, "id": "beside"})
+    assert message.id == message.metadata["id"] == "1"

@@ -92,3 +92,28 @@ def test_each_sign_of_a_429_is_enough_alone(
 def test_a_problem_with_a_title_is_read_before_its_parts() -> None:
     body = {"title": "Invalid Request", "errors": [{"message": "no partition"}]}
     assert "Invalid Request" in str(error_of_response(400, {}, orjson.dumps(body)))
+
+
+def test_a_problem_of_the_older_form_is_shown_by_its_message() -> None:
+    made = error(429, {"errors": [{"code": 88, "message": "Rate limit exceeded"}]})
+    assert str(made).startswith("429: Rate limit exceeded. ")
+
+
+def test_a_sentence_ends_with_one_full_stop() -> None:
+    assert str(error(503, {"detail": "Try later."})).startswith("503: Try later. The")
+
+
+def test_of_a_long_body_only_the_start_is_in_the_message_but_all_is_kept() -> None:
+    made = error(503, b"x" * 5000)
+    assert str(made).count("x") == 200
+    assert made.body == "x" * 5000
+
+
+def test_the_first_part_of_a_problem_is_read_where_the_problem_itself_is_silent() -> None:
+    body = {"title": "x", "errors": [{"connection_issue": "TooManyConnections"}]}
+    assert type(error(429, body)) is rxtweets.ConnectionLimitError
+
+
+def test_a_body_of_plain_text_is_one_sentence() -> None:
+    text = str(error(503, b"<html>\r\nTry again later.\r\n"))
+    assert text.startswith("503: <html> Try again later. The trouble")
