@@ -20,6 +20,7 @@ from rxtweets.errors import (
     AccessError,
     AuthenticationError,
     ConfigurationError,
+    ConnectionEnded,
     ConnectionLimitError,
     ConnectionLost,
     DecodeError,
@@ -30,6 +31,8 @@ from rxtweets.errors import (
     RateLimitError,
     ResponseError,
     RulesError,
+    RulesRefused,
+    RuleSyntaxError,
     RxTweetsError,
     ServerDisconnect,
     ServerError,
@@ -39,6 +42,9 @@ from rxtweets.errors import (
     TLSError,
     UsageCapError,
 )
+from rxtweets.fields import UnknownNameWarning
+from rxtweets.held_connections import Connections, HeldConnection
+from rxtweets.hot import HotStream
 from rxtweets.message import (
     Acknowledger,
     Batch,
@@ -50,14 +56,30 @@ from rxtweets.message import (
     NoopAcknowledger,
 )
 from rxtweets.observable import BatchStream, MessageStream
+from rxtweets.options import ServerOptions
+from rxtweets.payloads import Activity, ComplianceEvent, LabelEvent, Like
 from rxtweets.pipeline import Batcher, Pipeline
-from rxtweets.streams import StreamOptions, sample_stream
+from rxtweets.rules import Rule, RuleCounts, RuleRefusal, Rules, RulesReport
+from rxtweets.states import ConnectionState
+from rxtweets.streams import (
+    StreamOptions,
+    TweetOptions,
+    activity_stream,
+    compliance_stream,
+    filtered_stream,
+    firehose_stream,
+    labels_stream,
+    likes_stream,
+    sample10_stream,
+    sample_stream,
+)
 from rxtweets.subscriber import Subscriber
 from rxtweets.telemetry import Stats
 
 __all__ = [
     "AccessError",
     "Acknowledger",
+    "Activity",
     "AuthenticationError",
     "Backoff",
     "Batch",
@@ -65,13 +87,21 @@ __all__ = [
     "BatchStream",
     "Batcher",
     "CallerAcknowledger",
+    "ComplianceEvent",
     "ConfigurationError",
+    "ConnectionEnded",
     "ConnectionLimitError",
     "ConnectionLost",
+    "ConnectionState",
+    "Connections",
     "DecodeError",
     "Failed",
     "HandlerError",
+    "HeldConnection",
     "HostNotFound",
+    "HotStream",
+    "LabelEvent",
+    "Like",
     "MatchingRule",
     "Message",
     "MessageStream",
@@ -81,10 +111,18 @@ __all__ = [
     "ProvisioningError",
     "RateLimitError",
     "ResponseError",
+    "Rule",
+    "RuleCounts",
+    "RuleRefusal",
+    "RuleSyntaxError",
+    "Rules",
     "RulesError",
+    "RulesRefused",
+    "RulesReport",
     "RxTweetsError",
     "ServerDisconnect",
     "ServerError",
+    "ServerOptions",
     "Stats",
     "StreamError",
     "StreamOptions",
@@ -92,9 +130,18 @@ __all__ = [
     "Subscriber",
     "SubscriberError",
     "TLSError",
+    "TweetOptions",
+    "UnknownNameWarning",
     "UsageCapError",
+    "activity_stream",
+    "compliance_stream",
     "events",
+    "filtered_stream",
+    "firehose_stream",
+    "labels_stream",
+    "likes_stream",
     "operators",
+    "sample10_stream",
     "sample_stream",
     "simulator",
 ]

@@ -18,6 +18,7 @@ from rxtweets.credentials import Token
 from rxtweets.dechunking import Dechunker
 from rxtweets.errors import (
     ConfigurationError,
+    ConnectionEnded,
     ConnectionLost,
     HostNotFound,
     StreamError,
@@ -29,7 +30,7 @@ from rxtweets.problems import error_of_response
 from rxtweets.redaction import hide_tokens_from_logs
 from rxtweets.watchdog import Watchdog
 
-__all__ = ["Connection", "ConnectionOptions"]
+__all__ = ["Connection", "ConnectionOptions", "request"]
 
 MAX_ERROR_BODY = 65_536
 READ = 65_536
@@ -115,19 +116,26 @@ class Connection:
         options: where and how.
         path: of the endpoint, such as ``/2/tweets/sample/stream``.
         params: of the query.
+        on_quiet: called when it has been silent for three quarters of the stall timeout, from a
+            thread of its own.
     """
 
-    def __init__(self, options: ConnectionOptions, path: str, params: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        options: ConnectionOptions,
+        path: str,
+        params: Mapping[str, str],
+        on_quiet: Callable[[], None] = lambda: None,
+    ) -> None:
         self._options = options
-        base = options.url
-        self.url = base.copy_with(path=base.path.rstrip("/") + path)
+        self.url = _url_of(options, path)
         self._params = dict(params)
         self._exit = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._wire: _Wire | None = None
         self._reason: StreamError | None = None
-        self._watchdog = Watchdog(options.stall_timeout, self._stalled)
+        self._watchdog = Watchdog(options.stall_timeout, self._stalled, on_quiet)
         self._response: httpx.Response | None = None
         self.closed = False
 
@@ -149,8 +157,9 @@ class Connection:
             TLSError: the certificate or the handshake was refused.
             ResponseError: the server answered with something else than a stream.
         """
+        options = self._options
         with self._translated():
-            client = self._exit.enter_context(self._client())
+            client = self._exit.enter_context(_client(options, None))
             request = client.build_request("GET", self.url, params=self._params)
             request.extensions["trace"] = self._trace
             self._watchdog.start()
@@ -178,7 +187,7 @@ class Connection:
                 touch()
                 yield block
             if not self.closed:
-                raise self._reason or ConnectionLost("the server ended the response")
+                raise self._reason or ConnectionEnded("the server ended the response")
 
     def close(self, reason: StreamError | None = None) -> None:
         """End it from any thread, at once; a reader that waits wakes up.
@@ -202,22 +211,6 @@ class Connection:
         # The socket is shut already, or the server gone: a goodbye that fails says nothing new.
         with contextlib.suppress(httpx.HTTPError, OSError):
             self._exit.close()
-
-    def _client(self) -> httpx.Client:
-        options = self._options
-        hide_tokens_from_logs()
-        return httpx.Client(
-            http1=options.http1,
-            http2=options.http2,
-            verify=options.context(),
-            proxy=options.proxy,
-            timeout=httpx.Timeout(options.connect_timeout, read=None),
-            headers={
-                "authorization": options.token.header(),
-                "accept-encoding": "gzip" if options.compress else "identity",
-                "user-agent": USER_AGENT,
-            },
-        )
 
     def _body(self, response: httpx.Response) -> Iterable[bytes]:
         """The body by the short way where there is one, else by httpx; decompressed."""
@@ -257,6 +250,49 @@ class Connection:
                 raise _translate(error, self.url) from error
             if self._response is None:
                 raise ConnectionLost("closed before the server answered") from error
+
+
+def request(
+    options: ConnectionOptions,
+    method: str,
+    path: str,
+    params: Mapping[str, str],
+    content: bytes | None,
+) -> tuple[int, Mapping[str, str], bytes]:
+    """One request with a JSON body or none; status, headers (names in lower case) and body.
+
+    Raises:
+        ConnectionLost: the network failed, or took too long.
+        TLSError: the certificate or the handshake was refused.
+    """
+    url = _url_of(options, path)
+    kind = {} if content is None else {"content-type": "application/json"}
+    try:
+        with _client(options, options.connect_timeout * 3) as client:
+            response = client.request(method, url, params=params, content=content, headers=kind)
+            return response.status_code, dict(response.headers), response.content
+    except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+        raise _translate(error, url) from error
+
+
+def _url_of(options: ConnectionOptions, path: str) -> httpx.URL:
+    return options.url.copy_with(path=options.url.path.rstrip("/") + path)
+
+
+def _client(options: ConnectionOptions, read_timeout: float | None) -> httpx.Client:
+    hide_tokens_from_logs()
+    return httpx.Client(
+        http1=options.http1,
+        http2=options.http2,
+        verify=options.context(),
+        proxy=options.proxy,
+        timeout=httpx.Timeout(options.connect_timeout, read=read_timeout),
+        headers={
+            "authorization": options.token.header(),
+            "accept-encoding": "gzip" if options.compress else "identity",
+            "user-agent": USER_AGENT,
+        },
+    )
 
 
 class _Wire:

@@ -8,18 +8,28 @@ has already taken out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from rxtweets.errors import DecodeError
 from rxtweets.message import Message, is_tweet
+from rxtweets.payloads import Read
 
 __all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode"]
 
-DISCONNECT_TYPES = ("operational-disconnect", "client-disconnected", "streaming-connection")
+ENDING = {
+    "client-disconnected",
+    "client-forbidden",
+    "operational-disconnect",
+    "rate-limit-exceeded",
+    "streaming-connection",
+    "unsupported-authentication",
+    "usage-capped",
+}
+"""Last segments of the problem types that are about the whole connection, not about a tweet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +54,12 @@ class Disconnect:
     Attributes:
         disconnect_type: such as ``OperationalDisconnect``, ``SlowReader``.
         detail: X's sentence about it.
+        problem: all that X said.
     """
 
     disconnect_type: str
     detail: str
+    problem: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(slots=True)
@@ -55,22 +67,25 @@ class Decoded:
     """What a run of lines held.
 
     Attributes:
-        messages: the tweets, in order.
+        messages: the tweets or events, in order.
         others: everything else, in order.
         partial: those of the messages that carry errors about parts of them.
     """
 
-    messages: list[Message[str]]
+    messages: list[Message[Any]]
     others: list[Undecodable | Unknown | Disconnect]
-    partial: list[Message[str]]
+    partial: list[Message[Any]]
 
 
-def decode(lines: Iterable[bytes], received_at: float | None = None) -> Decoded:
+def decode(
+    lines: Iterable[bytes], received_at: float | None = None, read: Read | None = None
+) -> Decoded:
     """Decode whole lines; line ends may be on them.
 
     Args:
         lines: none of them empty.
         received_at: when they were read, in seconds since 1970.
+        read: for streams that carry something else than tweets.
     """
     loads, make = orjson.loads, Message.from_payload
     decoded = Decoded([], [], [])
@@ -81,14 +96,22 @@ def decode(lines: Iterable[bytes], received_at: float | None = None) -> Decoded:
         except orjson.JSONDecodeError as error:
             decoded.others.append(Undecodable(DecodeError(f"not JSON: {error}", line)))
             continue
-        if not is_tweet(payload):
+        if read is None:
+            message = make(payload, line, received_at) if is_tweet(payload) else None
+        else:
+            message = _event(read, payload, line, received_at)
+        if message is None:
             decoded.others.append(_other(payload, line))
             continue
-        message = make(payload, line, received_at)
         add(message)
         if "errors" in payload:
             decoded.partial.append(message)
     return decoded
+
+
+def _event(read: Read, payload: Any, line: bytes, received_at: float | None) -> Message[Any] | None:
+    found = read(payload)
+    return None if found is None else Message.from_event(*found, line, received_at)
 
 
 def _other(value: Any, line: bytes) -> Disconnect | Unknown:
@@ -96,15 +119,20 @@ def _other(value: Any, line: bytes) -> Disconnect | Unknown:
         errors = value.get("errors")
         # Seen without the wrapper too: a bare problem object.
         for problem in (*(errors if isinstance(errors, list) else ()), value):
-            if isinstance(problem, dict) and _is_disconnect(problem):
+            if isinstance(problem, dict) and _ends_the_connection(problem):
                 kind = problem.get("disconnect_type") or problem.get("connection_issue")
                 detail = problem.get("detail") or problem.get("title") or ""
-                return Disconnect(str(kind or problem.get("title") or ""), str(detail))
+                return Disconnect(str(kind or problem.get("title") or ""), str(detail), problem)
     return Unknown(value, line)
 
 
-def _is_disconnect(problem: dict[str, Any]) -> bool:
-    """Problem types come under two prefixes, so only their last segment counts."""
+def _ends_the_connection(problem: dict[str, Any]) -> bool:
+    """Problem types come under two prefixes, so only their last segment counts.
+
+    An answer of 200 can have the body of another one: that is known by the status in it.
+    """
     last = str(problem.get("type", "")).rsplit("/", 1)[-1]
     named = problem.get("disconnect_type") or problem.get("connection_issue")
-    return bool(named) or last in DISCONNECT_TYPES
+    status = problem.get("status")
+    is_answer = last == "about:blank" and isinstance(status, int) and status >= 400
+    return bool(named) or last in ENDING or is_answer

@@ -4,12 +4,15 @@
 
     RxTweetsError
     ├── ConfigurationError (ValueError)   an option, a token or a URL that cannot work
+    │   └── RuleSyntaxError               a rule of the filtered stream that X would refuse
+    ├── RulesRefused                      X refused rules that were to be added or deleted
     ├── DecodeError (ValueError)          a line that is not a JSON value
     ├── HandlerError                      a handler broke its contract with the processor
     ├── SubscriberError                   a subscriber raised; its batch failed
     ├── PipelineError                     a pipeline was used in the wrong order
     └── StreamError                       the stream cannot go on, or one connection of it ended
         ├── ConnectionLost                the network, or the server, ended the connection
+        │   ├── ConnectionEnded           the server ended the response in order
         │   ├── StreamStalled             no byte arrived for too long
         │   └── HostNotFound              there is no address for the host
         ├── ServerDisconnect              the server said in the stream that it disconnects
@@ -36,6 +39,7 @@ __all__ = [
     "AccessError",
     "AuthenticationError",
     "ConfigurationError",
+    "ConnectionEnded",
     "ConnectionLimitError",
     "ConnectionLost",
     "DecodeError",
@@ -45,7 +49,9 @@ __all__ = [
     "ProvisioningError",
     "RateLimitError",
     "ResponseError",
+    "RuleSyntaxError",
     "RulesError",
+    "RulesRefused",
     "RxTweetsError",
     "ServerDisconnect",
     "ServerError",
@@ -63,6 +69,40 @@ class RxTweetsError(Exception):
 
 class ConfigurationError(RxTweetsError, ValueError):
     """An option that cannot work; raised at construction, before any connection."""
+
+
+class RuleSyntaxError(ConfigurationError):
+    """A rule that X would refuse; found before any request.
+
+    Attributes:
+        rule: the rule.
+        position: of what is wrong in it, in characters from 0.
+    """
+
+    def __init__(self, message: str, rule: str, position: int) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.position = position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.rule, self.position)
+
+
+class RulesRefused(RxTweetsError):
+    """X refused rules that were to be added or deleted.
+
+    Attributes:
+        refusals: for each of them the rule, and X's reason (`rxtweets.RuleRefusal`).
+        report: what was done all the same, where something was (`rxtweets.RulesReport`).
+    """
+
+    def __init__(self, message: str, refusals: tuple[Any, ...], report: Any = None) -> None:
+        super().__init__(message)
+        self.refusals = refusals
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.refusals, self.report)
 
 
 class DecodeError(RxTweetsError, ValueError):
@@ -100,6 +140,10 @@ class StreamError(RxTweetsError):
 
 class ConnectionLost(StreamError):
     """The network or the server ended the connection, or it could not be made."""
+
+
+class ConnectionEnded(ConnectionLost):
+    """The server ended the response in order, without a word; after a replay that is its end."""
 
 
 class StreamStalled(ConnectionLost):

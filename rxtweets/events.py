@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from rxtweets.errors import DecodeError, RxTweetsError
 from rxtweets.message import Batch, Message
+from rxtweets.states import ConnectionState
 
 __all__ = [
     "Abandoned",
     "AcknowledgerFailed",
+    "BackfillAsked",
+    "BackfillRefused",
     "BatchDelivered",
     "BatchFailed",
     "Connected",
     "Connecting",
+    "ConnectionsFreed",
     "DisconnectAnnounced",
     "Disconnected",
     "Event",
+    "Gap",
     "HandlerFailed",
+    "LimitReached",
     "OverflowBegan",
     "OverflowEnded",
+    "PartEnded",
     "PartialErrors",
     "Reconnecting",
+    "RulesSynced",
+    "StateChanged",
+    "StateFileFailed",
     "StreamEnded",
     "SubscriberFailed",
     "UndecodableLine",
@@ -32,7 +43,124 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The base of all events."""
+    """The base of all events.
+
+    Attributes:
+        part: which of the connections it comes from, where a stream is a merge of several;
+            else empty.
+    """
+
+    part: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged(Event):
+    """The connection is in another state."""
+
+    state: ConnectionState
+
+
+@dataclass(frozen=True, slots=True)
+class Gap(Event):
+    """Of this time nothing was read, and nothing will be: what X sent in it is missing.
+
+    The ids are those of the messages before and after it, in the order of delivery, so where ids
+    grow with that order, what is missing lies between them. A ``start_time`` and an ``end_time``
+    on a second connection can bring it back, for a day.
+
+    Attributes:
+        start: when the stream last spoke, in UTC.
+        end: when it could be read again, or from when on backfill has made up for it.
+        after: id of the last message before; empty if there was none.
+        before: id of the first message after; empty if the stream first spoke in another way.
+    """
+
+    start: datetime
+    end: datetime
+    after: str
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillAsked(Event):
+    """A connection asked for what it missed.
+
+    Attributes:
+        number: of the connection.
+        minutes: that it asked for.
+        since: when the stream last spoke, in UTC; ``None`` if that is not known.
+    """
+
+    number: int
+    minutes: int
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRefused(Event):
+    """The server gives no backfill to this account; from now on it is not asked for."""
+
+    error: RxTweetsError
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsFreed(Event):
+    """The token's connections were taken: X was asked to give them up.
+
+    Attributes:
+        count: how many it gave up.
+        error: why it could not be asked; ``None`` if it could.
+    """
+
+    count: int
+    error: RxTweetsError | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached(Event):
+    """The stream completes because of its ``limit``.
+
+    Attributes:
+        messages: delivered so far.
+        left_out: messages that had come already, beyond the limit.
+    """
+
+    messages: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnded(Event):
+    """One connection of several is over, the others go on.
+
+    Attributes:
+        error: that ended it for good; ``None`` if it is complete.
+    """
+
+    error: Exception | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateFileFailed(Event):
+    """The position could not be written; the stream goes on."""
+
+    path: str
+    error: OSError
+
+
+@dataclass(frozen=True, slots=True)
+class RulesSynced(Event):
+    """The rules were made equal to those that the stream was given.
+
+    Attributes:
+        added: how many were added.
+        deleted: how many were deleted.
+        kept: how many were there already.
+    """
+
+    added: int
+    deleted: int
+    kept: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,81 +1,104 @@
 """One hot stream: a thread that reads, a bounded hand-off, a thread that delivers.
 
-The reading thread connects, cuts lines, hands them over, and connects again when a connection
-ends. The delivering thread decodes what was handed over and passes it to the subscribers. So
-nothing that a subscriber does can keep the bytes from being read, which is what makes X cut off
-slow clients; what cannot be delivered in time is dropped by a declared policy, and counted.
+The delivering thread decodes what was handed over and passes it to the subscribers. So nothing
+that a subscriber does can keep the bytes from being read, which is what makes X cut off slow
+clients; what cannot be delivered in time is dropped by a declared policy, and counted.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 from reactivex import abc
 from reactivex.disposable import Disposable
 
 from rxtweets import events
-from rxtweets.backoff import Backoff, Pacer
-from rxtweets.connection import Connection
+from rxtweets.backoff import Pacer
 from rxtweets.decoding import Decoded, Disconnect, Undecodable, decode
-from rxtweets.errors import (
-    DecodeError,
-    HostNotFound,
-    ResponseError,
-    RxTweetsError,
-    ServerDisconnect,
-    StreamError,
-)
-from rxtweets.framing import Framed, LineFramer
+from rxtweets.deduplication import Deduplicator
 from rxtweets.handoff import Block, Handoff, Overflow
+from rxtweets.hot import HotStream
 from rxtweets.message import Message
-from rxtweets.observable import ChunkGate, MessageStream, new_telemetry
+from rxtweets.metering import Limit, PostMeter
+from rxtweets.observable import ChunkGate
+from rxtweets.payloads import Read
+from rxtweets.problems import error_in_stream
+from rxtweets.reading import Connect, Reader, ReadingOptions
+from rxtweets.state_file import Position, StateFile
+from rxtweets.states import ConnectionState
 from rxtweets.telemetry import Telemetry
 
 __all__ = ["LiveOptions", "LiveStream"]
-
-T = TypeVar("T")
 
 CHUNK = 128
 """Messages delivered together at most, give or take a network read. Bounds the decoded tweets
 alive at one time: ten thousand of them make decoding three times slower, by the garbage
 collector."""
 
+Gate = ChunkGate[list[Message[Any]]]
+
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How a stream buffers, decodes and recovers; see `rxtweets.sample_stream` for each."""
+    """How a stream buffers, decodes and ends; see `rxtweets.StreamOptions` for each.
+
+    Attributes:
+        buffer_size: lines that may wait.
+        overflow: what happens when there are more.
+        reading: how it is read.
+        read: for streams that carry something else than tweets.
+        deduplicate: lets each message through once; ``None`` lets all through.
+        state_file: where the position is kept; ``None`` for nowhere.
+        limit: after what it completes.
+        meter: counts posts; ``None`` where there are none.
+    """
 
     buffer_size: int
     overflow: Overflow
-    max_line: int
-    backoff: Backoff
+    reading: ReadingOptions
+    read: Read | None = None
+    deduplicate: Deduplicator | None = None
+    state_file: StateFile | None = None
+    limit: Limit = field(default_factory=Limit)
+    meter: PostMeter | None = None
 
 
-class LiveStream(MessageStream[str]):
-    """A hot Observable of tweets over one connection.
+class LiveStream(HotStream[Any]):
+    """A hot Observable over one connection.
 
     Any number of subscribers share the connection. It is made for the first of them, made again
     whenever it ends, and closed with the last. A subscriber that blocks makes the others wait;
     beyond ``buffer_size`` waiting messages, the overflow policy decides what is lost.
 
-    ``on_completed`` comes after `stop`, ``on_error`` when connecting again cannot help; after
-    either, a new subscription starts a new run, with the schedules of the backoff still in force.
+    Args:
+        connect: makes connections.
+        options: how.
+        telemetry: where to count and report.
     """
 
-    def __init__(self, connect: Callable[[], Connection], options: LiveOptions) -> None:
-        super().__init__(self._join, new_telemetry())
+    def __init__(self, connect: Connect, options: LiveOptions, telemetry: Telemetry) -> None:
+        super().__init__(self._join, telemetry)
         self._connect = connect
         self._options = options
-        self._pacer = Pacer(options.backoff)
+        self._pacer = Pacer(options.reading.backoff)
         self._lock = threading.Lock()
         self._run: _Run | None = None
+        telemetry.show("state", lambda: self.state.name)
+        if options.meter is not None:
+            telemetry.show("posts_today", options.meter.today)
+
+    @property
+    def state(self) -> ConnectionState:
+        """What the connection is at now."""
+        run = self._run
+        return ConnectionState("idle") if run is None else run.reader.state
 
     def stop(self) -> None:
-        """Close the connection, deliver what was received, complete the subscribers; at once back.
+        """Disconnect, deliver what was received, complete the subscribers; at once back.
 
         Without a subscriber it does nothing.
         """
@@ -101,7 +124,7 @@ class LiveStream(MessageStream[str]):
 class Subscription(Disposable):
     """One observer's part in a run."""
 
-    def __init__(self, run: _Run, gate: ChunkGate[list[Message[Any]]]) -> None:
+    def __init__(self, run: _Run, gate: Gate) -> None:
         super().__init__(lambda: run.remove(gate))
         self._run = run
         self._gate = gate
@@ -120,39 +143,54 @@ class _Run:
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
+        connect: Connect,
         options: LiveOptions,
         pacer: Pacer,
         telemetry: Telemetry,
         before: _Run | None,
     ) -> None:
+        self._options = options
         self._telemetry = telemetry
         self._lock = threading.Lock()
-        self._gates: tuple[ChunkGate[list[Message[Any]]], ...] = ()
-        self._leaving: set[ChunkGate[list[Message[Any]]]] = set()
+        self._gates: tuple[Gate, ...] = ()
+        self._leaving: set[Gate] = set()
         self._over = False
-        self._newest: Message[str] | None = None
+        self._newest: Message[Any] | None = None
+        self._delivered = 0
+        self._is_full = False
         self._handoff = Handoff(
             options.buffer_size, options.overflow, self._dropped, self._burst(options)
         )
-        previous = None if before is None else before.reader
-        self.reader: _Reader = _Reader(connect, options, pacer, telemetry, self._handoff, previous)
+        position = None if options.state_file is None else options.state_file.load()
+        self._newest_id = "" if position is None else position.newest_id
+        self._alive_until = 0.0 if position is None else position.alive_until
+        self.reader: Reader = Reader(
+            connect,
+            options.reading,
+            pacer,
+            telemetry,
+            self._handoff,
+            None if before is None else before.reader,
+            alive_until=None if position is None else position.alive_until,
+            resume=self._resume,
+        )
         telemetry.show("queued", lambda: len(self._handoff))
-        telemetry.show("state", lambda: self.reader.state)
         telemetry.show("lag", lambda: self._newest.lag if self._newest else None)
 
     def start(self) -> None:
         self.reader.start()
         threading.Thread(target=self._deliver, name="rxtweets-deliver", daemon=True).start()
+        if self._options.limit.seconds is not None:
+            threading.Thread(target=self._end_in_time, name="rxtweets-limit", daemon=True).start()
 
-    def add(self, gate: ChunkGate[list[Message[Any]]]) -> bool:
+    def add(self, gate: Gate) -> bool:
         """Take part in this run; ``False`` if it is over."""
         with self._lock:
             if not self._over:
                 self._gates += (gate,)
             return not self._over
 
-    def remove(self, gate: ChunkGate[list[Message[Any]]]) -> None:
+    def remove(self, gate: Gate) -> None:
         """Leave; the last one closes the connection, and what it left behind is dropped."""
         gate.close()
         with self._lock:
@@ -165,7 +203,7 @@ class _Run:
             self._handoff.close(discard=True)
             self.reader.stop()
 
-    def finish(self, gate: ChunkGate[list[Message[Any]]] | None = None) -> None:
+    def finish(self, gate: Gate | None = None) -> None:
         """Complete in order: everybody, or one of several."""
         with self._lock:
             others = gate is not None and any(each is not gate for each in self._gates)
@@ -185,6 +223,8 @@ class _Run:
     def _deliver_all(self) -> None:
         while blocks := self._handoff.get(CHUNK):
             self._pass_on(blocks)
+        self._report_gaps(None, self._newest_id, "")
+        self._save(now=True)
         with self._lock:
             self._over = True
             gates, self._gates = self._gates, ()
@@ -198,20 +238,67 @@ class _Run:
                 gate.on_error(error)
 
     def _pass_on(self, blocks: list[Block]) -> None:
-        messages: list[Message[str]] = []
+        messages: list[Message[Any]] = []
         for block in blocks:
-            decoded = decode(block.lines, block.received_at)
+            if block.connection:
+                self._alive_until = block.received_at
+            if not block.lines and not self.reader.gaps:
+                continue
+            decoded = decode(block.lines, block.received_at, self._options.read)
+            if self.reader.gaps and block.connection >= self.reader.gaps[0][0]:
+                last = messages[-1].id if messages else self._newest_id
+                first = decoded.messages[0].id if decoded.messages else ""
+                self._report_gaps(block.connection, last, first)
             messages += decoded.messages
             if decoded.others or decoded.partial:
                 self._report(decoded, block.connection)
         if messages:
             self._newest = messages[-1]
-            gates = self._gates
-            self._telemetry.add(**{"delivered" if gates else "dropped": len(messages)})
-            for gate in gates:
-                gate.on_next(messages)
+            self._newest_id = messages[-1].id
+            self._hand_on(messages)
         if self._leaving:
             self._let_go()
+        self._save()
+
+    def _hand_on(self, messages: list[Message[Any]]) -> None:
+        gates = self._gates
+        if self._options.meter is not None:
+            self._options.meter.count(messages)
+        if not gates or self._is_full:
+            self._telemetry.add(dropped=len(messages))
+            return
+        fresh = messages
+        if self._options.deduplicate is not None:
+            fresh = self._options.deduplicate.fresh(messages)
+        kept = self._within_limit(fresh)
+        self._telemetry.add(
+            delivered=len(messages) - len(fresh) + len(kept),
+            dropped=len(fresh) - len(kept),
+            duplicates=len(messages) - len(fresh),
+        )
+        if kept:
+            for gate in gates:
+                gate.on_next(kept)
+        if self._is_full:
+            self.finish()
+
+    def _within_limit(self, messages: list[Message[Any]]) -> list[Message[Any]]:
+        most = self._options.limit.messages
+        if most is None:
+            return messages
+        kept = messages[: most - self._delivered]
+        self._delivered += len(kept)
+        if self._delivered >= most:
+            self._is_full = True
+            left_out = len(messages) - len(kept)
+            self._telemetry.publish(events.LimitReached(self._delivered, left_out))
+        return kept
+
+    def _end_in_time(self) -> None:
+        if not self.reader.wait_for_stop(self._options.limit.seconds):
+            delivered = self._telemetry.stats().delivered
+            self._telemetry.publish(events.LimitReached(delivered, 0))
+            self.finish()
 
     def _let_go(self) -> None:
         with self._lock:
@@ -233,11 +320,35 @@ class _Run:
                 telemetry.add(disconnects=1)
                 announced = events.DisconnectAnnounced(other.disconnect_type, other.detail)
                 telemetry.publish(announced)
-                said = f"the server disconnects ({other.disconnect_type}): {other.detail}"
-                self.reader.disconnect(connection, ServerDisconnect(said, other.disconnect_type))
+                self.reader.disconnect(connection, _error_from(other.problem))
             else:
                 telemetry.add(unknown=1)
                 telemetry.publish(events.UnknownMessage(other.value, other.line))
+
+    def _report_gaps(self, connection: int | None, last: str, first: str) -> None:
+        """Report what was missed before this connection, or before any, and the ids around it."""
+        gaps = self.reader.gaps
+        while gaps and (connection is None or gaps[0][0] <= connection):
+            _, interval = gaps.popleft()
+            self._telemetry.add(gaps=1)
+            start, end = (datetime.fromtimestamp(at, UTC) for at in (interval.start, interval.end))
+            self._telemetry.publish(events.Gap(start, end, last, first))
+
+    def _resume(self) -> Mapping[str, str]:
+        """From where a replay that broke goes on: a little before its newest message."""
+        newest = self._newest.created_at if self._newest else None
+        if not self._options.reading.is_replay or newest is None:
+            return {}
+        return {"start_time": f"{newest - OVERLAP:%Y-%m-%dT%H:%M:%SZ}"}
+
+    def _save(self, *, now: bool = False) -> None:
+        file = self._options.state_file
+        if file is None or not self._alive_until:
+            return
+        try:
+            file.save(Position(self._alive_until, self._newest_id), now=now)
+        except OSError as error:
+            self._telemetry.publish(events.StateFileFailed(str(file.path), error))
 
     def _dropped(self, lines: int) -> None:
         self._telemetry.add(dropped=lines)
@@ -255,176 +366,9 @@ class _Run:
         return report
 
 
-class _Reader:
-    """The thread that reads: connections one after the other, until it is stopped."""
-
-    def __init__(
-        self,
-        connect: Callable[[], Connection],
-        options: LiveOptions,
-        pacer: Pacer,
-        telemetry: Telemetry,
-        handoff: Handoff,
-        before: _Reader | None,
-    ) -> None:
-        self._connect = connect
-        self._options = options
-        self._pacer = pacer
-        self._telemetry = telemetry
-        self._handoff = handoff
-        self._before = before
-        self._thread = threading.Thread(target=self._work, name="rxtweets-reader", daemon=True)
-        self._stopped = threading.Event()
-        self._lock = threading.Lock()
-        self._connection: Connection | None = None
-        self._number = 0
-        self._ever_connected = False
-        self.error: RxTweetsError | None = None
-        self.state = "connecting"
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait until it has ended."""
-        self._thread.join()
-
-    def stop(self) -> None:
-        """End at once: a wait, a connection attempt or a read is interrupted."""
-        with self._lock:
-            self._stopped.set()
-            live = self._connection
-        if live is not None:
-            live.close()
-
-    def disconnect(self, number: int, error: ServerDisconnect) -> None:
-        """End this connection, if it is still the one, because the server said so."""
-        with self._lock:
-            live = self._connection if self._number == number else None
-        if live is not None:
-            live.close(error)
-
-    def _work(self) -> None:
-        # A token holds one connection: the next is made only when the last run's is closed.
-        if self._before is not None:
-            self._before.join()
-            self._before = None
-        try:
-            self._wait(self._pacer.wait())
-            while not self._stopped.is_set():
-                end = self._one_connection()
-                if end.error is not None:
-                    self._note_failure(end.error, end)
-                    self._wait(self._pacer.wait())
-        except RxTweetsError as error:
-            self.error = error
-        except Exception as error:  # noqa: BLE001 - a fault of ours or of httpx must be seen too
-            self.error = StreamError(f"reading failed unexpectedly: {error!r}")
-            self.error.__cause__ = error
-        finally:
-            self.state = "stopped" if self.error is None else "failed"
-            self._handoff.close()
-
-    def _one_connection(self) -> _End:
-        connection = self._connect()
-        number = self._pacer.connecting()
-        with self._lock:
-            if self._stopped.is_set():
-                return _End(None)
-            self._connection, self._number = connection, number
-        self.state = "connecting"
-        self._telemetry.add(connects=1, reconnects=int(number > 1))
-        self._telemetry.publish(events.Connecting(number, str(connection.url)))
-        end = _End(None)
-        framer = LineFramer(self._options.max_line)
-        try:
-            connection.open()
-            self._opened(connection, number)
-            end.established = time.monotonic()
-            for data in connection.blocks():
-                end.lines += self._take(framer.feed(data), len(data), number)
-        except StreamError as error:
-            end.error = error
-            if isinstance(error, ResponseError):
-                self._pacer.budget.learn(error.headers)
-        finally:
-            connection.release()
-        end.lines += self._take_tail(framer.finish(), number)
-        end.over = time.monotonic()
-        if self._stopped.is_set():
-            end.error = None
-        self._telemetry.publish(events.Disconnected(number, end.error, end.lines, end.seconds))
-        return end
-
-    def _opened(self, connection: Connection, number: int) -> None:
-        self._ever_connected = True
-        self.state = "connected"
-        self._pacer.budget.learn(connection.headers)
-        self._telemetry.publish(events.Connected(number, connection.http_version))
-
-    def _take(self, framed: Framed, size: int, number: int) -> int:
-        """Count what one read completed and hand it over; the number of its lines."""
-        total = len(framed.lines) + framed.keep_alives + len(framed.oversized)
-        self._telemetry.add(
-            received=total,
-            bytes=size,
-            keep_alives=framed.keep_alives,
-            undecodable=len(framed.oversized),
-        )
-        for line in framed.oversized:
-            limit = self._options.max_line
-            text = f"a line of {line.length} bytes is longer than max_line ({limit})"
-            self._telemetry.publish(events.UndecodableLine(DecodeError(text, line.start)))
-        if framed.lines:
-            self._handoff.put(Block(framed.lines, time.time(), number))
-        return total
-
-    def _take_tail(self, tail: bytes, number: int) -> int:
-        """A line without its end: whole if it is JSON (then only the line end is missing)."""
-        if not tail.strip():
-            return 0
-        decoded = decode([tail])
-        if any(isinstance(other, Undecodable) for other in decoded.others):
-            self._telemetry.add(received=1, undecodable=1)
-            text = f"the end of the connection cut this line off after {len(tail)} bytes"
-            self._telemetry.publish(events.UndecodableLine(DecodeError(text, tail)))
-        else:
-            self._telemetry.add(received=1)
-            self._handoff.put(Block([tail], time.time(), number))
-        return 1
-
-    def _note_failure(self, error: StreamError, end: _End) -> None:
-        """Set the time of the next connection; raise the error if another cannot help."""
-        final = not error.retryable
-        if isinstance(error, HostNotFound):
-            # A name that never had an address is a typing error; one that lost it is the network.
-            final = not self._ever_connected
-        if final:
-            raise error
-        backoff = self._options.backoff
-        proven = end.lines > 0 and end.seconds >= backoff.proved_after * backoff.scale
-        attempt, delay = self._pacer.failed(
-            error, established=end.established is not None, proven=proven
-        )
-        if self._pacer.exhausted(error):
-            raise error
-        self._telemetry.publish(events.Reconnecting(delay, attempt, error))
-
-    def _wait(self, seconds: float) -> None:
-        if seconds > 0:
-            self.state = "waiting"
-            self._stopped.wait(seconds)
+OVERLAP = timedelta(seconds=10)
+"""Tweets come out of order by some seconds."""
 
 
-@dataclass(slots=True)
-class _End:
-    """How one connection ended."""
-
-    error: StreamError | None
-    lines: int = 0
-    established: float | None = None
-    over: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return 0.0 if self.established is None else self.over - self.established
+def _error_from(problem: Mapping[str, Any]) -> Callable[[Mapping[str, str]], Any]:
+    return lambda headers: error_in_stream(problem, headers)

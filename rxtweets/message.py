@@ -170,6 +170,15 @@ class Message(Generic[T_co]):
         _set_metadata(message, None)
         return message
 
+    @staticmethod
+    def from_event(
+        data: U, identifier: str, line: bytes, received_at: float | None = None
+    ) -> Message[U]:
+        """A message from a line that carries something else than a tweet."""
+        message: Message[U] = _new(Message)
+        message._fill(data, NOOP, "ok", received_at, identifier, line, None)
+        return message
+
     @property
     def raw(self) -> bytes:
         """The line as it was received, without its line end; empty if there was none."""
@@ -177,7 +186,7 @@ class Message(Generic[T_co]):
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Everything of the tweet but its text.
+        """Everything of the tweet but its text; of other events, everything.
 
         The keys of X's ``data`` object, and beside them ``includes``, ``matching_rules`` and
         ``errors`` (parts of the tweet that X could not give) where the line had them.
@@ -195,10 +204,10 @@ class Message(Generic[T_co]):
 
     @property
     def created_at(self) -> datetime | None:
-        """When the tweet was written, in UTC, to the millisecond.
+        """When the tweet was written, or the event happened, in UTC, to the millisecond.
 
         Read from the id; ids of before November 2010 hold no time, there the field
-        ``created_at`` is parsed.
+        ``created_at``, or ``event_at`` of a compliance event, is parsed.
         """
         seconds = self._created()
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
@@ -272,9 +281,9 @@ class Message(Generic[T_co]):
         if FIRST_SNOWFLAKE < number < TOO_LARGE:
             return ((number >> 22) + SNOWFLAKE_EPOCH_MS) / 1000
         try:
-            written = datetime.fromisoformat(self.metadata["created_at"])
+            written = datetime.fromisoformat(_time_in(self.metadata))
             return (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
-        except (KeyError, TypeError, ValueError):
+        except (TypeError, ValueError):
             return None
 
     def _copy(self) -> Message[T_co]:
@@ -333,6 +342,14 @@ def is_tweet(payload: Any) -> bool:
 def _text(value: object) -> str:
     """Ids and tags came as text, as numbers and as null over the years."""
     return "" if value is None else str(value)
+
+
+def _time_in(metadata: Mapping[str, Any]) -> Any:
+    """The time that the tweet itself names; a compliance event names its own one level below."""
+    if "created_at" in metadata:
+        return metadata["created_at"]
+    parts = (value for value in metadata.values() if isinstance(value, dict))
+    return next((part["event_at"] for part in parts if "event_at" in part), None)
 
 
 def _metadata_of(payload: dict[str, Any]) -> dict[str, Any]:

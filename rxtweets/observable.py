@@ -8,7 +8,7 @@ of one. So our operators ask their source for lists of messages where it can giv
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from reactivex import Observable, Observer, abc
@@ -288,9 +288,13 @@ def telemetry_of(source: Observable[Any]) -> Telemetry:
     return source.telemetry if isinstance(source, _Measured) else new_telemetry()
 
 
-def new_telemetry() -> Telemetry:
-    """A place to count and report, that also writes the log."""
-    telemetry = Telemetry()
+def new_telemetry(parts: Sequence[Telemetry] = ()) -> Telemetry:
+    """A place to count and report, that also writes the log.
+
+    Args:
+        parts: those of the streams that it is for together.
+    """
+    telemetry = Telemetry(parts)
     telemetry.bus.tap(EventLog())
     return telemetry
 

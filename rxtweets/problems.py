@@ -14,7 +14,7 @@ import orjson
 
 from rxtweets import errors
 
-__all__ = ["error_of_response"]
+__all__ = ["error_in_stream", "error_of_response"]
 
 
 def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> errors.ResponseError:
@@ -30,6 +30,40 @@ def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> e
     kind, advice = _classify(status, problem, said)
     message = f"{status}: {said or 'no explanation given'}. {advice}"
     return kind(message, status, body.decode(errors="replace"), headers)
+
+
+def error_in_stream(
+    problem: Mapping[str, Any], headers: Mapping[str, str]
+) -> errors.ServerDisconnect | errors.ResponseError:
+    """The error of a problem that came as a line of the stream, in an answer of 200.
+
+    Mostly X announces a disconnect so. Some problems are those of an answer that refuses the
+    stream, and are treated as if they had come so: the token holds its connection already, the
+    cap is used up.
+
+    Args:
+        problem: the object of the line, or the one in its ``errors``.
+        headers: of the answer, names in lower case.
+    """
+    said = _sentence(dict(problem))
+    issue = problem.get("connection_issue")
+    last = str(problem.get("type", "")).rsplit("/", 1)[-1]
+    status = problem.get("status")
+    if not isinstance(status, int):
+        status = {"usage-capped": 429, "client-forbidden": 403, "rate-limit-exceeded": 429}.get(
+            last, 401 if last == "unsupported-authentication" else 0
+        )
+    if issue in RULE_ISSUES:
+        status = 409
+    if status or issue:
+        kind, advice = _classify(status or 429, dict(problem), said)
+        body = orjson.dumps(dict(problem)).decode()
+        return kind(f"{said or issue}, said the stream. {advice}", 200, body, headers)
+    named = str(problem.get("disconnect_type") or problem.get("title") or "")
+    return errors.ServerDisconnect(f"the server disconnects ({named}): {said}", named)
+
+
+RULE_ISSUES = {"RuleConfigurationIssue", "RulesInvalidIssue"}
 
 
 def _classify(  # noqa: PLR0911 - a return a cause
@@ -48,6 +82,8 @@ def _classify(  # noqa: PLR0911 - a return a cause
         return errors.UsageCapError, (
             "The account's cap of posts is used up; raise it or wait for the next period."
         )
+    if issue in RULE_ISSUES:
+        return KINDS[409]
     if status in KINDS:
         return KINDS[status]
     if status >= 500:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -32,12 +32,13 @@ class Stats:
     handlers were given.
 
     Attributes:
-        state: of the connection: ``idle``, ``connecting``, ``connected``, ``waiting`` (for the
-            next try), ``stopped`` or ``failed``.
+        state: of the connection, as in `ConnectionState`; of several, the one that is furthest
+            from ``connected``.
         received: lines read, keep-alives included.
         bytes: of all lines, after decompression.
         delivered: tweets handed to the subscribers of the stream.
-        dropped: lines given up because the hand-off was full, or because everybody left.
+        dropped: lines given up because the hand-off was full, because everybody left, or because
+            they came beyond the limit.
         undecodable: lines that are not JSON, too long, or cut off.
         keep_alives: empty lines.
         disconnects: disconnects that the server announced.
@@ -45,6 +46,14 @@ class Stats:
         partial: delivered tweets that carry errors about parts of them.
         connects: connections asked for.
         reconnects: those of them after the first.
+        rate_limits: refused connects: too many in the window.
+        connection_limits: refused connects: the token's connection was taken.
+        usage_caps: refused connects: the cap of posts is used up.
+        server_errors: refused connects: trouble on the other side.
+        stalls: connections given up because they had fallen silent.
+        gaps: times that were missed and cannot be had back.
+        duplicates: delivered tweets that deduplication left out.
+        posts_today: distinct posts that came since midnight UTC, as X bills them.
         queued: lines waiting in the hand-off now.
         in_flight: messages in the hands of processors now.
         processed: messages that handlers returned.
@@ -72,6 +81,14 @@ class Stats:
     partial: int = 0
     connects: int = 0
     reconnects: int = 0
+    rate_limits: int = 0
+    connection_limits: int = 0
+    usage_caps: int = 0
+    server_errors: int = 0
+    stalls: int = 0
+    gaps: int = 0
+    duplicates: int = 0
+    posts_today: int = 0
     queued: int = 0
     in_flight: int = 0
     processed: int = 0
@@ -188,14 +205,20 @@ class EventBus:
 
 
 class Telemetry:
-    """The counters and the event bus of one stream and of the operators behind it."""
+    """The counters and the event bus of one stream and of the operators behind it.
 
-    def __init__(self) -> None:
+    Args:
+        parts: those of the streams that this one is made of; their counts are added.
+    """
+
+    def __init__(self, parts: Sequence[Telemetry] = ()) -> None:
+        self._parts = tuple(parts)
         self._lock = threading.Lock()
         self._counts = dict.fromkeys((field.name for field in fields(Stats)), 0)
         self._gauges: dict[str, list[Callable[[], int]]] = {}
         self._shown: dict[str, Callable[[], Any]] = {}
         self._here = threading.local()
+        self._states = 0
         self.bus = EventBus()
 
     def add(self, **amounts: int) -> None:
@@ -220,6 +243,12 @@ class Telemetry:
         """Show this figure in snapshots, in place of an earlier one."""
         with self._lock:
             self._shown[name] = read
+
+    def count_states(self) -> int:
+        """The number of the next state of the connection, from 1."""
+        with self._lock:
+            self._states += 1
+            return self._states
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -249,6 +278,15 @@ class Telemetry:
             gauges = {name: tuple(reads) for name, reads in self._gauges.items()}
             shown = dict(self._shown)
         counts.update({"state": "idle", "lag": None, "events_lost": self.bus.lost})
+        for part in self._parts:
+            _add_to(counts, part.stats())
         counts.update((name, sum(read() for read in reads)) for name, reads in gauges.items())
         counts.update((name, read()) for name, read in shown.items())
         return Stats(**counts)
+
+
+def _add_to(counts: dict[str, Any], part: Stats) -> None:
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, int):
+            counts[field.name] += value

@@ -8,6 +8,10 @@ from collections.abc import Callable
 
 __all__ = ["Watchdog"]
 
+SUSPICIOUS = 0.75
+"""Share of the time after which silence is remarked upon: with 30 s, past the 20 s at which X
+sends a keep-alive."""
+
 
 class Watchdog:
     """Calls back once if nobody touches it for a while; a thread while it is running.
@@ -15,11 +19,18 @@ class Watchdog:
     Args:
         seconds: of silence until then.
         on_silence: called once, on the thread of the watchdog.
+        on_suspicion: called on the same thread each time three quarters of it have passed.
     """
 
-    def __init__(self, seconds: float, on_silence: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        on_silence: Callable[[], None],
+        on_suspicion: Callable[[], None] = lambda: None,
+    ) -> None:
         self._seconds = seconds
         self._on_silence = on_silence
+        self._on_suspicion = on_suspicion
         self._touched = 0.0
         self._stopped = threading.Event()
 
@@ -37,9 +48,18 @@ class Watchdog:
         self._stopped.set()
 
     def _run(self) -> None:
-        rest = self._seconds
+        suspected = -1.0
+        rest = self._seconds * SUSPICIOUS
         while not self._stopped.wait(rest):
-            rest = self._touched + self._seconds - time.monotonic()
-            if rest <= 0:
+            touched = self._touched
+            silent = time.monotonic() - touched
+            if silent >= self._seconds:
                 self._on_silence()
                 return
+            if silent >= self._seconds * SUSPICIOUS:
+                if touched != suspected:
+                    suspected = touched
+                    self._on_suspicion()
+                rest = self._seconds - silent
+            else:
+                rest = self._seconds * SUSPICIOUS - silent

@@ -11,10 +11,19 @@ from typing import Any, cast
 
 import pytest
 
-from rxtweets import Backoff, ConfigurationError, MessageStream, StreamOptions, sample_stream
+from rxtweets import (
+    Backoff,
+    ConfigurationError,
+    MessageStream,
+    StreamOptions,
+    TweetOptions,
+    sample_stream,
+)
 from rxtweets.connection import ConnectionOptions
 from rxtweets.credentials import Token
-from rxtweets.streams import _connection_options, _live_options, _params
+from rxtweets.endpoints import ENDPOINTS
+from rxtweets.metering import Limit
+from rxtweets.streams import _Builder, _connection_options
 
 SECRET = "AAAAAAAAAAAA%2Bsecret%3D"
 NAN, INFINITY = float("nan"), float("inf")
@@ -177,7 +186,7 @@ def test_an_unknown_option_is_refused_with_a_hint(
 
 def test_an_option_like_no_other_is_refused_with_a_place_to_look(plain: dict[str, Any]) -> None:
     options: dict[str, Any] = {**plain, "zzz": 1}
-    with pytest.raises(ConfigurationError, match=r"'zzz'.*StreamOptions"):
+    with pytest.raises(ConfigurationError, match=r"'zzz'.*TweetOptions"):
         sample_stream(**options)
 
 
@@ -200,14 +209,23 @@ def test_good_options_make_a_stream_that_has_not_connected(plain: dict[str, Any]
     assert (stream.stats().state, stream.stats().connects) == ("idle", 0)
 
 
+def built(options: TweetOptions) -> _Builder:
+    settings: TweetOptions = {"token": SECRET, **options}
+    return _Builder(ENDPOINTS["sample_stream"], settings, None)
+
+
 def test_the_documented_defaults_hold() -> None:
-    options: StreamOptions = {"token": SECRET}
-    connection, live = _connection_options(options), _live_options(options)
+    options: TweetOptions = {"token": SECRET}
+    connection, live = _connection_options(options), built(options)._live
     assert connection.base_url == "https://api.x.com"
     assert (connection.stall_timeout, connection.connect_timeout) == (30.0, 10.0)
     assert (connection.http1, connection.http2, connection.compress) == (True, True, True)
-    assert (live.buffer_size, live.overflow, live.max_line) == (10_000, "drop_oldest", 16 * 2**20)
-    assert (live.backoff.connects, live.backoff.window, live.backoff.scale) == (50, 900, 1)
+    assert (live.buffer_size, live.overflow) == (10_000, "drop_oldest")
+    assert live.reading.max_line == 16 * 2**20
+    backoff = live.reading.backoff
+    assert (backoff.connects, backoff.window, backoff.scale) == (50, 900, 1)
+    assert (live.reading.backfill, live.reading.free, live.reading.is_replay) == (None, None, False)
+    assert (live.deduplicate, live.state_file, live.limit) == (None, None, Limit())
 
 
 def test_a_timedelta_is_taken_in_seconds() -> None:
@@ -229,11 +247,11 @@ def test_a_bad_base_url_from_the_environment_is_refused(monkeypatch: pytest.Monk
 
 
 def test_fields_are_asked_for_by_the_names_of_x() -> None:
-    assert _params({}) == {
+    assert built({})._params == {
         "tweet.fields": "author_id,created_at,entities,lang,public_metrics",
         "expansions": "author_id",
     }
-    assert _params(
+    assert built(
         {
             "tweet_fields": ["lang", "id", "lang"],
             "user_fields": ("name",),
@@ -241,22 +259,19 @@ def test_fields_are_asked_for_by_the_names_of_x() -> None:
             "place_fields": iter(["geo"]),
             "poll_fields": ["options"],
             "expansions": [],
-            "backfill_minutes": 2,
         }
-    ) == {
+    )._params == {
         "tweet.fields": "lang,id",
         "user.fields": "name",
         "media.fields": "url",
         "place.fields": "geo",
         "poll.fields": "options",
-        "backfill_minutes": "2",
     }
 
 
-@pytest.mark.parametrize("minutes", [0, 5, None])
-def test_backfill_takes_none_to_five_minutes(minutes: int | None) -> None:
-    expected = {} if minutes is None else {"backfill_minutes": str(minutes)}
-    assert _params({"tweet_fields": (), "expansions": (), "backfill_minutes": minutes}) == expected
+@pytest.mark.parametrize("minutes", [0, 5, None, "auto"])
+def test_backfill_takes_none_to_five_minutes(minutes: Any) -> None:
+    assert built({"backfill_minutes": minutes})._live.reading.backfill == minutes
 
 
 def test_without_a_token_there_is_no_stream() -> None:

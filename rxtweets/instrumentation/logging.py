@@ -47,7 +47,8 @@ class EventLog:
         if more is None:
             return
         line = " ".join(text.split())  # what a server sends cannot forge lines of the log
-        log.log(level, "%s%s", line, f" (and {more} more like it)" if more else "")
+        where = f"{event.part}: " if event.part else ""
+        log.log(level, "%s%s%s", where, line, f" (and {more} more like it)" if more else "")
 
     def _due(self, event: events.Event) -> int | None:
         """How many of its kind were left out before this one; ``None`` to leave it out too."""
@@ -89,6 +90,29 @@ def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, P
         case events.Reconnecting(delay, attempt, error):
             count = f"failure {attempt} in a row"
             return logging.WARNING, f"connecting again in {delay:.2f} s ({count}): {error}"
+        case events.StateChanged(state):
+            return logging.DEBUG, f"the connection is {state}"
+        case events.Gap(start, end):
+            missed = f"from {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
+            return logging.WARNING, f"missed what came {missed} ({(end - start)})"
+        case events.BackfillAsked(number, minutes):
+            return logging.INFO, f"connection {number}: asked for the last {minutes} minutes too"
+        case events.BackfillRefused(error):
+            return logging.WARNING, f"this account has no backfill: {error}"
+        case events.ConnectionsFreed(count, None):
+            return logging.WARNING, f"X gave up {count} connections of this token"
+        case events.ConnectionsFreed(_, error):
+            return logging.WARNING, f"X could not be asked to give up connections: {error}"
+        case events.LimitReached(messages, _):
+            return logging.INFO, f"the limit is reached after {messages} messages"
+        case events.PartEnded(error):
+            ended = "complete" if error is None else f"failed: {error}"
+            level = logging.INFO if error is None else logging.ERROR
+            return level, f"this connection is {ended}; the others go on"
+        case events.StateFileFailed(path, error):
+            return logging.WARNING, f"the position was not written to {path}: {error}"
+        case events.RulesSynced(added, deleted, kept):
+            return logging.INFO, f"rules: {added} added, {deleted} deleted, {kept} kept"
         case events.StreamEnded(error):
             ended = "the stream is complete" if error is None else f"the stream has failed: {error}"
             return logging.INFO if error is None else logging.ERROR, ended

@@ -6,6 +6,7 @@
 """
 
 from rxtweets.operators._batch import batch
+from rxtweets.operators._deduplicate import deduplicate
 from rxtweets.operators._process import process
 
-__all__ = ["batch", "process"]
+__all__ = ["batch", "deduplicate", "process"]

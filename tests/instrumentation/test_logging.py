@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -8,6 +9,7 @@ from rxtweets import (
     AuthenticationError,
     Batch,
     ConnectionLost,
+    ConnectionState,
     DecodeError,
     Message,
     ServerError,
@@ -16,6 +18,7 @@ from rxtweets import (
 )
 from rxtweets.instrumentation.logging import FREQUENT, EventLog
 
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 URL = "https://api.x.com/2/tweets/sample/stream"
 LOST = ConnectionLost("the server ended the response")
 TWEET = Message("hello", {"id": "17"})
@@ -97,6 +100,45 @@ LEVELS: list[tuple[events.Event, str, str]] = [
         "WARNING",
         "stopped at once: 7 messages abandoned in processors",
     ),
+    (
+        events.StateChanged(ConnectionState("backing off", until=NOON)),
+        "DEBUG",
+        "the connection is backing off until 12:00:00",
+    ),
+    (
+        events.Gap(NOON, NOON + timedelta(seconds=90), "1", "2"),
+        "WARNING",
+        "missed what came from 2026-01-02 12:00:00 to 12:01:30 UTC (0:01:30)",
+    ),
+    (
+        events.BackfillAsked(2, 5, NOON),
+        "INFO",
+        "connection 2: asked for the last 5 minutes too",
+    ),
+    (events.BackfillRefused(LOST), "WARNING", f"this account has no backfill: {LOST}"),
+    (events.ConnectionsFreed(1, None), "WARNING", "X gave up 1 connections of this token"),
+    (
+        events.ConnectionsFreed(0, LOST),
+        "WARNING",
+        f"X could not be asked to give up connections: {LOST}",
+    ),
+    (events.LimitReached(7, 2), "INFO", "the limit is reached after 7 messages"),
+    (
+        events.PartEnded(LOST, part="partition 3"),
+        "ERROR",
+        f"partition 3: this connection is failed: {LOST}; the others go on",
+    ),
+    (
+        events.PartEnded(None, part="partition 3"),
+        "INFO",
+        "partition 3: this connection is complete; the others go on",
+    ),
+    (
+        events.StateFileFailed("position.json", OSError("disk full")),
+        "WARNING",
+        "the position was not written to position.json: disk full",
+    ),
+    (events.RulesSynced(1, 2, 3), "INFO", "rules: 1 added, 2 deleted, 3 kept"),
 ]
 
 BURSTS: list[events.Event] = [

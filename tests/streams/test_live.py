@@ -11,6 +11,8 @@ from rxtweets import Backoff
 from rxtweets.connection import Connection
 from rxtweets.errors import StreamError
 from rxtweets.live import LiveOptions, LiveStream
+from rxtweets.reading import ReadingOptions
+from rxtweets.telemetry import Telemetry
 
 PATIENCE = 20.0
 
@@ -46,7 +48,9 @@ class ByHand:
 
 def stream_of(connect: Any) -> LiveStream:
     return LiveStream(
-        cast("Any", connect), LiveOptions(100, "drop_oldest", 1_000_000, Backoff(scale=0.0))
+        cast("Any", lambda _params, _on_quiet: connect()),
+        LiveOptions(100, "drop_oldest", ReadingOptions(1_000_000, Backoff(scale=0.0))),
+        Telemetry(),
     )
 
 

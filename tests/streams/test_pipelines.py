@@ -79,7 +79,7 @@ def test_a_drain_interrupts_the_wait_for_a_reconnection() -> None:
         stream = stream_of(x, backoff=rxtweets.Backoff(scale=1e6))
         with pipeline_of(stream, kept) as pipeline:
             kept.wait(1)
-            while pipeline.stats().state != "waiting":
+            while pipeline.stats().state != "backing off":
                 threading.Event().wait(0.01)
         assert len(kept.texts) == 30
         assert kept.ends == ["completed"]

@@ -1,0 +1,141 @@
+"""The connections that X holds for a token's app: looked at, and given up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Unpack
+
+from rxtweets.endpoints import ENDPOINTS
+from rxtweets.errors import ConfigurationError
+from rxtweets.options import ServerOptions, connection_options
+from rxtweets.rest import Rest
+
+__all__ = ["Connections", "HeldConnection"]
+
+PATH = "/2/connections"
+MOST_IDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class HeldConnection:
+    """A connection, as X sees it.
+
+    Attributes:
+        id: X's.
+        endpoint: name of the stream, such as ``filtered_stream``.
+        client_ip: where it comes from, as X says it.
+        connected_at: when it was made; ``None`` if X did not say.
+        disconnected_at: when it ended; ``None`` while X takes it for active.
+        disconnect_reason: X's; empty while it is active.
+    """
+
+    id: str
+    endpoint: str
+    client_ip: str
+    connected_at: datetime | None
+    disconnected_at: datetime | None
+    disconnect_reason: str
+
+
+class Connections:
+    """What X holds for the token's app: the cure when it takes a lost connection for a live one.
+
+    Args:
+        **options: see `ServerOptions`.
+
+    Raises:
+        ConfigurationError: an option cannot work, or there is no token.
+
+    Source: ``/2/connections`` of X's API v2.
+    """
+
+    def __init__(self, **options: Unpack[ServerOptions]) -> None:
+        self._rest = Rest(connection_options(options))
+
+    def list(
+        self,
+        status: Literal["active", "inactive", "all"] = "active",
+        endpoints: Iterable[str] = (),
+    ) -> list[HeldConnection]:
+        """The connections.
+
+        Args:
+            status: ``active``, ``inactive`` or ``all``.
+            endpoints: names of streams, such as ``filtered_stream``; none for all.
+
+        Raises:
+            StreamError: the network failed, or X refused.
+        """
+        if status not in {"active", "inactive", "all"}:
+            raise ConfigurationError(f"status={status!r}: choose active, inactive or all")
+        params: dict[str, str] = {"status": status}
+        if names := [_checked(endpoint) for endpoint in endpoints]:
+            params["endpoints"] = ",".join(names)
+        return [
+            _held(each)
+            for page in self._rest.pages(PATH, params)
+            for each in page.get("data") or ()
+            if isinstance(each, dict)
+        ]
+
+    def free(self, endpoint: str) -> int:
+        """Make X give up all connections of one stream; how many that were.
+
+        It ends those that are in use as well.
+
+        Raises:
+            StreamError: the network failed, or X refused.
+        """
+        return _kills(self._rest.send("DELETE", f"{PATH}/{_checked(endpoint)}", {}))
+
+    def free_all(self) -> int:
+        """Make X give up every connection of the app; how many that were.
+
+        Raises:
+            StreamError: the network failed, or X refused.
+        """
+        return _kills(self._rest.send("DELETE", f"{PATH}/all", {}))
+
+    def free_ids(self, ids: Iterable[str]) -> int:
+        """Make X give up these connections, a hundred a request; how many it did give up.
+
+        Raises:
+            StreamError: the network failed, or X refused.
+        """
+        uuids = [str(each) for each in ids]
+        return sum(
+            _kills(self._rest.send("DELETE", PATH, {}, {"uuids": uuids[start : start + MOST_IDS]}))
+            for start in range(0, len(uuids), MOST_IDS)
+        )
+
+
+def _checked(endpoint: str) -> str:
+    if endpoint not in ENDPOINTS:
+        names = ", ".join(ENDPOINTS)
+        raise ConfigurationError(f"endpoint {endpoint!r} is no stream; X has {names}")
+    return endpoint
+
+
+def _kills(answer: dict[str, Any]) -> int:
+    data = answer.get("data")
+    return int(data.get("successful_kills") or 0) if isinstance(data, dict) else 0
+
+
+def _held(value: dict[str, Any]) -> HeldConnection:
+    return HeldConnection(
+        id=str(value.get("id") or ""),
+        endpoint=str(value.get("endpoint_name") or ""),
+        client_ip=str(value.get("client_ip") or ""),
+        connected_at=_moment(value.get("connected_at")),
+        disconnected_at=_moment(value.get("disconnected_at")),
+        disconnect_reason=str(value.get("disconnect_reason") or ""),
+    )
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

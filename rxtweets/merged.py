@@ -1,0 +1,322 @@
+"""Several connections as one hot stream: partitions of one stream, or the same stream twice.
+
+Each connection keeps its own state, retry and counters; one that fails leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+from reactivex import abc
+from reactivex.disposable import Disposable
+
+from rxtweets import events
+from rxtweets.deduplication import Deduplicator
+from rxtweets.errors import RxTweetsError
+from rxtweets.hot import HotStream
+from rxtweets.live import LiveStream
+from rxtweets.message import Message
+from rxtweets.metering import Limit, PostMeter
+from rxtweets.observable import ChunkGate, new_telemetry
+from rxtweets.states import ConnectionState, StateName
+
+__all__ = ["MergedStream"]
+
+Gate = ChunkGate[list[Message[Any]]]
+
+
+class MergedStream(HotStream[Any]):
+    """The merge of hot streams, hot itself.
+
+    A part that fails for good ends alone, with a `events.PartEnded`; when all have ended, the
+    merge does, with the first error if there was one.
+
+    Args:
+        parts: by name.
+        deduplicate: lets each message through once, where the parts carry the same.
+        limit: after what the merge completes.
+        meter: counts the posts of all parts.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, LiveStream],
+        *,
+        deduplicate: Deduplicator | None,
+        is_redundant: bool,
+        limit: Limit,
+        meter: PostMeter | None,
+    ) -> None:
+        streams = list(parts.values())
+        super().__init__(self._join, new_telemetry([part.telemetry for part in streams]))
+        self._parts = dict(parts)
+        self._deduplicate = deduplicate
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._run: _Run | None = None
+        self._state = ConnectionState("idle")
+        self._gaps = _CommonGaps(list(parts)) if is_redundant else None
+        self.telemetry.show("state", lambda: self.state.name)
+        self.telemetry.show("lag", self._lag)
+        if meter is not None:
+            self.telemetry.show("posts_today", meter.today)
+        if self._gaps is not None:
+            self.telemetry.show("gaps", lambda: self._gaps.count if self._gaps else 0)
+        for name, part in self._parts.items():
+            part.telemetry.bus.tap(lambda event, name=name: self._forward(name, event))  # type: ignore[misc]  # bound now
+
+    @property
+    def parts(self) -> tuple[HotStream[Any], ...]:
+        """The streams of the single connections, each with its own state, events and counters."""
+        return tuple(self._parts.values())
+
+    @property
+    def state(self) -> ConnectionState:
+        """The state of the part that is furthest from ``connected``."""
+        states = [part.state for part in self._parts.values()]
+        worst = max(states, key=lambda state: STATES.index(state.name))
+        return replace(worst, number=self._state.number)
+
+    def stop(self) -> None:
+        """Disconnect, deliver what was received, complete the subscribers; at once back.
+
+        Without a subscriber it does nothing.
+        """
+        for part in self._parts.values():
+            part.stop()
+
+    def _join(
+        self, observer: abc.ObserverBase[list[Message[Any]]], _: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        gate = ChunkGate(observer)
+        with self._lock:
+            is_new = self._run is None or not self._run.add(gate)
+            if self._run is None or is_new:
+                self._run = _Run(self, self._parts, self._deduplicate, self._limit)
+                self._run.add(gate)
+            run = self._run
+        if is_new:
+            run.start()
+        return Subscription(run, gate)
+
+    def _lag(self) -> float | None:
+        lags = [part.stats().lag for part in self._parts.values()]
+        return max((lag for lag in lags if lag is not None), default=None)
+
+    def _forward(self, name: str, event: events.Event) -> None:
+        """Pass a part's event on, with the name of the part."""
+        if isinstance(event, events.StateChanged):
+            self.telemetry.publish(replace(event, part=name))
+            self._update_state()
+        elif isinstance(event, events.Gap) and self._gaps is not None:
+            for gap in self._gaps.common(name, event):
+                self.telemetry.publish(gap)
+        elif isinstance(event, events.StreamEnded):
+            if event.error is not None and self._gaps is not None:
+                self._gaps.lost_from_now(name)
+            self.telemetry.publish(events.PartEnded(event.error, part=name))
+        else:
+            self.telemetry.publish(replace(event, part=name))
+
+    def _update_state(self) -> None:
+        with self._lock:
+            now = self.state
+            if now == self._state:
+                return
+            self._state = replace(now, number=self.telemetry.count_states())
+            self.telemetry.publish(events.StateChanged(self._state))
+
+
+STATES: Sequence[StateName] = get_args(StateName)
+
+
+class Subscription(Disposable):
+    """One observer's part in a run."""
+
+    def __init__(self, run: _Run, gate: Gate) -> None:
+        super().__init__(lambda: run.remove(gate))
+        self._run = run
+        self._gate = gate
+
+    def finish(self) -> None:
+        """End in order: what was received is delivered, then the observer is completed."""
+        self._run.finish(self._gate)
+
+
+class _Run:
+    """From the first subscription to the last, or to the end of all parts."""
+
+    def __init__(
+        self,
+        stream: MergedStream,
+        parts: Mapping[str, LiveStream],
+        deduplicate: Deduplicator | None,
+        limit: Limit,
+    ) -> None:
+        self._stream = stream
+        self._telemetry = stream.telemetry
+        self._parts = parts
+        self._deduplicate = deduplicate
+        self._limit = limit
+        self._lock = threading.Lock()
+        # One chunk at a time, whichever part it comes from; again from inside, by a stop.
+        self._emitting = threading.RLock()
+        self._gates: tuple[Gate, ...] = ()
+        self._subscriptions: list[abc.DisposableBase] = []
+        self._left = len(parts)
+        self._delivered = 0
+        self._error: Exception | None = None
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        for part in self._parts.values():
+            subscription = part.subscribe_chunks(_PartObserver(self))
+            with self._lock:
+                self._subscriptions.append(subscription)
+                is_over = self._over.is_set()
+            if is_over:
+                subscription.dispose()
+        if self._limit.seconds is not None:
+            threading.Thread(target=self._end_in_time, name="rxtweets-limit", daemon=True).start()
+
+    def add(self, gate: Gate) -> bool:
+        """Take part in this run; ``False`` if it is over."""
+        with self._lock:
+            if not self._over.is_set():
+                self._gates += (gate,)
+            return not self._over.is_set()
+
+    def remove(self, gate: Gate) -> None:
+        """Leave; the last one closes all connections."""
+        gate.close()
+        with self._lock:
+            if gate not in self._gates:
+                return
+            self._gates = tuple(each for each in self._gates if each is not gate)
+            if self._gates:
+                return
+            self._over.set()
+            subscriptions = list(self._subscriptions)
+        for subscription in subscriptions:
+            subscription.dispose()
+
+    def finish(self, gate: Gate) -> None:
+        """Complete in order: all parts if this is the only subscriber, else this one."""
+        with self._lock:
+            others = any(each is not gate for each in self._gates)
+        if not others:
+            self._stream.stop()
+            return
+        with self._emitting:
+            with self._lock:
+                self._gates = tuple(each for each in self._gates if each is not gate)
+            gate.on_completed()
+
+    def on_next(self, messages: list[Message[Any]]) -> None:
+        with self._emitting, self._telemetry.working():
+            fresh = messages
+            if self._deduplicate is not None:
+                fresh = self._deduplicate.fresh(messages)
+                self._telemetry.add(duplicates=len(messages) - len(fresh))
+            kept = self._within_limit(fresh)
+            if kept:
+                for gate in self._gates:
+                    gate.on_next(kept)
+
+    def part_ended(self, error: Exception | None) -> None:
+        with self._lock:
+            self._left -= 1
+            self._error = self._error or error
+            if self._left:
+                return
+            self._over.set()
+            gates, self._gates = self._gates, ()
+        if gates:
+            ended = self._error
+            known = ended if isinstance(ended, RxTweetsError) else None
+            self._telemetry.publish(events.StreamEnded(known))
+        with self._emitting, self._telemetry.working():
+            for gate in gates:
+                if self._error is None:
+                    gate.on_completed()
+                else:
+                    gate.on_error(self._error)
+
+    def _within_limit(self, messages: list[Message[Any]]) -> list[Message[Any]]:
+        most = self._limit.messages
+        if most is None:
+            return messages
+        kept = messages[: max(0, most - self._delivered)]
+        is_first = self._delivered < most
+        self._delivered += len(kept)
+        # The parts have counted them as delivered; beyond the limit they are not.
+        left_out = len(messages) - len(kept)
+        self._telemetry.add(delivered=-left_out, dropped=left_out)
+        if self._delivered >= most and is_first:
+            self._telemetry.publish(events.LimitReached(self._delivered, left_out))
+            self._stream.stop()
+        return kept
+
+    def _end_in_time(self) -> None:
+        if not self._over.wait(self._limit.seconds):
+            delivered = self._stream.stats().delivered
+            self._telemetry.publish(events.LimitReached(delivered, 0))
+            self._stream.stop()
+
+
+class _PartObserver(abc.ObserverBase[list[Message[Any]]]):
+    """What one part says."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+
+    def on_next(self, value: list[Message[Any]]) -> None:
+        self._run.on_next(value)
+
+    def on_error(self, error: Exception) -> None:
+        self._run.part_ended(error)
+
+    def on_completed(self) -> None:
+        self._run.part_ended(None)
+
+
+class _CommonGaps:
+    """Of connections that carry the same, only what all of them missed is missing.
+
+    Called by one thread for each part, so it is locked.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._known: dict[str, list[tuple[datetime, datetime]]] = {name: [] for name in names}
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def common(self, name: str, gap: events.Gap) -> list[events.Gap]:
+        """What of this gap is known to be missing everywhere, now that this one is."""
+        with self._lock:
+            pieces = [(gap.start, gap.end)]
+            for other, gaps in self._known.items():
+                if other != name:
+                    pieces = [
+                        (max(start, since), min(end, until))
+                        for start, end in pieces
+                        for since, until in gaps
+                        if max(start, since) < min(end, until)
+                    ]
+            own = self._known[name]
+            own.append((gap.start, gap.end))
+            del own[:-KEPT_GAPS]
+            self.count += len(pieces)
+            return [events.Gap(start, end, "", "") for start, end in pieces]
+
+    def lost_from_now(self, name: str) -> None:
+        """This connection is over for good: from now on it misses everything."""
+        with self._lock:
+            self._known[name].append((datetime.now(UTC), datetime.max.replace(tzinfo=UTC)))
+
+
+KEPT_GAPS = 1_000

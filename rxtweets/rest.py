@@ -1,0 +1,92 @@
+"""X's other endpoints: one request, one JSON answer, or a typed error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from rxtweets.connection import ConnectionOptions, request
+from rxtweets.errors import ConnectionLost, ResponseError, ServerError, StreamError
+from rxtweets.problems import error_of_response
+
+__all__ = ["Rest"]
+
+ATTEMPTS = 3
+MOST_PAGES = 10_000
+"""A server that names a next page for ever is not followed for ever."""
+
+
+class Rest:
+    """Requests with the token, to the server of the streams.
+
+    What only reads is tried three times when the network or the server fails; what changes
+    something is tried once. Redirects are not followed.
+
+    Args:
+        options: where and how to connect.
+    """
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        self._options = options
+
+    def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Ask for something.
+
+        Raises:
+            StreamError: the network failed, or the server refused.
+        """
+        trying = Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_exponential(multiplier=0.25, max=5),
+            retry=retry_if_exception(_is_passing),
+            reraise=True,
+        )
+        return trying(self._ask, "GET", path, params or {}, None)
+
+    def pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Ask for all pages of something, one after the other."""
+        token = ""
+        for _ in range(MOST_PAGES):
+            page = self.get(path, {**params, **({"pagination_token": token} if token else {})})
+            yield page
+            meta = page.get("meta")
+            token = str(meta.get("next_token") or "") if isinstance(meta, dict) else ""
+            if not token:
+                return
+
+    def send(
+        self, method: str, path: str, params: Mapping[str, str], body: object = None
+    ) -> dict[str, Any]:
+        """Change something.
+
+        Raises:
+            StreamError: the network failed, or the server refused.
+        """
+        return self._ask(method, path, params, body)
+
+    def _ask(
+        self, method: str, path: str, params: Mapping[str, str], body: object
+    ) -> dict[str, Any]:
+        content = None if body is None else orjson.dumps(body)
+        status, headers, answer = request(self._options, method, path, params, content)
+        if not 200 <= status < 300:
+            raise error_of_response(status, headers, answer)
+        try:
+            value = orjson.loads(answer)
+        except orjson.JSONDecodeError:
+            value = None
+        if not isinstance(value, dict):
+            raise ResponseError(
+                f"{status}: the answer of {path} is no JSON object; is base_url X's?",
+                status,
+                answer[:65_536].decode(errors="replace"),
+                headers,
+            )
+        return value
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, (ConnectionLost, ServerError)) and isinstance(error, StreamError)
