@@ -1,68 +1,136 @@
-"""What the simulator has to say: frames in order, one position for all connections."""
+"""Where frames come from: simulated or recorded, one after the other, or by position and time."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator.tweets import Tweets
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "Frames", "MadeFrames", "Recording", "SimulatedTweets"]
 
 
-class Feed:
-    """Frames in order; a connection goes on where the last one ended, as a live stream does.
+class Frames(Protocol):
+    """What a stream is made of."""
+
+    def sequence(self) -> Callable[[int, int], list[bytes]]:
+        """A function from a position and a number to the next frames, as new as the call.
+
+        It is asked for positions in order, and gives fewer frames at the end.
+        """
+
+    def at(self, position: int, seconds: float) -> bytes | None:
+        """The frame of that position, written at that time; the same at every call.
+
+        Returns:
+            ``None`` at the end.
+        """
+
+
+class SimulatedTweets:
+    """Tweets without end."""
+
+    def __init__(self, tweets: Tweets) -> None:
+        self._tweets = tweets
+
+    def sequence(self) -> Callable[[int, int], list[bytes]]:
+        """See `Frames`."""
+        return self._tweets.frames
+
+    def at(self, position: int, seconds: float) -> bytes:
+        """See `Frames`."""
+        return self._tweets.at(position, seconds)
+
+
+class MadeFrames:
+    """Frames that a function makes from a position and a time, in seconds since 1970."""
+
+    def __init__(self, make: Callable[[int, float], bytes]) -> None:
+        self.at = make
+
+    def sequence(self) -> Callable[[int, int], list[bytes]]:
+        """See `Frames`."""
+
+        def frames(first: int, count: int) -> list[bytes]:
+            now = time.time()
+            return [self.at(position, now) for position in range(first, first + count)]
+
+        return frames
+
+
+class Recording:
+    """Recorded frames, one a line.
 
     Args:
-        source: recorded frames, one a line, or simulated tweets.
-        loop: begin a recording anew when it is over.
+        source: a file, or frames.
+        loop: begin anew at the end.
 
     Raises:
         ConfigurationError: there is no such file.
     """
 
-    def __init__(self, source: Path | Iterable[bytes] | Tweets, *, loop: bool = False) -> None:
-        self._tweets = source if isinstance(source, Tweets) else None
+    def __init__(self, source: Path | Iterable[bytes], *, loop: bool) -> None:
         if isinstance(source, Path):
             try:
                 source.open("rb").close()
             except OSError as error:
                 raise ConfigurationError(f"cannot read {source}: {error.strerror}") from None
-        self._frames = _lines(source, loop=loop) if self._tweets is None else iter(())
+        self._source = list(source) if loop and not isinstance(source, Path) else source
+        self._loop = loop
+        self._all: list[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def sequence(self) -> Callable[[int, int], list[bytes]]:
+        """See `Frames`."""
+        frames = self._frames()
+        return lambda _first, count: list(islice(frames, count))
+
+    def at(self, position: int, seconds: float) -> bytes | None:
+        """See `Frames`; reads the whole recording first."""
+        del seconds
+        with self._lock:
+            if self._all is None:
+                self._all = list(self._once())
+        if self._loop and self._all:
+            position %= len(self._all)
+        return self._all[position] if position < len(self._all) else None
+
+    def _frames(self) -> Iterator[bytes]:
+        while True:
+            yield from self._once()
+            if not self._loop:
+                return
+
+    def _once(self) -> Iterator[bytes]:
+        if not isinstance(self._source, Path):
+            for line in self._source:
+                yield _bare(line)
+            return
+        with self._source.open("rb") as lines:
+            for line in lines:
+                yield _bare(line)
+
+
+class Feed:
+    """Frames in order, each given once; a connection goes on where the last one ended."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._next = frames.sequence()
         self._lock = threading.Lock()
         self._position = 0
 
-    def take(self, count: int) -> list[bytes]:
-        """The next frames, without line ends; fewer when the recording ends."""
+    def take(self, count: int) -> list[tuple[int, bytes]]:
+        """The next frames with their positions, without line ends; fewer at the end."""
         with self._lock:
-            if self._tweets is None:
-                frames = list(islice(self._frames, count))
-            else:
-                frames = self._tweets.frames(self._position, count)
+            first = self._position
+            frames = self._next(first, count)
             self._position += len(frames)
-            return frames
-
-
-def _lines(source: Path | Iterable[bytes], *, loop: bool) -> Iterator[bytes]:
-    if not isinstance(source, Path):
-        source = list(source) if loop else source
-    while True:
-        yield from _lines_once(source)
-        if not loop:
-            return
-
-
-def _lines_once(source: Path | Iterable[bytes]) -> Iterator[bytes]:
-    if not isinstance(source, Path):
-        for line in source:
-            yield _bare(line)
-        return
-    with source.open("rb") as lines:
-        for line in lines:
-            yield _bare(line)
+            return list(enumerate(frames, first))
 
 
 def _bare(line: bytes) -> bytes:

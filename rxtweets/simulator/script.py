@@ -1,7 +1,8 @@
 """What a server does on one connection, as steps of a script: streaming, and every fault.
 
-A script has one part for each connection; connections after the last part stream without end.
-A part is a step, or a sequence of steps that are played one after the other::
+A script has one part for each connection, or is a function from a `rxtweets.simulator.Request` to
+the part of that connection; connections after the last part stream without end. A part is a step,
+or a sequence of steps that are played one after the other::
 
     serve(script=[
         [Serve(2), Close()],                 # the first connection: two tweets, then a clean end
@@ -22,19 +23,25 @@ from typing import Any
 import orjson
 
 __all__ = [
+    "DISCONNECT_TYPES",
     "Abort",
     "Close",
     "Disconnect",
+    "Fin",
+    "GoAway",
     "KeepAlive",
     "Line",
     "Part",
     "Raw",
     "Reply",
+    "ResetStream",
     "Serve",
     "Stall",
     "Step",
     "forbidden",
+    "invalid_request",
     "no_rules",
+    "problem",
     "provisioning",
     "rate_limited",
     "too_many_connections",
@@ -87,15 +94,20 @@ class Disconnect(Step):
 
     Attributes:
         disconnect_type: such as ``OperationalDisconnect``, ``UpstreamOperationalDisconnect``,
-            ``ForceDisconnect``, ``SlowReader``.
+            ``ForceDisconnect``, ``SlowReader``; `DISCONNECT_TYPES` has all.
+        wrapped: inside ``errors``, as usual; else the bare object, which has been seen too.
     """
 
     disconnect_type: str = "OperationalDisconnect"
+    wrapped: bool = True
 
 
 @dataclass(frozen=True)
 class Stall(Step):
-    """Say nothing at all, not even keep-alives.
+    """Say nothing at all, not even keep-alives, as when the network between has gone.
+
+    A client that leaves meanwhile is not noticed, for as long as the server's ``forget_after``
+    says.
 
     Attributes:
         seconds: how long, subject to the server's ``time_scale``; ``None`` until the client goes.
@@ -115,9 +127,39 @@ class Abort(Step):
 
     Attributes:
         mid_frame: send the first half of the next tweet before.
+        noticed: ``False`` if X takes the connection for a live one still, for as long as the
+            server's ``forget_after`` says.
     """
 
     mid_frame: bool = False
+    noticed: bool = True
+
+
+@dataclass(frozen=True)
+class Fin(Step):
+    """Close the connection in the middle of the response, without its end; over TLS unannounced."""
+
+
+@dataclass(frozen=True)
+class GoAway(Step):
+    """Over HTTP/2 send GOAWAY and close; over HTTP/1.1 the same as `Fin`.
+
+    Attributes:
+        error_code: of HTTP/2; 0 is NO_ERROR.
+    """
+
+    error_code: int = 0
+
+
+@dataclass(frozen=True)
+class ResetStream(Step):
+    """Over HTTP/2 reset the stream and leave the connection; over HTTP/1.1 the same as `Abort`.
+
+    Attributes:
+        error_code: of HTTP/2; 0 is NO_ERROR, 2 INTERNAL_ERROR.
+    """
+
+    error_code: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,6 +182,40 @@ class Reply(Step):
 
 
 Part = Step | Sequence[Step]
+
+DISCONNECT_TYPES = (
+    "OperationalDisconnect",
+    "UpstreamOperationalDisconnect",
+    "ForceDisconnect",
+    "UpstreamUncleanDisconnect",
+    "SlowReader",
+    "InternalError",
+    "ClientApplicationStateDegraded",
+    "InvalidRules",
+)
+"""X's names for the reasons of a disconnect."""
+
+
+def problem(title: str, kind: str) -> dict[str, str]:
+    """Title and type of a problem.
+
+    Args:
+        title: such as ``ConnectionException``.
+        kind: last segment of the type.
+    """
+    return {"title": title, "type": f"https://api.twitter.com/2/problems/{kind}"}
+
+
+def invalid_request(parameter: str, value: str, message: str) -> Reply:
+    """400: a parameter cannot work."""
+    return Reply(
+        400,
+        {
+            "errors": [{"parameters": {parameter: [value] if value else []}, "message": message}],
+            "detail": "One or more parameters to your request was invalid.",
+            **problem("Invalid Request", "invalid-request"),
+        },
+    )
 
 
 def unauthorized() -> Reply:

@@ -1,11 +1,9 @@
-"""X's sample stream on your desk: a server on loopback, for programs, tests and notebooks."""
+"""X's streams on your desk: a server on loopback, for programs, tests and notebooks."""
 
 from __future__ import annotations
 
 import contextlib
-import hmac
 import math
-import re
 import socket
 import ssl
 import threading
@@ -15,24 +13,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 from rxtweets.errors import ConfigurationError
-from rxtweets.simulator import script as steps
-from rxtweets.simulator.feed import Feed
+from rxtweets.simulator.api import Api, Content, Stream
+from rxtweets.simulator.feed import Frames, Recording, SimulatedTweets
+from rxtweets.simulator.gate import Gate
 from rxtweets.simulator.playing import Chunking, Delivery, Playing
+from rxtweets.simulator.ruleset import Ruleset
 from rxtweets.simulator.script import Part, Reply, Step
+from rxtweets.simulator.tapes import Timeline
 from rxtweets.simulator.transport import Gone, Head, Headers, Transport, accept
-from rxtweets.simulator.tweets import Names, Size, Tweets
+from rxtweets.simulator.tweets import DIFFERENT, Names, Size, Tweets
 
-__all__ = ["Request", "Simulator", "serve"]
+__all__ = ["Request", "Script", "Simulator", "serve"]
 
-STREAM = "/2/tweets/sample/stream"
 KEPT_REQUESTS = 10_000
-GRACE = 0.5
-"""Seconds in which the end of a token's old connection is awaited before a new one is refused."""
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -60,23 +59,33 @@ class Request:
     at: float
 
 
+Script = Sequence[Part] | Callable[[Request], Part]
+
+
 def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     *,
     rate: float | None = 50.0,
     burst: int = 1,
+    live: bool = False,
+    history: float = 0.0,
     seed: int = 0,
     size: Size = "small",
     names: Names = "both",
     source: Path | str | Iterable[bytes] | None = None,
     loop: bool = False,
+    rules: Iterable[str] = (),
     chunking: Chunking = "frame",
-    script: Sequence[Part] = (),
+    packet: int = 0,
+    script: Script = (),
     token: str | None = None,
     connections: int = 1,
-    connects: int = 50,
+    connects: int | None = None,
     window: float = 900.0,
+    forget_after: float = 0.0,
+    backfill: bool = True,
+    buffer: int = 10_000,
     keep_alive: float = 20.0,
     time_scale: float = 1.0,
     http2: bool = True,
@@ -84,12 +93,16 @@ def serve(
     tls: ssl.SSLContext | tuple[str, str] | None = None,
     line_end: bytes = b"\r\n",
 ) -> Simulator:
-    r"""Start a server that speaks X's sample stream; it listens when this returns.
+    r"""Start a server that speaks X's streams, rules and connections; it listens at once.
 
     ::
 
         with rxtweets.simulator.serve(rate=1000, seed=7) as x:
             tweets = rxtweets.sample_stream(token="any", base_url=x.url)
+
+    Frames come on demand: each is given once, and nothing happens while nobody listens. With
+    ``live=True`` they come by the clock, as on X: what nobody reads is missed, unless backfill or
+    a replay brings it, and all connections to a stream get the same.
 
     Fields and expansions that a request asks for are not applied: frames are as they were
     recorded or made.
@@ -98,23 +111,32 @@ def serve(
         host: address to listen on.
         port: 0 takes a free one.
         rate: tweets a second; ``None`` for as many as the client takes.
-        burst: tweets that come together, at the same rate.
+        burst: tweets that come together, at the same rate; not if ``live``.
+        live: by the clock.
+        history: seconds of the stream that lie before the start, if ``live``.
         seed: of the simulated tweets; the same seed gives the same texts.
         size: of the simulated tweets, ``small`` (1 KB) or ``large`` (2.5 KB).
         names: generation of field names: ``both``, ``tweet`` (older) or ``post`` (newer).
         source: a file of recorded frames, one a line, or frames; instead of simulated tweets.
         loop: begin a recording anew when it is over; else silence follows, with keep-alives.
+        rules: of the filtered stream, to begin with; without any it answers with 409.
         chunking: how the body is cut into HTTP chunks or DATA frames: ``frame`` (one a tweet),
             ``read`` (what is due together, in 16 KB), a number of bytes, or a function from the
             bytes of a tweet to pieces.
+        packet: bytes that are sent at a time, such as 1; 0 for as many as there are.
         script: what happens on each connection; see `rxtweets.simulator.script`.
         token: the only bearer token that is accepted; by default any is.
-        connections: streams that a token may hold at a time.
-        connects: stream requests allowed in a window, beyond which the answer is 429.
+        connections: streams that a token may hold of an endpoint and partition at a time.
+        connects: requests for a stream allowed in a window, beyond which the answer is 429; by
+            default X's numbers, 50 for most streams.
         window: seconds.
+        forget_after: seconds for which a connection that broke without X noticing is held yet, so
+            that a new one is refused (`script.Stall`, `script.Abort`); on X it is minutes.
+        backfill: whether the account has backfill; else asking for it is answered with 400.
+        buffer: tweets that wait for a client that is too slow, before it is cut off; if ``live``.
         keep_alive: seconds of silence after which an empty line is sent.
-        time_scale: factor for ``window``, ``keep_alive`` and `script.Stall`, to rehearse minutes
-            in seconds.
+        time_scale: factor for ``window``, ``forget_after``, ``keep_alive``, minutes of backfill
+            and `script.Stall`, to rehearse minutes in seconds.
         http2: speak HTTP/2 too, by ALPN or prior knowledge; else HTTP/1.1 only.
         gzip: compress for clients that accept it.
         tls: paths of certificate and key, or a context.
@@ -127,26 +149,51 @@ def serve(
         _above_zero(name, value)
     if rate is not None and not (rate >= 0):
         raise ConfigurationError(f"rate={rate!r}: give tweets a second, 0 or more, or None")
-    for name, number in (("burst", burst), ("connections", connections), ("connects", connects)):
+    for name, number in (
+        ("burst", burst),
+        ("connections", connections),
+        ("connects", 1 if connects is None else connects),
+        ("buffer", buffer),
+    ):
         if number < 1:
             raise ConfigurationError(f"{name}={number!r}: give 1 or more")
+    for name, value in (("history", history), ("forget_after", forget_after), ("packet", packet)):
+        if not value >= 0:
+            raise ConfigurationError(f"{name}={value!r}: give 0 or more")
     if not 0 <= port < 65_536:
         raise ConfigurationError(f"port={port!r}: give 0 (a free one) to 65535")
-    delivery = Delivery(
+    if live and rate is None:
+        raise ConfigurationError("live=True needs a rate: what happens by the clock has one")
+    ruleset = Ruleset()
+    ruleset.start_with(rules)
+    content = Content(
+        tweets=_frames(source, loop=loop, seed=seed, size=size, names=names),
+        period=DIFFERENT if source is None else 0,
+        seed=seed,
         rate=math.inf if rate is None else rate,
         burst=burst,
+        timeline=Timeline(rate or 0.0, history) if live else None,
+        backfill=backfill,
+        time_scale=time_scale,
+    )
+    delivery = Delivery(
         chunking=_checked_chunking(chunking),
         keep_alive=keep_alive * time_scale,
         time_scale=time_scale,
         line_end=line_end,
+        buffer=buffer if live else None,
+        patience=max(SHORTEST_PATIENCE, buffer / rate) if live and rate else None,
+        packet=packet,
     )
-    if isinstance(source, str):
-        source = Path(source)
-    feed = Feed(Tweets(seed, size, names) if source is None else source, loop=loop)
-    gate = _Gate(token, connections, connects, window * time_scale)
+    gate = Gate(token, connections, window * time_scale, forget_after * time_scale)
+    api = Api(gate, ruleset, content, connects, token or "simulated")
     context = _tls_context(tls, http2=http2)
     listener = _listen(host, port)
-    return Simulator(listener, context, feed, delivery, gate, script, http2=http2, gzip=gzip)
+    return Simulator(listener, context, api, delivery, gate, script, http2=http2, gzip=gzip)
+
+
+SHORTEST_PATIENCE = 1.0
+"""Seconds that a client may take to make room for more, however small the buffer is."""
 
 
 class Simulator:
@@ -160,20 +207,20 @@ class Simulator:
         self,
         listener: socket.socket,
         tls: ssl.SSLContext | None,
-        feed: Feed,
+        api: Api,
         delivery: Delivery,
-        gate: _Gate,
-        script: Sequence[Part],
+        gate: Gate,
+        script: Script,
         *,
         http2: bool,
         gzip: bool,
     ) -> None:
         self._listener = listener
         self._tls = tls
-        self._feed = feed
+        self._api = api
         self._delivery = delivery
         self._gate = gate
-        self._parts = [(part,) if isinstance(part, Step) else tuple(part) for part in script]
+        self._script = script if callable(script) else _in_turn(script)
         self._http2 = http2
         self._gzip = gzip
         host, self.port = listener.getsockname()[:2]
@@ -183,7 +230,6 @@ class Simulator:
         self._requests: deque[Request] = deque(maxlen=KEPT_REQUESTS)
         self._answered = 0
         self._sent = 0
-        self._streams = 0
         self._closed = False
         self._transports: set[Transport] = set()
         self._newcomers: set[socket.socket] = set()
@@ -304,126 +350,96 @@ class Simulator:
 
     def _answer(self, transport: Transport, head: Head) -> bool:
         """Answer one request; whether the connection is over with it."""
-        address = urlsplit(head.target)
-        with contextlib.ExitStack() as held:
-            refusal = _refusal(head, address.path) or self._gate.enter(head.headers, held)
-            if refusal is None:
-                part = self._next_part()
-                refusal = part[0] if part and isinstance(part[0], Reply) else None
-            if refusal is not None:
-                headers = _headers(self._gate.headers(), refusal.headers)
-                self._note(head, refusal.status)
-                transport.reply(refusal.status, headers, refusal.payload())
+        answer = self._api.answer(head, transport.client_ip, transport.kill)
+        if isinstance(answer, Reply):
+            self._reply(transport, head, answer)
+            return False
+        reason, unnoticed = "client closed", False
+        try:
+            part = _steps(self._script(self._request(head, 200)))
+            if part and isinstance(part[0], Reply):
+                self._reply(transport, head, part[0], answer.headers)
                 return False
-            compress = self._gzip and "gzip" in head.headers.get("accept-encoding", "")
-            encoding = {"content-encoding": "gzip"} if compress else {}
-            transport.begin(_headers(self._gate.headers(), encoding))
-            self._note(head, 200)
-            playing = Playing(
-                transport,
-                self._feed,
-                self._delivery,
-                compress=compress,
-                on_sent=self._count,
-            )
-            return playing.play(part)
+            playing = self._begin(transport, head, answer)
+            try:
+                return playing.play(part)
+            finally:
+                reason = playing.reason or reason
+                unnoticed = playing.is_unnoticed and not self._closed
+        finally:
+            self._gate.leave(answer.slot, reason, unnoticed=unnoticed)
 
-    def _next_part(self) -> tuple[Step, ...]:
-        with self._changed:
-            self._streams += 1
-            return self._parts[self._streams - 1] if self._streams <= len(self._parts) else ()
+    def _reply(
+        self, transport: Transport, head: Head, reply: Reply, headers: Mapping[str, str] = EMPTY
+    ) -> None:
+        self._note(head, reply.status)
+        transport.reply(reply.status, _headers(headers, reply.headers), reply.payload())
+
+    def _begin(self, transport: Transport, head: Head, stream: Stream) -> Playing:
+        compress = self._gzip and "gzip" in head.headers.get("accept-encoding", "")
+        encoding = {"content-encoding": "gzip"} if compress else {}
+        transport.begin(_headers(stream.headers, encoding))
+        self._note(head, 200)
+        return Playing(
+            transport, stream.tape, self._delivery, compress=compress, on_sent=self._count
+        )
 
     def _count(self, tweets: int) -> None:
         with self._changed:
             self._sent += tweets
 
     def _note(self, head: Head, status: int) -> None:
-        address = urlsplit(head.target)
-        query = dict(parse_qsl(address.query, keep_blank_values=True))
         with self._changed:
             self._answered += 1
-            request = Request(
-                self._answered,
-                head.method,
-                address.path,
-                query,
-                head.headers,
-                head.http_version,
-                status,
-                time.monotonic(),
-            )
-            self._requests.append(request)
+            self._requests.append(self._request(head, status))
             self._changed.notify_all()
 
+    def _request(self, head: Head, status: int) -> Request:
+        address = urlsplit(head.target)
+        return Request(
+            number=self._answered,
+            method=head.method,
+            path=address.path,
+            query=dict(parse_qsl(address.query, keep_blank_values=True)),
+            headers=head.headers,
+            http_version=head.http_version,
+            status=status,
+            at=time.monotonic(),
+        )
 
-class _Gate:
-    """Who may come in: the token, so many streams at a time, so many requests in a window."""
 
-    def __init__(self, token: str | None, connections: int, connects: int, window: float) -> None:
-        self._token = token
-        self._most = connections
-        self._connects = connects
-        self._window = window
-        self._changed = threading.Condition()
-        self._streaming: dict[str, int] = {}
-        self._used = 0
-        self._reset = 0.0
+def _in_turn(parts: Sequence[Part]) -> Callable[[Request], Part]:
+    """A part for each connection, in turn; then nothing but streaming."""
+    lock = threading.Lock()
+    left = iter(list(parts))
 
-    def enter(self, headers: dict[str, str], held: contextlib.ExitStack) -> Reply | None:
-        """Let a request in for as long as ``held``, or say why not."""
-        match = re.fullmatch(r"Bearer (\S+)", headers.get("authorization", ""))
-        if match is None or not self._accepts(match[1]):
-            return steps.unauthorized()
-        token = match[1]
-        with self._changed:
-            self._renew()
-            self._used += 1
-            if self._used > self._connects:
-                return steps.rate_limited(self._reset)
-            if not self._changed.wait_for(lambda: self._has_room(token), GRACE):
-                return steps.too_many_connections()
-            self._streaming[token] = self._streaming.get(token, 0) + 1
-            held.callback(self._leave, token)
-            return None
+    def part(_: Request) -> Part:
+        with lock:
+            return next(left, ())
 
-    def headers(self) -> dict[str, str]:
-        """What X says about the window with every answer."""
-        with self._changed:
-            self._renew()
-            return {
-                "x-rate-limit-limit": str(self._connects),
-                "x-rate-limit-remaining": str(max(0, self._connects - self._used)),
-                "x-rate-limit-reset": str(math.ceil(self._reset)),
-            }
+    return part
 
-    def _accepts(self, token: str) -> bool:
-        return self._token is None or hmac.compare_digest(token.encode(), self._token.encode())
 
-    def _has_room(self, token: str) -> bool:
-        return self._streaming.get(token, 0) < self._most
+def _steps(part: Part) -> tuple[Step, ...]:
+    return (part,) if isinstance(part, Step) else tuple(part)
 
-    def _leave(self, token: str) -> None:
-        with self._changed:
-            self._streaming[token] -= 1
-            self._changed.notify_all()
 
-    def _renew(self) -> None:
-        now = time.time()
-        if now >= self._reset:
-            self._used, self._reset = 0, now + self._window
+def _frames(
+    source: Path | str | Iterable[bytes] | None,
+    *,
+    loop: bool,
+    seed: int,
+    size: Size,
+    names: Names,
+) -> Frames:
+    if source is None:
+        return SimulatedTweets(Tweets(seed, size, names))
+    return Recording(Path(source) if isinstance(source, str) else source, loop=loop)
 
 
 def _shut(live: socket.socket) -> None:
     with contextlib.suppress(OSError):
         live.shutdown(socket.SHUT_RDWR)
-
-
-def _refusal(head: Head, path: str) -> Reply | None:
-    if path != STREAM:
-        return steps.not_found()
-    if head.method != "GET":
-        return Reply(405, {"title": "Method Not Allowed", "type": "about:blank", "status": 405})
-    return None
 
 
 def _headers(*parts: Mapping[str, str]) -> Headers:

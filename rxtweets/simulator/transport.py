@@ -27,11 +27,14 @@ import h11
 
 from rxtweets.redaction import hide_tokens_from_logs
 
-__all__ = ["Gone", "Head", "Headers", "Transport", "accept"]
+__all__ = ["Gone", "Head", "Headers", "TooSlow", "Transport", "accept"]
 
 Headers = list[tuple[str, str]]
 
 READ = 65_536
+MOST_BODY = 4_000_000
+"""Bytes of a request's body; one that is longer ends the connection."""
+
 LINGER = 1.0
 """Seconds that a client has to close its side after the server has closed its own."""
 
@@ -42,6 +45,10 @@ class Gone(Exception):
     """The client has closed the connection, or it was killed."""
 
 
+class TooSlow(Gone):
+    """The client has not read for longer than the server is patient."""
+
+
 class Head(NamedTuple):
     """The head of a request.
 
@@ -50,12 +57,14 @@ class Head(NamedTuple):
         target: path and query.
         headers: names in lower case.
         http_version: ``HTTP/1.1`` or ``HTTP/2``.
+        body: of the request.
     """
 
     method: str
     target: str
     headers: dict[str, str]
     http_version: str
+    body: bytes = b""
 
 
 def accept(raw: socket.socket, tls: ssl.SSLContext | None, *, http2: bool) -> Transport:
@@ -88,8 +97,16 @@ class Transport(ABC):
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self.packet = 0
+        """Bytes that are sent at a time; 0 for all there are."""
+        self._patience: float | None = None
+        self._is_cut = False
         # Blocking, so that a slow reader makes the server wait; `kill` ends such a wait.
         connection.settimeout(None)
+        try:
+            self.client_ip = str(connection.getpeername()[0])
+        except (OSError, IndexError):
+            self.client_ip = ""
 
     @abstractmethod
     def requests(self) -> Iterator[Head]:
@@ -110,6 +127,16 @@ class Transport(ABC):
     @abstractmethod
     def end(self) -> None:
         """End the body properly."""
+
+    def go_away(self, error_code: int) -> None:
+        """Say over HTTP/2 that the connection ends, and end it in the middle of the response."""
+        del error_code
+        self.fin()
+
+    def reset_stream(self, error_code: int) -> None:
+        """Reset the response over HTTP/2; over HTTP/1.1 the connection."""
+        del error_code
+        self.abort()
 
     @abstractmethod
     def _received(self, data: bytes) -> None:
@@ -133,6 +160,17 @@ class Transport(ABC):
         """
         self._look(0.0)
 
+    def give_up_after(self, seconds: float) -> None:
+        """Wait only so long for a client that does not read; then it is gone."""
+        self._patience = seconds
+        self._socket.settimeout(seconds)
+
+    def fin(self) -> None:
+        """Close the connection as it is: no end of the response, no goodbye of TLS."""
+        self._is_cut = True
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
+
     def abort(self) -> None:
         """Break the connection off: the client gets a reset."""
         with contextlib.suppress(OSError):
@@ -146,6 +184,8 @@ class Transport(ABC):
         connection is reset, and what is still on its way to the client is lost.
         """
         deadline = time.monotonic() + LINGER
+        if isinstance(self._socket, ssl.SSLSocket) and not self._is_cut:
+            self._notify(self._socket)
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
             self._socket.settimeout(LINGER)
@@ -162,6 +202,12 @@ class Transport(ABC):
         with contextlib.suppress(OSError):
             self._socket.close()
 
+    def _notify(self, connection: ssl.SSLSocket) -> None:
+        """Say over TLS that nothing more comes, without waiting for the client to say so too."""
+        with contextlib.suppress(OSError, ValueError):
+            connection.settimeout(0.0)
+            connection.unwrap()
+
     def _look(self, seconds: float) -> None:
         if not self._is_readable(seconds):
             return
@@ -173,7 +219,7 @@ class Transport(ABC):
         except OSError as error:
             raise Gone from error
         finally:
-            self._socket.settimeout(None)
+            self._socket.settimeout(self._patience)
         if not data:
             raise Gone
         self._received(data)
@@ -193,7 +239,14 @@ class Transport(ABC):
 
     def _write(self, data: bytes) -> None:
         try:
-            self._socket.sendall(data)
+            if not self.packet:
+                self._socket.sendall(data)
+                return
+            for start in range(0, len(data), self.packet):
+                self._socket.sendall(data[start : start + self.packet])
+        except TimeoutError as error:
+            self.abort()
+            raise TooSlow from error
         except OSError as error:
             raise Gone from error
 
@@ -204,11 +257,13 @@ class Http1(Transport):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection)
         self._http = h11.Connection(h11.SERVER)
+        self._body = bytearray()
 
     def requests(self) -> Iterator[Head]:
         while (request := self._next_request()) is not None:
             headers = {name.decode().lower(): value.decode() for name, value in request.headers}
-            yield Head(request.method.decode(), request.target.decode(), headers, "HTTP/1.1")
+            method, target = request.method.decode(), request.target.decode()
+            yield Head(method, target, headers, "HTTP/1.1", bytes(self._body))
             if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
                 return
             self._http.start_next_cycle()
@@ -246,11 +301,17 @@ class Http1(Transport):
                 return None
             if isinstance(event, h11.Request):
                 request = event
+                self._body.clear()
+                if self._http.they_are_waiting_for_100_continue:
+                    informed = h11.InformationalResponse(status_code=100, headers=[])
+                    self._write(self._http.send(informed) or b"")
             elif isinstance(event, h11.EndOfMessage):
                 return request
             elif event is h11.NEED_DATA:
                 self._http.receive_data(self._read())
-            elif not isinstance(event, h11.Data):
+            elif isinstance(event, h11.Data) and len(self._body) < MOST_BODY:
+                self._body += event.data
+            else:
                 return None
 
 
@@ -264,6 +325,7 @@ class Http2(Transport):
         self._http = h2.connection.H2Connection(configuration)
         self._stream = 0
         self._waiting: list[tuple[int, Head]] = []
+        self._bodies: dict[int, tuple[Head, bytearray]] = {}
 
     def requests(self) -> Iterator[Head]:
         self._http.initiate_connection()
@@ -298,6 +360,16 @@ class Http2(Transport):
         self._http.end_stream(self._stream)
         self._flush()
 
+    def go_away(self, error_code: int) -> None:
+        self._http.close_connection(error_code, last_stream_id=self._stream)
+        self._flush()
+        self.fin()
+
+    def reset_stream(self, error_code: int) -> None:
+        self._http.reset_stream(self._stream, error_code)
+        self._flush()
+        self._stream = 0
+
     def close(self) -> None:
         with contextlib.suppress(Gone, h2.exceptions.ProtocolError):
             self._http.close_connection()
@@ -329,9 +401,15 @@ class Http2(Transport):
         gone = False
         for event in received:
             if isinstance(event, h2.events.RequestReceived) and event.headers is not None:
-                self._waiting.append((event.stream_id or 0, _head(event.headers)))
+                self._bodies[event.stream_id or 0] = _head(event.headers), bytearray()
+            elif isinstance(event, h2.events.DataReceived):
+                self._take(event)
+            elif isinstance(event, h2.events.StreamEnded):
+                head, body = self._bodies.pop(event.stream_id or 0)
+                self._waiting.append((event.stream_id or 0, head._replace(body=bytes(body))))
             elif isinstance(event, h2.events.StreamReset):
                 gone = gone or event.stream_id == ours
+                self._bodies.pop(event.stream_id or 0, None)
                 self._waiting = [each for each in self._waiting if each[0] != event.stream_id]
             elif isinstance(event, h2.events.ConnectionTerminated):
                 gone = True
@@ -340,6 +418,12 @@ class Http2(Transport):
         self._flush()
         if gone:
             raise Gone
+
+    def _take(self, event: h2.events.DataReceived) -> None:
+        stream = event.stream_id or 0
+        self._http.acknowledge_received_data(event.flow_controlled_length or 0, stream)
+        if stream in self._bodies and len(self._bodies[stream][1]) < MOST_BODY:
+            self._bodies[stream][1].extend(event.data or b"")
 
     def _refuse_others(self) -> None:
         """A stream takes the connection; who wants another stream makes another connection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import orjson
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator._phrases import EMOJI, NAMES, PHRASES, TOPICS
 
-__all__ = ["Names", "Size", "Tweets"]
+__all__ = ["DIFFERENT", "Names", "Size", "Tweets", "snowflake", "stamp"]
 
 Size = Literal["small", "large"]
 Names = Literal["both", "tweet", "post"]
@@ -60,6 +61,7 @@ class Tweets:
         self._clock = clock
         self._templates: list[bytes] = []
         self._last_id = 0
+        self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[bytes]:
         """Frames without a line end."""
@@ -69,23 +71,49 @@ class Tweets:
             position += 1
 
     def frames(self, start: int, count: int) -> list[bytes]:
-        """The frames from position ``start`` on, written now; without line ends."""
-        while len(self._templates) < min(start + count, DIFFERENT):
-            self._templates.append(_template(self._writer.tweet(len(self._templates))))
-        milliseconds = int(self._clock() * 1000)
-        stamp = _stamp(milliseconds)
-        first = max(self._last_id + 1, (milliseconds - SNOWFLAKE_EPOCH_MS) << 22)
-        self._last_id = first + count - 1
+        """The frames from position ``start`` on, written now; without line ends.
+
+        From any thread; no two frames have the same id.
+        """
+        with self._lock:
+            self._make_templates(start + count)
+            milliseconds = int(self._clock() * 1000)
+            first = max(self._last_id + 1, (milliseconds - SNOWFLAKE_EPOCH_MS) << 22)
+            self._last_id = first + count - 1
+        written = stamp(milliseconds).encode()
         frames = []
         for offset in range(count):
             template = self._templates[(start + offset) % DIFFERENT]
-            frames.append(template % {b"id": b"%d" % (first + offset), b"time": stamp})
+            frames.append(template % {b"id": b"%d" % (first + offset), b"time": written})
         return frames
 
+    def at(self, position: int, seconds: float) -> bytes:
+        """The frame of that position, written then: the same at every call; from any thread.
 
-def _stamp(milliseconds: int) -> bytes:
+        Args:
+            position: in the stream, from 0.
+            seconds: since 1970.
+        """
+        with self._lock:
+            self._make_templates(position + 1)
+        written = stamp(int(seconds * 1000)).encode()
+        identifier = b"%d" % snowflake(seconds, position)
+        return self._templates[position % DIFFERENT] % {b"id": identifier, b"time": written}
+
+    def _make_templates(self, count: int) -> None:
+        while len(self._templates) < min(count, DIFFERENT):
+            self._templates.append(_template(self._writer.tweet(len(self._templates))))
+
+
+def snowflake(seconds: float, sequence: int) -> int:
+    """An id of that time, with the sequence number in its lower bits."""
+    return ((int(seconds * 1000) - SNOWFLAKE_EPOCH_MS) << 22) | (sequence & 0x3FFFFF)
+
+
+def stamp(milliseconds: int) -> str:
+    """A time, in milliseconds since 1970, as X writes it."""
     moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03}Z".encode()
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03}Z"
 
 
 def _template(payload: dict[str, Any]) -> bytes:
@@ -193,7 +221,7 @@ class _Writer:
         self._say(text, lang)
         return {
             "author_id": author["id"],
-            "created_at": _stamp(milliseconds).decode(),
+            "created_at": stamp(milliseconds),
             **self._both("edit_history_{}_ids", [identifier]),
             "id": identifier,
             "lang": lang,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rxtweets.simulator.playing import Due
+from rxtweets.simulator.pace import Due
 
 
 class Clock:

@@ -1,0 +1,176 @@
+"""What one connection is told, and when: frames on demand, or by the clock as on X."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from rxtweets.simulator.feed import Feed, Frames
+from rxtweets.simulator.pace import TAKEN, TICK, Due
+
+__all__ = ["LiveTape", "OnDemandTape", "Select", "Tape", "Timeline"]
+
+Select = Callable[[int, bytes], bytes | None]
+"""From a position and its frame to what a connection gets of it; ``None`` for nothing."""
+
+NEVER = 3600.0
+
+
+class Tape(ABC):
+    """What one connection is told."""
+
+    ended = False
+    """Nothing more will come."""
+
+    is_replay = False
+    """Of the past only: at its end the connection ends."""
+
+    @abstractmethod
+    def take(self, most: float) -> list[bytes]:
+        """The frames that are due by now, so many at most."""
+
+    @abstractmethod
+    def rest(self) -> float:
+        """Seconds until it is worth asking again."""
+
+    def behind(self) -> int:
+        """How many frames have become due since the tape began and were not taken."""
+        return 0
+
+    def pace(self, rate: float | None) -> None:  # noqa: B027 - the clock paces itself
+        """Go on at another rate, from now on; ``None`` for that of the server."""
+
+
+class OnDemandTape(Tape):
+    """Frames come as they are asked for: nothing happens while nobody listens.
+
+    Args:
+        feed: the frames.
+        rate: a second.
+        burst: frames that come together.
+        select: which of them, and how.
+    """
+
+    def __init__(self, feed: Feed, rate: float, burst: int, select: Select) -> None:
+        self._feed = feed
+        self._rate = rate
+        self._burst = burst
+        self._select = select
+        self._due = Due(rate, burst)
+        self._is_idle = False
+
+    def pace(self, rate: float | None) -> None:
+        """See `Tape`."""
+        self._due = Due(self._rate if rate is None else rate, self._burst)
+
+    def take(self, most: float) -> list[bytes]:
+        """See `Tape`."""
+        count = int(min(self._due.now(), most))
+        frames = self._feed.take(count) if count else []
+        self.ended = len(frames) < count
+        self._due.paid(len(frames))
+        kept = [self._select(position, frame) for position, frame in frames]
+        chosen = [frame for frame in kept if frame is not None]
+        self._is_idle = not chosen
+        return chosen
+
+    def rest(self) -> float:
+        """See `Tape`."""
+        if self.ended:
+            return NEVER
+        return max(self._due.rest(), TICK if self._is_idle else 0.0)
+
+
+class Timeline:
+    """Positions and their times: something happens so many times a second, listened to or not.
+
+    Args:
+        rate: positions a second.
+        history: seconds of it that lie in the past already.
+        clock: monotonic seconds.
+        wall: seconds since 1970, asked once.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        history: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.rate = rate
+        self._clock = clock
+        self._began = clock() - history
+        self.start = wall() - history
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self.start + self._clock() - self._began
+
+    def until(self, moment: float) -> int:
+        """The first position that is later than the moment."""
+        if not self.rate or moment < self.start:
+            return 0
+        return math.floor((moment - self.start) * self.rate) + 1
+
+    def time_of(self, position: int) -> float:
+        """When it happened, or will."""
+        return self.start + position / self.rate
+
+
+class LiveTape(Tape):
+    """What happens by the clock, from some time on.
+
+    Args:
+        timeline: when what happens.
+        frames: what it is.
+        select: which of it, and how.
+        since: position to begin with.
+        until: position to end before; ``None`` for never.
+    """
+
+    def __init__(
+        self, timeline: Timeline, frames: Frames, select: Select, since: int, until: int | None
+    ) -> None:
+        self._timeline = timeline
+        self._frames = frames
+        self._select = select
+        self._next = since
+        self._until = until
+        self._began = timeline.until(timeline.now())
+        self.is_replay = until is not None
+
+    def take(self, most: float) -> list[bytes]:
+        """See `Tape`."""
+        timeline = self._timeline
+        due = timeline.until(timeline.now())
+        last = due if self._until is None else min(due, self._until)
+        chosen: list[bytes] = []
+        while self._next < last and len(chosen) < min(most, TAKEN) and not self.ended:
+            position = self._next
+            self._next += 1
+            frame = self._frames.at(position, timeline.time_of(position))
+            self.ended = frame is None
+            kept = None if frame is None else self._select(position, frame)
+            if kept is not None:
+                chosen.append(kept)
+        self.ended = self.ended or (self._until is not None and self._next >= self._until)
+        return chosen
+
+    def rest(self) -> float:
+        """See `Tape`."""
+        timeline = self._timeline
+        if self.ended or not timeline.rate:
+            return NEVER
+        if self._next < timeline.until(timeline.now()):
+            return 0.0
+        return max(TICK, timeline.time_of(self._next) - timeline.now())
+
+    def behind(self) -> int:
+        """See `Tape`."""
+        if self.is_replay:
+            return 0
+        timeline = self._timeline
+        return max(0, timeline.until(timeline.now()) - max(self._next, self._began))
