@@ -25,6 +25,9 @@ late, which 99 of 100 are by less than 7 s."""
 LATENESS = 10.0
 """Seconds of that which are for late tweets."""
 
+OLDEST = (MOST_MINUTES + 1) * MINUTE
+"""Seconds; what X sends is no older than its backfill reaches, and a little for the way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -54,6 +57,20 @@ class Continuity:
     def alive(self, now: float) -> None:
         """The stream spoke: whatever there was until now has been read."""
         self.alive_until = now
+
+    def lagging(self, written: float | None) -> None:
+        """A connection ended; what it said last was written then, in seconds since 1970.
+
+        What comes late, or out of a backfill, was read long after it was written: then what was
+        written since is not known yet, although the stream spoke until now. X itself delivers 99
+        of 100 tweets within 7 seconds, so as much as `LATENESS` says nothing; and what is older
+        than any backfill comes from a recording.
+        """
+        if written is None or self.alive_until is None:
+            return
+        late = self.alive_until - written
+        if LATENESS * self._scale < late < OLDEST * self._scale:
+            self.alive_until = written + LATENESS * self._scale
 
     def minutes(self, now: float) -> int:
         """How many minutes of backfill the next connection has to ask for; 0 for none."""

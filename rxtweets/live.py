@@ -27,7 +27,7 @@ from rxtweets.metering import Limit, PostMeter
 from rxtweets.observable import ChunkGate
 from rxtweets.payloads import Read
 from rxtweets.problems import error_in_stream
-from rxtweets.reading import Connect, Reader, ReadingOptions
+from rxtweets.reading import Connect, LastWords, Reader, ReadingOptions
 from rxtweets.state_file import Position, StateFile
 from rxtweets.states import ConnectionState
 from rxtweets.telemetry import Telemetry
@@ -173,6 +173,7 @@ class _Run:
             None if before is None else before.reader,
             alive_until=None if position is None else position.alive_until,
             resume=self._resume,
+            look=self._look,
         )
         telemetry.show("queued", lambda: len(self._handoff))
         telemetry.show("lag", lambda: self._newest.lag if self._newest else None)
@@ -340,6 +341,15 @@ class _Run:
         if not self._options.reading.is_replay or newest is None:
             return {}
         return {"start_time": f"{newest - OVERLAP:%Y-%m-%dT%H:%M:%SZ}"}
+
+    def _look(self, lines: list[bytes]) -> LastWords:
+        decoded = decode(lines, None, self._options.read)
+        ends = [each for each in decoded.others if isinstance(each, Disconnect)]
+        created = decoded.messages[-1].created_at if decoded.messages else None
+        return LastWords(
+            written=None if created is None else created.timestamp(),
+            error_of=_error_from(ends[-1].problem) if ends else None,
+        )
 
     def _save(self, *, now: bool = False) -> None:
         file = self._options.state_file

@@ -22,6 +22,7 @@ from rxtweets.decoding import Undecodable, decode
 from rxtweets.errors import (
     ConnectionEnded,
     ConnectionLimitError,
+    ConnectionLost,
     DecodeError,
     HostNotFound,
     RateLimitError,
@@ -37,7 +38,7 @@ from rxtweets.handoff import Block, Handoff
 from rxtweets.states import ConnectionState, StateName
 from rxtweets.telemetry import Telemetry
 
-__all__ = ["Connect", "Reader", "ReadingOptions"]
+__all__ = ["Connect", "LastWords", "Reader", "ReadingOptions"]
 
 COUNTED: tuple[tuple[type[StreamError], str], ...] = (
     (RateLimitError, "rate_limits"),
@@ -81,6 +82,19 @@ class ReadingOptions:
     prepare: Callable[[], events.Event] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """What the last lines of a connection said.
+
+    Attributes:
+        written: when the last message was written, in seconds since 1970, if it was a message.
+        error_of: if X announced the end, from the headers of the answer to the error that it is.
+    """
+
+    written: float | None = None
+    error_of: Callable[[Mapping[str, str]], StreamError] | None = None
+
+
 class Reader:
     """One run of the reading thread.
 
@@ -92,6 +106,7 @@ class Reader:
         handoff: where the lines go.
         before: the last run of the same stream, whose end is awaited.
         alive_until: until when an earlier program has read the stream, in seconds since 1970.
+        look: what the last lines of a connection said.
         resume: what a replay that broke is asked for beside its parameters.
     """
 
@@ -105,6 +120,7 @@ class Reader:
         before: Reader | None,
         alive_until: float | None = None,
         resume: Callable[[], Mapping[str, str]] = dict,
+        look: Callable[[list[bytes]], LastWords] = lambda _: LastWords(),
     ) -> None:
         self._connect = connect
         self._options = options
@@ -113,6 +129,8 @@ class Reader:
         self._handoff = handoff
         self._before = before
         self._resume = resume
+        self._look = look
+        self._last_lines: list[bytes] = []
         self._continuity = Continuity(options.backfill, alive_until, options.backoff.scale)
         self._thread = threading.Thread(target=self._work, name="rxtweets-reader", daemon=True)
         self._stopped = threading.Event()
@@ -235,6 +253,7 @@ class Reader:
             connection.release()
         end.lines += self._take_tail(framer.finish(), number)
         end.over = time.monotonic()
+        self._heed_last_words(end)
         if self._stopped.is_set():
             end.error = None
         self._telemetry.publish(events.Disconnected(number, end.error, end.lines, end.seconds))
@@ -272,11 +291,25 @@ class Reader:
         if total:
             now = time.time()
             self._continuity.alive(now)
+            # A keep-alive says that nothing is waiting: then nothing is late either.
+            lines = framed.lines or self._last_lines
+            self._last_lines = [] if framed.keep_alives else lines
             # Without lines too: so those behind know until when there was nothing to read.
             self._handoff.put(Block(framed.lines, now, number))
         if self.state.name == "stalled":
             self._enter("connected")
         return total
+
+    def _heed_last_words(self, end: _End) -> None:
+        """Learn why the connection ended, if X said so, and how far behind it was.
+
+        The thread that delivers will come upon this too, but perhaps long after.
+        """
+        last = self._look(self._last_lines)
+        self._last_lines = []
+        self._continuity.lagging(last.written)
+        if last.error_of is not None and isinstance(end.error, ConnectionLost):
+            end.error = last.error_of(self._headers)
 
     def _take_tail(self, tail: bytes, number: int) -> int:
         """A line without its end: whole if it is JSON (then only the line end is missing)."""
@@ -289,6 +322,7 @@ class Reader:
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, tail)))
         else:
             self._telemetry.add(received=1)
+            self._last_lines = [tail]
             self._handoff.put(Block([tail], time.time(), number))
         return 1
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from rxtweets.errors import ConfigurationError
@@ -31,7 +31,7 @@ from rxtweets.simulator.tweets import DIFFERENT, Names, Size, Tweets
 __all__ = ["Request", "Script", "Simulator", "serve"]
 
 KEPT_REQUESTS = 10_000
-EMPTY: Mapping[str, str] = MappingProxyType({})
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ def serve(
     gzip: bool = True,
     tls: ssl.SSLContext | tuple[str, str] | None = None,
     line_end: bytes = b"\r\n",
+    headers: Mapping[str, str | None] = EMPTY,
 ) -> Simulator:
     r"""Start a server that speaks X's streams, rules and connections; it listens at once.
 
@@ -141,6 +142,7 @@ def serve(
         gzip: compress for clients that accept it.
         tls: paths of certificate and key, or a context.
         line_end: of the frames.
+        headers: of the streams, beside the usual ones or in their place; ``None`` leaves one out.
 
     Raises:
         ConfigurationError: an option cannot work, or the address is taken.
@@ -189,7 +191,9 @@ def serve(
     api = Api(gate, ruleset, content, connects, token or "simulated")
     context = _tls_context(tls, http2=http2)
     listener = _listen(host, port)
-    return Simulator(listener, context, api, delivery, gate, script, http2=http2, gzip=gzip)
+    return Simulator(
+        listener, context, api, delivery, gate, script, http2=http2, gzip=gzip, headers=headers
+    )
 
 
 SHORTEST_PATIENCE = 1.0
@@ -214,7 +218,9 @@ class Simulator:
         *,
         http2: bool,
         gzip: bool,
+        headers: Mapping[str, str | None],
     ) -> None:
+        self._headers = headers
         self._listener = listener
         self._tls = tls
         self._api = api
@@ -378,7 +384,7 @@ class Simulator:
     def _begin(self, transport: Transport, head: Head, stream: Stream) -> Playing:
         compress = self._gzip and "gzip" in head.headers.get("accept-encoding", "")
         encoding = {"content-encoding": "gzip"} if compress else {}
-        transport.begin(_headers(stream.headers, encoding))
+        transport.begin(_headers(stream.headers, encoding, self._headers))
         self._note(head, 200)
         return Playing(
             transport, stream.tape, self._delivery, compress=compress, on_sent=self._count
@@ -442,14 +448,14 @@ def _shut(live: socket.socket) -> None:
         live.shutdown(socket.SHUT_RDWR)
 
 
-def _headers(*parts: Mapping[str, str]) -> Headers:
-    usual = {
+def _headers(*parts: Mapping[str, str | None]) -> Headers:
+    usual: dict[str, str | None] = {
         "content-type": "application/json; charset=utf-8",
         "server": "rxtweets-simulator",
     }
     for part in parts:
         usual.update(part)
-    return list(usual.items())
+    return [(name, value) for name, value in usual.items() if value is not None]
 
 
 def _checked_chunking(chunking: Chunking) -> Chunking:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
-import orjson
 import pytest
 import tenacity
 import trustme
@@ -35,69 +32,7 @@ from rxtweets.simulator.script import (
     unavailable,
     usage_capped,
 )
-
-PATIENCE = 20.0
-FAST = Backoff(scale=0.001, proved_after=1e6)
-"""X's schedules, a thousand times as fast; no connection lives long enough to prove itself."""
-
-
-class Watched:
-    """A stream with everything that happened to it."""
-
-    def __init__(self, x: simulator.Simulator | None = None, **options: Any) -> None:
-        settings: dict[str, Any] = {"token": "any", "backoff": FAST}
-        if x is not None:
-            settings["base_url"] = x.url
-        self.stream = rxtweets.sample_stream(**(settings | options))
-        self._changed = threading.Condition()
-        self.messages: list[rxtweets.Message[str]] = []
-        self.events: list[events.Event] = []
-        self.error: Exception | None = None
-        self.stream.events.subscribe(self._note)
-
-    def __enter__(self) -> Self:
-        self._subscription = self.stream.subscribe(self._take, self._fail)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._subscription.dispose()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        """Counters change without a notice, so they are looked at now and then."""
-        deadline = time.monotonic() + PATIENCE
-        with self._changed:
-            while not self._changed.wait_for(condition, 0.02):
-                assert time.monotonic() < deadline, (self.events[-9:], self.stream.stats())
-
-    def until_messages(self, count: int) -> list[rxtweets.Message[str]]:
-        self.until(lambda: len(self.messages) >= count)
-        return self.messages
-
-    def until_event(self, kind: type[events.Event], count: int = 1) -> list[Any]:
-        self.until(lambda: len(self.of(kind)) >= count)
-        return self.of(kind)
-
-    def until_error(self) -> Exception:
-        self.until(lambda: self.error is not None)
-        assert self.error is not None
-        return self.error
-
-    def of(self, kind: type[events.Event]) -> list[Any]:
-        return [event for event in list(self.events) if isinstance(event, kind)]
-
-    def _take(self, message: rxtweets.Message[str]) -> None:
-        self._tell(self.messages.append, message)
-
-    def _note(self, event: events.Event) -> None:
-        self._tell(self.events.append, event)
-
-    def _fail(self, error: Exception) -> None:
-        self._tell(lambda each: setattr(self, "error", each), error)
-
-    def _tell(self, note: Callable[[Any], object], value: object) -> None:
-        with self._changed:
-            note(value)
-            self._changed.notify_all()
+from tests.streams.watching import FAST, Watched, line
 
 
 def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[float]:
@@ -108,10 +43,6 @@ def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[
     ):
         reconnecting = w.until_event(events.Reconnecting, count)[:count]
     return [round(event.delay / backoff.scale, 2) for event in reconnecting]
-
-
-def line(identifier: int, text: str = "hello") -> bytes:
-    return orjson.dumps({"data": {"id": str(identifier), "text": text}})
 
 
 # Ends of a connection.
@@ -142,7 +73,7 @@ def test_a_connection_that_lived_in_silence_resets_nothing() -> None:
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
 def test_a_tweet_cut_off_by_a_reset_is_counted_and_shown(
-    http: dict[str, bool], compress: bool
+    http: dict[str, Any], compress: bool
 ) -> None:
     script = [[Serve(3), Stall(0.2), Abort(mid_frame=True)]]
     with (
@@ -302,7 +233,7 @@ def test_a_keep_alive_is_counted_and_nothing_else() -> None:
 )
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
 def test_an_answer_that_no_retry_can_mend_ends_the_stream(
-    reply: Reply, kind: type[rxtweets.ResponseError], advice: str, http: dict[str, bool]
+    reply: Reply, kind: type[rxtweets.ResponseError], advice: str, http: dict[str, Any]
 ) -> None:
     with simulator.serve(script=[reply]) as x, Watched(x, **http) as w:
         error = w.until_error()

@@ -1,0 +1,344 @@
+"""What X's servers were seen to do, scenario by scenario, and what the stream makes of each.
+
+The scenarios are those in which other clients lose tweets, loop, fall silent or give up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import orjson
+import pytest
+
+import rxtweets
+from rxtweets import Backoff, events, simulator
+from rxtweets.simulator import Tweets
+from rxtweets.simulator.script import (
+    DISCONNECT_TYPES,
+    Abort,
+    Close,
+    Disconnect,
+    Fin,
+    Line,
+    Part,
+    Reply,
+    Serve,
+    Stall,
+    forbidden,
+    invalid_request,
+    no_rules,
+    not_found,
+    provisioning,
+    rate_limited,
+    too_many_connections,
+    unauthorized,
+    unavailable,
+    usage_capped,
+)
+from tests.streams.watching import FAST, Watched, line
+
+NEVER_PROVED = 1e6
+
+
+@cache
+def two_hundred() -> tuple[bytes, ...]:
+    return tuple(islice(Tweets(seed=3), 200))
+
+
+def digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def cut_in_the_line_end(frame: bytes) -> Iterable[bytes]:
+    return frame[:-1], frame[-1:]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A server, and what comes of it.
+
+    Attributes:
+        script: of the first connections; all others stream.
+        serve: options of the server.
+        stream: options of the stream.
+        tweets: that arrive before the look at what happened; exactly, if nothing more follows.
+        waits: before the connections that follow the first, in seconds of X's schedules.
+        ends: the error of each connection that ended.
+        counters: that are not zero, beside received, delivered, bytes and connects.
+    """
+
+    script: Sequence[Part] = ()
+    serve: Mapping[str, Any] = field(default_factory=dict)
+    stream: Mapping[str, Any] = field(default_factory=dict)
+    tweets: int = 200
+    waits: Sequence[float] = ()
+    ends: Sequence[type[Exception]] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+FRAMES: Mapping[str, Any] = {"source": two_hundred()}
+ODD = [Line(b'{"type":"connection_metadata","datacenter":"atla"}'), Line(b'{"data":{"a":{}}}')]
+RULED = b'{"data":{"id":"%d","text":"x"},"matching_rules":[%s]}'
+LOST, STALLED = rxtweets.ConnectionLost, rxtweets.StreamStalled
+BROKEN = b'{"data":{"id":"5","text":"unfini'
+
+SCENARIOS = {
+    "plain": Scenario(serve=FRAMES, stream={"compress": False}),
+    "gzip": Scenario(serve=FRAMES),
+    "bare line feeds": Scenario(serve={**FRAMES, "line_end": b"\n"}),
+    "chunks of 64 KB": Scenario(serve={**FRAMES, "chunking": 65_536}),
+    "chunks of 7 bytes": Scenario(serve={**FRAMES, "chunking": 7}),
+    "a byte a packet": Scenario(serve={**FRAMES, "packet": 1}),
+    "chunks that end inside the line end": Scenario(
+        serve={**FRAMES, "chunking": cut_in_the_line_end}
+    ),
+    "no content type": Scenario(serve={**FRAMES, "headers": {"content-type": None}}),
+    "a clean close after 2 and after 4": Scenario(
+        script=[[Serve(2), Close()], [Serve(4), Close()]],
+        serve=FRAMES,
+        waits=[0, 0.25],
+        ends=[rxtweets.ConnectionEnded] * 2,
+        counters={"reconnects": 2, "gaps": 2},
+    ),
+    "a clean close, time after time": Scenario(
+        script=[[Serve(2), Close()]] * 70,
+        serve=FRAMES,
+        stream={"backoff": Backoff(scale=0.000_1, proved_after=NEVER_PROVED)},
+        waits=[min(16, 0.25 * failures) for failures in range(70)],
+        ends=[rxtweets.ConnectionEnded] * 70,
+        counters={"reconnects": 70, "gaps": 70},
+    ),
+    "a cut inside a chunk after 2": Scenario(
+        script=[[Serve(2), Stall(0.1), Abort(mid_frame=True)]],
+        serve=FRAMES,
+        tweets=199,
+        waits=[0],
+        ends=[LOST],
+        counters={"reconnects": 1, "gaps": 1, "undecodable": 1},
+    ),
+    "a connection closed inside the response": Scenario(
+        script=[[Serve(2), Fin()]],
+        serve=FRAMES,
+        waits=[0],
+        ends=[LOST],
+        counters={"reconnects": 1, "gaps": 1},
+    ),
+    "an announced disconnect, then a close": Scenario(
+        script=[[Serve(2), Disconnect(kind), Close()] for kind in DISCONNECT_TYPES],
+        serve=FRAMES,
+        waits=[0.25 * failures for failures in range(len(DISCONNECT_TYPES))],
+        ends=[rxtweets.ServerDisconnect] * len(DISCONNECT_TYPES),
+        counters={"reconnects": 8, "gaps": 8, "disconnects": 8},
+    ),
+    "an announced disconnect without the wrapper": Scenario(
+        script=[[Serve(2), Disconnect(wrapped=False), Stall()]],
+        serve=FRAMES,
+        waits=[0],
+        ends=[rxtweets.ServerDisconnect],
+        counters={"reconnects": 1, "gaps": 1, "disconnects": 1},
+    ),
+    "one broken line in ten": Scenario(
+        script=[[Serve(5), Line(BROKEN), Serve(4)]], serve=FRAMES, counters={"undecodable": 1}
+    ),
+    "rules without a tag, with null, with a number": Scenario(
+        script=[
+            [
+                Line(RULED % (1, b'{"id":"7"}')),
+                Line(RULED % (2, b'{"id":7,"tag":null}')),
+                Line(RULED % (3, b'{"id":"7","tag":""}')),
+            ]
+        ],
+        serve=FRAMES,
+        tweets=203,
+    ),
+    "what backfill brings again": Scenario(
+        script=[[Line(line(1)), Line(line(2)), Line(line(1)), Line(line(2))]],
+        serve=FRAMES,
+        stream={"backfill_minutes": 1},
+        tweets=202,
+        counters={"duplicates": 2},
+    ),
+    "new types of messages and new keys": Scenario(
+        script=[[*ODD, Line(b'{"new":1,"data":{"id":"1","text":"x","newer":2}}')]],
+        serve=FRAMES,
+        tweets=201,
+        counters={"unknown": 2},
+    ),
+    "a line of 300 KB": Scenario(script=[[Line(line(1, "ß" * 150_000))]], serve=FRAMES, tweets=201),
+    "a line of 3 MB": Scenario(script=[[Line(line(1, "ß" * 1_500_000))]], serve=FRAMES, tweets=201),
+    "six times 503": Scenario(
+        script=[unavailable()] * 6,
+        serve=FRAMES,
+        waits=[5, 10, 20, 40, 80, 160],
+        ends=[rxtweets.ServerError] * 6,
+        counters={"reconnects": 6, "server_errors": 6},
+    ),
+    "six times 429": Scenario(
+        script=[rate_limited(reset=0)] * 6,
+        serve=FRAMES,
+        stream={"backoff": Backoff(scale=0.000_1, proved_after=NEVER_PROVED)},
+        waits=[60, 120, 240, 480, 900, 900],
+        ends=[rxtweets.RateLimitError] * 6,
+        counters={"reconnects": 6, "rate_limits": 6},
+    ),
+    "silence after 3 tweets": Scenario(
+        script=[[Serve(3), Stall()], [Serve(3), Stall()]],
+        serve=FRAMES,
+        stream={"stall_timeout": 0.3},
+        waits=[0, 0.25],
+        ends=[STALLED] * 2,
+        counters={"reconnects": 2, "stalls": 2, "gaps": 2},
+    ),
+}
+ALWAYS = {"received", "delivered", "bytes", "connects", "posts_today", "control"}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
+def test_a_scenario_goes_as_it_should(name: str, http: dict[str, Any]) -> None:
+    scenario = SCENARIOS[name]
+    backoff = scenario.stream.get("backoff", FAST)
+    server = {"rate": None, "connects": 1_000} | dict(scenario.serve)
+    with (
+        simulator.serve(script=scenario.script, **server) as x,
+        Watched(x, **(dict(scenario.stream) | http)) as w,
+    ):
+        w.until_messages(scenario.tweets)
+        w.until_event(events.Disconnected, len(scenario.ends))
+        w.until_event(events.Connected, len(x.requests) - len(refused(x)))
+        waits = [round(event.delay / backoff.scale, 2) for event in w.of(events.Reconnecting)]
+        stats = w.stream.stats()
+        assert waits == list(scenario.waits)
+        ends = w.of(events.Disconnected)
+        assert [type(each.error) for each in ends] == expected_ends(scenario, ends)
+        counted = {each: count for each, count in stats.as_dict().items() if count}
+        for each in (*ALWAYS, "state", "lag", "queued"):
+            counted.pop(each, None)
+        assert counted == dict(scenario.counters)
+        assert stats.connects == len(scenario.waits) + 1 == len(x.requests)
+        assert stats.received == stats.delivered + stats.undecodable + stats.control
+        assert len(w.messages) == scenario.tweets
+        if scenario.tweets == 200:
+            texts = (orjson.loads(frame)["data"]["text"] for frame in two_hundred())
+            assert digest(message.data for message in w.messages) == digest(texts)
+
+
+def refused(x: simulator.Simulator) -> list[simulator.Request]:
+    return [request for request in x.requests if request.status != 200]
+
+
+def expected_ends(scenario: Scenario, ends: Sequence[Any]) -> list[type[Exception]]:
+    """A connection that breaks is lost, in whichever of the ways that a loss shows itself."""
+    return [
+        type(each.error) if expected is LOST and isinstance(each.error, LOST) else expected
+        for each, expected in zip(ends, scenario.ends, strict=True)
+    ]
+
+
+# Every answer that is no stream.
+
+PASSED: Mapping[str, str] = {"x-rate-limit-reset": "0"}
+V1_RATE_LIMIT = Reply(429, {"errors": [{"code": 88, "message": "Rate limit exceeded"}]}, PASSED)
+UNSUPPORTED = Reply(
+    403,
+    {
+        "title": "Unsupported Authentication",
+        "detail": "Authenticating with OAuth 1.0a User Context is forbidden for this endpoint.",
+        "type": "https://api.twitter.com/2/problems/unsupported-authentication",
+        "status": 403,
+    },
+)
+FINAL: dict[str, tuple[Reply, type[rxtweets.ResponseError], dict[str, int]]] = {
+    "400": (invalid_request("partition", "", "it is missing"), rxtweets.ResponseError, {}),
+    "401": (unauthorized(), rxtweets.AuthenticationError, {}),
+    "403 not enrolled": (forbidden(), rxtweets.AccessError, {}),
+    "403 unsupported": (UNSUPPORTED, rxtweets.AccessError, {}),
+    "404": (not_found(), rxtweets.ResponseError, {}),
+    "409 no rules": (no_rules(), rxtweets.RulesError, {}),
+    "429 cap used up": (usage_capped(), rxtweets.UsageCapError, {"usage_caps": 1}),
+}
+
+
+@pytest.mark.parametrize("name", FINAL)
+def test_an_answer_that_is_final_is_asked_for_once(name: str) -> None:
+    reply, kind, counters = FINAL[name]
+    with simulator.serve(script=[reply] * 3, rate=None) as x, Watched(x) as w:
+        error = w.until_error()
+        w.until_event(events.StreamEnded)
+        assert type(error) is kind
+        assert [request.status for request in x.requests] == [reply.status]
+        assert w.of(events.Reconnecting) == []
+        assert w.stream.state.name == "failed"
+        stats = w.stream.stats()
+        assert {each: getattr(stats, each) for each in counters} == counters
+
+
+PASSING: dict[str, tuple[Reply, list[float], str]] = {
+    "420": (Reply(420, b"Enhance Your Calm", PASSED), [60, 120, 240], "rate_limits"),
+    "429": (rate_limited(reset=0), [60, 120, 240], "rate_limits"),
+    "429 as v1 has it": (V1_RATE_LIMIT, [60, 120, 240], "rate_limits"),
+    "429 connection taken": (too_many_connections(), [5, 10, 20], "connection_limits"),
+    "429 provisioning": (provisioning(), [60, 60, 60], ""),
+    "500": (unavailable(500), [5, 10, 20], "server_errors"),
+    "502": (unavailable(502), [5, 10, 20], "server_errors"),
+    "503": (unavailable(503), [5, 10, 20], "server_errors"),
+    "504": (unavailable(504), [5, 10, 20], "server_errors"),
+    "503 in words": (Reply(503, b"upstream connect error"), [5, 10, 20], "server_errors"),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_an_answer_that_passes_is_waited_for(name: str) -> None:
+    reply, waits, counter = PASSING[name]
+    slow = Backoff(scale=0.000_1, proved_after=NEVER_PROVED)
+    with (
+        simulator.serve(script=[reply] * 3, **FRAMES, rate=None) as x,
+        Watched(x, backoff=slow) as w,
+    ):
+        w.until_messages(200)
+        found = [round(event.delay / slow.scale, 2) for event in w.of(events.Reconnecting)]
+        assert found == waits
+        assert [request.status for request in x.requests] == [reply.status] * 3 + [200]
+        if counter:
+            assert getattr(w.stream.stats(), counter) == 3
+        assert digest(message.data for message in w.messages) == digest(
+            orjson.loads(frame)["data"]["text"] for frame in two_hundred()
+        )
+
+
+IN_A_STREAM: dict[str, tuple[Any, type[Exception], bool]] = {
+    "connection taken": (too_many_connections().body, rxtweets.ConnectionLimitError, False),
+    "cap used up": (usage_capped().body, rxtweets.UsageCapError, True),
+    "no access": (forbidden().body, rxtweets.AccessError, True),
+    "unauthorized": (unauthorized().body, rxtweets.AuthenticationError, True),
+    "unavailable": (unavailable().body, rxtweets.ServerError, False),
+    "rate limited": (rate_limited().body, rxtweets.RateLimitError, False),
+    "no rules": (no_rules().body, rxtweets.RulesError, True),
+    "provisioning": (provisioning().body, rxtweets.ProvisioningError, False),
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "in errors"])
+@pytest.mark.parametrize("name", IN_A_STREAM)
+def test_an_answer_of_200_with_the_body_of_another_is_treated_as_that(
+    name: str, wrapped: bool
+) -> None:
+    body, kind, is_final = IN_A_STREAM[name]
+    said = orjson.dumps({"errors": [body]} if wrapped else body)
+    slow = Backoff(scale=0.000_1, proved_after=NEVER_PROVED)
+    with (
+        simulator.serve(script=[[Line(said), Stall()]], **FRAMES, rate=None, window=0.01) as x,
+        Watched(x, backoff=slow) as w,
+    ):
+        [end] = w.until_event(events.Disconnected)[:1]
+        assert type(end.error) is kind
+        if is_final:
+            assert type(w.until_error()) is kind
+            assert len(x.requests) == 1
+        else:
+            w.until_messages(200)
