@@ -53,6 +53,7 @@ class LiveOptions:
         read: for streams that carry something else than tweets.
         deduplicate: lets each message through once; ``None`` lets all through.
         state_file: where the position is kept; ``None`` for nowhere.
+        replay_from: where a replay began, in UTC; ``None`` if it is none, or began with the day.
         limit: after what it completes.
         meter: counts posts; ``None`` where there are none.
     """
@@ -63,6 +64,7 @@ class LiveOptions:
     read: Read | None = None
     deduplicate: Deduplicator | None = None
     state_file: StateFile | None = None
+    replay_from: datetime | None = None
     limit: Limit = field(default_factory=Limit)
     meter: PostMeter | None = None
 
@@ -340,7 +342,10 @@ class _Run:
         newest = self._newest.created_at if self._newest else None
         if not self._options.reading.is_replay or newest is None:
             return {}
-        return {"start_time": f"{newest - OVERLAP:%Y-%m-%dT%H:%M:%SZ}"}
+        since = newest - OVERLAP
+        if self._options.replay_from is not None:
+            since = max(since, self._options.replay_from)
+        return {"start_time": f"{since:%Y-%m-%dT%H:%M:%SZ}"}
 
     def _look(self, lines: list[bytes]) -> LastWords:
         decoded = decode(lines, None, self._options.read)

@@ -388,6 +388,7 @@ class _Builder:
         backoff = options.get("backoff", Backoff())
         if not isinstance(backoff, Backoff):
             raise ConfigurationError(f"backoff={backoff!r}: give a rxtweets.Backoff")
+        start = options.get("start_time")
         return LiveOptions(
             buffer_size=whole_number("buffer_size", options.get("buffer_size", 10_000)),
             overflow=check_overflow(options.get("overflow", "drop_oldest")),
@@ -400,6 +401,7 @@ class _Builder:
                 prepare=prepare,
             ),
             read=reader_for(self._endpoint.carries),
+            replay_from=None if start is None else start.astimezone(UTC),
             meter=self._meter,
         )
 

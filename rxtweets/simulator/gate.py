@@ -104,7 +104,8 @@ class Gate:
     def hold(self, slot: Slot) -> Reply | None:
         """Let a token hold one more stream; says no when it holds as many as it may."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._has_room(slot), GRACE):
+            self._changed.wait_for(lambda: not self._is_room_awaited(slot), GRACE)
+            if not self._has_room(slot):
                 return script.too_many_connections()
             self._held.append(slot)
             return None
@@ -176,6 +177,11 @@ class Gate:
     def _has_room(self, slot: Slot) -> bool:
         self._forget_the_vanished()
         return sum(held.key == slot.key for held in self._held) < self._most
+
+    def _is_room_awaited(self, slot: Slot) -> bool:
+        """Whether there is none yet, and a connection that is just being closed may make some."""
+        own = [held for held in self._held if held.key == slot.key]
+        return not self._has_room(slot) and any(held.disconnected_at is None for held in own)
 
     def _forget_the_vanished(self) -> None:
         now = time.time()

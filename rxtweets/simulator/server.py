@@ -384,8 +384,8 @@ class Simulator:
     def _begin(self, transport: Transport, head: Head, stream: Stream) -> Playing:
         compress = self._gzip and "gzip" in head.headers.get("accept-encoding", "")
         encoding = {"content-encoding": "gzip"} if compress else {}
-        transport.begin(_headers(stream.headers, encoding, self._headers))
         self._note(head, 200)
+        transport.begin(_headers(stream.headers, encoding, self._headers))
         return Playing(
             transport, stream.tape, self._delivery, compress=compress, on_sent=self._count
         )

@@ -1,0 +1,444 @@
+"""What is missed between two connections: asked for again, delivered once, and else reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+import rxtweets
+from rxtweets import Backoff, events, simulator
+from rxtweets.simulator.script import (
+    Abort,
+    Close,
+    Disconnect,
+    Part,
+    Serve,
+    Stall,
+    forbidden,
+    provisioning,
+    too_many_connections,
+    unavailable,
+)
+from tests.streams.watching import Watched
+
+SCALE = 0.01
+"""A minute of X's is 0.6 s here: five, as far as backfill reaches, are 3 s."""
+
+SCALED = Backoff(scale=SCALE, proved_after=0.0)
+LIVE: dict[str, Any] = {"rate": 500, "live": True, "time_scale": SCALE, "connects": 10_000}
+
+
+def known(x: simulator.Simulator, messages: Iterable[rxtweets.Message[Any]]) -> list[str]:
+    """All ids that there were from the first of these to the last, in order."""
+    ids = sorted(int(message.id) for message in messages)
+    content = x._api._content
+    timeline, tweets = content.timeline, content.tweets
+    assert timeline is not None
+    last = timeline.until(timeline.now())
+    frames = (tweets.at(position, timeline.time_of(position)) for position in range(last))
+    every = (orjson.loads(frame)["data"]["id"] for frame in frames if frame is not None)
+    return [each for each in every if ids[0] <= int(each) <= ids[-1]]
+
+
+def missing(x: simulator.Simulator, messages: Sequence[rxtweets.Message[Any]]) -> set[str]:
+    return set(known(x, messages)) - {message.id for message in messages}
+
+
+def inside(gaps: Iterable[events.Gap], ids: Iterable[str]) -> set[str]:
+    """Those of the ids that lie in the gaps."""
+    bounds = [(int(gap.after), int(gap.before)) for gap in gaps]
+    return {each for each in ids if any(low < int(each) < high for low, high in bounds)}
+
+
+def until_after(w: Watched, kind: type[events.Event], more: int = 200) -> None:
+    """Until so many messages have come after an event of this kind."""
+    w.until_event(kind)
+    seen = len(w.messages)
+    w.until_messages(seen + more)
+
+
+# Gaps.
+
+
+def test_without_backfill_the_missing_tweets_are_those_of_the_reported_gap() -> None:
+    script: list[Part] = [[Serve(100), Abort(mid_frame=True)], unavailable()]
+    with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
+        until_after(w, events.Gap)
+        lost = missing(x, w.messages)
+        assert lost == inside(w.of(events.Gap), known(x, w.messages))
+        assert len(lost) > 10
+        assert w.stream.stats().gaps == 1
+
+
+def test_a_gap_says_from_when_to_when_nothing_was_read() -> None:
+    script: list[Part] = [[Serve(100), Close()], unavailable()]
+    with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
+        [gap] = w.until_event(events.Gap)
+        by_id = {message.id: message for message in list(w.messages)}
+        last = by_id[gap.after]
+        assert last.created_at is not None
+        assert timedelta(0) <= gap.end - gap.start
+        assert abs(gap.start - last.created_at) < timedelta(seconds=2)
+        w.until(lambda: any(message.id == gap.before for message in w.messages))
+
+
+def test_auto_backfill_closes_the_gap_and_delivers_each_tweet_once() -> None:
+    script: list[Part] = [[Serve(100), Abort(mid_frame=True)], unavailable(), [Serve(300), Close()]]
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, backoff=SCALED, backfill_minutes="auto") as w,
+    ):
+        w.until_event(events.BackfillAsked, 2)
+        until_after(w, events.BackfillAsked)
+        ids = [message.id for message in w.messages]
+        assert missing(x, w.messages) == set()
+        assert len(ids) == len(set(ids))
+        stats = w.stream.stats()
+        assert stats.duplicates > 0
+        assert stats.gaps == 0
+        assert w.of(events.Gap) == []
+
+
+def test_auto_backfill_asks_for_nothing_at_first_and_for_what_the_gap_needs_then() -> None:
+    script: list[Part] = [[Serve(100), Close()], provisioning(), [Serve(2_000), Close()]]
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, backoff=SCALED, backfill_minutes="auto") as w,
+    ):
+        w.until_event(events.Connected, 3)
+        asked = [request.query.get("backfill_minutes") for request in x.requests[:4]]
+        assert asked[:2] == [None, "1"]
+        # A minute of provisioning, and the margin for making the connection.
+        assert asked[2] in {"2", "3"}
+        assert asked[3] == "1"
+
+
+def test_a_fixed_backfill_is_asked_for_with_every_connection() -> None:
+    with (
+        simulator.serve(script=[[Serve(10), Close()]], **LIVE) as x,
+        Watched(x, backoff=SCALED, backfill_minutes=3) as w,
+    ):
+        w.until_event(events.Connected, 2)
+        assert [request.query["backfill_minutes"] for request in x.requests[:2]] == ["3", "3"]
+
+
+def test_what_backfill_cannot_reach_is_a_gap_up_to_where_it_reaches() -> None:
+    # 5, 10 … 320 s: after seven failures the gap is longer than five minutes.
+    script: list[Part] = [[Serve(100), Close()], *[unavailable()] * 7]
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, backoff=SCALED, backfill_minutes="auto") as w,
+    ):
+        [gap] = w.until_event(events.Gap)
+        until_after(w, events.Gap)
+        assert x.requests[8].query["backfill_minutes"] == "5"
+        lost = missing(x, w.messages)
+        assert lost == inside([gap], known(x, w.messages))
+        ids = [message.id for message in w.messages]
+        assert len(ids) == len(set(ids))
+        whole = sum(event.delay for event in w.of(events.Reconnecting))
+        assert gap.end - gap.start < timedelta(seconds=whole)
+
+
+def test_an_account_without_backfill_is_asked_once_and_its_gap_reported() -> None:
+    script: list[Part] = [[Serve(100), Close()], [Serve(100), Close()]]
+    with (
+        simulator.serve(script=script, backfill=False, **LIVE) as x,
+        Watched(x, backoff=SCALED, backfill_minutes="auto") as w,
+    ):
+        w.until_event(events.BackfillRefused)
+        w.until_event(events.Connected, 3)
+        until_after(w, events.Gap)
+        asked = ["backfill_minutes" in request.query for request in x.requests[:4]]
+        assert asked == [False, True, False, False]
+        assert w.stream.stats().gaps == 2
+
+
+def test_a_backfill_that_is_broken_off_is_asked_for_again_as_far_as_it_was_not_read() -> None:
+    # The second connection brings fifty of the oldest tweets and breaks: the rest is still due.
+    script: list[Part] = [[Serve(300), Close()], provisioning(), [Serve(50), Abort()]]
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, backoff=SCALED, backfill_minutes="auto") as w,
+    ):
+        w.until_event(events.BackfillAsked, 2)
+        until_after(w, events.BackfillAsked, more=300)
+        assert missing(x, w.messages) == set()
+        assert w.of(events.Gap) == []
+
+
+def test_a_stream_that_fails_reports_what_it_missed_since_it_last_spoke() -> None:
+    script: list[Part] = [[Serve(20), Close()], forbidden()]
+    with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
+        w.until_error()
+        [gap] = w.until_event(events.Gap)
+        assert gap.after == w.messages[-1].id
+        assert gap.before == ""
+
+
+# Over the end of the program.
+
+
+def test_the_next_program_asks_for_what_came_since_the_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "position.json"
+    options: dict[str, Any] = {
+        "backoff": SCALED,
+        "backfill_minutes": "auto",
+        "state_file": path,
+    }
+    with simulator.serve(**LIVE) as x:
+        with Watched(x, **options) as first:
+            first.until_messages(200)
+            first.stream.stop()
+            first.until_completed()
+        with Watched(x, **options) as second:
+            second.until_messages(400)
+            messages = [*first.messages, *second.messages]
+            assert missing(x, messages) == set()
+            assert second.of(events.Gap) == []
+        assert [request.query.get("backfill_minutes") for request in x.requests] == [None, "1"]
+
+
+def test_without_backfill_the_next_program_reports_the_gap(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"backoff": SCALED, "state_file": tmp_path / "position.json"}
+    with simulator.serve(**LIVE) as x:
+        with Watched(x, **options) as first:
+            first.until_messages(200)
+            first.stream.stop()
+            first.until_completed()
+        with Watched(x, **options) as second:
+            second.until_messages(100)
+            [gap] = second.until_event(events.Gap)
+            messages = [*first.messages, *second.messages]
+            assert gap.after == first.messages[-1].id
+            assert missing(x, messages) == inside([gap], known(x, messages))
+
+
+# Replays.
+
+
+def test_a_replay_brings_what_was_between_two_times_once_and_completes() -> None:
+    with simulator.serve(rate=200, live=True, history=60) as x:
+        now = datetime.now(UTC).replace(microsecond=0)
+        start, end = now - timedelta(seconds=30), now - timedelta(seconds=20)
+        with Watched(
+            x, rxtweets.filtered_stream, rules=["lang:en the"], start_time=start, end_time=end
+        ) as w:
+            w.until_completed()
+    times = [message.created_at for message in w.messages]
+    assert len(times) > 20
+    assert all(time is not None and start <= time <= end for time in times)
+
+
+def test_a_replay_that_breaks_goes_on_where_it_was() -> None:
+    script: list[Part] = [[Serve(700), Abort(mid_frame=True)], unavailable()]
+    with simulator.serve(rate=200, live=True, history=60, script=script) as x:
+        now = datetime.now(UTC).replace(microsecond=0)
+        start, end = now - timedelta(seconds=30), now - timedelta(seconds=10)
+        with Watched(x, rxtweets.sample10_stream, partition=1, start_time=start, end_time=end) as w:
+            w.until_completed()
+            assert len(x.requests) == 3
+    ids = [message.id for message in w.messages]
+    assert len(ids) == len(set(ids)) == 2000
+    assert w.of(events.Gap) == []
+
+
+# Two connections with the same content.
+
+
+def by_connection(number: int, part: Part) -> Any:
+    """This part for the first connection of one of two, streaming for all others."""
+    seen = 0
+
+    def script(_: simulator.Request) -> Part:
+        nonlocal seen
+        seen += 1
+        return part if seen == number else ()
+
+    return script
+
+
+@pytest.mark.parametrize("ending", [[Abort()], [Disconnect(), Close()], [Stall()]], ids=str)
+def test_of_two_connections_one_may_break_and_nothing_is_missing(ending: list[Any]) -> None:
+    script = by_connection(2, [Serve(100), *ending])
+    with (
+        simulator.serve(script=script, connections=2, **LIVE) as x,
+        Watched(x, backoff=SCALED, connections=2, stall_timeout=0.5) as w,
+    ):
+        until_after(w, events.Disconnected, more=400)
+        ids = [message.id for message in w.messages]
+        assert missing(x, w.messages) == set()
+        assert len(ids) == len(set(ids))
+        assert w.of(events.Gap) == []
+        assert w.stream.stats().gaps == 0
+
+
+def test_what_both_connections_missed_is_a_gap() -> None:
+    closing: Part = [Serve(200), Close()]
+    script = [closing, closing, *[unavailable()] * 6]
+    with (
+        simulator.serve(script=script, connections=2, **LIVE) as x,
+        Watched(x, backoff=SCALED, connections=2) as w,
+    ):
+        w.until_event(events.Connected, 4)
+        w.until_event(events.Gap)
+        seen = len(w.messages)
+        w.until_messages(seen + 200)
+        assert len(missing(x, w.messages)) > 10
+        assert w.stream.stats().gaps >= 1
+
+
+def test_two_connections_with_backfill_deliver_each_tweet_once() -> None:
+    closing: Part = [Serve(200), Close()]
+    script = [closing, closing, *[unavailable()] * 6]
+    with (
+        simulator.serve(script=script, connections=2, **LIVE) as x,
+        Watched(x, backoff=SCALED, connections=2, backfill_minutes="auto") as w,
+    ):
+        w.until_event(events.Connected, 4)
+        seen = len(w.messages)
+        w.until_messages(seen + 600)
+        ids = [message.id for message in w.messages]
+        assert missing(x, w.messages) == set()
+        assert len(ids) == len(set(ids))
+        assert w.of(events.Gap) == []
+
+
+# Partitions.
+
+
+def test_partitions_bring_each_tweet_once_between_them() -> None:
+    with simulator.serve(**LIVE) as x, Watched(x, rxtweets.firehose_stream, lang="en") as w:
+        w.until_event(events.Connected, 8)
+        seen = len(w.messages)
+        w.until_messages(seen + 50)
+        assert sorted(request.query["partition"] for request in x.requests) == list("12345678")
+        ids = [message.id for message in w.messages]
+        assert len(ids) == len(set(ids))
+        assert {message.metadata["lang"] for message in w.messages} == {"en"}
+
+
+def test_a_partition_that_fails_leaves_the_others_alone() -> None:
+    def script(request: simulator.Request) -> Part:
+        return forbidden() if request.query["partition"] == "2" else ()
+
+    with simulator.serve(script=script, **LIVE) as x, Watched(x, rxtweets.sample10_stream) as w:
+        [ended] = w.until_event(events.PartEnded)
+        until_after(w, events.PartEnded)
+        first, second = w.stream.parts
+        assert ended.part == "partition 2"
+        assert isinstance(ended.error, rxtweets.AccessError)
+        assert (first.state.name, second.state.name) == ("connected", "failed")
+        assert w.stream.state.name == "failed"
+        assert second.stats().received == 0
+        assert first.stats().connects == second.stats().connects == 1
+        assert w.error is None
+
+
+def test_a_partition_that_reconnects_leaves_the_others_alone() -> None:
+    seen: set[str] = set()
+
+    def script(request: simulator.Request) -> Part:
+        partition = request.query["partition"]
+        is_first = partition not in seen
+        seen.add(partition)
+        return [Serve(5), Close()] if is_first and partition == "2" else ()
+
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, rxtweets.sample10_stream, backoff=SCALED) as w,
+    ):
+        w.until(lambda: sum(part.stats().connects for part in w.stream.parts) == 3)
+        first, second = w.stream.parts
+        w.until(lambda: second.state.name == "connected")
+        assert (first.stats().connects, second.stats().connects) == (1, 2)
+        assert w.stream.stats().connects == 3
+
+
+def test_when_all_partitions_have_failed_the_stream_has() -> None:
+    with (
+        simulator.serve(script=[forbidden()] * 2, **LIVE) as x,
+        Watched(x, rxtweets.sample10_stream) as w,
+    ):
+        assert isinstance(w.until_error(), rxtweets.AccessError)
+        assert len(w.until_event(events.PartEnded, 2)) == 2
+
+
+# What is held, and what it costs.
+
+
+def test_a_connection_that_x_holds_yet_is_waited_for() -> None:
+    script: list[Part] = [[Serve(10), Abort(noticed=False)]]
+    with (
+        simulator.serve(script=script, forget_after=20, **LIVE) as x,
+        Watched(x, backoff=SCALED) as w,
+    ):
+        w.until_event(events.Connected, 2)
+        statuses = [request.status for request in x.requests]
+        assert statuses[:2] == [200, 429]
+        assert statuses[-1] == 200
+        assert w.stream.stats().connection_limits == len(statuses) - 2
+
+
+def test_a_connection_that_x_holds_yet_can_be_freed() -> None:
+    script: list[Part] = [[Serve(10), Abort(noticed=False)]]
+    with (
+        simulator.serve(script=script, forget_after=100_000, **LIVE) as x,
+        Watched(x, backoff=SCALED, free_stale_connections=True) as w,
+    ):
+        [freed] = w.until_event(events.ConnectionsFreed)
+        w.until_event(events.Connected, 2)
+        assert freed.count == 1
+        assert [(each.method, each.status) for each in x.requests[:4]] == [
+            ("GET", 200),
+            ("GET", 429),
+            ("DELETE", 200),
+            ("GET", 200),
+        ]
+
+
+def test_connections_that_cannot_be_freed_are_reported_and_waited_for() -> None:
+    def script(request: simulator.Request) -> Part:
+        return too_many_connections() if request.number < 3 else ()
+
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, backoff=SCALED, free_stale_connections=True) as w,
+    ):
+        w.until_event(events.Connected)
+        assert [event.count for event in w.of(events.ConnectionsFreed)] == [0, 0]
+
+
+@pytest.mark.parametrize("source", [rxtweets.sample_stream, rxtweets.sample10_stream])
+def test_a_limit_completes_the_stream_after_exactly_so_many_messages(source: Any) -> None:
+    with simulator.serve(**LIVE) as x, Watched(x, source, limit=137) as w:
+        w.until_completed()
+        [reached] = w.until_event(events.LimitReached)
+        assert len(w.messages) == reached.messages == w.stream.stats().delivered == 137
+
+
+@pytest.mark.parametrize("source", [rxtweets.sample_stream, rxtweets.sample10_stream])
+def test_a_limit_of_time_completes_the_stream(source: Any) -> None:
+    limit = timedelta(seconds=0.3)
+    with simulator.serve(**LIVE) as x, Watched(x, source, limit=limit) as w:
+        w.until_completed()
+        w.until_event(events.LimitReached)
+        assert w.stream.stats().delivered == len(w.messages)
+
+
+def test_distinct_posts_of_the_day_are_counted_however_often_they_come() -> None:
+    script: list[Part] = [[Serve(100), Close()]] * 3
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, backoff=SCALED, backfill_minutes="auto", limit=500) as w,
+    ):
+        w.until_completed()
+        stats = w.stream.stats()
+        beyond = w.of(events.LimitReached)[0].left_out
+        assert stats.duplicates > 0
+        assert 500 <= stats.posts_today <= 500 + beyond + stats.dropped
