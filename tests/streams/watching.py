@@ -35,6 +35,7 @@ class Watched:
         self.events: list[events.Event] = []
         self.error: Exception | None = None
         self.is_completed = False
+        self.patience = PATIENCE
         self.stream.events.subscribe(self._note)
 
     def __enter__(self) -> Self:
@@ -46,7 +47,7 @@ class Watched:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Counters change without a notice, so they are looked at now and then."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         with self._changed:
             while not self._changed.wait_for(condition, 0.02):
                 assert time.monotonic() < deadline, (self.events[-9:], self.stream.stats())
