@@ -58,19 +58,24 @@ class Continuity:
         """The stream spoke: whatever there was until now has been read."""
         self.alive_until = now
 
-    def lagging(self, written: float | None) -> None:
-        """A connection ended; what it said last was written then, in seconds since 1970.
+    def lagging(self, written: float, received: float) -> None:
+        """A connection ended, and its last message was late.
 
         What comes late, or out of a backfill, was read long after it was written: then what was
         written since is not known yet, although the stream spoke until now. X itself delivers 99
-        of 100 tweets within 7 seconds, so as much as `LATENESS` says nothing; and what is older
-        than any backfill comes from a recording.
+        of 100 tweets within 7 seconds, so as much as `LATENESS` says nothing; what is older than
+        any backfill comes from a recording; and if only keep-alives came for a while since then,
+        there was nothing more to be late.
+
+        Args:
+            written: when the message was written, in seconds since 1970.
+            received: when it was read.
         """
-        if written is None or self.alive_until is None:
+        alive, lateness = self.alive_until, LATENESS * self._scale
+        if alive is None or alive - received > lateness:
             return
-        late = self.alive_until - written
-        if LATENESS * self._scale < late < OLDEST * self._scale:
-            self.alive_until = written + LATENESS * self._scale
+        if lateness < received - written < OLDEST * self._scale:
+            self.alive_until = min(alive, written + lateness)
 
     def minutes(self, now: float) -> int:
         """How many minutes of backfill the next connection has to ask for; 0 for none."""

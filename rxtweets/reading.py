@@ -131,6 +131,7 @@ class Reader:
         self._resume = resume
         self._look = look
         self._last_lines: list[bytes] = []
+        self._last_read = 0.0
         self._continuity = Continuity(options.backfill, alive_until, options.backoff.scale)
         self._thread = threading.Thread(target=self._work, name="rxtweets-reader", daemon=True)
         self._stopped = threading.Event()
@@ -291,9 +292,8 @@ class Reader:
         if total:
             now = time.time()
             self._continuity.alive(now)
-            # A keep-alive says that nothing is waiting: then nothing is late either.
-            lines = framed.lines or self._last_lines
-            self._last_lines = [] if framed.keep_alives else lines
+            if framed.lines:
+                self._last_lines, self._last_read = framed.lines, now
             # Without lines too: so those behind know until when there was nothing to read.
             self._handoff.put(Block(framed.lines, now, number))
         if self.state.name == "stalled":
@@ -307,7 +307,8 @@ class Reader:
         """
         last = self._look(self._last_lines)
         self._last_lines = []
-        self._continuity.lagging(last.written)
+        if last.written is not None:
+            self._continuity.lagging(last.written, self._last_read)
         if last.error_of is not None and isinstance(end.error, ConnectionLost):
             end.error = last.error_of(self._headers)
 
@@ -322,7 +323,7 @@ class Reader:
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, tail)))
         else:
             self._telemetry.add(received=1)
-            self._last_lines = [tail]
+            self._last_lines, self._last_read = [tail], time.time()
             self._handoff.put(Block([tail], time.time(), number))
         return 1
 

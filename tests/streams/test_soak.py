@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,18 @@ REFUSALS: list[Part] = [
 ]
 
 
-def faults(seed: int) -> Iterator[Part]:
-    """Connections that end after five hundred tweets on average, and some that are refused."""
+def faults(seed: int) -> Generator[Part, simulator.Request, None]:
+    """Connections that end after five hundred new tweets on average, and some that are refused."""
     rng = random.Random(seed)
+    request = yield ()
     while True:
         if rng.random() < 0.15:
-            yield rng.choice(REFUSALS)
-            continue
-        part: list[Step] = [Serve(int(rng.expovariate(1 / BETWEEN_FAULTS)))]
+            request = yield rng.choice(REFUSALS)
+        again = int(request.query.get("backfill_minutes", "0")) * 60 * SCALE * RATE
+        part: list[Step] = [Serve(int(again + rng.expovariate(1 / BETWEEN_FAULTS)))]
         if rng.random() < 0.2:
             part += [*rng.choice(INTERLUDES), Serve(int(rng.expovariate(1 / BETWEEN_FAULTS)))]
-        yield [*part, *rng.choice(BREAKS)]
+        request = yield [*part, *rng.choice(BREAKS)]
 
 
 def ids_until(x: simulator.Simulator, first: int, last: int) -> list[int]:
@@ -108,11 +109,12 @@ class Soak:
 
     def __init__(self, tweets: int, seed: int, **options: Any) -> None:
         parts = faults(seed)
+        next(parts)
         lock = threading.Lock()
 
-        def script(_: simulator.Request) -> Part:
+        def script(request: simulator.Request) -> Part:
             with lock:
-                return next(parts)
+                return parts.send(request)
 
         settings: dict[str, Any] = {
             "backoff": BACKOFF,
