@@ -36,15 +36,15 @@ STANDALONE = WITHOUT_NAME | _words("""
     bio_name bio_location place place_country point_radius bounding_box embedding url_title
     url_description url_contains in_reply_to_tweet_id retweets_of_tweet_id source
 """)
-CONJUNCTION = _words("""
-    is has sample lang embedding_threshold min_followers followers_count tweets_count
-    following_count listed_count
-""")
+COUNTS = _words("min_followers followers_count tweets_count following_count listed_count")
+CONJUNCTION = _words("is has sample lang embedding_threshold") | COUNTS
 NAMES = (STANDALONE | CONJUNCTION) - WITHOUT_NAME
 VALUES = {
     "is": _words("retweet reply quote verified nullcast"),
     "has": _words("hashtags cashtags links mentions media images video_link videos geo"),
 }
+NUMBER = r"\d+(\.\d+)?"
+DEGREES = rf"-?{NUMBER}"
 PATTERNS = {
     "sample": (r"100|[1-9]\d?", "a whole number from 1 to 100"),
     "lang": (r"[A-Za-z]{2,3}(-[A-Za-z]{2,4})?", "a language code, as lang:en"),
@@ -55,12 +55,13 @@ PATTERNS = {
     "from": (r"@?\w{1,20}", "a user name or id"),
     "to": (r"@?\w{1,20}", "a user name or id"),
     "retweets_of": (r"@?\w{1,20}", "a user name or id"),
+    **dict.fromkeys(COUNTS, (r"\d+(\.\.\d+)?", "a number, or a range as 10..500")),
     "point_radius": (
-        r"\[-?[\d.]+ -?[\d.]+ [\d.]+(mi|km)\]",
+        rf"\[{DEGREES} {DEGREES} {NUMBER}(mi|km)\]",
         "[longitude latitude radius], the radius in mi or km",
     ),
     "bounding_box": (
-        r"\[-?[\d.]+ -?[\d.]+ -?[\d.]+ -?[\d.]+\]",
+        rf"\[{DEGREES} {DEGREES} {DEGREES} {DEGREES}\]",
         "[west south east north] in degrees",
     ),
 }
@@ -122,6 +123,11 @@ def check(value: str, longest: int = LONGEST) -> None:
     """
     if not isinstance(value, str) or not value.strip():
         raise RuleSyntaxError(f"rule {value!r}: give a text that is not empty", str(value), 0)
+    if halves := re.search("[\ud800-\udfff]", value):
+        at = halves.start()
+        raise RuleSyntaxError(
+            f"rule {value!r}, at character {at + 1}: half of a character cannot be sent", value, at
+        )
     if len(value) > longest:
         raise RuleSyntaxError(
             f"rule {value[:40]!r}…: {len(value)} characters, X takes {longest} at most",
@@ -151,13 +157,16 @@ def parse(value: str) -> Node:
 
 def terms(node: Node, *, negated: bool = False) -> Iterator[tuple[Term, bool]]:
     """The terms of a tree in order, and whether each is negated."""
-    if isinstance(node, Term):
-        yield node, negated
-    elif isinstance(node, Not):
-        yield from terms(node.part, negated=not negated)
-    else:
-        for part in node.parts:
-            yield from terms(part, negated=negated)
+    # Not by recursion: a rule may nest deeper than Python's stack.
+    pending = [(node, negated)]
+    while pending:
+        node, negated = pending.pop()
+        if isinstance(node, Term):
+            yield node, negated
+        elif isinstance(node, Not):
+            pending.append((node.part, not negated))
+        else:
+            pending += [(part, negated) for part in reversed(node.parts)]
 
 
 def _check_term(term: Term, rule: str, *, negated: bool) -> None:
@@ -168,10 +177,8 @@ def _check_term(term: Term, rule: str, *, negated: bool) -> None:
             f"rule {rule!r}, at character {term.position + 1}: {reason}", rule, term.position
         )
 
-    if name not in STANDALONE | CONJUNCTION:
-        close = difflib.get_close_matches(
-            name, sorted((STANDALONE | CONJUNCTION) - WITHOUT_NAME), 1
-        )
+    if name not in WITHOUT_NAME | NAMES:
+        close = difflib.get_close_matches(name, sorted(NAMES), 1)
         hint = f"did you mean {close[0]}:?" if close else "to find the text itself, quote it"
         raise refuse(f"no operator {name}: is known; {hint}")
     if negated and name in NEVER_NEGATED:
@@ -181,7 +188,7 @@ def _check_term(term: Term, rule: str, *, negated: bool) -> None:
     if name == "is" and term.value.lower() == "nullcast" and not negated:
         raise refuse("is:nullcast is only taken negated, -is:nullcast")
     pattern, expected = PATTERNS.get(name, (r"(?s).+", "a value"))
-    if not re.fullmatch(pattern, term.value):
+    if not re.fullmatch(pattern, term.value, re.ASCII):
         raise refuse(f"{name}:{term.value} does not work; give {expected}")
     if term.distance > FARTHEST:
         raise refuse(f"~{term.distance} is too far; X takes {FARTHEST} at most")
@@ -202,63 +209,77 @@ TERM = re.compile(
     r"""
     (?P<open>\() | (?P<close>\))
     | (?P<minus>-(?=[^\s\-)]))
-    | "(?P<phrase>[^"]*)" (?:~(?P<distance>\d+))?
+    | "(?P<phrase>[^"]*)" (?:(?P<tilde>~)(?P<distance>[0-9]*))?
     | (?P<operator>[A-Za-z_]+) :
-      (?: "(?P<quoted>[^"]*)" | (?P<box>\[[^\]]*\]) | (?P<plain>[^\s()"]*) )
+      (?: "(?P<quoted>[^"]*)" | (?P<box>\[[^\[\]]*\]) | (?P<plain>[^\s()"]*) )
     | (?P<word>[^\s()"]+)
     """,
     re.VERBOSE,
 )
 
 
+class _Group:
+    """What is between parentheses, as far as it was read: alternatives, the last one open."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.alternatives: list[Node] = []
+        self.parts: list[Node] = []
+
+    def node(self) -> Node:
+        nodes = [*self.alternatives, _all_of(self.parts)]
+        return nodes[0] if len(nodes) == 1 else AnyOf(tuple(nodes))
+
+
+def _all_of(parts: list[Node]) -> Node:
+    return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+
+
 class _Parser:
-    """Reads by descent: alternatives of sequences of parts."""
+    """Reads from left to right, the open groups on a stack: rules may nest as deep as they like."""
 
     def __init__(self, rule: str) -> None:
         self._rule = rule
-        self._tokens = list(self._read())
-        self._next = 0
+        self._groups = [_Group(0)]
+        self._minus: int | None = None
 
     def rule(self) -> Node:
-        node = self._alternatives()
-        if self._next < len(self._tokens):
-            raise self._refuse(self._tokens[self._next].position, "a ) without its (")
-        return node
+        for token in self._read():
+            if token.term is not None:
+                self._add(token.term)
+            elif token.kind == "-":
+                self._minus = token.position
+            else:
+                self._take_structure(token)
+        if len(self._groups) > 1:
+            raise self._refuse(self._groups[-1].position, "this ( is not closed")
+        self._expect_parts(len(self._rule))
+        return self._groups[0].node()
 
-    def _alternatives(self) -> Node:
-        parts = [self._sequence()]
-        while self._peek() == "or":
-            self._next += 1
-            parts.append(self._sequence())
-        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+    def _add(self, term: Term) -> None:
+        negated, self._minus = self._minus is not None, None
+        self._groups[-1].parts.append(Not(term) if negated else term)
 
-    def _sequence(self) -> Node:
-        parts: list[Node] = []
-        while self._peek() in {"(", "-", "term"}:
-            parts.append(self._part())
-        if not parts:
-            where = self._tokens[self._next] if self._next < len(self._tokens) else None
-            position = len(self._rule) if where is None else where.position
+    def _take_structure(self, token: _Token) -> None:
+        groups = self._groups
+        if self._minus is not None:
+            raise self._refuse(self._minus, NOT_NEGATED[token.kind])
+        if token.kind == "(":
+            groups.append(_Group(token.position))
+            return
+        if token.kind == ")" and len(groups) == 1:
+            raise self._refuse(token.position, "a ) without its (")
+        self._expect_parts(token.position)
+        if token.kind == ")":
+            closed = groups.pop().node()
+            groups[-1].parts.append(closed)
+        else:
+            groups[-1].alternatives.append(_all_of(groups[-1].parts))
+            groups[-1].parts = []
+
+    def _expect_parts(self, position: int) -> None:
+        if not self._groups[-1].parts:
             raise self._refuse(position, "something to look for is missing here")
-        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
-
-    def _part(self) -> Node:
-        token = self._tokens[self._next]
-        self._next += 1
-        if token.kind == "-":
-            if self._peek() == "(":
-                raise self._refuse(token.position, "a group cannot be negated; negate its parts")
-            return Not(self._part())
-        if token.term is not None:
-            return token.term
-        node = self._alternatives()
-        if self._peek() != ")":
-            raise self._refuse(token.position, "this ( is not closed")
-        self._next += 1
-        return node
-
-    def _peek(self) -> str:
-        return self._tokens[self._next].kind if self._next < len(self._tokens) else "end"
 
     def _read(self) -> Iterator[_Token]:
         position = 0
@@ -277,10 +298,7 @@ class _Parser:
         if match["open"] or match["close"] or match["minus"]:
             return _Token(match[0], at)
         if match["phrase"] is not None:
-            if not match["phrase"].strip():
-                raise self._refuse(at, "an empty phrase")
-            distance = int(match["distance"] or 0)
-            return _Token("term", at, Term("phrase", match["phrase"], distance, at))
+            return self._phrase(match, at)
         if match["operator"]:
             found = (match["quoted"], match["box"], match["plain"])
             value = next((value for value in found if value is not None), "")
@@ -288,6 +306,16 @@ class _Parser:
                 raise self._refuse(at, f"no operator {match['operator']}: is known")
             return _Token("term", at, Term(match["operator"].lower(), value, 0, at))
         return self._word(match["word"], at)
+
+    def _phrase(self, match: re.Match[str], at: int) -> _Token:
+        phrase, distance = match["phrase"], match["distance"]
+        if not phrase.strip():
+            raise self._refuse(at, "an empty phrase")
+        if match["tilde"] and not distance:
+            raise self._refuse(match.start("tilde"), f"a number from 1 to {FARTHEST} follows a ~")
+        # Python refuses to read a number of thousands of digits; any of this size is too far.
+        number = int((distance or "0")[:9])
+        return _Token("term", at, Term("phrase", phrase, number, at))
 
     def _word(self, word: str, at: int) -> _Token:
         if word == "OR":
@@ -305,3 +333,9 @@ class _Parser:
         return RuleSyntaxError(
             f"rule {self._rule!r}, at character {position + 1}: {reason}", self._rule, position
         )
+
+
+NOT_NEGATED = {
+    "(": "a group cannot be negated; negate its parts",
+    "or": "OR cannot be negated",
+}
