@@ -83,8 +83,9 @@ class Continuity:
             return self._backfill or 0
         if self.alive_until is None:
             return 0
-        needed = (now - self.alive_until) / self._scale + MARGIN
-        return min(MOST_MINUTES, math.ceil(needed / MINUTE))
+        # A clock that was set back makes no gap of less than nothing.
+        elapsed = max(0.0, now - self.alive_until) / self._scale
+        return min(MOST_MINUTES, math.ceil((elapsed + MARGIN) / MINUTE))
 
     def refuse(self) -> None:
         """The server does not give backfill: ask for none any more."""
@@ -92,6 +93,9 @@ class Continuity:
 
     def gap(self, connected: float, minutes: int) -> Interval | None:
         """What stays unknown before a connection, if anything does.
+
+        Where backfill reaches what was read last, but not the tweets that were late by then, it
+        is those last seconds.
 
         Args:
             connected: when the server answered.
@@ -103,6 +107,7 @@ class Continuity:
         if not minutes:
             return Interval(since, connected)
         reached = connected - minutes * MINUTE * self._scale
-        if reached <= since - LATENESS * self._scale:
+        late = since - LATENESS * self._scale
+        if reached <= late:
             return None
-        return Interval(since, max(since, reached))
+        return Interval(since, reached) if reached > since else Interval(late, since)
