@@ -59,11 +59,11 @@ class StateFile:
         """The position; ``None`` if there is no file yet."""
         try:
             value = orjson.loads(self.path.read_bytes())
-            position = Position(float(value["alive_until"]), str(value["newest_id"]))
+            position = _position(value)
             stream = value["stream"]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise ConfigurationError(
                 f"state_file={str(self.path)!r} cannot be read as one ({error!r}); delete it, and "
                 "what came since it was written is not asked for"
@@ -97,3 +97,15 @@ class StateFile:
         finally:
             with contextlib.suppress(OSError):
                 beside.unlink()
+
+
+def _position(value: Any) -> Position:
+    at, newest = value["alive_until"], value["newest_id"]
+    if not isinstance(at, (int, float)) or isinstance(at, bool) or not 0 <= at < YEAR_3000:
+        raise ValueError(f"alive_until: {at!r}")
+    if not isinstance(newest, str):
+        raise TypeError(f"newest_id: {newest!r}")
+    return Position(float(at), newest)
+
+
+YEAR_3000 = 32_503_680_000.0
