@@ -37,12 +37,12 @@ class PostMeter:
         self._lock = threading.Lock()
         self._day = 0
         self._count = 0
-        self._recent: set[str] = set()
-        self._before: set[str] = set()
+        self._recent: set[str | bytes] = set()
+        self._before: set[str | bytes] = set()
 
     def count(self, messages: list[Message[Any]]) -> None:
         """Take note of posts that came."""
-        ids = {message.id for message in messages}
+        ids: set[str | bytes] = {message.id or message.raw for message in messages}
         with self._lock:
             self._turn()
             ids -= self._recent
