@@ -68,6 +68,6 @@ def warn_of_unknown(option: str, names: Iterable[str], stacklevel: int) -> None:
     for name in names:
         if name not in KNOWN[option]:
             close = difflib.get_close_matches(name, KNOWN[option], 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = f"; did you mean {close[0]}?" if close else "."
             text = f"{option}: X was not known to have {name!r}{hint} It is asked for all the same."
             warnings.warn(text, UnknownNameWarning, stacklevel=stacklevel + 1)

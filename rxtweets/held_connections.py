@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack
 
 from rxtweets.endpoints import ENDPOINTS
 from rxtweets.errors import ConfigurationError
+from rxtweets.moments import moment
 from rxtweets.options import ServerOptions, connection_options
 from rxtweets.rest import Rest
 
@@ -128,14 +129,7 @@ def _held(value: dict[str, Any]) -> HeldConnection:
         id=str(value.get("id") or ""),
         endpoint=str(value.get("endpoint_name") or ""),
         client_ip=str(value.get("client_ip") or ""),
-        connected_at=_moment(value.get("connected_at")),
-        disconnected_at=_moment(value.get("disconnected_at")),
+        connected_at=moment(value.get("connected_at")),
+        disconnected_at=moment(value.get("disconnected_at")),
         disconnect_reason=str(value.get("disconnect_reason") or ""),
     )
-
-
-def _moment(value: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None

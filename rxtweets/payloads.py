@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from rxtweets.endpoints import Carries
+from rxtweets.moments import moment
 
 __all__ = ["Activity", "ComplianceEvent", "LabelEvent", "Like", "Read", "reader_for"]
 
@@ -117,12 +118,14 @@ def reader_for(carries: Carries) -> Read | None:
 
 def _like(value: Any) -> tuple[Like, str] | None:
     data = _data_of(value)
-    tweet_id = _text(data.get("liked_tweet_id") or data.get("liked_post_id"))
-    if not tweet_id:
-        return None
-    author = data.get("liked_tweet_author_id") or data.get("tweet_author_id")
+    tweet_id = _first(data, "liked_tweet_id", "liked_post_id")
     identifier = _text(data.get("id"))
-    return Like(identifier, tweet_id, _text(author), _moment(data.get("created_at"))), identifier
+    if not tweet_id and not identifier:
+        return None
+    author = _first(
+        data, "liked_tweet_author_id", "liked_post_author_id", "tweet_author_id", "post_author_id"
+    )
+    return Like(identifier, tweet_id, author, moment(data.get("created_at"))), identifier
 
 
 def _compliance_event(value: Any) -> tuple[ComplianceEvent, str] | None:
@@ -130,13 +133,13 @@ def _compliance_event(value: Any) -> tuple[ComplianceEvent, str] | None:
     if found is None:
         return None
     action, event = found
-    tweet, user, like = (_part(event, name) for name in ("tweet", "user", "favorite"))
-    user_id = user.get("id") or tweet.get("author_id") or like.get("user_id")
+    tweet, user, like = _part(event, "tweet"), _part(event, "user"), _part(event, "favorite")
+    user_id = _text(user.get("id")) or _first(tweet, "author_id") or _first(like, "user_id")
     return ComplianceEvent(
         action=action,
-        event_at=_moment(event.get("event_at")),
+        event_at=moment(event.get("event_at")),
         tweet_id=_text(tweet.get("id")),
-        user_id=_text(user_id),
+        user_id=user_id,
         like_id=_text(like.get("id")),
         details=_rest(event, "tweet", "user", "favorite", "event_at"),
     ), ""
@@ -151,7 +154,7 @@ def _label_event(value: Any) -> tuple[LabelEvent, str] | None:
     return LabelEvent(
         label=label,
         application=_text(event.get("application")),
-        event_at=_moment(event.get("event_at")),
+        event_at=moment(event.get("event_at")),
         tweet_id=_text(tweet.get("id")),
         author_id=_text(tweet.get("author_id")),
         details=_rest(event, "tweet", "application", "event_at"),
@@ -178,11 +181,14 @@ def _data_of(value: Any) -> dict[str, Any]:
 
 
 def _only_event(value: Any) -> tuple[str, dict[str, Any]] | None:
-    """The one event of a compliance line, with its name."""
+    """The one event of a compliance line, with its name; some may lack their time."""
     for name, event in _data_of(value).items():
-        if isinstance(event, dict) and "event_at" in event:
+        if isinstance(event, dict) and not SUBJECTS.isdisjoint(event):
             return name, event
     return None
+
+
+SUBJECTS = frozenset({"event_at", "tweet", "user", "favorite"})
 
 
 def _part(value: dict[str, Any], name: str) -> dict[str, Any]:
@@ -194,13 +200,11 @@ def _rest(event: dict[str, Any], *known: str) -> dict[str, Any]:
     return {name: value for name, value in event.items() if name not in known}
 
 
+def _first(values: dict[str, Any], *names: str) -> str:
+    """What is there under one of these names, of the generations of X's."""
+    return next((text for name in names if (text := _text(values.get(name)))), "")
+
+
 def _text(value: object) -> str:
-    """Ids came as text, as numbers and as null over the years."""
-    return "" if value is None else str(value)
-
-
-def _moment(value: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
+    """Ids came as text, as numbers and as null over the years; what is neither is no id."""
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
