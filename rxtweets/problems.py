@@ -46,10 +46,10 @@ def error_in_stream(
         headers: of the answer, names in lower case.
     """
     said = _sentence(dict(problem))
-    issue = problem.get("connection_issue")
+    issue = str(problem.get("connection_issue") or "")
     last = str(problem.get("type", "")).rsplit("/", 1)[-1]
     status = problem.get("status")
-    if not isinstance(status, int):
+    if not isinstance(status, int) or isinstance(status, bool) or status < 300:
         status = {"usage-capped": 429, "client-forbidden": 403, "rate-limit-exceeded": 429}.get(
             last, 401 if last == "unsupported-authentication" else 0
         )
@@ -69,10 +69,12 @@ RULE_ISSUES = {"RuleConfigurationIssue", "RulesInvalidIssue"}
 def _classify(  # noqa: PLR0911 - a return a cause
     status: int, problem: dict[str, Any], said: str
 ) -> tuple[type[errors.ResponseError], str]:
-    issue = problem.get("connection_issue")
+    issue = str(problem.get("connection_issue"))
     last = str(problem.get("type", "")).rsplit("/", 1)[-1]
+    if last == "unsupported-authentication":
+        return KINDS[401]
     if issue == "ProvisioningSubscription" or "being provisioned" in said:
-        return errors.ProvisioningError, "The subscription is being changed; waiting a minute."
+        return errors.ProvisioningError, "The subscription is being changed; X asks for a minute."
     if issue == "TooManyConnections":
         return errors.ConnectionLimitError, (
             "The token's connection is in use, or X has not noticed yet that an old one is gone; "
@@ -87,11 +89,13 @@ def _classify(  # noqa: PLR0911 - a return a cause
     if status in KINDS:
         return KINDS[status]
     if status >= 500:
-        return errors.ServerError, "The trouble is on the other side; trying again."
+        return errors.ServerError, "The trouble is on the other side; trying again later helps."
     if 300 <= status < 400:
         return errors.ResponseError, "Redirects are not followed; correct base_url."
-    return errors.ResponseError, "The request itself was refused; check the options of the stream."
+    return errors.ResponseError, "The request itself was refused; check its options."
 
+
+RATE_LIMITED = "Too many in this window; it ends at x-rate-limit-reset."
 
 KINDS: Mapping[int, tuple[type[errors.ResponseError], str]] = {
     401: (
@@ -100,12 +104,12 @@ KINDS: Mapping[int, tuple[type[errors.ResponseError], str]] = {
     ),
     403: (
         errors.AccessError,
-        "The app of this token needs access to this stream; see the developer portal.",
+        "The app of this token needs access to this; see the developer portal.",
     ),
-    404: (errors.ResponseError, "There is no such stream on this server; check base_url."),
+    404: (errors.ResponseError, "There is no such thing on this server; check base_url."),
     409: (errors.RulesError, "Add a rule to the filtered stream first."),
-    420: (errors.RateLimitError, "Too many connects; waiting for the window to end."),
-    429: (errors.RateLimitError, "Too many connects; waiting for the window to end."),
+    420: (errors.RateLimitError, RATE_LIMITED),
+    429: (errors.RateLimitError, RATE_LIMITED),
 }
 
 
@@ -123,6 +127,6 @@ def _problem(body: bytes) -> dict[str, Any]:
 
 
 def _sentence(problem: dict[str, Any]) -> str:
-    title, detail = problem.get("title"), problem.get("detail") or problem.get("message")
-    parts = [str(part).rstrip(".") for part in (title, detail) if part]
+    title, detail = problem.get("title"), problem.get("detail")
+    parts = [str(part).rstrip(".") for part in (title, detail, problem.get("message")) if part]
     return ": ".join(dict.fromkeys(parts))

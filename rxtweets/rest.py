@@ -9,14 +9,14 @@ import orjson
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from rxtweets.connection import ConnectionOptions, request
-from rxtweets.errors import ConnectionLost, ResponseError, ServerError, StreamError
+from rxtweets.errors import ConnectionLost, ResponseError, ServerError
 from rxtweets.problems import error_of_response
 
 __all__ = ["Rest"]
 
 ATTEMPTS = 3
-MOST_PAGES = 10_000
-"""A server that names a next page for ever is not followed for ever."""
+PAUSE = 0.25
+"""Seconds before the second attempt; twice that before the third."""
 
 
 class Rest:
@@ -40,22 +40,30 @@ class Rest:
         """
         trying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential(multiplier=0.25, max=5),
+            wait=wait_exponential(multiplier=PAUSE),
             retry=retry_if_exception(_is_passing),
             reraise=True,
         )
-        return trying(self._ask, "GET", path, params or {}, None)
+        return trying(self._read, path, params or {})
 
     def pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        """Ask for all pages of something, one after the other."""
+        """Ask for all pages of something, one after the other.
+
+        Raises:
+            StreamError: the network failed, or the server refused, or it names pages in a circle.
+        """
         token = ""
-        for _ in range(MOST_PAGES):
+        known: set[str] = set()
+        while token not in known:
+            known.add(token)
             page = self.get(path, {**params, **({"pagination_token": token} if token else {})})
             yield page
             meta = page.get("meta")
             token = str(meta.get("next_token") or "") if isinstance(meta, dict) else ""
             if not token:
                 return
+        text = f"the pages of {path} go in a circle, after {len(known)} of them; is base_url X's?"
+        raise ResponseError(text, 200, "", {})
 
     def send(
         self, method: str, path: str, params: Mapping[str, str], body: object = None
@@ -66,6 +74,13 @@ class Rest:
             StreamError: the network failed, or the server refused.
         """
         return self._ask(method, path, params, body)
+
+    def _read(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
+        answer = self._ask("GET", path, params, None)
+        # Nothing but errors is not the same as nothing.
+        if answer.get("errors") and not answer.get("data"):
+            raise error_of_response(200, {}, orjson.dumps(answer))
+        return answer
 
     def _ask(
         self, method: str, path: str, params: Mapping[str, str], body: object
@@ -89,4 +104,4 @@ class Rest:
 
 
 def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, (ConnectionLost, ServerError)) and isinstance(error, StreamError)
+    return isinstance(error, (ConnectionLost, ServerError))

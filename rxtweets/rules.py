@@ -21,6 +21,9 @@ PAGE = 1_000
 MOST_ADDED = 100
 """Rules that X takes in one request to add some."""
 
+MOST_IDS = 100
+"""X takes 1,000, but in a URL, which others on the way take only so long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -120,14 +123,17 @@ class Rules:
         self._longest = whole_number("longest", longest)
         self._rest = Rest(connection_options(options))
 
-    def get(self, ids: Iterable[str] = ()) -> list[Rule]:
-        """All rules, however many pages they take, or those with these ids.
+    def get(self, ids: Iterable[str] | None = None) -> list[Rule]:
+        """All rules, however many pages they take, or those with these ids, a hundred a request.
 
         Raises:
             StreamError: the network failed, or X refused.
         """
-        wanted = ",".join(_texts("ids", ids))
-        return self._get({"ids": wanted} if wanted else {})[0]
+        if ids is None:
+            return self._get({})[0]
+        wanted = _texts("ids", ids)
+        parts = (wanted[at : at + MOST_IDS] for at in range(0, len(wanted), MOST_IDS))
+        return [rule for part in parts for rule in self._get({"ids": ",".join(part)})[0]]
 
     def counts(self) -> RuleCounts:
         """How many rules there are and may be.
@@ -177,8 +183,8 @@ class Rules:
         """Delete rules.
 
         Args:
-            *rules: a text is the id or the value of a rule; a `Rule` without an id goes by its
-                value.
+            *rules: a text of digits is the id of a rule, another its value; a `Rule` without an
+                id goes by its value.
             dry_run: let X look at it, and change nothing.
 
         Raises:
@@ -257,11 +263,12 @@ class Rules:
             answer = self._change(body, {}, report)
             taken = tuple(_from(each) for each in _objects(answer, "data"))
             report = replace(report, added=report.added + taken, calls=report.calls + 1)
-            refusals += _refusals(answer)
-            if not refusals and len(taken) < len(part):
-                have = {rule.value for rule in taken}
-                missing = [rule.value for rule in part if rule.value not in have]
-                refusals += [RuleRefusal(value, "not taken, without a reason") for value in missing]
+            refused = _refusals(answer)
+            if len(taken) + len(refused) < len(part):
+                said = {rule.value for rule in taken} | {each.value for each in refused}
+                missing = [rule.value for rule in part if rule.value not in said]
+                refused += [RuleRefusal(value, "not taken, without a reason") for value in missing]
+            refusals += refused
         _raise_for(refusals, report)
         return report
 
@@ -274,8 +281,13 @@ class Rules:
         left = _summary(answer, "not_deleted")
         if left and not refusals:
             refusals = [RuleRefusal("", f"{left} of {len(rules)} rules were not deleted")]
+        named = {name for each in refusals for name in (each.value, each.id)}
+        # Which of them are gone is known only where X named all that are not.
+        if all(each.value or each.id for each in refusals):
+            gone = tuple(rule for rule in rules if not named & {rule.id, rule.value} - {""})
+            report = replace(report, deleted=report.deleted + gone)
         _raise_for(refusals, report)
-        return replace(report, deleted=report.deleted + tuple(rules))
+        return report
 
     def _delete_all(self, rules: Sequence[Rule], report: RulesReport) -> RulesReport:
         answer = self._change({}, {"delete_all": "true"}, report)
@@ -297,18 +309,27 @@ class Rules:
 
 
 def _rule(rule: Rule | str) -> Rule:
-    if isinstance(rule, Rule):
-        return rule
-    if isinstance(rule, str):
-        return Rule(rule)
-    raise ConfigurationError(f"rule {rule!r}: give a text or a rxtweets.Rule")
+    """The rule, without white space around it: so it compares with what X has of it."""
+    made = Rule(rule) if isinstance(rule, str) else rule
+    if not isinstance(made, Rule):
+        raise ConfigurationError(f"rule {rule!r}: give a text or a rxtweets.Rule")
+    for text in (made.value, made.tag, made.id):
+        if not isinstance(text, str) or not _can_be_sent(text):
+            raise ConfigurationError(f"rule {rule!r}: {text!r} is no text that can be sent")
+    return replace(made, value=made.value.strip())
+
+
+def _can_be_sent(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _named(rule: Rule | str) -> Rule:
-    """The rule that is meant: ids are digits only, and no rule that X takes is."""
-    if isinstance(rule, str):
-        return Rule("", id=rule) if rule.isdecimal() else Rule(rule)
-    return _rule(rule)
+    """The rule that is meant; ids are digits only."""
+    is_id = isinstance(rule, str) and rule.isascii() and rule.isdecimal()
+    named = Rule("", id=str(rule)) if is_id else _rule(rule)
+    if not named.id and not named.value:
+        raise ConfigurationError(f"rule {rule!r}: give the id or the value of a rule")
+    return named
 
 
 def _refuse_twins(rules: Sequence[Rule]) -> None:

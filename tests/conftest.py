@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
+import orjson
 import pytest
 
-from rxtweets import telemetry
+from rxtweets import rest, telemetry
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 OURS = ("rxtweets-", "simulator")
@@ -34,6 +38,83 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     for name in (*names, *proxies, *(proxy.lower() for proxy in proxies)):
         monkeypatch.delenv(name, raising=False)
+
+
+class Asked(NamedTuple):
+    """A request as it came."""
+
+    method: str
+    path: str
+    params: dict[str, str]
+    body: Any
+
+
+class Stub:
+    """A server of fixed answers, over real HTTP: a body, or status and body, or headers too."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.authorizations: list[str] = []
+        self._answers: list[Any] = []
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                stub.answer_to(self)
+
+            do_POST = do_DELETE = do_GET  # noqa: N815 - the names that are called
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def answers(self, *answers: Any) -> None:
+        """What to say to the next requests, one after the other."""
+        self._answers += answers
+
+    def answer_to(self, request: BaseHTTPRequestHandler) -> None:
+        url = urlsplit(request.path)
+        sent = request.rfile.read(int(request.headers.get("content-length") or 0))
+        body = orjson.loads(sent) if sent else None
+        self.asked.append(Asked(request.command, url.path, dict(parse_qsl(url.query)), body))
+        self.authorizations.append(request.headers.get("authorization") or "")
+        answer = self._answers.pop(0) if self._answers else (599, {"title": "no answer left"})
+        status, content, *more = answer if isinstance(answer, tuple) else (200, answer)
+        raw = content if isinstance(content, bytes) else orjson.dumps(content)
+        if status is None:
+            request.connection.close()
+            return
+        request.send_response(status)
+        for name, value in {**(more[0] if more else {}), "content-length": str(len(raw))}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(raw)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    """A server of fixed answers; attempts follow each other at once."""
+    monkeypatch.setattr(rest, "PAUSE", 0.0)
+    server = Stub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def other_stub() -> Iterator[Stub]:
+    """Another one, on another port."""
+    server = Stub()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
