@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Unpack
@@ -16,7 +16,9 @@ from rxtweets.rest import Rest
 __all__ = ["Connections", "HeldConnection"]
 
 PATH = "/2/connections"
+PAGE = 100
 MOST_IDS = 100
+FIELDS = "client_ip,connected_at,disconnect_reason,disconnected_at,endpoint_name,id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,10 @@ class Connections:
         """
         if status not in {"active", "inactive", "all"}:
             raise ConfigurationError(f"status={status!r}: choose active, inactive or all")
-        params: dict[str, str] = {"status": status}
+        params = {"status": status, "max_results": str(PAGE), "connection.fields": FIELDS}
         if names := [_checked(endpoint) for endpoint in endpoints]:
             params["endpoints"] = ",".join(names)
-        return [
-            _held(each)
-            for page in self._rest.pages(PATH, params)
-            for each in page.get("data") or ()
-            if isinstance(each, dict)
-        ]
+        return [_held(each) for page in self._rest.pages(PATH, params) for each in _objects(page)]
 
     def free(self, endpoint: str) -> int:
         """Make X give up all connections of one stream; how many that were.
@@ -105,6 +102,8 @@ class Connections:
         Raises:
             StreamError: the network failed, or X refused.
         """
+        if isinstance(ids, str):
+            raise ConfigurationError(f"ids={ids!r}: give a sequence")
         uuids = [str(each) for each in ids]
         return sum(
             _kills(self._rest.send("DELETE", PATH, {}, {"uuids": uuids[start : start + MOST_IDS]}))
@@ -121,7 +120,13 @@ def _checked(endpoint: str) -> str:
 
 def _kills(answer: dict[str, Any]) -> int:
     data = answer.get("data")
-    return int(data.get("successful_kills") or 0) if isinstance(data, dict) else 0
+    count = data.get("successful_kills") if isinstance(data, dict) else None
+    return int(count) if isinstance(count, (int, str)) and str(count).isdecimal() else 0
+
+
+def _objects(page: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    data = page.get("data")
+    return [each for each in data if isinstance(each, dict)] if isinstance(data, Sequence) else ()
 
 
 def _held(value: dict[str, Any]) -> HeldConnection:
