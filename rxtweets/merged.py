@@ -115,6 +115,9 @@ class MergedStream(HotStream[Any]):
         elif isinstance(event, events.Gap) and self._gaps is not None:
             for gap in self._gaps.common(name, event):
                 self.telemetry.publish(gap)
+        elif isinstance(event, events.Connected) and self._gaps is not None:
+            self._gaps.found_again(name)
+            self.telemetry.publish(replace(event, part=name))
         elif isinstance(event, events.StreamEnded):
             if event.error is not None and self._gaps is not None:
                 self._gaps.lost_from_now(name)
@@ -173,8 +176,14 @@ class _Run:
         self._over = threading.Event()
 
     def start(self) -> None:
-        for part in self._parts.values():
-            subscription = part.subscribe_chunks(_PartObserver(self))
+        for name, part in self._parts.items():
+            try:
+                subscription = part.subscribe_chunks(_PartObserver(self))
+            except RxTweetsError as error:
+                # It could not even begin, so it says nothing of its end itself.
+                self._telemetry.publish(events.PartEnded(error, part=name))
+                self.part_ended(error)
+                continue
             with self._lock:
                 self._subscriptions.append(subscription)
                 is_over = self._over.is_set()
@@ -222,10 +231,16 @@ class _Run:
             if self._deduplicate is not None:
                 fresh = self._deduplicate.fresh(messages)
                 self._telemetry.add(duplicates=len(messages) - len(fresh))
+            before = self._delivered
             kept = self._within_limit(fresh)
             if kept:
                 for gate in self._gates:
                     gate.on_next(kept)
+            if (
+                self._limit.messages is not None
+                and before < self._limit.messages <= self._delivered
+            ):
+                self._stream.stop()
 
     def part_ended(self, error: Exception | None) -> None:
         with self._lock:
@@ -258,7 +273,6 @@ class _Run:
         self._telemetry.add(delivered=-left_out, dropped=left_out)
         if self._delivered >= most and is_first:
             self._telemetry.publish(events.LimitReached(self._delivered, left_out))
-            self._stream.stop()
         return kept
 
     def _end_in_time(self) -> None:
@@ -316,7 +330,15 @@ class _CommonGaps:
     def lost_from_now(self, name: str) -> None:
         """This connection is over for good: from now on it misses everything."""
         with self._lock:
-            self._known[name].append((datetime.now(UTC), datetime.max.replace(tzinfo=UTC)))
+            self._known[name].append((datetime.now(UTC), NEVER))
+
+    def found_again(self, name: str) -> None:
+        """This connection was over and is there again, in a new run."""
+        with self._lock:
+            own = self._known[name]
+            if own and own[-1][1] == NEVER:
+                own[-1] = (own[-1][0], datetime.now(UTC))
 
 
 KEPT_GAPS = 1_000
+NEVER = datetime.max.replace(tzinfo=UTC)
