@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from typing import Any, TypeVar
 
-import reactivex
-from reactivex import Observable
-from reactivex import operators as ops
+from reactivex import Observable, abc
 
 from rxtweets.events import Event, StateChanged
 from rxtweets.observable import MessageStream
@@ -40,17 +39,12 @@ class HotStream(MessageStream[T_co]):
     def states(self) -> Observable[ConnectionState]:
         """The state now, and each one from now on; never completes."""
 
-        def current(_: Any) -> Observable[ConnectionState]:
-            now = self.state
+        def follow(
+            observer: abc.ObserverBase[ConnectionState], _: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            return _Follower(observer).begin(self)
 
-            def is_later(event: Event) -> bool:
-                return _is_later(event, now)
-
-            return self.telemetry.bus.events.pipe(
-                ops.filter(is_later), ops.map(_state_of), ops.start_with(now)
-            )
-
-        return reactivex.defer(current)
+        return Observable(follow)
 
     @abstractmethod
     def stop(self) -> None:
@@ -60,9 +54,28 @@ class HotStream(MessageStream[T_co]):
         """
 
 
-def _is_later(event: Event, now: ConnectionState) -> bool:
-    return isinstance(event, StateChanged) and event.state.number > now.number and not event.part
+class _Follower:
+    """Passes states on in their order, first the one that is when it begins."""
 
+    def __init__(self, observer: abc.ObserverBase[ConnectionState]) -> None:
+        self._observer = observer
+        self._last = ConnectionState("idle", number=-1)
+        self._lock = threading.RLock()
 
-def _state_of(event: Event) -> ConnectionState:
-    return event.state if isinstance(event, StateChanged) else ConnectionState("idle")
+    def begin(self, stream: HotStream[Any]) -> abc.DisposableBase:
+        # Listening begins before the state is read: so no change falls between the two.
+        with self._lock:
+            listening = stream.telemetry.bus.events.subscribe(self._take)
+            self._pass_on(stream.state)
+        return listening
+
+    def _take(self, event: Event) -> None:
+        if not isinstance(event, StateChanged) or event.part:
+            return
+        with self._lock:
+            if event.state.number > self._last.number and event.state != self._last:
+                self._pass_on(event.state)
+
+    def _pass_on(self, state: ConnectionState) -> None:
+        self._last = state
+        self._observer.on_next(state)
