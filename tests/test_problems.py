@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 import rxtweets
-from rxtweets.problems import error_of_response
+from rxtweets.problems import error_in_stream, error_of_response
 from rxtweets.simulator import script
 
 BLANK_429 = {"title": "Too Many Requests", "detail": "Too Many Requests", "type": "about:blank"}
@@ -117,3 +117,92 @@ def test_the_first_part_of_a_problem_is_read_where_the_problem_itself_is_silent(
 def test_a_body_of_plain_text_is_one_sentence() -> None:
     text = str(error(503, b"<html>\r\nTry again later.\r\n"))
     assert text.startswith("503: <html> Try again later. The trouble")
+
+
+@pytest.mark.parametrize("issue", [[], {}, 5, None, "NewIssueOfTomorrow"])
+def test_an_issue_that_is_not_known_is_a_rate_limit_as_any_429(issue: Any) -> None:
+    assert type(error(429, {"connection_issue": issue})) is rxtweets.RateLimitError
+
+
+@pytest.mark.parametrize("body", [[{"code": 88, "message": "Rate limit exceeded"}], [], "x", 7])
+def test_a_429_whose_body_is_no_object_is_a_rate_limit(body: Any) -> None:
+    assert type(error(429, body)) is rxtweets.RateLimitError
+
+
+def test_the_wrong_kind_of_token_is_an_error_of_the_token() -> None:
+    made = error(403, {"type": TWITTER + "unsupported-authentication", "title": "Unsupported"})
+    assert type(made) is rxtweets.AuthenticationError
+    assert "app-only" in str(made)
+
+
+def test_what_is_wrong_with_a_parameter_is_said() -> None:
+    body = {
+        "errors": [{"parameters": {"partition": []}, "message": "`partition` can not be empty"}],
+        "title": "Invalid Request",
+        "detail": "One or more parameters to your request was invalid.",
+    }
+    assert str(error(400, body)).startswith(
+        "400: Invalid Request: One or more parameters to your request was invalid: "
+        "`partition` can not be empty. "
+    )
+
+
+def in_stream(**problem: Any) -> Exception:
+    return error_in_stream(problem, {"x-rate-limit-reset": "17"})
+
+
+@pytest.mark.parametrize("prefix", PROBLEMS)
+@pytest.mark.parametrize(
+    ("kind", "last"),
+    [
+        ("OperationalDisconnect", "operational-disconnect"),
+        ("UpstreamOperationalDisconnect", "operational-disconnect"),
+        ("ForceDisconnect", "client-disconnected"),
+        ("UpstreamUncleanDisconnect", "operational-disconnect"),
+        ("SlowReader", "client-disconnected"),
+        ("InternalError", "operational-disconnect"),
+        ("ClientApplicationStateDegraded", "operational-disconnect"),
+        ("InvalidRules", "operational-disconnect"),
+        ("ReasonOfTomorrow", "problem-of-tomorrow"),
+    ],
+)
+def test_an_announced_disconnect_has_its_reason(prefix: str, kind: str, last: str) -> None:
+    made = in_stream(title=last, disconnect_type=kind, detail="It is over.", type=prefix + last)
+    assert type(made) is rxtweets.ServerDisconnect
+    assert made.disconnect_type == kind
+    assert "It is over" in str(made)
+    assert made.retryable
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "retryable"),
+    [
+        ({"connection_issue": "TooManyConnections"}, rxtweets.ConnectionLimitError, True),
+        ({"connection_issue": "ProvisioningSubscription"}, rxtweets.ProvisioningError, True),
+        ({"connection_issue": "RuleConfigurationIssue"}, rxtweets.RulesError, False),
+        ({"connection_issue": "RulesInvalidIssue"}, rxtweets.RulesError, False),
+        ({"connection_issue": "IssueOfTomorrow"}, rxtweets.RateLimitError, True),
+        ({"type": X + "usage-capped"}, rxtweets.UsageCapError, False),
+        ({"type": TWITTER + "rate-limit-exceeded"}, rxtweets.RateLimitError, True),
+        ({"type": X + "client-forbidden"}, rxtweets.AccessError, False),
+        ({"type": X + "unsupported-authentication"}, rxtweets.AuthenticationError, False),
+        ({"type": "about:blank", "status": 503}, rxtweets.ServerError, True),
+        ({"type": "about:blank", "status": 401}, rxtweets.AuthenticationError, False),
+    ],
+)
+def test_an_answer_that_came_as_a_line_is_the_error_of_that_answer(
+    problem: dict[str, Any], kind: type[rxtweets.ResponseError], retryable: bool
+) -> None:
+    made = in_stream(title="The title", **problem)
+    assert type(made) is kind
+    assert isinstance(made, rxtweets.ResponseError)
+    assert made.retryable is retryable
+    assert (made.status, made.headers) == (200, {"x-rate-limit-reset": "17"})
+    assert "said the stream" in str(made)
+    assert orjson.loads(made.body) == {"title": "The title", **problem}
+
+
+@pytest.mark.parametrize("status", [True, 0, 200, "503", None, []])
+def test_a_status_that_is_none_leaves_a_disconnect_a_disconnect(status: Any) -> None:
+    made = in_stream(title="t", disconnect_type="SlowReader", status=status, connection_issue=[])
+    assert type(made) is rxtweets.ServerDisconnect
