@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
 from rxtweets import simulator
+from rxtweets.commands import connections as connections_command
+from rxtweets.commands import rules as rules_command
 from rxtweets.display.text import batch_line, summary_line
 from rxtweets.errors import ConfigurationError, RxTweetsError
 from rxtweets.message import Batch, Message
@@ -39,6 +41,8 @@ Without a token, everything runs against a simulator of X's stream, over real HT
   rxtweets run                       stream, 50 processors, batches of 20 or 2 s, printed
   rxtweets run --live                the same from X; needs X_BEARER_TOKEN
   rxtweets simulate --port 8080      the simulator alone, for programs of your own
+  rxtweets rules sync rules.txt      the rules of the filtered stream, as in a file
+  rxtweets connections free all      make X forget connections that are gone
 """
 
 RUN_DESCRIPTION = """\
@@ -54,8 +58,8 @@ machine only.
 EXIT_CODES = """\
 exit codes:
   0    the run ended as asked: by Ctrl-C, --limit or --duration
-  1    the stream failed for good: a refused token, no access, a used-up cap
-  2    an option or the environment is wrong; nothing was connected
+  1    the stream failed for good: a refused token, no access, a used-up cap; X refused a rule
+  2    an option, the environment or a rule is wrong; nothing was connected
   130  a second Ctrl-C stopped at once; what was abandoned is in the summary
 """
 
@@ -112,6 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate_command.add_arguments(simulate)
     simulate.set_defaults(run=simulate_command.run)
+    rules = commands.add_parser("rules", help="the rules of the filtered stream")
+    rules_command.add_arguments(rules)
+    held = commands.add_parser("connections", help="the connections that X holds")
+    connections_command.add_arguments(held)
     return parser
 
 

@@ -14,7 +14,7 @@ from rxtweets.errors import ConfigurationError, ResponseError, RulesRefused
 from rxtweets.options import ServerOptions, connection_options
 from rxtweets.rest import Rest
 
-__all__ = ["Rule", "RuleCounts", "RuleRefusal", "Rules", "RulesReport"]
+__all__ = ["Rule", "RuleCounts", "RuleRefusal", "Rules", "RulesReport", "check_rules"]
 
 PATH = "/2/tweets/search/stream/rules"
 PAGE = 1_000
@@ -157,8 +157,7 @@ class Rules:
         Raises:
             RuleSyntaxError: X would refuse one of them.
         """
-        for rule in rules:
-            rule_syntax.check(_rule(rule).value, self._longest)
+        check_rules(rules, self._longest)
 
     def add(self, *rules: Rule | str, dry_run: bool = False, check: bool = True) -> RulesReport:
         """Add rules, a hundred a request.
@@ -306,6 +305,16 @@ class Rules:
             if error.status in {400, 422} and any(refusal.value for refusal in refusals):
                 _raise_for(refusals, report)
             raise
+
+
+def check_rules(rules: Iterable[Rule | str], longest: int = rule_syntax.LONGEST) -> None:
+    """Look at the syntax of rules, without a client.
+
+    Raises:
+        RuleSyntaxError: X would refuse one of them.
+    """
+    for rule in rules:
+        rule_syntax.check(_rule(rule).value, longest)
 
 
 def _rule(rule: Rule | str) -> Rule:

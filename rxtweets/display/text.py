@@ -9,12 +9,15 @@ from typing import Any
 from rxtweets.message import Batch
 from rxtweets.telemetry import Stats
 
-__all__ = ["batch_line", "summary_line"]
+__all__ = ["batch_line", "clean", "pointer", "summary_line"]
 
 # A tweet could move the cursor, recolour the terminal or turn the writing direction with these:
 # C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
+
+BESIDE = 36
+"""Characters shown on either side of a caret."""
 
 SHORT = {
     "received": "recv",
@@ -71,7 +74,22 @@ def batch_line(number: int, batch: Batch[Any], width: int) -> str:
     """
     info = batch.info
     head = f"{number:>5} │ {info.size:>3} by {info.trigger:<7} │ "
-    return head + _fitted((_clean(str(message.data)) for message in batch), width - len(head))
+    return head + _fitted((clean(str(message.data)) for message in batch), width - len(head))
+
+
+def pointer(text: str, position: int) -> tuple[str, str]:
+    """Two lines: the text, and below it a caret; of a long text the part around it.
+
+    Args:
+        text: of one line.
+        position: of the caret, in characters from 0.
+    """
+    shown = "".join(CONTROLS.sub(" ", character) for character in text)
+    start = max(0, position - BESIDE)
+    before = ("…" if start else "") + shown[start:position]
+    after = shown[position : position + BESIDE]
+    rest = "…" if position + BESIDE < len(shown) else ""
+    return f"  {before}{after}{rest}", f"  {' ' * sum(map(_columns, before))}^"
 
 
 def _fitted(texts: Any, width: int) -> str:
@@ -92,7 +110,8 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """The text without characters that would do something to a terminal."""
     return CONTROLS.sub(" ", text)
 
 

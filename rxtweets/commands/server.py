@@ -1,0 +1,34 @@
+"""Which server a command talks to, and with what token."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from rxtweets.options import ServerOptions
+
+__all__ = ["add_server_argument", "server_options"]
+
+STAND_IN = "simulated"
+"""Servers that are not X want some token, and take any."""
+
+
+def add_server_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--base-url``."""
+    parser.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="ask this server instead of X; the token comes from X_BEARER_TOKEN or "
+        "TWITTER_BEARER_TOKEN",
+    )
+
+
+def server_options(options: argparse.Namespace) -> ServerOptions:
+    """X with the token of the environment, or a named server, which needs but some token."""
+    base_url = options.base_url or os.environ.get("RXTWEETS_BASE_URL")
+    if not base_url:
+        return ServerOptions()
+    known = any(os.environ.get(name) for name in ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN"))
+    if known:
+        return ServerOptions(base_url=base_url)
+    return ServerOptions(base_url=base_url, token=STAND_IN)
