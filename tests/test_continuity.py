@@ -123,3 +123,38 @@ def test_what_is_asked_for_covers_any_gap_of_up_to_five_minutes_and_no_longer_on
 def test_a_gap_is_never_empty(silence: float, minutes: int) -> None:
     left = gap(silence, minutes)
     assert left is None or left.start < left.end
+
+
+def after_lagging(written: float, received: float, spoke: float, scale: float = 1.0) -> float:
+    """Until when all is known, in seconds after noon, where the last message was late."""
+    continuity = Continuity("auto", NOON + spoke, scale)
+    continuity.lagging(NOON + written, NOON + received)
+    assert continuity.alive_until is not None
+    return continuity.alive_until - NOON
+
+
+def test_after_a_late_message_all_is_known_until_it_was_written_and_a_little() -> None:
+    assert after_lagging(written=0, received=60, spoke=60) == LATENESS
+    assert after_lagging(written=0, received=60, spoke=60 + LATENESS) == LATENESS
+
+
+def test_a_message_in_time_leaves_everything_known() -> None:
+    assert after_lagging(written=60 - LATENESS, received=60, spoke=61) == 61
+
+
+def test_a_message_before_a_long_calm_leaves_everything_known() -> None:
+    assert after_lagging(written=0, received=60, spoke=61 + LATENESS) == 61 + LATENESS
+
+
+def test_a_message_older_than_any_backfill_is_a_recording_and_leaves_everything_known() -> None:
+    assert after_lagging(written=0, received=360, spoke=360) == 360
+
+
+def test_lateness_is_as_long_as_its_scale_says() -> None:
+    assert after_lagging(0, 0.6, 0.6, scale=0.01) == pytest.approx(LATENESS * 0.01, abs=1e-5)
+
+
+def test_a_stream_that_never_spoke_cannot_be_late() -> None:
+    continuity = Continuity("auto")
+    continuity.lagging(NOON, NOON + 60)
+    assert continuity.alive_until is None
