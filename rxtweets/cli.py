@@ -7,17 +7,17 @@ import contextlib
 import importlib.metadata
 import json
 import logging
-import os
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 from rxtweets import simulator
 from rxtweets.commands import connections as connections_command
 from rxtweets.commands import rules as rules_command
+from rxtweets.commands.server import STAND_IN, server_options
 from rxtweets.display.text import batch_line, summary_line
 from rxtweets.errors import ConfigurationError, RxTweetsError
 from rxtweets.message import Batch, Message
@@ -30,8 +30,6 @@ from rxtweets.telemetry import Stats
 __all__ = ["main"]
 
 ENDED, FAILED, USAGE, ABANDONED = 0, 1, 2, 130
-
-STAND_IN = "simulated"  # servers that are not X want some token, and take any
 
 DESCRIPTION = """\
 The X (Twitter) API v2 stream as a hot Observable, composed with RxPY.
@@ -192,8 +190,8 @@ def _source_options(options: argparse.Namespace) -> Iterator[StreamOptions]:
         raise ConfigurationError("--live reads X itself; leave out --base-url")
     if options.live:
         yield StreamOptions()
-    elif base_url := options.base_url or os.environ.get("RXTWEETS_BASE_URL"):
-        yield StreamOptions(base_url=base_url, **_token_for_others())
+    elif other := server_options(options):
+        yield cast("StreamOptions", other)
     else:
         with simulator.serve(rate=options.rate, seed=options.seed) as x:
             yield StreamOptions(base_url=x.url, token=STAND_IN)
@@ -204,12 +202,6 @@ def _where(source: StreamOptions) -> str:
     if url is None:
         return "X"
     return f"a simulation of X's stream on {url}" if source.get("token") == STAND_IN else str(url)
-
-
-def _token_for_others() -> StreamOptions:
-    """A server that is not X needs some token, but the user's own only if there is one."""
-    known = any(os.environ.get(name) for name in ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN"))
-    return StreamOptions() if known else StreamOptions(token=STAND_IN)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -197,7 +197,7 @@ class ResponseError(StreamError):
 
 
 class AuthenticationError(ResponseError):
-    """401: the token is not accepted."""
+    """401, or 403 for a token of the wrong kind: the token is not accepted."""
 
 
 class AccessError(ResponseError):

@@ -10,7 +10,7 @@ import orjson
 
 from rxtweets import rule_syntax
 from rxtweets.checks import whole_number
-from rxtweets.errors import ConfigurationError, ResponseError, RulesRefused
+from rxtweets.errors import ConfigurationError, ResponseError, RulesRefused, StreamError
 from rxtweets.options import ServerOptions, connection_options
 from rxtweets.rest import Rest
 
@@ -304,7 +304,17 @@ class Rules:
             refusals = _refusals(_object(error.body))
             if error.status in {400, 422} and any(refusal.value for refusal in refusals):
                 _raise_for(refusals, report)
+            _note_what_was_done(error, report)
             raise
+        except StreamError as error:
+            _note_what_was_done(error, report)
+            raise
+
+
+def _note_what_was_done(error: StreamError, report: RulesReport) -> None:
+    if (report.added or report.deleted) and not report.dry_run:
+        done = f"{len(report.deleted)} rule(s) were deleted and {len(report.added)} added"
+        error.add_note(f"before that, {done}; what is left can be had by syncing again")
 
 
 def check_rules(rules: Iterable[Rule | str], longest: int = rule_syntax.LONGEST) -> None:

@@ -474,6 +474,20 @@ def test_what_was_done_before_a_refusal_is_reported(stub: Stub, rules: Rules) ->
     assert (error.report.deleted, error.report.added, error.report.calls) == ((MEMES,), (), 3)
 
 
+def test_what_was_done_before_the_network_failed_is_noted(stub: Stub, rules: Rules) -> None:
+    stub.answers(served(MEMES), deleted(1), (None, b""))
+    with pytest.raises(rxtweets.ConnectionLost) as caught:
+        rules.sync(["cat"])
+    assert "1 rule(s) were deleted and 0 added" in caught.value.__notes__[0]
+
+
+def test_where_nothing_was_done_nothing_is_noted(stub: Stub, rules: Rules) -> None:
+    stub.answers((503, b"no"))
+    with pytest.raises(rxtweets.ServerError) as caught:
+        rules.add("cat")
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_rules_without_a_token_are_refused_at_construction() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="X_BEARER_TOKEN"):
         Rules()

@@ -13,7 +13,7 @@ from typing import Any
 from rxtweets.commands.rule_files import FORMATS, Placed, read_rules
 from rxtweets.commands.server import add_server_argument, server_options
 from rxtweets.display.text import clean, pointer
-from rxtweets.errors import RulesRefused, RuleSyntaxError
+from rxtweets.errors import RulesRefused, RuleSyntaxError, StreamError
 from rxtweets.rule_syntax import LONGEST
 from rxtweets.rules import Rule, RuleRefusal, Rules, RulesReport, check_rules
 
@@ -179,6 +179,9 @@ def _saying_where(run: Any) -> Any:
             for refusal in error.refusals:
                 _show_refusal(refusal)
             return REFUSED
+        except StreamError as error:
+            _complain(*(f"rxtweets: {note}" for note in getattr(error, "__notes__", ())))
+            raise
 
     return running
 

@@ -7,7 +7,7 @@ import os
 
 from rxtweets.options import ServerOptions
 
-__all__ = ["add_server_argument", "server_options"]
+__all__ = ["STAND_IN", "add_server_argument", "server_options"]
 
 STAND_IN = "simulated"
 """Servers that are not X want some token, and take any."""

@@ -265,6 +265,16 @@ def test_a_refused_token_is_one_line(run: Run, stub: Stub) -> None:
     assert err.startswith("rxtweets: 401: Unauthorized")
 
 
+def test_what_was_done_before_a_failure_is_said(run: Run, stub: Stub, file: Path) -> None:
+    file.write_text("cat\n", encoding="utf-8")
+    stub.answers({"data": [DOGS]}, {"meta": {"summary": {"deleted": 1, "not_deleted": 0}}})
+    stub.answers((503, b"no"))
+    code, _, err = run("sync", str(file), "--base-url", stub.url)
+    assert code == 1
+    assert err.startswith("rxtweets: before that, 1 rule(s) were deleted and 0 added")
+    assert "rxtweets: 503: no." in err
+
+
 def test_counts_are_shown(run: Run, stub: Stub) -> None:
     answer = {"data": {"cap_per_client_app": "1000", "project_rules_count": "3",
                        "client_app_rules_count": {"rule_count": 2}}}  # fmt: skip

@@ -257,7 +257,7 @@ FINAL: dict[str, tuple[Reply, type[rxtweets.ResponseError], dict[str, int]]] = {
     "400": (invalid_request("partition", "", "it is missing"), rxtweets.ResponseError, {}),
     "401": (unauthorized(), rxtweets.AuthenticationError, {}),
     "403 not enrolled": (forbidden(), rxtweets.AccessError, {}),
-    "403 unsupported": (UNSUPPORTED, rxtweets.AccessError, {}),
+    "403 unsupported": (UNSUPPORTED, rxtweets.AuthenticationError, {}),
     "404": (not_found(), rxtweets.ResponseError, {}),
     "409 no rules": (no_rules(), rxtweets.RulesError, {}),
     "429 cap used up": (usage_capped(), rxtweets.UsageCapError, {"usage_caps": 1}),
