@@ -58,7 +58,8 @@ class RuleRefusal:
 
     def __str__(self) -> str:
         reasons = "; ".join(self.details)
-        return f"{self.value!r}: {self.title}" + (f" ({reasons})" if reasons else "")
+        which = f"{self.value!r}: " if self.value else ""
+        return f"{which}{self.title}" + (f" ({reasons})" if reasons else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,12 +382,25 @@ def _from(value: dict[str, Any]) -> Rule:
 def _refusals(answer: dict[str, Any]) -> list[RuleRefusal]:
     refusals = []
     for error in _objects(answer, "errors"):
-        details = error.get("details") or error.get("message") or error.get("detail") or ()
+        inner = _objects(error, "errors")
+        said = [str(each["message"]) for each in inner if each.get("message")]
+        details = error.get("details") or said or error.get("message") or error.get("detail") or ()
         reasons = details if isinstance(details, list) else [details] if details else []
         title = str(error.get("title") or "refused")
-        value, identifier = (str(error.get(name) or "") for name in ("value", "id"))
+        value = str(error.get("value") or _parameter(inner))
+        identifier = str(error.get("id") or "")
         refusals.append(RuleRefusal(value, title, tuple(map(str, reasons)), identifier))
     return refusals
+
+
+def _parameter(errors: Sequence[dict[str, Any]]) -> str:
+    """The one parameter that problems within a problem are about; empty if it is not one."""
+    found: set[str] = set()
+    for error in errors:
+        parameters = error.get("parameters")
+        for value in parameters.values() if isinstance(parameters, dict) else ():
+            found |= set(map(str, value if isinstance(value, list) else [value]))
+    return found.pop() if len(found) == 1 else ""
 
 
 def _raise_for(refusals: Sequence[RuleRefusal], report: RulesReport) -> None:

@@ -336,6 +336,22 @@ def test_a_rule_that_is_not_there_is_named_and_the_others_are_deleted(
     assert [rule.id for rule in error.report.deleted] == ["540"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "value"),
+    [({"id": ["541"]}, "541"), ({"ids": "541"}, "541"), ({}, ""), ({"ids": ["1", "2"]}, "")],
+)
+def test_a_problem_within_a_problem_says_which_rule_and_why(
+    stub: Stub, rules: Rules, parameters: Any, value: str
+) -> None:
+    inner = {"parameters": parameters, "message": "Rule does not exist"}
+    outer = {"title": "Invalid Request", "detail": "One or more parameters …", "errors": [inner]}
+    stub.answers({**deleted(1, left=1), "errors": [outer]})
+    error = refused(lambda: rules.delete("540", "541"))
+    assert error.refusals == (RuleRefusal(value, "Invalid Request", ("Rule does not exist",)),)
+    assert [rule.id for rule in error.report.deleted] == (["540"] if value else [])
+    assert "''" not in str(error)
+
+
 def test_what_x_leaves_without_a_word_is_said(stub: Stub, rules: Rules) -> None:
     stub.answers(deleted(1, left=1))
     error = refused(lambda: rules.delete("540", "541"))
