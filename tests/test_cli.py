@@ -255,7 +255,12 @@ def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
     program = tmp_path / "stuck.py"
     program.write_text(
         "import sys, threading\n"
-        "from rxtweets import cli\n"
+        "from rxtweets import cli, pipeline\n"
+        "shut = pipeline._Valve.shut\n"
+        "def saying(valve):\n"
+        "    shut(valve)\n"
+        "    print('draining', flush=True)\n"
+        "pipeline._Valve.shut = saying\n"
         "def stuck(message):\n"
         "    print('in flight', flush=True)\n"
         "    threading.Event().wait()\n"
@@ -268,11 +273,10 @@ def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
         try:
             line_of(process.stdout)
             process.send_signal(signal.SIGINT)
-            while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.2)
-                process.send_signal(signal.SIGINT)
-            assert process.returncode == 130
+            while line_of(process.stdout) not in {"draining\n", ""}:
+                pass  # other messages may be in flight by now
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
             assert process.stderr is not None
             assert "abandoned" in process.stderr.read()
         finally:
