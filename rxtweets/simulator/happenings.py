@@ -32,7 +32,7 @@ def _like(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     return {
         "id": f"{rng.getrandbits(128):032x}",
         "liked_tweet_id": _id(rng),
-        "liked_tweet_author_id": _id(rng),
+        "tweet_author_id": _id(rng),
         "created_at": stamp(int(seconds * 1000)),
         "timestamp_ms": int(seconds * 1000) % 1000,
     }

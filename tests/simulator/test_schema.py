@@ -1,0 +1,392 @@
+"""What the simulator says is what X's own descriptions of its API allow.
+
+The descriptions lie beside a checkout, not in it; without them these tests are skipped. Each answer
+is validated against the response schema of its own operation, and more strictly than OpenAPI
+demands: a property that the description does not know is an error.
+
+There are two descriptions: the older has the older names and types the problems of streams, the
+newer has the newer names. Where an answer is held to something else than they say, it is because
+
+* frames of the generation ``both`` have names of which each description knows one half: in them
+  only, unknown properties are allowed;
+* problems: the newer knows nine types, none of streams, rules or tokens, and wants fewer
+  properties of a bad request than X sends. Problems are validated against the older;
+* hosts: the type of a problem may begin with either of X's hosts. The last segment decides;
+* counts of rules are integers in the older, strings in the newer and on the wire;
+* status: X answers with 201 when it adds rules; both know 200 only;
+* what the payload of an activity is depends on a property outside of it, which is looked up here;
+  that a deleted post fits the schema of a post too is no error. The older knows no activities of
+  posts, which came after it;
+* `UNDESCRIBED` names properties that X sends, as public reports show, and no schema has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+from rxtweets import simulator
+from rxtweets.endpoints import ENDPOINTS
+from rxtweets.simulator import script
+from rxtweets.simulator.script import DISCONNECT_TYPES, Close, Disconnect, Reply, Serve
+
+RULES = "/2/tweets/search/stream/rules"
+STREAM = "/2/tweets/search/stream"
+ACTIVITY = "/2/activity/stream"
+FRAMES = 100
+"""Of each stream: enough for every kind of tweet and event."""
+
+UNDESCRIBED = {
+    "ClientForbiddenProblem": ("client_id", "required_enrollment"),
+    "Connection": ("id",),
+    "GetRulesResponse/properties/meta": ("sent",),
+    "InvalidRuleProblem": ("details", "value"),
+    "RulesCapProblem": ("value",),
+    "UsageCapExceededProblem": ("account_id", "product_name"),
+}
+COPIED = frozenset({"type", "enum", "pattern", "format", "required", "minimum", "maximum"}) | {
+    *("minLength", "maxLength", "minItems", "maxItems", "uniqueItems")
+}
+FORMATS = FormatChecker(formats=())
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def is_time(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
+    shape = re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", value)
+    return shape is not None and bool(datetime.fromisoformat(value))
+
+
+@FORMATS.checks("int32")
+def is_int32(value: object) -> bool:
+    return not isinstance(value, int) or -(2**31) <= value < 2**31
+
+
+@FORMATS.checks("int64")
+def is_int64(value: object) -> bool:
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+@FORMATS.checks("uri")
+def is_address(value: object) -> bool:
+    return not isinstance(value, str) or bool(re.fullmatch(r"https?://[^\s/]+(/\S*)?", value))
+
+
+class Description:
+    """One description, made into JSON Schema.
+
+    Every schema is there twice: closed to unknown properties, and open for `allOf` to extend.
+
+    Args:
+        path: of the OpenAPI document.
+        strict: whether properties that it does not know are errors.
+    """
+
+    def __init__(self, path: Path, *, strict: bool = True) -> None:
+        document = orjson.loads(path.read_bytes())
+        self._paths = document["paths"]
+        self._strict = strict
+        self._schemas = schemas = document["components"]["schemas"]
+        for where, names in UNDESCRIBED.items():
+            schema, *steps = where.split("/")
+            found = schemas.get(schema, {})
+            for step in steps:
+                found = found.get(step, {})
+            found.setdefault("allOf", []).append({"properties": {name: {} for name in names}})
+        layers = {
+            layer: {name: self._adapted(each, closed=closed) for name, each in schemas.items()}
+            for layer, closed in (("closed", True), ("open", False))
+        }
+        resource = DRAFT202012.create_resource(layers)
+        self._registry: Registry[Any] = Registry().with_resource("x:", resource)
+
+    def check(self, method: str, path: str, status: int, answers: Iterable[object]) -> None:
+        """Validate answers of an operation, or frames of its stream."""
+        responses = self._paths[path][method.lower()]["responses"]
+        response = responses["200" if status in {200, 201} else "default"]
+        wanted = [self._adapted(each["schema"]) for each in response["content"].values()]
+        self._validate({"anyOf": wanted} if len(wanted) > 1 else wanted[0], answers)
+
+    def check_activities(self, frames: Iterable[dict[str, Any]]) -> None:
+        """Validate the payloads of activities."""
+        mapping = self._schemas["ActivityStreamingResponsePayload"]["discriminator"]["mapping"]
+        for frame in frames:
+            ref = mapping[frame["data"]["event_type"]]
+            self._validate(self._adapted({"$ref": ref}), [frame["data"]["payload"]])
+
+    def _validate(self, schema: Mapping[str, Any], answers: Iterable[object]) -> None:
+        validator = Draft202012Validator(schema, registry=self._registry, format_checker=FORMATS)
+        for answer in answers:
+            told = [said for error in validator.iter_errors(answer) for said in _said(error)]
+            assert not told, "\n".join([f"{answer!r:.3000}", *told])
+
+    def _adapted(self, schema: Mapping[str, Any], *, closed: bool = True) -> dict[str, Any]:
+        if "$ref" in schema:
+            name = schema["$ref"].removeprefix("#/components/schemas/")
+            return {"$ref": f"x:#/{'closed' if closed else 'open'}/{name}"}
+        made = {name: each for name, each in schema.items() if name in COPIED}
+        decided_by = schema.get("discriminator", {}).get("propertyName", "")
+        outside = decided_by.startswith("../")
+        for name, each in schema.items():
+            if name == "properties":
+                made[name] = {key: self._adapted(value) for key, value in each.items()}
+            elif name in {"oneOf", "anyOf", "allOf"}:
+                inner = closed and name != "allOf"
+                parts = [self._adapted(part, closed=inner) for part in each]
+                made["anyOf" if outside else name] = parts
+            elif name == "items" or (name == "additionalProperties" and isinstance(each, dict)):
+                made[name] = self._adapted(each)
+            elif name == "additionalProperties":
+                made[name] = each
+        extends = "properties" in made or "allOf" in made
+        if self._strict and closed and extends and "additionalProperties" not in made:
+            made["unevaluatedProperties"] = False
+        mapping = schema.get("discriminator", {}).get("mapping")
+        if mapping and closed and "oneOf" not in schema:
+            made = self._dispatched(decided_by, mapping)
+        return {"anyOf": [made, {"type": "null"}]} if schema.get("nullable") else made
+
+    def _dispatched(self, name: str, mapping: Mapping[str, str]) -> dict[str, Any]:
+        """The schema that the value of a property decides."""
+        ends = {f"(^|/){value.rpartition('/')[2]}$": ref for value, ref in mapping.items()}
+        cases = [
+            {
+                "if": {"properties": {name: {"pattern": end}}},
+                "then": self._adapted({"$ref": ref}),
+            }
+            for end, ref in ends.items()
+        ]
+        known = {name: {"type": "string", "pattern": "|".join(ends)}}
+        return {"type": "object", "required": [name], "properties": known, "allOf": cases}
+
+
+def _said(error: ValidationError) -> Iterator[str]:
+    if error.context:
+        for each in error.context:
+            yield from _said(each)
+    else:
+        yield f"  {error.json_path}: {error.message:.300}"
+
+
+@pytest.fixture(scope="module")
+def older(older_description: Path) -> Description:
+    return Description(older_description)
+
+
+@pytest.fixture(scope="module")
+def newer(newer_description: Path) -> Description:
+    return Description(newer_description)
+
+
+def client(x: simulator.Simulator) -> httpx.Client:
+    return httpx.Client(base_url=x.url, headers={"authorization": "Bearer any"}, timeout=20.0)
+
+
+def frames(path: str, **options: Any) -> list[dict[str, Any]]:
+    """The frames of a stream, as they come over the wire."""
+    part = [Serve(FRAMES), Close()]
+    with simulator.serve(rate=None, script=[part], **options) as x, client(x) as http:
+        [partitions] = [each.partitions for each in ENDPOINTS.values() if each.path == path]
+        answer = http.get(path, params={"partition": 1} if partitions else {})
+    assert answer.status_code == 200
+    return [orjson.loads(line) for line in answer.content.splitlines() if line]
+
+
+CARRY_TWEETS = [each.path for each in ENDPOINTS.values() if each.carries == "tweets"]
+OTHERS = [each.path for each in ENDPOINTS.values() if each.carries != "tweets"]
+ANY_TWEET = ["url:example.com OR t.co OR RT"]
+SIZES = pytest.mark.parametrize("size", ["small", "large"])
+
+
+@SIZES
+@pytest.mark.parametrize("path", CARRY_TWEETS)
+def test_tweets_with_the_older_names(older: Description, path: str, size: str) -> None:
+    answers = frames(path, names="tweet", size=size, rules=ANY_TWEET)
+    older.check("GET", path, 200, answers)
+    assert len(answers) == FRAMES
+
+
+@SIZES
+@pytest.mark.parametrize("path", CARRY_TWEETS)
+def test_tweets_with_the_newer_names(newer: Description, path: str, size: str) -> None:
+    newer.check("GET", path, 200, frames(path, names="post", size=size, rules=ANY_TWEET))
+
+
+@SIZES
+def test_tweets_with_the_names_of_both(
+    older_description: Path, newer_description: Path, size: str
+) -> None:
+    answers = frames(STREAM, names="both", size=size, rules=ANY_TWEET)
+    for path in (older_description, newer_description):
+        Description(path, strict=False).check("GET", STREAM, 200, answers)
+
+
+def test_a_property_that_a_description_does_not_know_is_found(
+    older: Description, newer: Description
+) -> None:
+    for description, names in ((older, "post"), (newer, "tweet")):
+        with pytest.raises(AssertionError, match="Unevaluated properties"):
+            description.check("GET", STREAM, 200, frames(STREAM, names=names, rules=ANY_TWEET))
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_what_is_no_tweet(older: Description, newer: Description, path: str) -> None:
+    answers = frames(path)
+    assert len(answers) == FRAMES
+    newer.check("GET", path, 200, answers)
+    if path == ACTIVITY:
+        newer.check_activities(answers)
+        answers = [each for each in answers if not each["data"]["event_type"].startswith("post.")]
+        older.check_activities(answers)
+    older.check("GET", path, 200, answers)
+
+
+@pytest.mark.parametrize(
+    ("path", "kinds"),
+    [
+        ("/2/tweets/compliance/stream", "delete drop tweet_edit undrop withheld"),
+        (
+            "/2/users/compliance/stream",
+            "scrub_geo user_delete user_profile_modification user_protect user_suspend"
+            + " user_undelete user_unprotect user_unsuspend user_withheld",
+        ),
+        ("/2/likes/compliance/stream", "delete"),
+        ("/2/tweets/label/stream", "public_tweet_notice public_tweet_unviewable"),
+    ],
+    ids=lambda each: each.partition(" ")[0],
+)
+def test_every_kind_of_event_occurs(path: str, kinds: str) -> None:
+    assert {kind for each in frames(path) for kind in each["data"]} == set(kinds.split())
+
+
+@pytest.mark.parametrize("kind", DISCONNECT_TYPES)
+@pytest.mark.parametrize("path", [STREAM, *OTHERS])
+def test_an_announced_disconnect(older: Description, path: str, kind: str) -> None:
+    partitions = {each.path: each.partitions for each in ENDPOINTS.values()}[path]
+    with (
+        simulator.serve(rules=["cat"], script=[[Disconnect(kind), Close()]]) as x,
+        client(x) as http,
+    ):
+        answer = http.get(path, params={"partition": 1} if partitions else {})
+    older.check("GET", path, 200, [orjson.loads(answer.content)])
+
+
+PROBLEMS = {
+    "invalid_request": script.invalid_request("partition", "9", "no such partition"),
+    "unauthorized": script.unauthorized(),
+    "forbidden": script.forbidden(),
+    "not_found": script.not_found(),
+    "no_rules": script.no_rules(),
+    "rate_limited": script.rate_limited(),
+    "too_many_connections": script.too_many_connections(),
+    "usage_capped": script.usage_capped(),
+    "provisioning": script.provisioning(),
+    **{f"unavailable {each}": script.unavailable(each) for each in (500, 502, 503, 504)},
+}
+
+
+@pytest.mark.parametrize("reply", PROBLEMS.values(), ids=PROBLEMS)
+def test_the_body_of_a_problem(older: Description, reply: Reply) -> None:
+    with simulator.serve(rules=["cat"], script=[reply]) as x, client(x) as http:
+        answer = http.get(STREAM)
+    assert answer.status_code == reply.status
+    older.check("GET", STREAM, answer.status_code, [answer.json()])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query"),
+    [
+        ("GET", "/2/tweets/sample10/stream", {}),
+        ("GET", "/2/tweets/sample10/stream", {"partition": "3"}),
+        ("GET", STREAM, {"backfill_minutes": "6"}),
+        ("GET", STREAM, {"start_time": "yesterday"}),
+        ("GET", "/2/tweets/sample/stream", {"start_time": "2026-01-31T12:00:00Z"}),
+        ("GET", RULES, {"max_results": "0"}),
+        ("POST", RULES, {"delete": "everything"}),
+        ("DELETE", "/2/connections", {}),
+    ],
+)
+def test_a_refusal_of_a_request(
+    older: Description, method: str, path: str, query: dict[str, str]
+) -> None:
+    with simulator.serve(rules=["cat"]) as x, client(x) as http:
+        answer = http.request(method, path, params=query)
+    assert answer.status_code == 400
+    older.check(method, path, 400, [answer.json()])
+
+
+@pytest.fixture
+def x() -> Iterator[simulator.Simulator]:
+    with simulator.serve() as x:
+        yield x
+
+
+def test_the_answers_about_rules(
+    older: Description, newer: Description, x: simulator.Simulator
+) -> None:
+    def ask(method: str, path: str = RULES, json: object = None, **query: str) -> Any:
+        answer = http.request(method, path, params=query, json=json)
+        assert answer.status_code in {200, 201}
+        body = answer.json()
+        newer_body = {name: each for name, each in body.items() if name != "errors"}
+        older_body = body
+        if path.endswith("counts"):
+            numbers = ("cap_per_client_app", "cap_per_project", "project_rules_count")
+            whole = {name: int(body["data"][name]) for name in numbers}
+            older_body = {"data": body["data"] | whole}
+        newer.check(method, path, answer.status_code, [newer_body])
+        older.check(method, path, answer.status_code, [older_body])
+        return body
+
+    with client(x) as http:
+        assert "data" not in ask("GET")
+        good = [{"value": "cat", "tag": "cats"}, {"value": "dog has:links"}]
+        bad = [{"value": "cat"}, {"value": "(open"}]
+        added = ask("POST", json={"add": good})
+        assert [rule.get("tag") for rule in added["data"]] == ["cats", None]
+        assert len(ask("POST", json={"add": bad})["errors"]) == 2
+        ask("POST", json={"add": [{"value": "fish"}]}, dry_run="true")
+        assert len(ask("GET")["data"]) == 2
+        assert ask("GET", max_results="1")["meta"]["next_token"]
+        assert ask("GET", f"{RULES}/counts")["data"]["project_rules_count"] == "2"
+        ids = [rule["id"] for rule in added["data"]]
+        assert ask("POST", json={"delete": {"ids": [ids[0]]}})["meta"]["summary"]["deleted"] == 1
+        assert ask("POST", json={"delete": {"ids": [ids[0]]}})["errors"]
+        ask("POST", delete_all="true")
+
+
+def test_the_answers_about_connections(
+    older: Description, newer: Description, x: simulator.Simulator
+) -> None:
+    def ask(method: str, path: str, shown: str = "", **query: str) -> Any:
+        answer = http.request(method, path, params=query)
+        assert answer.status_code == 200
+        for description in (older, newer):
+            description.check(method, shown or path, 200, [answer.json()])
+        return answer.json()
+
+    with client(x) as http, client(x) as other:
+        ask("GET", "/2/connections")
+        with other.stream("GET", "/2/tweets/sample/stream"):
+            assert len(ask("GET", "/2/connections")["data"]) == 1
+            path = "/2/connections/sample_stream"
+            killed = ask("DELETE", path, "/2/connections/{endpoint_id}")
+            assert killed["data"]["successful_kills"] == 1
+        assert ask("GET", "/2/connections", status="inactive")["data"][0]["disconnect_reason"]
+        ask("DELETE", "/2/connections/all")
+        body = orjson.dumps({"uuids": ["no-such-connection"]})
+        answer = http.request("DELETE", "/2/connections", content=body)
+        assert answer.json()["data"]["failed_kills"] == 1
+        for description in (older, newer):
+            description.check("DELETE", "/2/connections", 200, [answer.json()])
