@@ -38,6 +38,7 @@ from referencing.jsonschema import DRAFT202012
 from rxtweets import simulator
 from rxtweets.endpoints import ENDPOINTS
 from rxtweets.simulator import script
+from rxtweets.simulator.happenings import USER_ACTIONS
 from rxtweets.simulator.script import DISCONNECT_TYPES, Close, Disconnect, Reply, Serve
 
 RULES = "/2/tweets/search/stream/rules"
@@ -54,8 +55,8 @@ UNDESCRIBED = {
     "RulesCapProblem": ("value",),
     "UsageCapExceededProblem": ("account_id", "product_name"),
 }
-COPIED = frozenset({"type", "enum", "pattern", "format", "required", "minimum", "maximum"}) | {
-    *("minLength", "maxLength", "minItems", "maxItems", "uniqueItems")
+COPIED = {"type", "enum", "pattern", "format", "required", "uniqueItems"} | {
+    f"{bound}{what}" for bound in ("min", "max") for what in ("imum", "Length", "Items")
 }
 FORMATS = FormatChecker(formats=())
 
@@ -258,8 +259,7 @@ def test_what_is_no_tweet(older: Description, newer: Description, path: str) -> 
         ("/2/tweets/compliance/stream", "delete drop tweet_edit undrop withheld"),
         (
             "/2/users/compliance/stream",
-            "scrub_geo user_delete user_profile_modification user_protect user_suspend"
-            + " user_undelete user_unprotect user_unsuspend user_withheld",
+            " ".join(USER_ACTIONS),
         ),
         ("/2/likes/compliance/stream", "delete"),
         ("/2/tweets/label/stream", "public_tweet_notice public_tweet_unviewable"),
