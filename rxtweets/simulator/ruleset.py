@@ -65,10 +65,13 @@ class Ruleset:
             self._keep(value, "", dry_run=False)
 
     def matching(self, payload: dict[str, Any]) -> list[dict[str, str]]:
-        """The rules that a decoded frame matches, as the frame names them."""
+        """The rules that a decoded frame matches, as the frame names them.
+
+        The tag is always there, if only empty, as on X; tweepy ends without it.
+        """
         tweet = Tweet(payload)
         found = [rule for rule in list(self._rules.values()) if matches(rule.node, tweet)]
-        return [{"id": rule.id, **({"tag": rule.tag} if rule.tag else {})} for rule in found]
+        return [{"id": rule.id, "tag": rule.tag} for rule in found]
 
     def get(self, query: dict[str, str]) -> Reply:
         """A page of the rules."""

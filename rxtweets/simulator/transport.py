@@ -15,6 +15,7 @@ import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import h2.config
@@ -270,14 +271,14 @@ class Http1(Transport):
 
     def reply(self, status: int, headers: Headers, body: bytes) -> None:
         length = ("content-length", str(len(body)))
-        response = h11.Response(status_code=status, headers=[*headers, length])
+        response = _response(status, [*headers, length])
         parts = [self._http.send(response), self._http.send(h11.Data(data=body))]
         parts.append(self._http.send(h11.EndOfMessage()))
         self._write(b"".join(part for part in parts if part))
 
     def begin(self, headers: Headers) -> None:
         framing = [("transfer-encoding", "chunked"), ("connection", "close")]
-        head = self._http.send(h11.Response(status_code=200, headers=[*headers, *framing]))
+        head = self._http.send(_response(200, [*headers, *framing]))
         self._write(head or b"")
 
     def send(self, pieces: Sequence[bytes]) -> None:
@@ -313,6 +314,13 @@ class Http1(Transport):
                 self._body += event.data
             else:
                 return None
+
+
+def _response(status: int, headers: Headers) -> h11.Response:
+    """A head with its reason phrase, which some clients show."""
+    known = status in {each.value for each in HTTPStatus}
+    reason = HTTPStatus(status).phrase if known else ""
+    return h11.Response(status_code=status, headers=headers, reason=reason)
 
 
 class Http2(Transport):

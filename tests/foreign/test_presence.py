@@ -1,0 +1,22 @@
+"""Where it counts, the other people's clients are all there."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+WANTED = PROJECT["project"]["optional-dependencies"]["foreign"]
+
+
+@pytest.mark.skipif(
+    os.environ.get("CI") != "true", reason="the extra [foreign] is a must in CI only"
+)
+@pytest.mark.parametrize("requirement", WANTED)
+def test_a_client_is_there_in_its_version(requirement: str) -> None:
+    name, wanted = requirement.split("==")
+    assert version(name.partition("[")[0]) == wanted
