@@ -152,7 +152,11 @@ def parse(value: str) -> Node:
     Raises:
         RuleSyntaxError: it cannot be read.
     """
-    return _Parser(value).rule()
+    try:
+        return _Parser(value).rule()
+    except RecursionError:
+        reason = f"rule {value[:40]!r}…: its parentheses are nested too deeply; write it flatter"
+        raise RuleSyntaxError(reason, value, 0) from None
 
 
 def terms(node: Node, *, negated: bool = False) -> Iterator[tuple[Term, bool]]:

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,11 @@ __all__ = ["Gate", "Slot"]
 
 GRACE = 0.5
 """Seconds in which the end of a token's old connection is awaited before a new one is refused."""
+
+STATUSES = ("active", "inactive", "all")
+
+MOST_IDS = 100
+"""Connections that a request may name."""
 
 KEPT = 1_000
 """Connections that are remembered after their end."""
@@ -99,7 +104,9 @@ class Gate:
             if budget is None or time.time() >= budget.reset:
                 budget = self._budgets[token, what] = _Budget(limit, time.time() + self._window)
             budget.used += 1
-            return script.rate_limited(budget.reset) if budget.used > budget.limit else None
+            if budget.used <= budget.limit:
+                return None
+            return script.rate_limited(math.ceil(budget.reset))
 
     def hold(self, slot: Slot) -> Reply | None:
         """Let a token hold one more stream; says no when it holds as many as it may."""
@@ -133,14 +140,21 @@ class Gate:
         """`GET /2/connections`."""
         names = [name for name in query.get("endpoints", "").split(",") if name]
         status = query.get("status", "active")
+        for parameter, given, known in (
+            ("status", [status], STATUSES),
+            ("endpoints", names, tuple(ENDPOINTS)),
+        ):
+            for each in given:
+                if each not in known:
+                    return _unknown(parameter, each, known)
         with self._changed:
             self._forget_the_vanished()
             active = [slot for slot in self._held if slot.key[0] == token]
             ended = [slot for slot in self._ended if slot.key[0] == token]
-            chosen = {"active": active, "inactive": ended}.get(status, active + ended)
+            chosen = {"active": active, "inactive": ended, "all": active + ended}[status]
             # One that vanished is active in X's eyes: it has no end yet.
             data = [
-                {**slot.shown()} if slot in ended else _active(slot)
+                slot.shown() if slot in ended else _active(slot)
                 for slot in chosen
                 if not names or slot.endpoint in names
             ]
@@ -148,12 +162,12 @@ class Gate:
 
     def give_up(self, token: str, path_end: str, body: bytes) -> Reply:
         """`DELETE /2/connections/…`: all, an endpoint's, or those with the ids of the body."""
-        try:
-            ids = orjson.loads(body)["uuids"] if not path_end else []
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            return script.invalid_request("uuids", "", "give 1 to 100 ids")
+        ids = [] if path_end else _ids(body)
+        if ids is None:
+            text = "The `uuids` of the body must be a list of 1 to 100 ids"
+            return script.invalid_request("uuids", "", text)
         if path_end and path_end != "all" and path_end not in ENDPOINTS:
-            return script.invalid_request("endpoint_id", path_end, "no such endpoint")
+            return _unknown("endpoint_id", path_end, tuple(ENDPOINTS))
         with self._changed:
             own = [slot for slot in self._held if slot.key[0] == token]
             if path_end == "all":
@@ -163,7 +177,7 @@ class Gate:
             else:
                 chosen = [slot for slot in own if slot.id in ids]
             for slot in chosen:
-                slot.reason = "killed"
+                slot.reason = "operator_disconnect"
                 self._drop(slot)
         for slot in chosen:
             slot.kill()
@@ -202,6 +216,22 @@ class _Budget:
     limit: int
     reset: float
     used: int = 0
+
+
+def _ids(body: bytes) -> list[str] | None:
+    """The ids in the body of a request, each once; ``None`` if it is not as it must be."""
+    try:
+        ids = orjson.loads(body)["uuids"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    if not isinstance(ids, list) or not 1 <= len(ids) <= MOST_IDS:
+        return None
+    return list(dict.fromkeys(ids)) if all(isinstance(each, str) for each in ids) else None
+
+
+def _unknown(parameter: str, value: str, known: Sequence[str]) -> Reply:
+    text = f"The `{parameter}` query parameter value [{value}] is not one of [{','.join(known)}]"
+    return script.invalid_request(parameter, value, text)
 
 
 def _active(slot: Slot) -> dict[str, Any]:

@@ -78,8 +78,12 @@ class Ruleset:
         ids = [each for each in query.get("ids", "").split(",") if each]
         most = query.get("max_results", "1000")
         start = query.get("pagination_token", "0")
-        if not most.isdecimal() or not 1 <= int(most) <= 1_000 or not start.isdecimal():
-            return invalid_request("max_results", most, "it is a number from 1 to 1000")
+        if not most.isdecimal() or not 1 <= int(most) <= 1_000:
+            text = f"The `max_results` query parameter value [{most}] is not between 1 and 1000"
+            return invalid_request("max_results", most, text)
+        if not start.isdecimal():
+            text = f"The `pagination_token` query parameter value [{start}] is not valid"
+            return invalid_request("pagination_token", start, text)
         with self._lock:
             rules = [rule for rule in self._rules.values() if not ids or rule.id in ids]
         page = rules[int(start) : int(start) + int(most)]
@@ -114,24 +118,23 @@ class Ruleset:
             [(verb, what)] = wanted.items()
         except (orjson.JSONDecodeError, AttributeError, ValueError):
             return invalid_request("body", "", "JSON doesn't match expected schema")
-        if verb == "add" and isinstance(what, list) and what:
+        if verb == "add" and isinstance(what, list) and what and all(map(_is_rule, what)):
             return self._add(what, dry_run=dry_run)
         if verb == "delete" and isinstance(what, dict):
             ids, values = what.get("ids") or [], what.get("values") or []
-            if bool(ids) != bool(values):
-                return self._delete([str(each) for each in ids], values, dry_run=dry_run)
+            if bool(ids) != bool(values) and _are_texts(ids) and _are_texts(values):
+                return self._delete(ids, values, dry_run=dry_run)
         return invalid_request(str(verb), "", "JSON doesn't match expected schema")
 
-    def _add(self, wanted: list[Any], *, dry_run: bool) -> Reply:
+    def _add(self, wanted: list[dict[str, Any]], *, dry_run: bool) -> Reply:
         made: list[dict[str, str]] = []
         refused: list[dict[str, Any]] = []
         with self._lock:
             for each in wanted:
-                value = each.get("value") if isinstance(each, dict) else None
-                refusal = self._refusal(value)
+                refusal = self._refusal(each["value"])
                 if refusal is None:
-                    tag = each.get("tag") or ""
-                    made.append(self._keep(str(value), str(tag), dry_run=dry_run).shown())
+                    kept = self._keep(each["value"], each.get("tag") or "", dry_run=dry_run)
+                    made.append(kept.shown())
                 else:
                     refused.append(refusal)
         created = 0 if dry_run else len(made)
@@ -148,8 +151,7 @@ class Ruleset:
             answer["errors"] = refused
         return Reply(201 if made else 200, answer)
 
-    def _refusal(self, value: object) -> dict[str, Any] | None:
-        text = value if isinstance(value, str) else ""
+    def _refusal(self, text: str) -> dict[str, Any] | None:
         same = next((rule for rule in self._rules.values() if rule.value == text), None)
         if same is not None:
             kind = problem("DuplicateRule", "duplicate-rules")
@@ -179,17 +181,16 @@ class Ruleset:
     def _delete(self, ids: list[str], values: list[str], *, dry_run: bool) -> Reply:
         with self._lock:
             by_value = {rule.value: rule.id for rule in self._rules.values()}
-            named = ids + [by_value.get(value, "") for value in values]
-            known = [each for each in named if each in self._rules]
+            named = {each: each for each in ids} | {each: by_value.get(each) for each in values}
+            known = [each for each in named.values() if each in self._rules]
             if not dry_run:
                 for each in known:
                     del self._rules[each]
                 self.version += 1
-        missing = len(named) - len(known)
-        summary = {"deleted": len(known), "not_deleted": missing}
+        unknown = [name for name, each in named.items() if each not in known]
+        summary = {"deleted": len(known), "not_deleted": len(unknown)}
         answer: dict[str, Any] = {"meta": {"sent": _now(), "summary": summary}}
-        if missing:
-            unknown = [each for each in ids if each not in known]
+        if unknown:
             answer["errors"] = [
                 {
                     "errors": [{"parameters": {}, "message": f"Rule does not exist: {each}"}],
@@ -199,6 +200,17 @@ class Ruleset:
                 for each in unknown
             ]
         return Reply(200, answer)
+
+
+def _is_rule(item: object) -> bool:
+    """Whether a request's item is a value and perhaps a tag; ids are X's to give."""
+    if not isinstance(item, dict) or not isinstance(item.get("value"), str):
+        return False
+    return isinstance(item.get("tag") or "", str)
+
+
+def _are_texts(items: object) -> bool:
+    return isinstance(items, list) and all(isinstance(each, str) for each in items)
 
 
 def _now() -> str:

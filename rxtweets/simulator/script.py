@@ -47,6 +47,8 @@ __all__ = [
     "too_many_connections",
     "unauthorized",
     "unavailable",
+    "unsupported_authentication",
+    "upstream_failure",
     "usage_capped",
 ]
 
@@ -230,12 +232,26 @@ def forbidden() -> Reply:
         {
             "client_id": "27347717",
             "detail": "When authenticating requests to the Twitter API v2 endpoints, you must use "
-            "keys and tokens from a Twitter developer App that is attached to a Project.",
+            "keys and tokens from a Twitter developer App that is attached to a Project. You can "
+            "create a project via the developer portal.",
             "registration_url": "https://developer.twitter.com/en/docs/projects/overview",
             "title": "Client Forbidden",
             "required_enrollment": "Appropriate Level of API Access",
             "reason": "client-not-enrolled",
             "type": "https://api.twitter.com/2/problems/client-forbidden",
+        },
+    )
+
+
+def unsupported_authentication() -> Reply:
+    """403: the token is not of the kind that the endpoint takes."""
+    return Reply(
+        403,
+        {
+            "detail": "Authenticating with Unknown is forbidden for this endpoint.  Supported "
+            "authentication types are [OAuth 2.0 Application-Only].",
+            "status": 403,
+            **problem("Unsupported Authentication", "unsupported-authentication"),
         },
     )
 
@@ -312,6 +328,12 @@ def unavailable(status: int = 503) -> Reply:
     """503: overload or a deployment; also for its kin 500, 502 and 504."""
     titles = {500: "Internal Server Error", 502: "Bad Gateway", 504: "Gateway Timeout"}
     return Reply(status, _blank(titles.get(status, "Service Unavailable"), status))
+
+
+def upstream_failure(status: int = 503) -> Reply:
+    """503 from the proxy before X's servers, which does not speak JSON."""
+    body = b"upstream connect error or disconnect/reset before headers"
+    return Reply(status, body, {"content-type": "text/plain"})
 
 
 def not_found() -> Reply:

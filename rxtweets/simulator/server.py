@@ -8,9 +8,11 @@ import socket
 import ssl
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -31,6 +33,9 @@ from rxtweets.simulator.tweets import DIFFERENT, Names, Size, Tweets
 __all__ = ["Request", "Script", "Simulator", "serve"]
 
 KEPT_REQUESTS = 10_000
+API_VERSION = "2.167"
+"""Of X's description that the answers follow."""
+
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -449,12 +454,17 @@ def _shut(live: socket.socket) -> None:
 
 
 def _headers(*parts: Mapping[str, str | None]) -> Headers:
+    """The headers that X sends with every answer, and others beside them or in their place."""
     usual: dict[str, str | None] = {
+        "date": formatdate(usegmt=True),
         "content-type": "application/json; charset=utf-8",
         "server": "rxtweets-simulator",
+        "api-version": API_VERSION,
+        "x-access-level": "read",
+        "x-transaction-id": uuid.uuid4().hex[:16],
     }
     for part in parts:
-        usual.update(part)
+        usual.update({name.lower(): value for name, value in part.items()})
     return [(name, value) for name, value in usual.items() if value is not None]
 
 

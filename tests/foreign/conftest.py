@@ -184,6 +184,8 @@ class AsyncTweepy(Tweepy):
     """`tweepy.asynchronous.AsyncStreamingClient`: its methods are coroutines."""
 
     def _made(self) -> Any:
+        for name in ("aiohttp", "async_lru"):
+            pytest.importorskip(name, reason="install the extra [foreign]")
         from tweepy.asynchronous import AsyncStreamingClient, streaming
 
         async def wait(seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,4 +20,6 @@ WANTED = PROJECT["project"]["optional-dependencies"]["foreign"]
 @pytest.mark.parametrize("requirement", WANTED)
 def test_a_client_is_there_in_its_version(requirement: str) -> None:
     name, wanted = requirement.split("==")
-    assert version(name.partition("[")[0]) == wanted
+    name = name.partition("[")[0]
+    assert version(name) == wanted
+    assert import_module(name)

@@ -286,6 +286,7 @@ PROBLEMS = {
     "invalid_request": script.invalid_request("partition", "9", "no such partition"),
     "unauthorized": script.unauthorized(),
     "forbidden": script.forbidden(),
+    "unsupported_authentication": script.unsupported_authentication(),
     "not_found": script.not_found(),
     "no_rules": script.no_rules(),
     "rate_limited": script.rate_limited(),
