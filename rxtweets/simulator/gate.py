@@ -33,8 +33,11 @@ MOST_IDS = 100
 KEPT = 1_000
 """Connections that are remembered after their end."""
 
+MOST_IDS = 100
+"""Of connections that one request may end."""
 
-@dataclass
+
+@dataclass(eq=False)
 class Slot:
     """A stream that a token holds.
 
@@ -76,13 +79,22 @@ class Gate:
         most: streams that a token may hold of one endpoint and partition.
         window: seconds.
         forget: seconds for which a connection whose end was not noticed is held yet.
+        clock: seconds since 1970.
     """
 
-    def __init__(self, token: str | None, most: int, window: float, forget: float) -> None:
+    def __init__(
+        self,
+        token: str | None,
+        most: int,
+        window: float,
+        forget: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._token = token
         self._most = most
         self._window = window
         self._forget = forget
+        self._clock = clock
         self._changed = threading.Condition()
         self._held: list[Slot] = []
         self._ended: deque[Slot] = deque(maxlen=KEPT)
@@ -101,8 +113,8 @@ class Gate:
         """Count a request; says no when there were more than ``limit`` in the window."""
         with self._changed:
             budget = self._budgets.get((token, what))
-            if budget is None or time.time() >= budget.reset:
-                budget = self._budgets[token, what] = _Budget(limit, time.time() + self._window)
+            if budget is None or self._clock() >= budget.reset:
+                budget = self._budgets[token, what] = _Budget(limit, self._clock() + self._window)
             budget.used += 1
             if budget.used <= budget.limit:
                 return None
@@ -114,6 +126,7 @@ class Gate:
             self._changed.wait_for(lambda: not self._is_room_awaited(slot), GRACE)
             if not self._has_room(slot):
                 return script.too_many_connections()
+            slot.connected_at = self._clock()
             self._held.append(slot)
             return None
 
@@ -122,7 +135,7 @@ class Gate:
         with self._changed:
             slot.reason = slot.reason or reason
             if unnoticed and self._forget and not slot.disconnected_at:
-                slot.disconnected_at = time.time() + self._forget
+                slot.disconnected_at = self._clock() + self._forget
                 return
             self._drop(slot)
 
@@ -181,7 +194,7 @@ class Gate:
                 self._drop(slot)
         for slot in chosen:
             slot.kill()
-        known = {slot.id for slot in chosen}
+        known = [slot.id for slot in chosen]
         results = [{"uuid": each, "success": True} for each in known]
         results += [{"uuid": each, "success": False} for each in ids if each not in known]
         failed = len(results) - len(known)
@@ -198,7 +211,7 @@ class Gate:
         return not self._has_room(slot) and any(held.disconnected_at is None for held in own)
 
     def _forget_the_vanished(self) -> None:
-        now = time.time()
+        now = self._clock()
         for slot in list(self._held):
             if slot.disconnected_at is not None and slot.disconnected_at <= now:
                 self._drop(slot)
@@ -206,7 +219,7 @@ class Gate:
     def _drop(self, slot: Slot) -> None:
         if slot in self._held:
             self._held.remove(slot)
-            slot.disconnected_at = time.time()
+            slot.disconnected_at = self._clock()
             self._ended.append(slot)
             self._changed.notify_all()
 

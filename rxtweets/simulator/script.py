@@ -16,6 +16,7 @@ show them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,7 +65,8 @@ class Serve(Step):
 
     Attributes:
         count: how many; ``None`` for all there are, then silence with keep-alives.
-        rate: tweets a second; ``None`` for that of the server, ``math.inf`` for a burst.
+        rate: tweets a second; ``None`` for that of the server, ``math.inf`` for a burst. A live
+            server has its clock, and takes no other rate.
     """
 
     count: int | None = None
@@ -277,7 +279,8 @@ def rate_limited(reset: float | None = None) -> Reply:
     """
     headers = {"x-rate-limit-remaining": "0"}
     if reset is not None:
-        headers["x-rate-limit-reset"] = str(int(reset))
+        # Rounded up: who comes back at that second is not too early.
+        headers["x-rate-limit-reset"] = str(math.ceil(reset))
     return Reply(429, _blank("Too Many Requests", 429), headers)
 
 
