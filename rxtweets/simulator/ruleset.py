@@ -57,12 +57,15 @@ class Ruleset:
         Raises:
             ConfigurationError: one of them is no rule.
         """
+        kept = dict(self._rules)
         for value in rules:
-            refusal = self._refusal(value)
+            refusal = self._refusal(value, kept)
             if refusal is not None:
                 reasons = refusal.get("details") or [refusal["title"]]
                 raise ConfigurationError(f"rules: {value!r}: {'; '.join(reasons)}")
-            self._keep(value, "", dry_run=False)
+            rule = self._make(value, "")
+            kept[rule.id] = rule
+        self._rules = kept
 
     def matching(self, payload: dict[str, Any]) -> list[dict[str, str]]:
         """The rules that a decoded frame matches, as the frame names them.
@@ -130,6 +133,7 @@ class Ruleset:
         made: list[dict[str, str]] = []
         refused: list[dict[str, Any]] = []
         with self._lock:
+            kept = dict(self._rules)
             for each in wanted:
                 refusal = self._refusal(each["value"])
                 if refusal is None:
@@ -137,6 +141,8 @@ class Ruleset:
                     made.append(kept.shown())
                 else:
                     refused.append(refusal)
+            if not dry_run:
+                self._replace(kept)
         created = 0 if dry_run else len(made)
         summary = {
             "created": created,
@@ -156,7 +162,7 @@ class Ruleset:
         if same is not None:
             kind = problem("DuplicateRule", "duplicate-rules")
             return {"value": text, "id": same.id, **kind}
-        if len(self._rules) >= self._cap:
+        if len(kept) >= self._cap:
             return {"value": text, **problem("RulesCapExceeded", "rule-cap")}
         details: list[str] = []
         try:
@@ -170,13 +176,14 @@ class Ruleset:
         kind = problem("UnprocessableEntity", "invalid-rules")
         return {"value": text, "details": details, **kind}
 
-    def _keep(self, value: str, tag: str, *, dry_run: bool) -> _Kept:
+    def _make(self, value: str, tag: str) -> _Kept:
         self._made += 1
-        rule = _Kept(str(FIRST_ID + self._made), value, tag, parse(value))
-        if not dry_run:
-            self._rules[rule.id] = rule
-            self.version += 1
-        return rule
+        return _Kept(str(FIRST_ID + self._made), value, tag, parse(value))
+
+    def _replace(self, rules: dict[str, _Kept]) -> None:
+        """Streams look at the rules without the lock, so a dict of rules never changes."""
+        self._rules = rules
+        self.version += 1
 
     def _delete(self, ids: list[str], values: list[str], *, dry_run: bool) -> Reply:
         with self._lock:
