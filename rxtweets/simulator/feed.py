@@ -82,7 +82,8 @@ class Recording:
                 raise ConfigurationError(f"cannot read {source}: {error.strerror}") from None
         self._source = list(source) if loop and not isinstance(source, Path) else source
         self._loop = loop
-        self._all: list[bytes] | None = None
+        self._lines = self._once()
+        self._read: list[bytes] = []
         self._lock = threading.Lock()
 
     def sequence(self) -> Callable[[int, int], list[bytes]]:
@@ -91,18 +92,21 @@ class Recording:
         return lambda _first, count: list(islice(frames, count))
 
     def at(self, position: int, seconds: float) -> bytes | None:
-        """See `Frames`; reads the whole recording first."""
+        """See `Frames`; what was read is kept."""
         del seconds
         with self._lock:
-            if self._all is None:
-                self._all = list(self._once())
-        if self._loop and self._all:
-            position %= len(self._all)
-        return self._all[position] if position < len(self._all) else None
+            self._read += islice(self._lines, max(0, position + 1 - len(self._read)))
+            if position >= len(self._read) and self._loop and self._read:
+                position %= len(self._read)
+            return self._read[position] if position < len(self._read) else None
 
     def _frames(self) -> Iterator[bytes]:
-        while True:
-            yield from self._once()
+        is_empty = False
+        while not is_empty:
+            is_empty = True
+            for frame in self._once():
+                is_empty = False
+                yield frame
             if not self._loop:
                 return
 

@@ -65,7 +65,7 @@ class Ruleset:
                 raise ConfigurationError(f"rules: {value!r}: {'; '.join(reasons)}")
             rule = self._make(value, "")
             kept[rule.id] = rule
-        self._rules = kept
+        self._replace(kept)
 
     def matching(self, payload: dict[str, Any]) -> list[dict[str, str]]:
         """The rules that a decoded frame matches, as the frame names them.

@@ -13,7 +13,9 @@ __all__ = ["Selection"]
 
 
 class Selection:
-    """Chooses frames for one connection; see `feed.Select`.
+    """Chooses frames for one connection; see `tapes.Select`.
+
+    What is no tweet, as the blank and broken lines and the notices of a recording, passes.
 
     Args:
         endpoint: the stream.
@@ -45,7 +47,7 @@ class Selection:
             return None if ending is None else frame
         if RULES_OF_OLD in frame:
             frame = _without_rules(frame)
-        return frame[:-1] + ending
+        return frame.rstrip()[:-1] + ending
 
     def _ending(self, position: int, frame: bytes) -> bytes | None:
         """What replaces the frame's last brace; empty for nothing, ``None`` to leave it out."""
@@ -60,7 +62,9 @@ class Selection:
         return self._known[place]
 
     def _look(self, frame: bytes) -> bytes | None:
-        payload: dict[str, Any] = orjson.loads(frame)
+        payload = _tweet(frame)
+        if payload is None:
+            return b""
         if self._lang and payload["data"].get("lang") != self._lang:
             return None
         if self._rules is None:
@@ -70,6 +74,16 @@ class Selection:
 
 
 RULES_OF_OLD = b'"matching_rules"'
+
+
+def _tweet(frame: bytes) -> dict[str, Any] | None:
+    """The frame decoded; ``None`` if it is something else, which recordings have too."""
+    try:
+        payload = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return None
+    has_tweet = isinstance(payload, dict) and isinstance(payload.get("data"), dict)
+    return payload if has_tweet else None
 
 
 def _without_rules(frame: bytes) -> bytes:

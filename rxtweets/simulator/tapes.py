@@ -17,6 +17,9 @@ Select = Callable[[int, bytes], bytes | None]
 
 NEVER = 3600.0
 
+LOOKED_AT = 2_048
+"""Positions looked at in one go: where few are chosen, the client is seen to in between."""
+
 
 class Tape(ABC):
     """What one connection is told."""
@@ -36,7 +39,7 @@ class Tape(ABC):
         """Seconds until it is worth asking again."""
 
     def behind(self) -> int:
-        """How many frames have become due since the tape began and were not taken."""
+        """How many frames wait, beyond those that lay in the past when the tape began."""
         return 0
 
     def pace(self, rate: float | None) -> None:  # noqa: B027 - the clock paces itself
@@ -115,6 +118,12 @@ class Timeline:
             return 0
         return math.floor((moment - self.start) * self.rate) + 1
 
+    def since(self, moment: float) -> int:
+        """The first position that is not earlier than the moment."""
+        if not self.rate or moment < self.start:
+            return 0
+        return math.ceil((moment - self.start) * self.rate)
+
     def time_of(self, position: int) -> float:
         """When it happened, or will."""
         return self.start + position / self.rate
@@ -129,17 +138,26 @@ class LiveTape(Tape):
         select: which of it, and how.
         since: position to begin with.
         until: position to end before; ``None`` for never.
+        share: of so many positions one is the connection's, its stream being partitioned.
     """
 
     def __init__(
-        self, timeline: Timeline, frames: Frames, select: Select, since: int, until: int | None
+        self,
+        timeline: Timeline,
+        frames: Frames,
+        select: Select,
+        since: int,
+        until: int | None,
+        share: int = 1,
     ) -> None:
         self._timeline = timeline
         self._frames = frames
         self._select = select
         self._next = since
         self._until = until
-        self._began = timeline.until(timeline.now())
+        self._share = share
+        # What lay in the past already was not missed by being slow.
+        self._backlog = max(0, timeline.until(timeline.now()) - since)
         self.is_replay = until is not None
 
     def take(self, most: float) -> list[bytes]:
@@ -148,7 +166,8 @@ class LiveTape(Tape):
         due = timeline.until(timeline.now())
         last = due if self._until is None else min(due, self._until)
         chosen: list[bytes] = []
-        while self._next < last and len(chosen) < min(most, TAKEN) and not self.ended:
+        looked_at_last = min(last, self._next + LOOKED_AT)
+        while self._next < looked_at_last and len(chosen) < min(most, TAKEN) and not self.ended:
             position = self._next
             self._next += 1
             frame = self._frames.at(position, timeline.time_of(position))
@@ -156,6 +175,8 @@ class LiveTape(Tape):
             kept = None if frame is None else self._select(position, frame)
             if kept is not None:
                 chosen.append(kept)
+        if self._next >= due:
+            self._backlog = 0
         self.ended = self.ended or (self._until is not None and self._next >= self._until)
         return chosen
 
@@ -173,4 +194,5 @@ class LiveTape(Tape):
         if self.is_replay:
             return 0
         timeline = self._timeline
-        return max(0, timeline.until(timeline.now()) - max(self._next, self._began))
+        waiting = timeline.until(timeline.now()) - self._next - self._backlog
+        return max(0, waiting) // self._share
