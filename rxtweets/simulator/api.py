@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from rxtweets.endpoints import ENDPOINTS, Endpoint
 from rxtweets.simulator import script
@@ -21,10 +21,11 @@ from rxtweets.simulator.selection import Selection
 from rxtweets.simulator.tapes import LiveTape, OnDemandTape, Tape, Timeline
 from rxtweets.simulator.transport import Head
 
-__all__ = ["Api", "Content", "Stream"]
+__all__ = ["Api", "Content", "Stream", "address_of"]
 
 RULES = "/2/tweets/search/stream/rules"
 CONNECTIONS = "/2/connections"
+MANAGED = {RULES, f"{RULES}/counts", CONNECTIONS}
 TOKEN = "/oauth2/token"  # noqa: S105 - a path
 STREAMS = {endpoint.path: endpoint for endpoint in ENDPOINTS.values()}
 MOST_BACKFILL = 5
@@ -43,6 +44,12 @@ BUDGETS = {
 """Requests in 15 minutes ("rate limits" of X's documentation); 50 for the other streams."""
 
 CONNECTS = 50
+
+
+def address_of(head: Head) -> tuple[str, dict[str, str]]:
+    """Path and parameters; any target has some, whatever it is."""
+    path, _, query = re.sub("^https?://[^/?]*", "", head.target).partition("?")
+    return path, dict(parse_qsl(query, keep_blank_values=True))
 
 
 class Stream(NamedTuple):
@@ -122,14 +129,11 @@ class Api:
             client_ip: of who asks.
             kill: ends the connection, from another thread.
         """
-        address = urlsplit(head.target)
-        path = address.path
-        query = dict(parse_qsl(address.query, keep_blank_values=True))
+        path, query = address_of(head)
         if path == TOKEN:
             return self._hand_out(head)
         endpoint = STREAMS.get(path)
-        is_known = endpoint or path.startswith((RULES, CONNECTIONS))
-        if not is_known:
+        if endpoint is None and path not in MANAGED and not path.startswith(CONNECTIONS + "/"):
             return script.not_found()
         token = self._gate.token_of(head.headers)
         if token is None:
@@ -151,7 +155,7 @@ class Api:
         if refusal is None:
             refusal = self._refusal(endpoint, query)
         if refusal is None:
-            slot.key = slot.key[0], name, query.get("partition", "")
+            slot.key = slot.key[0], name, str(int(query.get("partition") or "0"))
             refusal = self._gate.hold(slot)
         headers = self._gate.headers(slot.key[0], name)
         if refusal is not None:
@@ -190,7 +194,8 @@ class Api:
         return None
 
     def _replay_refusal(self, endpoint: Endpoint, query: dict[str, str]) -> Reply | None:
-        given = {name: query[name] for name in ("start_time", "end_time") if name in query}
+        names = ("start_time", "end_time")
+        given: dict[str, str] = {name: query[name] for name in names if name in query}
         for name, text in given.items():
             if not endpoint.replays:
                 return _unexpected(name, text)
@@ -199,12 +204,8 @@ class Api:
             if _moment(text) is None:
                 shape = "it must look like 2026-01-31T12:00:00Z"
                 return invalid_request(name, text, f"The `{name}` query parameter: {shape}")
-        start = _moment(given.get("start_time", ""))
         timeline = self._content.timeline
-        if timeline and start is not None and start < timeline.now() - LONGEST_REPLAY:
-            text = "The `start_time` query parameter is more than 24 hours ago"
-            return invalid_request("start_time", given["start_time"], text)
-        return None
+        return None if timeline is None else _bounds_refusal(given, timeline.now())
 
     def _tape(self, endpoint: Endpoint, query: dict[str, str]) -> Tape:
         content, timeline = self._content, self._content.timeline
@@ -218,11 +219,14 @@ class Api:
         now = timeline.now()
         start, end = (_moment(query.get(name, "")) for name in ("start_time", "end_time"))
         minutes = int(query.get("backfill_minutes", "0"))
-        since = now - minutes * 60 * content.time_scale if start is None else start
+        first = timeline.until(now - minutes * 60 * content.time_scale)
         until = None
+        if start is not None:
+            first = timeline.since(start)
         if start is not None or end is not None:
-            until = timeline.until(min(now, now if end is None else end))
-        return LiveTape(timeline, self._frames[endpoint.name], select, timeline.until(since), until)
+            until = timeline.until(now) if end is None or end > now else timeline.since(end)
+        share = endpoint.partitions or 1
+        return LiveTape(timeline, self._frames[endpoint.name], select, first, until, share)
 
     def _manage(self, head: Head, path: str, query: dict[str, str], token: str) -> Reply:
         """Rules and connections."""
@@ -241,17 +245,17 @@ class Api:
             return self._rules.counts()
         if path == CONNECTIONS and verb == "GET":
             return self._gate.connections(token, query)
-        if path.removeprefix(CONNECTIONS).count("/") <= 1 and verb == "DELETE":
+        if path.startswith(CONNECTIONS) and verb == "DELETE":
             which = path.removeprefix(CONNECTIONS).removeprefix("/")
             return self._gate.give_up(token, which, head.body)
-        return script.not_found() if verb in {"GET", "POST", "DELETE"} else _not_allowed()
+        return _not_allowed()
 
     def _hand_out(self, head: Head) -> Reply:
         """An app-only token for a key and a secret, whichever they are."""
         kind, _, given = head.headers.get("authorization", "").partition(" ")
         try:
             pair = base64.b64decode(given, validate=True) if kind == "Basic" else b""
-        except binascii.Error:
+        except ValueError:
             pair = b""
         if head.method != "POST" or b":" not in pair or b"client_credentials" not in head.body:
             reason = {"code": 99, "message": "Unable to verify your credentials"}
@@ -269,6 +273,22 @@ def _not_allowed() -> Reply:
 
 def _unexpected(name: str, value: str) -> Reply:
     return invalid_request(name, value, f"The query parameter [{name}] is not one of this stream")
+
+
+def _bounds_refusal(given: Mapping[str, str], now: float) -> Reply | None:
+    """What is wrong with the times of a replay, if anything is."""
+    start, end = (_moment(given.get(name, "")) for name in ("start_time", "end_time"))
+    if start is None:
+        return None
+    wrong = ""
+    if start < now - LONGEST_REPLAY:
+        wrong = "is more than 24 hours ago"
+    elif start > now:
+        wrong = "is in the future"
+    elif end is not None and end <= start:
+        wrong = "is not before `end_time`"
+    text = f"The `start_time` query parameter {wrong}"
+    return invalid_request("start_time", given["start_time"], text) if wrong else None
 
 
 def _moment(text: str) -> float | None:

@@ -115,6 +115,8 @@ class Playing:
         except TooSlow:
             self.reason = "SlowReader"
             raise
+        if isinstance(step, ResetStream):
+            self._transport.give_up_after(None)
         return not isinstance(step, ResetStream)
 
     def _end(self, step: Step) -> None:

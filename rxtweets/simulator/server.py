@@ -20,7 +20,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from rxtweets.errors import ConfigurationError
-from rxtweets.simulator.api import Api, Content, Stream
+from rxtweets.simulator.api import Api, Content, Stream, address_of
 from rxtweets.simulator.feed import Frames, Recording, SimulatedTweets
 from rxtweets.simulator.gate import Gate
 from rxtweets.simulator.playing import Chunking, Delivery, Playing
@@ -169,6 +169,8 @@ def serve(
             raise ConfigurationError(f"{name}={value!r}: give 0 or more")
     if not 0 <= port < 65_536:
         raise ConfigurationError(f"port={port!r}: give 0 (a free one) to 65535")
+    if history and not live:
+        raise ConfigurationError(f"history={history!r}: a past needs live=True")
     if live and rate is None:
         raise ConfigurationError("live=True needs a rate: what happens by the clock has one")
     ruleset = Ruleset()
@@ -200,6 +202,9 @@ def serve(
         listener, context, api, delivery, gate, script, http2=http2, gzip=gzip, headers=headers
     )
 
+
+PAUSE = 0.05
+"""Seconds until the next try to accept a connection after one that failed."""
 
 SHORTEST_PATIENCE = 1.0
 """Seconds that a client may take to make room for more, however small the buffer is."""
@@ -322,7 +327,10 @@ class Simulator:
             try:
                 raw, _ = self._listener.accept()
             except OSError:
-                return
+                if self._closed:
+                    return
+                time.sleep(PAUSE)  # such as too many open files: others may close some
+                continue
             self._spawn(partial(self._converse, raw))
 
     def _converse(self, raw: socket.socket) -> None:
@@ -367,7 +375,7 @@ class Simulator:
             return False
         reason, unnoticed = "client closed", False
         try:
-            part = _steps(self._script(self._request(head, 200)))
+            part = _steps(self._script(self._request(head, 200, self._answered + 1)))
             if part and isinstance(part[0], Reply):
                 self._reply(transport, head, part[0], answer.headers)
                 return False
@@ -384,7 +392,8 @@ class Simulator:
         self, transport: Transport, head: Head, reply: Reply, headers: Mapping[str, str] = EMPTY
     ) -> None:
         self._note(head, reply.status)
-        transport.reply(reply.status, _headers(headers, reply.headers), reply.payload())
+        body = b"" if head.method == "HEAD" else reply.payload()
+        transport.reply(reply.status, _headers(headers, reply.headers), body)
 
     def _begin(self, transport: Transport, head: Head, stream: Stream) -> Playing:
         compress = self._gzip and "gzip" in head.headers.get("accept-encoding", "")
@@ -402,16 +411,16 @@ class Simulator:
     def _note(self, head: Head, status: int) -> None:
         with self._changed:
             self._answered += 1
-            self._requests.append(self._request(head, status))
+            self._requests.append(self._request(head, status, self._answered))
             self._changed.notify_all()
 
-    def _request(self, head: Head, status: int) -> Request:
-        address = urlsplit(head.target)
+    def _request(self, head: Head, status: int, number: int) -> Request:
+        path, query = address_of(head)
         return Request(
-            number=self._answered,
+            number=number,
             method=head.method,
-            path=address.path,
-            query=dict(parse_qsl(address.query, keep_blank_values=True)),
+            path=path,
+            query=query,
             headers=head.headers,
             http_version=head.http_version,
             status=status,

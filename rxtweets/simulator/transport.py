@@ -161,8 +161,8 @@ class Transport(ABC):
         """
         self._look(0.0)
 
-    def give_up_after(self, seconds: float) -> None:
-        """Wait only so long for a client that does not read; then it is gone."""
+    def give_up_after(self, seconds: float | None) -> None:
+        """Wait only so long for a client that does not read; ``None`` for ever."""
         self._patience = seconds
         self._socket.settimeout(seconds)
 
@@ -262,7 +262,9 @@ class Http1(Transport):
 
     def requests(self) -> Iterator[Head]:
         while (request := self._next_request()) is not None:
-            headers = {name.decode().lower(): value.decode() for name, value in request.headers}
+            headers = {
+                name.decode().lower(): value.decode("latin-1") for name, value in request.headers
+            }
             method, target = request.method.decode(), request.target.decode()
             yield Head(method, target, headers, "HTTP/1.1", bytes(self._body))
             if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
@@ -288,8 +290,7 @@ class Http1(Transport):
         self._write(self._http.send(h11.EndOfMessage()) or b"")
 
     def _received(self, data: bytes) -> None:
-        """A client has nothing more to say until it was answered; a pipelined request waits."""
-        self._http.receive_data(data)
+        """What comes during a stream is not kept: the connection ends with it."""
 
     def _next_request(self) -> h11.Request | None:
         request: h11.Request | None = None
@@ -329,7 +330,7 @@ class Http2(Transport):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection)
         hide_tokens_from_logs()
-        configuration = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        configuration = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._http = h2.connection.H2Connection(configuration)
         self._stream = 0
         self._waiting: list[tuple[int, Head]] = []
@@ -385,15 +386,20 @@ class Http2(Transport):
         super().close()
 
     def _send(self, piece: bytes) -> None:
+        waits_since = time.monotonic()
         while piece:
             room = self._http.local_flow_control_window(self._stream)
             length = min(room, len(piece), self._http.max_outbound_frame_size)
             if length:
                 self._http.send_data(self._stream, piece[:length])
                 piece = piece[length:]
+                waits_since = time.monotonic()
+            elif self._patience and time.monotonic() - waits_since > self._patience:
+                self.abort()
+                raise TooSlow
             else:
                 self._flush()
-                self._look(1.0)
+                self._look(min(1.0, self._patience or 1.0))
 
     def _flush(self) -> None:
         data = self._http.data_to_send()
@@ -430,8 +436,10 @@ class Http2(Transport):
     def _take(self, event: h2.events.DataReceived) -> None:
         stream = event.stream_id or 0
         self._http.acknowledge_received_data(event.flow_controlled_length or 0, stream)
-        if stream in self._bodies and len(self._bodies[stream][1]) < MOST_BODY:
+        if stream in self._bodies:
             self._bodies[stream][1].extend(event.data or b"")
+        if sum(len(body) for _, body in self._bodies.values()) > MOST_BODY:
+            raise Gone
 
     def _refuse_others(self) -> None:
         """A stream takes the connection; who wants another stream makes another connection."""
@@ -441,6 +449,6 @@ class Http2(Transport):
 
 
 def _head(fields: Iterable[tuple[Any, Any]]) -> Head:
-    headers = dict(fields)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
     named = {name: value for name, value in headers.items() if not name.startswith(":")}
     return Head(headers.get(":method", ""), headers.get(":path", ""), named, "HTTP/2")
