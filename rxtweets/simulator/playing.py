@@ -115,8 +115,6 @@ class Playing:
         except TooSlow:
             self.reason = "SlowReader"
             raise
-        if isinstance(step, ResetStream):
-            self._transport.give_up_after(None)
         return not isinstance(step, ResetStream)
 
     def _end(self, step: Step) -> None:
@@ -180,7 +178,7 @@ class Playing:
         tape = self._tape
         left = math.inf if step.count is None else step.count
         tape.pace(step.rate)
-        while left > 0 and not (tape.ended and step.count is not None):
+        while left > 0:
             frames = tape.take(left)
             if frames:
                 end = self._delivery.line_end
@@ -195,6 +193,8 @@ class Playing:
                 # What waited is lost, and the message that says so as well, as X warns.
                 self.reason, self._is_over = "SlowReader", True
                 self._transport.abort()
+                return
+            if tape.ended and step.count is not None:
                 return
             self._pause(tape.rest())
 

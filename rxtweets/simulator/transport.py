@@ -378,6 +378,7 @@ class Http2(Transport):
         self._http.reset_stream(self._stream, error_code)
         self._flush()
         self._stream = 0
+        self.give_up_after(None)  # the connection waits for another request
 
     def close(self) -> None:
         with contextlib.suppress(Gone, h2.exceptions.ProtocolError):
