@@ -53,6 +53,12 @@ Without --live, --base-url or RXTWEETS_BASE_URL, a simulator is started for the 
 machine only.
 """
 
+SIMULATE_DESCRIPTION = """\
+Serve a simulation of X over HTTP, until Ctrl-C: all streams of X's API v2 (sample, sample10,
+filtered, firehose and its languages, likes, compliance, labels, activity), the rules of the
+filtered stream, and the connections API.
+"""
+
 EXIT_CODES = """\
 exit codes:
   0    the run ended as asked: by Ctrl-C, --limit or --duration
@@ -108,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(run=_run)
     simulate = commands.add_parser(
         "simulate",
-        help="serve a simulation of X's stream over HTTP",
-        description="Serve a simulation of X's sample stream over HTTP, until Ctrl-C.",
+        help="serve a simulation of X's streams over HTTP",
+        description=SIMULATE_DESCRIPTION,
         formatter_class=raw,
     )
     simulate_command.add_arguments(simulate)

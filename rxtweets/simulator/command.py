@@ -7,18 +7,15 @@ import json
 import signal
 import sys
 import threading
-from itertools import repeat
 from pathlib import Path
 from types import FrameType
 
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator.playing import Chunking
-from rxtweets.simulator.script import Close, Part, Serve
-from rxtweets.simulator.server import Simulator, serve
+from rxtweets.simulator.script import Close, Serve
+from rxtweets.simulator.server import Script, Simulator, serve
 
 __all__ = ["add_arguments", "run"]
-
-MANY_CONNECTIONS = 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--burst", type=int, default=1, help="tweets that come together (default 1)")
     how.add_argument(
+        "--live", action="store_true", help="by the clock, as X: what nobody reads is missed"
+    )
+    how.add_argument(
+        "--history",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="of the stream that lie before the start, for backfill and replays; with --live",
+    )
+    how.add_argument(
         "--chunking",
         type=_chunking,
         default="frame",
@@ -61,6 +68,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--time-scale", type=float, default=1.0, help="factor for the server's times")
     how.add_argument(
         "--close-after", type=int, metavar="N", help="end every connection after N tweets"
+    )
+    how.add_argument("--packet", type=int, default=0, metavar="BYTES", help="sent at a time")
+    account = parser.add_argument_group("account")
+    account.add_argument(
+        "--rule",
+        dest="rules",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="of the filtered stream, to begin with; may be repeated",
+    )
+    account.add_argument(
+        "--connections",
+        type=int,
+        default=1,
+        metavar="N",
+        help="streams a token may hold of an endpoint and partition at a time (default 1)",
+    )
+    account.add_argument(
+        "--forget-after",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="for which a connection that broke unnoticed is held yet (default 0)",
+    )
+    account.add_argument("--no-backfill", action="store_true", help="refuse backfill_minutes")
+    account.add_argument(
+        "--buffer",
+        type=int,
+        default=10_000,
+        metavar="TWEETS",
+        help="that wait for a slow client before it is cut off; with --live (default 10,000)",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print one JSON object with the URL")
@@ -90,24 +129,33 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> Simulator:
-    script: list[Part] = []
+    script: Script = ()
     if options.close_after is not None:
         if options.close_after < 0:
             raise ConfigurationError(f"--close-after {options.close_after}: give 0 or more")
-        script.extend(repeat([Serve(options.close_after), Close()], MANY_CONNECTIONS))
+        part = [Serve(options.close_after), Close()]
+        script = lambda _: part  # noqa: E731 - one part for all
     return serve(
         options.host,
         options.port,
         rate=options.rate,
         burst=options.burst,
+        live=options.live,
+        history=options.history,
         seed=options.seed,
         size=options.size,
         names=options.names,
         source=options.source and Path(options.source),
         loop=options.loop,
+        rules=options.rules,
         chunking=options.chunking,
+        packet=options.packet,
         script=script,
         token=options.token,
+        connections=options.connections,
+        forget_after=options.forget_after,
+        backfill=not options.no_backfill,
+        buffer=options.buffer,
         keep_alive=options.keep_alive,
         time_scale=options.time_scale,
         http2=not options.http1_only,
@@ -121,7 +169,7 @@ def _announce(simulator: Simulator, *, as_json: bool) -> None:
         print(json.dumps({"url": simulator.url}), flush=True)  # noqa: T201 - the command line
         return
     print(  # noqa: T201 - this is the command line
-        f"serving X's sample stream on {simulator.url} (Ctrl-C ends)\n"
+        f"serving X's streams, rules and connections on {simulator.url} (Ctrl-C ends)\n"
         f"  RXTWEETS_BASE_URL={simulator.url} X_BEARER_TOKEN=any rxtweets run --live",
         flush=True,
     )
