@@ -27,7 +27,7 @@ from rxtweets.simulator.playing import Chunking, Delivery, Playing
 from rxtweets.simulator.ruleset import Ruleset
 from rxtweets.simulator.script import Part, Reply, Step
 from rxtweets.simulator.tapes import Timeline
-from rxtweets.simulator.transport import Gone, Head, Headers, Transport, accept
+from rxtweets.simulator.transport import Gone, Head, Headers, ResponseGone, Transport, accept
 from rxtweets.simulator.tweets import DIFFERENT, Names, Size, Tweets
 
 __all__ = ["Request", "Script", "Simulator", "serve"]
@@ -338,8 +338,9 @@ class Simulator:
             transport = self._welcome(raw)
             try:
                 for head in transport.requests():
-                    if self._answer(transport, head):
-                        break
+                    with contextlib.suppress(ResponseGone):
+                        if self._answer(transport, head):
+                            break
             finally:
                 transport.close()
                 with self._changed:

@@ -28,7 +28,7 @@ import h11
 
 from rxtweets.redaction import hide_tokens_from_logs
 
-__all__ = ["Gone", "Head", "Headers", "TooSlow", "Transport", "accept"]
+__all__ = ["Gone", "Head", "Headers", "ResponseGone", "TooSlow", "Transport", "accept"]
 
 Headers = list[tuple[str, str]]
 
@@ -44,6 +44,10 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0"
 
 class Gone(Exception):
     """The client has closed the connection, or it was killed."""
+
+
+class ResponseGone(Gone):
+    """The client wants no more of the response, but may ask for something else."""
 
 
 class TooSlow(Gone):
@@ -349,6 +353,7 @@ class Http2(Transport):
                 self._stream, head = self._waiting.pop(0)
                 yield head
                 self._stream = 0
+                self.give_up_after(None)
 
     def reply(self, status: int, headers: Headers, body: bytes) -> None:
         length = ("content-length", str(len(body)))
@@ -378,7 +383,6 @@ class Http2(Transport):
         self._http.reset_stream(self._stream, error_code)
         self._flush()
         self._stream = 0
-        self.give_up_after(None)  # the connection waits for another request
 
     def close(self) -> None:
         with contextlib.suppress(Gone, h2.exceptions.ProtocolError):
@@ -413,26 +417,33 @@ class Http2(Transport):
         except h2.exceptions.ProtocolError as error:
             raise Gone from error
         ours = self._stream
-        gone = False
+        gone = is_unwanted = False
         for event in received:
-            if isinstance(event, h2.events.RequestReceived) and event.headers is not None:
-                self._bodies[event.stream_id or 0] = _head(event.headers), bytearray()
-            elif isinstance(event, h2.events.DataReceived):
-                self._take(event)
-            elif isinstance(event, h2.events.StreamEnded):
-                head, body = self._bodies.pop(event.stream_id or 0)
-                self._waiting.append((event.stream_id or 0, head._replace(body=bytes(body))))
-            elif isinstance(event, h2.events.StreamReset):
-                gone = gone or event.stream_id == ours
+            if isinstance(event, h2.events.StreamReset):
+                is_unwanted = is_unwanted or event.stream_id == ours
                 self._bodies.pop(event.stream_id or 0, None)
                 self._waiting = [each for each in self._waiting if each[0] != event.stream_id]
             elif isinstance(event, h2.events.ConnectionTerminated):
                 gone = True
-        if ours:
+            else:
+                self._collect(event)
+        if ours and not is_unwanted:
             self._refuse_others()
         self._flush()
         if gone:
             raise Gone
+        if is_unwanted:
+            raise ResponseGone
+
+    def _collect(self, event: h2.events.Event) -> None:
+        """Put requests together from their heads and bodies."""
+        if isinstance(event, h2.events.RequestReceived) and event.headers is not None:
+            self._bodies[event.stream_id or 0] = _head(event.headers), bytearray()
+        elif isinstance(event, h2.events.DataReceived):
+            self._take(event)
+        elif isinstance(event, h2.events.StreamEnded):
+            head, body = self._bodies.pop(event.stream_id or 0)
+            self._waiting.append((event.stream_id or 0, head._replace(body=bytes(body))))
 
     def _take(self, event: h2.events.DataReceived) -> None:
         stream = event.stream_id or 0

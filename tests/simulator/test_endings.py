@@ -80,7 +80,7 @@ class Http2Client:
 
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
-        self._http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self._http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
         self._http.initiate_connection()
         self.is_open = True
 
@@ -91,6 +91,10 @@ class Http2Client:
         self._http.send_headers(stream, list((head | path).items()), end_stream=True)
         self._raw.sendall(self._http.data_to_send())
         return stream
+
+    def cancel(self, stream: int) -> None:
+        self._http.reset_stream(stream, 8)
+        self._raw.sendall(self._http.data_to_send())
 
     def until(self, *kinds: type[h2.events.Event]) -> list[Any]:
         """The events up to one of these, or to the end of the connection."""
@@ -135,6 +139,19 @@ def test_over_http2_a_stream_is_reset_and_the_connection_goes_on(code: int) -> N
         data = [event.data for event in events if isinstance(event, h2.events.DataReceived)]
         assert b"".join(data) == b"b\r\n"
         assert x.answered == 2
+
+
+def test_over_http2_a_client_may_cancel_a_stream_and_ask_for_another() -> None:
+    with simulator.serve(rate=100, script=[[]]) as x, connected(x) as raw:
+        client = Http2Client(raw)
+        for _ in range(3):
+            stream = client.ask()
+            events = client.until(h2.events.DataReceived)
+            [head] = [each for each in events if isinstance(each, h2.events.ResponseReceived)]
+            assert dict(head.headers)[b":status"] == b"200"
+            client.cancel(stream)
+        assert client.is_open
+        assert x.answered == 3
 
 
 def test_over_http2_a_fin_comes_without_any_goodbye() -> None:
