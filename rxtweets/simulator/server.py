@@ -108,7 +108,8 @@ def serve(
 
     Frames come on demand: each is given once, and nothing happens while nobody listens. With
     ``live=True`` they come by the clock, as on X: what nobody reads is missed, unless backfill or
-    a replay brings it, and all connections to a stream get the same.
+    a replay brings it, and all connections to a stream get the same. A replay gives what happened
+    from ``start_time`` on and before ``end_time``, and ends the connection then.
 
     Fields and expansions that a request asks for are not applied: frames are as they were
     recorded or made.

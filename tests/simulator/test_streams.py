@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import threading
@@ -17,7 +18,19 @@ from rxtweets.simulator.api import Api, Content, Stream
 from rxtweets.simulator.feed import SimulatedTweets
 from rxtweets.simulator.gate import Gate
 from rxtweets.simulator.ruleset import Ruleset
-from rxtweets.simulator.script import Abort, Close, Disconnect, Line, Part, Serve, Stall
+from rxtweets.simulator.script import (
+    Abort,
+    Close,
+    Disconnect,
+    Fin,
+    GoAway,
+    Line,
+    Part,
+    ResetStream,
+    Serve,
+    Stall,
+    Step,
+)
 from rxtweets.simulator.tapes import Timeline
 from rxtweets.simulator.transport import Head
 
@@ -305,6 +318,28 @@ def test_a_rule_is_matched_in_a_recording(client: Any) -> None:
     assert [orjson.loads(got[at])["data"]["id"] for at in (0, 3)] == ["1", "3"]
     assert got[1:3] == [b"", b"broken {"]
     assert orjson.loads(got[3])["matching_rules"] != [{"id": "1"}]
+
+
+def test_many_connections_leave_nothing_behind(client: Any) -> None:
+    ends: list[Step] = [Close(), Abort(), Fin(), GoAway(), ResetStream(), Abort(mid_frame=True)]
+    parts: list[Part] = [[Serve(2, rate=math.inf), end] for end in ends]
+    with simulator.serve(script=lambda r: parts[r.number % len(ends)], connects=1_000) as x:
+        for http1 in (True, False):
+            http = client(x, http1=http1)
+            for _ in range(60):
+                with contextlib.suppress(httpx.TransportError):
+                    http.get(SAMPLE)
+        assert x.answered == 120
+        watcher = client(x)
+        for _ in range(TRIES):
+            threads = [each for each in threading.enumerate() if each.name == "simulator"]
+            if not listed(watcher, "active") and len(threads) <= 4:
+                break
+            threading.Event().wait(0.05)
+        else:
+            pytest.fail(f"{len(threads)} threads and {listed(watcher, 'active')} are left")
+        assert len(listed(watcher, "inactive")) == 120
+    assert not x._transports
 
 
 def test_a_listener_that_fails_once_goes_on(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
