@@ -152,11 +152,7 @@ def parse(value: str) -> Node:
     Raises:
         RuleSyntaxError: it cannot be read.
     """
-    try:
-        return _Parser(value).rule()
-    except RecursionError:
-        reason = f"rule {value[:40]!r}…: its parentheses are nested too deeply; write it flatter"
-        raise RuleSyntaxError(reason, value, 0) from None
+    return _Parser(value).rule()
 
 
 def terms(node: Node, *, negated: bool = False) -> Iterator[tuple[Term, bool]]:

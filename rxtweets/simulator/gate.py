@@ -162,15 +162,15 @@ class Gate:
                     return _unknown(parameter, each, known)
         with self._changed:
             self._forget_the_vanished()
-            active = [slot for slot in self._held if slot.key[0] == token]
-            ended = [slot for slot in self._ended if slot.key[0] == token]
-            chosen = {"active": active, "inactive": ended, "all": active + ended}[status]
             # One that vanished is active in X's eyes: it has no end yet.
-            data = [
-                slot.shown() if slot in ended else _active(slot)
-                for slot in chosen
-                if not names or slot.endpoint in names
-            ]
+            active = [(slot, _active(slot)) for slot in self._held]
+            ended = [(slot, slot.shown()) for slot in self._ended]
+        chosen = {"active": active, "inactive": ended, "all": active + ended}[status]
+        data = [
+            shown
+            for slot, shown in chosen
+            if slot.key[0] == token and (not names or slot.endpoint in names)
+        ]
         return Reply(200, {**({"data": data} if data else {}), "meta": {"result_count": len(data)}})
 
     def give_up(self, token: str, path_end: str, body: bytes) -> Reply:

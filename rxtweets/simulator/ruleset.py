@@ -135,10 +135,11 @@ class Ruleset:
         with self._lock:
             kept = dict(self._rules)
             for each in wanted:
-                refusal = self._refusal(each["value"])
+                refusal = self._refusal(each["value"], kept)
                 if refusal is None:
-                    kept = self._keep(each["value"], each.get("tag") or "", dry_run=dry_run)
-                    made.append(kept.shown())
+                    rule = self._make(each["value"], each.get("tag") or "")
+                    kept[rule.id] = rule
+                    made.append(rule.shown())
                 else:
                     refused.append(refusal)
             if not dry_run:
@@ -157,8 +158,8 @@ class Ruleset:
             answer["errors"] = refused
         return Reply(201 if made else 200, answer)
 
-    def _refusal(self, text: str) -> dict[str, Any] | None:
-        same = next((rule for rule in self._rules.values() if rule.value == text), None)
+    def _refusal(self, text: str, kept: dict[str, _Kept]) -> dict[str, Any] | None:
+        same = next((rule for rule in kept.values() if rule.value == text), None)
         if same is not None:
             kind = problem("DuplicateRule", "duplicate-rules")
             return {"value": text, "id": same.id, **kind}
@@ -190,11 +191,9 @@ class Ruleset:
             by_value = {rule.value: rule.id for rule in self._rules.values()}
             named = {each: each for each in ids} | {each: by_value.get(each) for each in values}
             known = [each for each in named.values() if each in self._rules]
+            unknown = [name for name, each in named.items() if each not in self._rules]
             if not dry_run:
-                for each in known:
-                    del self._rules[each]
-                self.version += 1
-        unknown = [name for name, each in named.items() if each not in known]
+                self._replace({id_: r for id_, r in self._rules.items() if id_ not in known})
         summary = {"deleted": len(known), "not_deleted": len(unknown)}
         answer: dict[str, Any] = {"meta": {"sent": _now(), "summary": summary}}
         if unknown:
@@ -216,8 +215,8 @@ def _is_rule(item: object) -> bool:
     return isinstance(item.get("tag") or "", str)
 
 
-def _are_texts(items: object) -> bool:
-    return isinstance(items, list) and all(isinstance(each, str) for each in items)
+def _are_texts(given: object) -> bool:
+    return isinstance(given, list) and all(isinstance(each, str) for each in given)
 
 
 def _now() -> str:

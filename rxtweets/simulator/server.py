@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qsl, urlsplit
 
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator.api import Api, Content, Stream, address_of

@@ -74,12 +74,15 @@ def test_a_rule_that_the_simulator_cannot_match_is_refused_by_name() -> None:
     assert "point_radius" in error["details"][0]
 
 
-@pytest.mark.parametrize(
-    "each", [{}, {"value": 7}, {"value": None}, "cat", None, [], {"value": ""}]
-)
-def test_what_is_no_rule_is_invalid(each: object) -> None:
-    answer = change(Ruleset(), {"add": [each]})
-    assert summary(answer)["invalid"] == 1
+@pytest.mark.parametrize("each", [{}, {"value": 7}, {"value": None}, "cat", None, []])
+def test_a_request_with_what_is_no_rule_is_refused_whole(each: object) -> None:
+    rules = Ruleset()
+    assert change(rules, {"add": [{"value": "cat"}, each]}).status == 400
+    assert len(rules) == 0
+
+
+def test_an_empty_rule_is_invalid() -> None:
+    assert summary(change(Ruleset(), {"add": [{"value": ""}]}))["invalid"] == 1
 
 
 def test_a_dry_run_answers_as_if_and_changes_nothing() -> None:

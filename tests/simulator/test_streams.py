@@ -196,7 +196,7 @@ def test_a_kill_ends_the_stream_and_frees_the_slot(how: str, http1: bool, client
                 response.read()
             with other.stream("GET", SAMPLE) as again:
                 assert again.status_code == 200
-        assert ended(other)["disconnect_reason"] == "killed"
+        assert ended(other)["disconnect_reason"] == "operator_disconnect"
 
 
 @pytest.mark.parametrize("part", [Stall(), Abort(noticed=False)])
