@@ -16,6 +16,7 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
 
 from rxtweets import events, operators, simulator
 from rxtweets.backoff import Backoff
+from rxtweets.concurrency import Concurrency
 from rxtweets.errors import (
     AccessError,
     AuthenticationError,
@@ -23,8 +24,11 @@ from rxtweets.errors import (
     ConnectionEnded,
     ConnectionLimitError,
     ConnectionLost,
+    DeadlineExceeded,
     DecodeError,
+    ExecutorBroken,
     HandlerError,
+    HandlerTimeout,
     HostNotFound,
     PipelineError,
     ProvisioningError,
@@ -41,6 +45,7 @@ from rxtweets.errors import (
     SubscriberError,
     TLSError,
     UsageCapError,
+    WorkerLost,
 )
 from rxtweets.fields import UnknownNameWarning
 from rxtweets.held_connections import Connections, HeldConnection
@@ -59,6 +64,7 @@ from rxtweets.observable import BatchStream, MessageStream
 from rxtweets.options import ServerOptions
 from rxtweets.payloads import Activity, ComplianceEvent, LabelEvent, Like
 from rxtweets.pipeline import Batcher, Pipeline
+from rxtweets.retry import Retry
 from rxtweets.rules import Rule, RuleCounts, RuleRefusal, Rules, RulesReport
 from rxtweets.states import ConnectionState
 from rxtweets.streams import (
@@ -74,7 +80,7 @@ from rxtweets.streams import (
     sample_stream,
 )
 from rxtweets.subscriber import Subscriber
-from rxtweets.telemetry import Stats
+from rxtweets.telemetry import StageStats, Stats
 
 __all__ = [
     "AccessError",
@@ -88,15 +94,19 @@ __all__ = [
     "Batcher",
     "CallerAcknowledger",
     "ComplianceEvent",
+    "Concurrency",
     "ConfigurationError",
     "ConnectionEnded",
     "ConnectionLimitError",
     "ConnectionLost",
     "ConnectionState",
     "Connections",
+    "DeadlineExceeded",
     "DecodeError",
+    "ExecutorBroken",
     "Failed",
     "HandlerError",
+    "HandlerTimeout",
     "HeldConnection",
     "HostNotFound",
     "HotStream",
@@ -111,6 +121,7 @@ __all__ = [
     "ProvisioningError",
     "RateLimitError",
     "ResponseError",
+    "Retry",
     "Rule",
     "RuleCounts",
     "RuleRefusal",
@@ -123,6 +134,7 @@ __all__ = [
     "ServerDisconnect",
     "ServerError",
     "ServerOptions",
+    "StageStats",
     "Stats",
     "StreamError",
     "StreamOptions",
@@ -133,6 +145,7 @@ __all__ = [
     "TweetOptions",
     "UnknownNameWarning",
     "UsageCapError",
+    "WorkerLost",
     "activity_stream",
     "compliance_stream",
     "events",

@@ -8,6 +8,10 @@
     ├── RulesRefused                      X refused rules that were to be added or deleted
     ├── DecodeError (ValueError)          a line that is not a JSON value
     ├── HandlerError                      a handler broke its contract with the processor
+    │   ├── HandlerTimeout                it took longer than its time limit
+    │   ├── DeadlineExceeded              the message was too old when its turn came
+    │   └── WorkerLost                    what ran the handler died, and the call with it
+    ├── ExecutorBroken                    an executor takes no more calls, and cannot be replaced
     ├── SubscriberError                   a subscriber raised; its batch failed
     ├── PipelineError                     a pipeline was used in the wrong order
     └── StreamError                       the stream cannot go on, or one connection of it ended
@@ -42,8 +46,11 @@ __all__ = [
     "ConnectionEnded",
     "ConnectionLimitError",
     "ConnectionLost",
+    "DeadlineExceeded",
     "DecodeError",
+    "ExecutorBroken",
     "HandlerError",
+    "HandlerTimeout",
     "HostNotFound",
     "PipelineError",
     "ProvisioningError",
@@ -60,6 +67,7 @@ __all__ = [
     "SubscriberError",
     "TLSError",
     "UsageCapError",
+    "WorkerLost",
 ]
 
 
@@ -121,7 +129,26 @@ class DecodeError(RxTweetsError, ValueError):
 
 
 class HandlerError(RxTweetsError):
-    """A handler returned something else than a message."""
+    """A handler broke its contract: it returned something else than a message, for one."""
+
+
+class HandlerTimeout(HandlerError):
+    """A call of a handler took longer than its time limit; what it returns later is discarded."""
+
+
+class DeadlineExceeded(HandlerError):
+    """The message was past its deadline when its turn came, so its handler was not called."""
+
+
+class WorkerLost(HandlerError):
+    """The thread or process that had the message in its hands died; the cause is attached."""
+
+
+class ExecutorBroken(RxTweetsError):
+    """An executor takes no more calls and there is no way to make another; the cause is attached.
+
+    Give ``process(executor=...)`` a function that makes the executor, and it is replaced.
+    """
 
 
 class SubscriberError(RxTweetsError):

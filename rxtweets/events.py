@@ -23,21 +23,30 @@ __all__ = [
     "DisconnectAnnounced",
     "Disconnected",
     "Event",
+    "FailureHandlerFailed",
     "Gap",
     "HandlerFailed",
+    "HandlerRaised",
+    "HandlerRetried",
+    "HandlerStarted",
+    "HandlerStopped",
     "LimitReached",
     "OverflowBegan",
     "OverflowEnded",
     "PartEnded",
     "PartialErrors",
+    "ProcessorStarted",
+    "ProcessorStopped",
     "Reconnecting",
     "RulesSynced",
+    "Span",
     "StateChanged",
     "StateFileFailed",
     "StreamEnded",
     "SubscriberFailed",
     "UndecodableLine",
     "UnknownMessage",
+    "WorkerReplaced",
 ]
 
 
@@ -272,6 +281,46 @@ class HandlerFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerRetried(Event):
+    """A message that failed is given to its handler again.
+
+    Attributes:
+        message: failed; its ``status`` says why.
+        attempt: that failed, from 1.
+        delay: seconds until the next one.
+    """
+
+    message: Message[Any]
+    attempt: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailureHandlerFailed(Event):
+    """``on_failed`` raised or gave something else back; these are acknowledged as they were."""
+
+    messages: tuple[Message[Any], ...]
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReplaced(Event):
+    """A thread, event loop or executor is no good any more; another takes its place.
+
+    Attributes:
+        what: ``thread``, ``loop`` or ``executor``.
+        error: why.
+        messages: that were in its hands, and have failed.
+        lost: whether it goes on for nobody, as a thread does whose call takes too long.
+    """
+
+    what: str
+    error: BaseException
+    messages: int
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriberFailed(Event):
     """A subscriber raised on this value; the stream went on."""
 
@@ -308,3 +357,81 @@ class Abandoned(Event):
 
     count: int
     where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span(Event):
+    """Some work has begun, or is over. Made only while somebody has subscribed to ``spans``.
+
+    Attributes:
+        number: of this piece of work; the same when it begins and when it is over.
+        started: when it began, in seconds since 1970.
+    """
+
+    number: int
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorStarted(Span):
+    """A processor takes up messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorStopped(Span):
+    """A processor is through with the messages it took up.
+
+    Attributes:
+        successful: what became of those that are passed on.
+        failed: those that are not.
+        duration: seconds it took.
+    """
+
+    successful: tuple[Message[Any], ...]
+    failed: tuple[Message[Any], ...]
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerStarted(Span):
+    """A handler is called.
+
+    Attributes:
+        parent: the number of the processor's span that it belongs to.
+        message: that it is given.
+    """
+
+    parent: int
+    message: Message[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerStopped(Span):
+    """A handler has returned.
+
+    Attributes:
+        parent: the number of the processor's span that it belongs to.
+        message: that it returned; it may have failed it.
+        duration: seconds it took.
+    """
+
+    parent: int
+    message: Message[Any]
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerRaised(Span):
+    """A handler has raised, or was stopped.
+
+    Attributes:
+        parent: the number of the processor's span that it belongs to.
+        message: that it was given.
+        error: that it raised.
+        duration: seconds it took.
+    """
+
+    parent: int
+    message: Message[Any]
+    error: BaseException
+    duration: float

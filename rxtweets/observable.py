@@ -15,11 +15,11 @@ from reactivex import Observable, Observer, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler
 
-from rxtweets.events import Abandoned, Event
+from rxtweets.events import Abandoned, Event, Span
 from rxtweets.instrumentation.logging import EventLog
 from rxtweets.message import Batch, Message
 from rxtweets.subscriber import Contained, Settlement
-from rxtweets.telemetry import Stats, Telemetry
+from rxtweets.telemetry import StageStats, Stats, Telemetry
 
 __all__ = [
     "BatchStream",
@@ -50,9 +50,21 @@ class _Measured(Observable[T_co]):
         """What happens in the stream and the stages before this point; hot, never completes."""
         return self.telemetry.bus.events
 
+    @property
+    def spans(self) -> Observable[Span]:
+        """Where the work of the stages begins and ends; hot, never completes.
+
+        Two or more for every message, so they are made only while somebody has subscribed.
+        """
+        return self.telemetry.bus.spans
+
     def stats(self) -> Stats:
         """A snapshot of the counters of the stream and of all stages that hang on it."""
         return self.telemetry.stats()
+
+    def stages(self) -> tuple[StageStats, ...]:
+        """A snapshot of each stage that works concurrently: how many calls run, how busy it is."""
+        return self.telemetry.stages()
 
     def subscribe(
         self,

@@ -13,9 +13,9 @@ from typing import Any
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
-from rxtweets.events import Event
+from rxtweets.events import Event, Span
 
-__all__ = ["EventBus", "Stats", "Telemetry"]
+__all__ = ["EventBus", "StageStats", "Stats", "Telemetry"]
 
 log = logging.getLogger("rxtweets")
 
@@ -58,6 +58,12 @@ class Stats:
         in_flight: messages in the hands of processors now.
         processed: messages that handlers returned.
         failed: messages that handlers failed.
+        retried: attempts of handlers beyond the first one of each message.
+        timed_out: calls of handlers that took longer than their time limit.
+        expired: messages whose deadline had passed when their turn came.
+        workers_lost: threads, event loops and executors that died or hung, and were replaced.
+        threads_lost: threads that hang now in a call whose time limit has passed.
+        failure_handler_errors: calls of ``on_failed`` that raised or gave something else back.
         batches: batches that subscribers took.
         batches_failed: batches on which a subscriber raised.
         batched: messages in the batches that were taken.
@@ -93,6 +99,12 @@ class Stats:
     in_flight: int = 0
     processed: int = 0
     failed: int = 0
+    retried: int = 0
+    timed_out: int = 0
+    expired: int = 0
+    workers_lost: int = 0
+    threads_lost: int = 0
+    failure_handler_errors: int = 0
     batches: int = 0
     batches_failed: int = 0
     batched: int = 0
@@ -113,6 +125,43 @@ class Stats:
         return {**asdict(self), "control": self.control}
 
 
+@dataclass(frozen=True, slots=True)
+class StageStats:
+    """A snapshot of one stage that works concurrently.
+
+    Attributes:
+        name: of the stage.
+        concurrency: calls at once at most, now.
+        running: calls that run now.
+        in_flight: messages in the stage now, those that wait included.
+        busy_seconds: that calls have taken, all together, those that run included.
+        capacity_seconds: that they could have taken: the concurrency over the life of the stage.
+    """
+
+    name: str
+    concurrency: int
+    running: int
+    in_flight: int
+    busy_seconds: float
+    capacity_seconds: float
+
+    @property
+    def busy(self) -> float:
+        """The share of the stage's capacity that was used, from 0 to 1."""
+        return _share(self.busy_seconds, self.capacity_seconds)
+
+    def busy_since(self, earlier: StageStats) -> float:
+        """The share that was used since an earlier snapshot, from 0 to 1."""
+        return _share(
+            self.busy_seconds - earlier.busy_seconds,
+            self.capacity_seconds - earlier.capacity_seconds,
+        )
+
+
+def _share(used: float, there: float) -> float:
+    return min(1.0, max(0.0, used / there)) if there > 0 else 0.0
+
+
 class EventBus:
     """Carries events to their observers on a thread of its own, one at a time, in order.
 
@@ -122,6 +171,7 @@ class EventBus:
 
     def __init__(self) -> None:
         self._observers: tuple[abc.ObserverBase[Event], ...] = ()
+        self._span_observers: tuple[abc.ObserverBase[Span], ...] = ()
         self._taps: tuple[Callable[[Event], None], ...] = ()
         self._pending: deque[Event] = deque()
         self._changed = threading.Condition()
@@ -130,11 +180,17 @@ class EventBus:
         self._thread: threading.Thread | None = None
         self.lost = 0
         self.events: Observable[Event] = Observable(self._subscribe)
+        self.spans: Observable[Span] = Observable(self._subscribe_to_spans)
 
     @property
     def has_observers(self) -> bool:
         """Whether anybody but the log listens: events of every day are not made for nobody."""
         return bool(self._observers)
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether anybody listens to spans; without that none are made."""
+        return bool(self._span_observers)
 
     def tap(self, function: Callable[[Event], None]) -> None:
         """Call ``function`` with every event for the life of the bus; for logs."""
@@ -179,13 +235,30 @@ class EventBus:
             self._observers += (observer,)
         return Disposable(lambda: self._remove(observer))
 
-    def _remove(self, observer: abc.ObserverBase[Event]) -> None:
+    def _subscribe_to_spans(
+        self, observer: abc.ObserverBase[Span], _scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        with self._changed:
+            self._span_observers += (observer,)
+        return Disposable(lambda: self._remove(observer))
+
+    def _remove(self, observer: abc.ObserverBase[Any]) -> None:
         with self._changed:
             self._observers = tuple(each for each in self._observers if each is not observer)
+            self._span_observers = tuple(
+                each for each in self._span_observers if each is not observer
+            )
+
+    def _takers(self, event: Event) -> Iterator[Callable[[Any], None]]:
+        if isinstance(event, Span):
+            yield from (observer.on_next for observer in self._span_observers)
+        else:
+            yield from self._taps
+            yield from (observer.on_next for observer in self._observers)
 
     def _run(self) -> None:
         while (event := self._next()) is not None:
-            for take in (*self._taps, *(observer.on_next for observer in self._observers)):
+            for take in self._takers(event):
                 try:
                     take(event)
                 except Exception:
@@ -217,6 +290,8 @@ class Telemetry:
         self._counts = dict.fromkeys((field.name for field in fields(Stats)), 0)
         self._gauges: dict[str, list[Callable[[], int]]] = {}
         self._shown: dict[str, Callable[[], Any]] = {}
+        self._stages: list[Callable[[], StageStats]] = []
+        self._last_stages: dict[str, StageStats] = {}
         self._here = threading.local()
         self._states = 0
         self.bus = EventBus()
@@ -238,6 +313,29 @@ class Telemetry:
                 self._gauges[name].remove(read)
 
         return remove
+
+    def stage(self, read: Callable[[], StageStats]) -> Callable[[], None]:
+        """Show a stage in `stages`; after the returned function is called, as it was last."""
+        with self._lock:
+            self._stages.append(read)
+
+        def remove() -> None:
+            last = read()
+            with self._lock:
+                if read in self._stages:
+                    self._stages.remove(read)
+                    self._last_stages[last.name] = last
+
+        return remove
+
+    def stages(self) -> tuple[StageStats, ...]:
+        """A snapshot of the stages that work, and of those that have ended without a successor."""
+        with self._lock:
+            reads, last = tuple(self._stages), dict(self._last_stages)
+        live = [read() for read in reads]
+        for each in live:
+            last.pop(each.name, None)
+        return (*(stage for part in self._parts for stage in part.stages()), *last.values(), *live)
 
     def show(self, name: str, read: Callable[[], Any]) -> None:
         """Show this figure in snapshots, in place of an earlier one."""

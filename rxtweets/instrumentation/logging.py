@@ -67,11 +67,14 @@ FREQUENT = {
     events.AcknowledgerFailed,
     events.BatchDelivered,
     events.BatchFailed,
+    events.FailureHandlerFailed,
     events.HandlerFailed,
+    events.HandlerRetried,
     events.PartialErrors,
     events.SubscriberFailed,
     events.UndecodableLine,
     events.UnknownMessage,
+    events.WorkerReplaced,
 }
 
 
@@ -128,6 +131,14 @@ def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, P
             return logging.DEBUG, f"tweet {message.id} came with errors about parts of it"
         case events.HandlerFailed(message):
             return logging.WARNING, f"the handler failed tweet {message.id}: {_reason(message)}"
+        case events.HandlerRetried(message, attempt, delay):
+            again = f"attempt {attempt} failed, again in {delay:.2f} s"
+            return logging.INFO, f"tweet {message.id}: {again}: {_reason(message)}"
+        case events.FailureHandlerFailed(messages, error):
+            return logging.WARNING, f"on_failed raised {error!r} on {len(messages)} messages"
+        case events.WorkerReplaced(what, error, messages, lost):
+            fate = "hangs and is given up" if lost else "died"
+            return logging.WARNING, f"{what} {fate} with {messages} messages: {error!r}"
         case events.SubscriberFailed(value, error):
             return logging.WARNING, f"a subscriber raised {error!r} on {str(value)[:80]}"
         case events.BatchFailed(batch, error):

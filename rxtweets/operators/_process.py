@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from reactivex import Observable, abc
-from reactivex.scheduler import NewThreadScheduler, VirtualTimeScheduler
 
-from rxtweets.checks import function, whole_number
+from rxtweets.checks import function, seconds, whole_number
+from rxtweets.concurrency import Concurrency
+from rxtweets.errors import ConfigurationError
 from rxtweets.message import Message
 from rxtweets.observable import MessageStream, subscribe_in_chunks, telemetry_of
-from rxtweets.operators._processor import OrderedProcessor, Processor
-from rxtweets.workers import WorkerPool
+from rxtweets.operators._assembly import Plan, assemble
+from rxtweets.operators._calls import NOT_GIVEN, is_async, name_of, with_context
+from rxtweets.retry import Retry
 
 __all__ = ["process"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-Handler = Callable[[Message[T]], Message[U]]
+Handler = Callable[..., Message[U] | Awaitable[Message[U]]]
+OfChunk = Callable[..., Sequence[Message[Any]]]
 
 
 def process(
-    handler: Handler[T, U],
-    concurrency: int = 50,
+    handler: Handler[U],
+    concurrency: int | Concurrency = 50,
     *,
     ordered: bool = False,
+    partition_by: Callable[[Message[T]], Hashable] | None = None,
+    prepare: OfChunk | None = None,
+    context: Any = NOT_GIVEN,
+    on_failed: OfChunk | None = None,
+    retry: Retry | None = None,
+    time_limit: float | timedelta | None = None,
+    deadline: float | timedelta | Callable[[Message[T]], float | None] | None = None,
+    executor: Executor | Callable[[], Executor] | None = None,
     scheduler: abc.SchedulerBase | None = None,
 ) -> Callable[[Observable[Message[T]]], MessageStream[U]]:
     """Call a handler for every message, many at once, and pass on what it returns.
@@ -47,15 +61,43 @@ def process(
     (`events.HandlerFailed`), acknowledged as failed, and not emitted. The stream goes on.
 
     As long as handlers return at once, one thread calls them in turn; as soon as they block, more
-    threads come, up to ``concurrency``, and no message waits behind a slow neighbour.
+    threads come, up to ``concurrency``, and no message waits behind a slow neighbour. An
+    ``async def`` handler runs on one event loop, in a thread of the operator's own, which is there
+    while there is a subscription.
 
     When the source ends, by completion or by error, messages in flight are handled first.
 
     Args:
-        handler: takes a message and returns a message, usually ``message.update_data(...)``.
-        concurrency: handlers running at once at most, 1 or more.
+        handler: takes a message and returns a message, usually ``message.update_data(...)``; a
+            function or an ``async def``.
+        concurrency: handlers running at once at most, 1 or more; a `Concurrency` can be changed
+            while they run. With an ``executor``: chunks of messages in its hands at most.
         ordered: emit in the order of the source; a slow message then holds back those after it,
             while their handlers run.
+        partition_by: gives each message a key: messages of one key are handled one at a time, in
+            order, those of different keys at once. Called on the source's thread; if it raises,
+            its message fails.
+        prepare: called with a list of up to 100 messages that wait, before their handlers; gives
+            all of them back, in order. If it raises or gives back others, all of them fail, and
+            those that it has failed get no handler. So many calls at once as ``concurrency``.
+        context: the last argument of ``handler``, ``prepare`` and ``on_failed``, if given.
+        on_failed: called with each list of failed messages before they are acknowledged, one list
+            at a time; gives as many back, and these are acknowledged, as failed. If it does not,
+            they are acknowledged as they were (`events.FailureHandlerFailed`).
+        retry: when a message that failed is handled again. No thread waits meanwhile, but the
+            message is in flight.
+        time_limit: seconds for one call of the handler; then the message fails with
+            `HandlerTimeout`. An async handler is cancelled. A thread cannot be: what it returns is
+            discarded, and another takes its place, as long as not more than ``concurrency`` hang
+            (``stats().threads_lost``). Not with an ``executor``.
+        deadline: seconds after ``message.received_at`` (or after its coming here, where that is
+            not known), or a function that gives the time itself, in seconds since 1970, or
+            ``None``. Messages past it fail with `DeadlineExceeded`, and get no handler.
+        executor: runs handlers there: in processes, on a cluster. Messages go in chunks, pickled
+            unless it is a ``ThreadPoolExecutor``; their acknowledgers stay here. It is not shut
+            down. If it breaks, the messages in its hands fail, and the stream ends with
+            `ExecutorBroken`. Give a function that makes an executor, and another is made instead;
+            the last one is shut down.
         scheduler: run handlers on this scheduler instead of on threads of the operator's own; a
             scheduler of virtual time given to ``subscribe`` is taken as well.
 
@@ -63,8 +105,29 @@ def process(
         ConfigurationError: an argument cannot work.
     """
     function("handler", handler)
-    whole_number("concurrency", concurrency)
-    kind = OrderedProcessor if ordered else Processor
+    for name, value in (("partition_by", partition_by), ("prepare", prepare)):
+        _plain_function(name, value)
+    _plain_function("on_failed", on_failed)
+    if retry is not None and not isinstance(retry, Retry):
+        raise ConfigurationError(f"retry={retry!r}: give a rxtweets.Retry")
+    plan = Plan(
+        handler=with_context(handler, context),
+        name=name_of(handler),
+        is_async=is_async(handler),
+        concurrency=concurrency
+        if isinstance(concurrency, Concurrency)
+        else Concurrency(whole_number("concurrency", concurrency)),
+        ordered=ordered,
+        partition_by=partition_by,
+        prepare=None if prepare is None else with_context(prepare, context),
+        on_failed=None if on_failed is None else with_context(on_failed, context),
+        retry=retry,
+        time_limit=None if time_limit is None else seconds("time_limit", time_limit),
+        deadline=_deadline(deadline),
+        executor=executor,
+        scheduler=scheduler,
+    )
+    _refuse_contradictions(plan)
 
     def operator(source: Observable[Message[T]]) -> MessageStream[U]:
         telemetry = telemetry_of(source)
@@ -72,31 +135,57 @@ def process(
         def subscribe(
             observer: abc.ObserverBase[list[Message[Any]]], given: abc.SchedulerBase | None
         ) -> abc.DisposableBase:
-            chosen = scheduler
-            if chosen is None and isinstance(given, VirtualTimeScheduler):
-                chosen = given
-            spawn, close, may_wait = _threads() if chosen is None else _on(chosen)
-            processor = kind(handler, concurrency, observer, telemetry, spawn, close, may_wait)
-            processor.listen(lambda chunks: subscribe_in_chunks(source, chunks, given))
-            return processor
+            return assemble(
+                plan,
+                observer,
+                telemetry,
+                given,
+                lambda chunks: subscribe_in_chunks(source, chunks, given),
+            )
 
         return MessageStream(subscribe, telemetry)
 
     return operator
 
 
-Spawn = Callable[[Callable[[], None]], None]
+def _plain_function(name: str, value: Any) -> None:
+    if value is None:
+        return
+    function(name, value)
+    if is_async(value):
+        raise ConfigurationError(f"{name} is called on a thread: give a plain function, not async")
 
 
-def _threads() -> tuple[Spawn, Callable[[], None], bool]:
-    pool = WorkerPool("rxtweets-processor")
-    return pool.submit, pool.close, True
+def _deadline(value: Any) -> Any:
+    return value if value is None or callable(value) else seconds("deadline", value)
 
 
-def _on(scheduler: abc.SchedulerBase) -> tuple[Spawn, Callable[[], None], bool]:
-    """On a scheduler that runs everything on one thread, the source must not be made to wait."""
+def _refuse_contradictions(plan: Plan) -> None:
+    executor = plan.executor
+    if plan.scheduler is not None and (plan.is_async or executor is not None):
+        raise ConfigurationError("scheduler= is for handlers on threads: leave it out")
+    if executor is None:
+        return
+    if not isinstance(executor, Executor) and not callable(executor):
+        raise ConfigurationError(
+            f"executor={executor!r}: give an Executor of concurrent.futures, or a function that "
+            "makes one"
+        )
+    if plan.is_async:
+        raise ConfigurationError("an executor calls plain functions: leave executor= out, or async")
+    if plan.time_limit is not None:
+        raise ConfigurationError(
+            "time_limit= cannot be kept in an executor, whose calls are not ours: limit them there"
+        )
+    if isinstance(executor, ProcessPoolExecutor):
+        _refuse_unpicklable(plan)
 
-    def spawn(work: Callable[[], None]) -> None:
-        scheduler.schedule(lambda *_: work())
 
-    return spawn, lambda: None, isinstance(scheduler, NewThreadScheduler)
+def _refuse_unpicklable(plan: Plan) -> None:
+    try:
+        pickle.dumps(plan.handler)
+    except Exception as error:
+        raise ConfigurationError(
+            f"handler {plan.name} cannot be pickled, so it cannot go to another process; "
+            f"define it at the top of a module: {error}"
+        ) from error

@@ -1,97 +1,87 @@
-"""The machine inside `process`: few threads when handlers are quick, many when they block."""
+"""The machine inside `process`, without the calls: what comes in, the books, what goes out."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 from reactivex import abc
 
+from rxtweets.concurrency import Concurrency
 from rxtweets.errors import HandlerError
-from rxtweets.events import Abandoned, HandlerFailed
+from rxtweets.events import Abandoned, FailureHandlerFailed, HandlerFailed
 from rxtweets.message import Message
+from rxtweets.operators._results import Results
 from rxtweets.subscriber import acknowledge
-from rxtweets.telemetry import Telemetry
+from rxtweets.telemetry import StageStats, Telemetry
 
-__all__ = ["OrderedProcessor", "Processor"]
+__all__ = ["Entry", "OnFailed", "Processor"]
 
 AHEAD = 10
 """Messages taken from the source for each processor, as Broadway's default demand."""
 
-QUICK = 0.000_2
-"""Seconds. Waking a thread for a call shorter than this costs more than the call."""
+OnFailed = Callable[[Sequence[Message[Any]]], Sequence[Message[Any]]]
 
-STREAK = 200
-"""Quick calls, nearly in a row, after which one thread does it all."""
 
-SETBACK = 50
-"""Quick calls that one slow call takes back."""
+class Entry(Protocol):
+    """Where the processor hands messages in; their results come back through `Processor.emit`."""
 
-PATIENCE = 0.015
-"""Seconds that the one thread may spend in slow calls, each counted as a hundredth at most, before
-the others come back. A quick call seems slow when another thread takes the interpreter away from
-it, for 5 ms at a time, but that happens once in hundreds of calls."""
+    def submit(self, messages: list[Message[Any]]) -> None:
+        """Take messages; returns at once."""
 
-FORGIVEN = 0.000_02
-"""Seconds of these that every quick call makes good for."""
+    def resize(self) -> None:
+        """The concurrency is another."""
 
-RUN = 64
-"""Messages that one thread handles before it passes them on."""
+    def stop(self) -> None:
+        """Begin nothing any more."""
 
-WATCH = 0.005
-"""Seconds between two looks at whether the one thread is stuck in a call."""
-
-LOOKS = 3
-"""Looks in a row that find it so: a thread that waits for the interpreter seems stuck as well."""
-
-FIRST_HOLD, LAST_HOLD = 0.1, 30.0
-"""Seconds before one thread may do it all again, doubled each time that proved wrong."""
+    def load(self) -> tuple[int, float]:
+        """How many calls run now, and the seconds that calls have taken so far."""
 
 
 class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
-    """Takes chunks of messages, calls the handler for each, passes chunks of results on.
+    """Takes chunks of messages, has them handled, and passes chunks of results on.
 
     Args:
-        handler: the user's.
-        concurrency: calls at once at most.
         observer: of the results; must not raise.
         telemetry: where to count and report.
-        spawn: runs a task on some thread; asked for ``concurrency`` tasks at once at most.
+        concurrency: calls at once at most.
+        results: in which order they leave.
+        spawn: runs a task on some thread.
         close: gives the threads back.
         may_wait: whether the source's thread may be made to wait for room.
+        on_failed: the user's, for failed messages before they are acknowledged.
     """
 
     def __init__(
         self,
-        handler: Callable[[Message[Any]], Message[Any]],
-        concurrency: int,
         observer: abc.ObserverBase[list[Message[Any]]],
         telemetry: Telemetry,
+        concurrency: Concurrency,
+        results: Results,
         spawn: Callable[[Callable[[], None]], None],
         close: Callable[[], None],
+        *,
         may_wait: bool,
+        on_failed: OnFailed | None,
     ) -> None:
-        self._handler = handler
-        self._concurrency = concurrency
         self._observer = observer
         self._telemetry = telemetry
+        self._concurrency = concurrency
         self._spawn = spawn
         self._close = close
         self._may_wait = may_wait
-        self._limit = AHEAD * concurrency
-        self._pace = _Pace()
-        self._watch = _Watch(self._pace, self._is_stuck, self._wake)
+        self._on_failed = on_failed
+        self._limit = AHEAD * concurrency.limit
+        self._capacity = _Capacity(concurrency)
+        self._entry: Entry | None = None
 
-        self._lock = threading.Lock()
-        self._pending: deque[Any] = deque()
-        self._workers = 0
-        self._taken = 0
-
+        self.results = results
         self._emitting = threading.Lock()
-        self._results: deque[list[Message[Any]]] = deque()
+        self._is_called = False
         self._books = threading.Lock()
         self._room = threading.Condition(self._books)
         self._submitted = 0
@@ -102,16 +92,24 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._error: Exception | None = None
         self._finished = False
         self._disposed = False
+        self.is_broken = False
         self._inside = threading.local()
-        self._forget = telemetry.gauge("in_flight", self._in_flight)
+        self._forget: list[Callable[[], None]] = [
+            telemetry.gauge("in_flight", self._in_flight),
+            telemetry.stage(self._stage),
+            concurrency.watch(self._resize),
+        ]
 
     def listen(
-        self, subscribe: Callable[[abc.ObserverBase[list[Message[Any]]]], abc.DisposableBase]
+        self,
+        entry: Entry,
+        subscribe: Callable[[abc.ObserverBase[list[Message[Any]]]], abc.DisposableBase],
     ) -> None:
         """Subscribe to the source; what it gives before that returns is taken too."""
+        self._entry = entry
         source = subscribe(self)
         self._source = source
-        if self._disposed:
+        if self._disposed or self.is_broken:
             source.dispose()
 
     # The source's side.
@@ -121,16 +119,16 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if self._may_wait and self._in_flight() >= self._limit:
             self._wait_for_room()
         with self._books:
-            if self._disposed:
+            if self._disposed or self.is_broken:
                 self._abandon(len(chunk))
                 return
             self._submitted += len(chunk)
-        self._admit(chunk)
-        self._wake()
+        self._entry.submit(chunk)  # type: ignore[union-attr]  # there before the source is
 
     def on_error(self, error: Exception) -> None:
         """Handle what is in flight, then pass the error on."""
-        self._error = error
+        if not self.is_broken:
+            self._error = error
         self._ended = True
         self._emit_ready()
 
@@ -149,17 +147,28 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._room.notify_all()
         if self._source is not None:
             self._source.dispose()
-        self._pending.clear()
         self._release()
+
+    def break_off(self, error: Exception) -> None:
+        """Take nothing any more, and end with this error when what is in flight has its result."""
+        with self._books:
+            if self.is_broken:
+                return
+            self.is_broken = True
+            self._error = error
+            self._ended = True
+            self._room.notify_all()
+        if self._source is not None:
+            self._source.dispose()
+        self.emit([], elsewhere=True)
 
     def _wait_for_room(self) -> None:
         if getattr(self._inside, "working", False):
             return  # a handler's result came round to the source: waiting would be for ourselves
         with self._books:
-            self._room.wait_for(lambda: self._disposed or self._in_flight() <= self._limit // 2)
-
-    def _admit(self, chunk: list[Message[Any]]) -> None:
-        self._pending.extend(chunk)
+            self._room.wait_for(
+                lambda: self._disposed or self.is_broken or self._in_flight() <= self._limit // 2
+            )
 
     def _in_flight(self) -> int:
         return 0 if self._disposed else self._submitted - self._settled
@@ -171,98 +180,59 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
 
     # The workers' side.
 
-    def _wake(self) -> None:
-        """Bring in a worker if there is something to do and one may come."""
-        with self._lock:
-            most = 1 if self._pace.is_quick else self._concurrency
-            if self._workers >= most or not self._pending:
-                return
-            self._workers += 1
-        if self._pace.is_quick and self._may_wait:
-            self._watch.look()
-        self._spawn(self._work)
+    def spawn(self, task: Callable[[], None]) -> None:
+        """Run a task on some thread, which is then known as one that works for this stream."""
 
-    def _work(self) -> None:
+        def work() -> None:
+            with self.working():
+                task()
+
+        self._spawn(work)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Mark this thread as one that must not be made to wait for the stream, nor for room."""
+        outside = getattr(self._inside, "working", False)
         self._inside.working = True
         try:
             with self._telemetry.working():
-                while not self._may_leave():
-                    if self._pace.is_quick:
-                        self._handle_many()
-                    else:
-                        self._handle_one()
+                yield
         finally:
-            self._inside.working = False
+            self._inside.working = outside
 
-    def _may_leave(self) -> bool:
-        """Leave when nothing is left, or when one worker is enough and another is there."""
-        if self._disposed:
-            self._pending.clear()
-        with self._lock:
-            if self._pending and not (self._pace.is_quick and self._workers > 1):
-                return False
-            self._workers -= 1
-            return True
+    def _resize(self) -> None:
+        self._capacity.changed()
+        with self._books:
+            self._limit = AHEAD * self._concurrency.limit
+            self._room.notify_all()
+        if self._entry is not None:
+            self._entry.resize()
 
-    def _handle_one(self) -> None:
-        """One message, others called in for the rest: nothing waits behind a slow neighbour."""
-        try:
-            item = self._pending.popleft()
-        except IndexError:
-            return
-        if self._pending:
-            self._wake()
-        started = perf_counter()
-        result = self._call(item)
-        self._pace.note(perf_counter() - started)
-        self._taken += 1
-        self._emit([result])
-
-    def _handle_many(self) -> None:
-        results: list[Message[Any]] = []
-        pending, call, pace = self._pending.popleft, self._call, self._pace
-        started = perf_counter()
-        for _ in range(RUN):
-            try:
-                item = pending()
-            except IndexError:
-                break
-            results.append(call(item))
-            self._taken += 1
-            now = perf_counter()
-            if now - started > QUICK and pace.was_slow(now - started):
-                break
-            started = now
-            if not pace.is_quick:
-                break
-        pace.were_quick(len(results))
-        if results:
-            self._emit(results)
-        if not pace.is_quick:
-            self._wake()
-
-    def _is_stuck(self, taken_before: int) -> tuple[bool, int]:
-        """Whether messages wait and none was taken since the last look."""
-        return bool(self._pending) and self._taken == taken_before, self._taken
-
-    def _call(self, message: Message[Any]) -> Message[Any]:
-        try:
-            result = self._handler(message)
-        except BaseException as error:  # a SystemExit would end a worker silently
-            if isinstance(error, KeyboardInterrupt) and _on_main_thread():
-                raise
-            return message.failed(error)
-        if isinstance(result, Message):
-            return result
-        name = getattr(self._handler, "__name__", repr(self._handler))
-        return message.failed(
-            HandlerError(f"{name} returned {type(result).__name__}; return the message")
+    def _stage(self) -> StageStats:
+        running, busy = (0, 0.0) if self._entry is None else self._entry.load()
+        return StageStats(
+            "processors",
+            self._concurrency.limit,
+            running,
+            self._in_flight(),
+            busy,
+            self._capacity.seconds(),
         )
 
     # The observer's side.
 
-    def _emit(self, results: list[Message[Any]]) -> None:
-        self._results.append(results)
+    def emit(self, results: list[Message[Any]], *, elsewhere: bool = False) -> None:
+        """Pass results on: from this thread, or from another, where this one must not wait."""
+        if results:
+            self.results.put(results)
+        if not elsewhere:
+            self._emit_ready()
+        elif not self._is_called and not self._emitting.locked():
+            self._is_called = True
+            self.spawn(self._emit_called)
+
+    def _emit_called(self) -> None:
+        self._is_called = False  # before the look: who comes after it calls again
         self._emit_ready()
 
     def _emit_ready(self) -> None:
@@ -271,10 +241,11 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         So a slow observer keeps one worker, not all of them. The one that is at it looks again
         after it let go, so that nothing is left lying.
         """
-        while (self._results or self._is_due()) and self._emitting.acquire(blocking=False):
+        results = self.results
+        while (results.is_ready() or self._is_due()) and self._emitting.acquire(blocking=False):
             try:
-                while self._results:
-                    self._pass_on(self._results.popleft())
+                while results.is_ready():
+                    self._pass_on(results.take())
                 if self._is_due():
                     self._finish()
             finally:
@@ -288,9 +259,22 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if failed:
             for message in failed:
                 self._telemetry.publish(HandlerFailed(message))
-            acknowledge([], failed, self._telemetry)
+            acknowledge([], self._told(failed), self._telemetry)
         if good:
             self._observer.on_next(good)
+
+    def _told(self, failed: list[Message[Any]]) -> Sequence[Message[Any]]:
+        """The failed messages, as the user's ``on_failed`` gives them back."""
+        if self._on_failed is None:
+            return failed
+        try:
+            told = self._on_failed(list(failed))
+            _refuse_others(told, len(failed))
+        except BaseException as error:  # noqa: BLE001 - whatever a user's code raises
+            self._telemetry.add(failure_handler_errors=1)
+            self._telemetry.publish(FailureHandlerFailed(tuple(failed), error))
+            return failed
+        return told
 
     def _settle(self, good: int, failed: int) -> bool:
         """Count results, before they are passed on; ``False`` if they were abandoned before."""
@@ -321,149 +305,42 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._observer.on_error(self._error)
 
     def _release(self) -> None:
-        self._watch.stop()
+        for forget in self._forget:
+            forget()
+        self._capacity.stop()
+        if self._entry is not None:
+            self._entry.stop()
         self._close()
-        self._forget()
 
 
-class OrderedProcessor(Processor):
-    """Emits in the order of the source: results wait for those before them."""
+class _Capacity:
+    """The concurrency, added up over time."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._slots: deque[_Slot] = deque()
+    def __init__(self, concurrency: Concurrency) -> None:
+        self._concurrency = concurrency
+        self._lock = threading.Lock()
+        self._limit = concurrency.limit
+        self._since = perf_counter()
+        self._before = 0.0
 
-    def _admit(self, chunk: list[Message[Any]]) -> None:
-        slots = [_Slot(message) for message in chunk]
-        self._slots.extend(slots)
-        self._pending.extend(slots)
+    def seconds(self) -> float:
+        with self._lock:
+            return self._before + self._limit * (perf_counter() - self._since)
 
-    def _call(self, item: Any) -> Any:
-        item.result = super()._call(item.message)
-        return item
-
-    def _emit(self, results: list[Any]) -> None:
-        del results  # they lie in their slots
-        self._emit_ready()
-
-    def _emit_ready(self) -> None:
-        while (self._is_first_ready() or self._is_due()) and self._emitting.acquire(blocking=False):
-            try:
-                ready: list[Message[Any]] = []
-                while self._is_first_ready():
-                    result = self._slots.popleft().result
-                    assert result is not None  # noqa: S101 - that is what ready means
-                    ready.append(result)
-                if ready:
-                    self._pass_on(ready)
-                if self._is_due():
-                    self._finish()
-            finally:
-                self._emitting.release()
-
-    def _is_first_ready(self) -> bool:
-        try:
-            return self._slots[0].result is not None
-        except IndexError:  # none there, or another thread has just emitted it
-            return False
-
-
-def _on_main_thread() -> bool:
-    """Where a KeyboardInterrupt is the user's, not the handler's: with a scheduler of their own."""
-    return threading.current_thread() is threading.main_thread()
-
-
-class _Slot:
-    __slots__ = ("message", "result")
-
-    def __init__(self, message: Message[Any]) -> None:
-        self.message = message
-        self.result: Message[Any] | None = None
-
-
-class _Pace:
-    """Learns whether handlers are quick: then one thread is faster than fifty."""
-
-    def __init__(self) -> None:
-        self.is_quick = False
-        self._streak = 0
-        self._lost = 0.0
-        self._since = 0.0
-        self._not_before = 0.0
-        self._hold = FIRST_HOLD
-
-    def note(self, seconds: float) -> None:
-        """A call that one of many threads has made."""
-        if seconds > QUICK:
-            self._streak = max(0, self._streak - SETBACK)
-            return
-        self._streak += 1
-        if self._streak >= STREAK and perf_counter() >= self._not_before:
-            self._streak, self._lost = 0, 0.0
-            self._since = perf_counter()
-            self.is_quick = True
-
-    def was_slow(self, seconds: float) -> bool:
-        """A call of the one thread that was not quick; whether its time is over."""
-        self._lost += min(seconds, 0.01)
-        if self._lost > PATIENCE:
-            self.leave()
-        return not self.is_quick
-
-    def were_quick(self, calls: int) -> None:
-        """Calls of the one thread, most of them quick."""
-        self._lost = max(0.0, self._lost - calls * FORGIVEN)
-
-    def leave(self) -> None:
-        """Handlers block: many threads again, for a while that grows if this happens often."""
-        self.is_quick = False
-        now = perf_counter()
-        lasted = now - self._since > LAST_HOLD
-        self._hold = FIRST_HOLD if lasted else min(LAST_HOLD, self._hold * 2)
-        self._not_before = now + self._hold
-
-
-class _Watch:
-    """Looks after the one thread: if it is stuck in a call, the others are brought in.
-
-    A thread of its own, since nobody else may come by: the source can be silent, and the stuck
-    call can take for ever. It runs only while there is one thread at work.
-    """
-
-    def __init__(
-        self,
-        pace: _Pace,
-        is_stuck: Callable[[int], tuple[bool, int]],
-        wake: Callable[[], None],
-    ) -> None:
-        self._pace = pace
-        self._is_stuck = is_stuck
-        self._wake = wake
-        self._needed = threading.Event()
-        self._stopped = threading.Event()
-        self._started = False
-
-    def look(self) -> None:
-        """The one thread has begun to work."""
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self._run, name="rxtweets-watch", daemon=True).start()
-        self._needed.set()
+    def changed(self, limit: int | None = None) -> None:
+        with self._lock:
+            now = perf_counter()
+            self._before += self._limit * (now - self._since)
+            self._since = now
+            self._limit = self._concurrency.limit if limit is None else limit
 
     def stop(self) -> None:
-        self._stopped.set()
-        self._needed.set()
+        self.changed(0)
 
-    def _run(self) -> None:
-        taken, quiet, looks = -1, 0, 0
-        while self._needed.wait() and not self._stopped.wait(WATCH):
-            before = taken
-            stuck, taken = self._is_stuck(taken)
-            looks = looks + 1 if stuck else 0
-            if looks >= LOOKS and self._pace.is_quick:
-                self._pace.leave()
-                self._wake()
-            quiet = quiet + 1 if taken == before else 0
-            if quiet > 1 and not stuck:
-                self._needed.clear()
-                quiet = 0
+
+def _refuse_others(told: Any, count: int) -> None:
+    """What ``on_failed`` gives back must be so many messages."""
+    if not isinstance(told, Sequence) or not all(isinstance(each, Message) for each in told):
+        raise HandlerError(f"on_failed returned {type(told).__name__}; return the messages")
+    if len(told) != count:
+        raise HandlerError(f"on_failed got {count} messages and returned {len(told)}; return all")

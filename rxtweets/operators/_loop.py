@@ -1,0 +1,219 @@
+"""Calls of ``async def`` handlers: on one event loop, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from time import perf_counter
+from typing import Any
+
+from rxtweets.concurrency import Concurrency
+from rxtweets.errors import HandlerTimeout
+from rxtweets.events import WorkerReplaced
+from rxtweets.message import Message
+from rxtweets.operators._calls import Call, checked
+from rxtweets.operators._flow import Flow
+from rxtweets.operators._tracing import SpanStart, Tracing
+from rxtweets.telemetry import Telemetry
+
+__all__ = ["LoopRunner", "OwnLoop"]
+
+GRACE = 0.5
+"""Seconds that cancelled tasks have to end in, when the loop ends."""
+
+Working = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+class OwnLoop:
+    """An event loop in a thread of its own, there from the first use to `stop`.
+
+    So it does not matter whether the caller has a loop, as a notebook does.
+
+    Args:
+        working: a context that marks the thread.
+        telemetry: where to report what ends the loop: a task of the user's may raise SystemExit.
+    """
+
+    def __init__(self, working: Working, telemetry: Telemetry) -> None:
+        self._working = working
+        self._telemetry = telemetry
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
+
+    def call(self, function: Callable[[], object]) -> bool:
+        """Call a function on the loop soon; ``False`` if the loop has ended."""
+        with self._lock:
+            if self._stopped:
+                return False
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                run = threading.Thread(target=self._run, name="rxtweets-loop", daemon=True)
+                run.start()
+            self._loop.call_soon_threadsafe(function)
+            return True
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the loop, and wait for what it gives."""
+        self.call(lambda: None)
+        assert self._loop is not None  # noqa: S101 - that made one
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def stop(self) -> None:
+        """Cancel what runs, and let the thread end."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _run(self) -> None:
+        loop = self._loop
+        assert loop is not None  # noqa: S101 - made before the thread
+        with self._working():
+            try:
+                while not self._stopped:
+                    self._run_until_stopped(loop)
+                _cancel_all(loop)
+            finally:
+                loop.close()
+
+    def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        except BaseException as error:  # noqa: BLE001 - SystemExit and its kin leave a task so
+            self._telemetry.add(workers_lost=1)
+            self._telemetry.publish(WorkerReplaced("loop", error, 0))
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(BaseException):
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+class LoopRunner:
+    """Runs calls as tasks, up to the concurrency at once.
+
+    Each task has a copy of the context (`contextvars`) of the subscription.
+
+    Args:
+        handler: an async function of a message.
+        name: of it, for errors.
+        flow: whose calls these are.
+        concurrency: calls at once at most.
+        telemetry: where to count and report.
+        loop: where tasks run.
+        time_limit: seconds for a call; then its message fails, and it is cancelled.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Message[Any]], Awaitable[Any]],
+        name: str,
+        flow: Flow,
+        concurrency: Concurrency,
+        telemetry: Telemetry,
+        loop: OwnLoop,
+        time_limit: float | None,
+    ) -> None:
+        self._handler = handler
+        self._name = name
+        self._flow = flow
+        self._concurrency = concurrency
+        self._telemetry = telemetry
+        self._loop = loop
+        self._time_limit = time_limit
+        self._tracing = Tracing(telemetry)
+        self._context = contextvars.copy_context()
+        self._pending: deque[Call] = deque()
+        self._is_called = False
+        self._stopped = False
+        # Of the loop's thread alone:
+        self._tasks: dict[asyncio.Task[None], float] = {}
+        self._limits: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        self._busy = 0.0
+
+    def submit(self, items: list[Call]) -> None:
+        """Take calls; returns at once."""
+        self._pending.extend(items)
+        self.resize()
+
+    def resize(self) -> None:
+        """Let the loop look for what it may begin."""
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call(self._begin)
+
+    def stop(self) -> None:
+        """Begin nothing any more, and cancel what runs."""
+        self._stopped = True
+        self._pending.clear()
+        self._loop.stop()
+
+    def load(self) -> tuple[int, float]:
+        """How many calls run now, and the seconds that calls have taken so far."""
+        now = perf_counter()
+        began = list(self._tasks.values())
+        return len(began), self._busy + sum(now - each for each in began)
+
+    def _begin(self) -> None:
+        self._is_called = False  # before the look: who comes after it calls again
+        loop = asyncio.get_running_loop()
+        while not self._stopped and len(self._tasks) < self._concurrency.limit:
+            try:
+                call = self._pending.popleft()
+            except IndexError:
+                return
+            attempt = call.attempt
+            late = self._flow.begin(call)
+            if late is not None:
+                self._flow.done([(call, attempt, late)], elsewhere=True)
+                continue
+            task = loop.create_task(self._call(call, attempt), context=self._context.copy())
+            self._tasks[task] = perf_counter()
+            task.add_done_callback(self._over)
+            if self._time_limit is not None:
+                self._limits[task] = loop.call_later(
+                    self._time_limit, self._overdue, call, attempt, task
+                )
+
+    async def _call(self, call: Call, attempt: int) -> None:
+        span, message = self._span(call.message), call.message
+        try:
+            result = checked(await self._handler(message), message, self._name)
+        except BaseException as error:  # noqa: BLE001 - a SystemExit would end the loop
+            result = message.failed(error)
+        if span is not None:
+            self._tracing.returned(span[0], span[1], message, result)
+            self._tracing.end(span[0], [result])
+        self._flow.done([(call, attempt, result)], elsewhere=True)
+
+    def _span(self, message: Message[Any]) -> tuple[SpanStart, SpanStart] | None:
+        if not self._telemetry.bus.is_traced:
+            return None
+        processor = self._tracing.begin()
+        return processor, self._tracing.called(processor, message)
+
+    def _overdue(self, call: Call, attempt: int, task: asyncio.Task[None]) -> None:
+        error = HandlerTimeout(
+            f"{self._name} took longer than its time limit of {self._time_limit:g} s"
+        )
+        self._telemetry.add(timed_out=1)
+        self._flow.done([(call, attempt, call.message.failed(error))], elsewhere=True)
+        task.cancel()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._busy += perf_counter() - self._tasks.pop(task)
+        if self._time_limit is not None:
+            self._limits.pop(task).cancel()
+        self._begin()

@@ -1,0 +1,385 @@
+"""Calls on threads: few of them when handlers are quick, many when they block."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from rxtweets.concurrency import Concurrency
+from rxtweets.errors import HandlerTimeout, WorkerLost
+from rxtweets.events import WorkerReplaced
+from rxtweets.operators._calls import Job
+from rxtweets.operators._pace import QUICK, Pace, Watch
+from rxtweets.operators._tracing import SpanStart, Tracing
+from rxtweets.telemetry import Telemetry
+
+__all__ = ["ThreadRunner"]
+
+RUN = 64
+"""Messages that one thread handles before it passes them on."""
+
+
+class Worker:
+    """One thread at work.
+
+    Attributes:
+        results: of the run it is at, and how many of them were passed on already.
+        item: in a call that has a time limit, and when that began.
+        is_lost: the call took too long; another thread has taken this one's place.
+    """
+
+    __slots__ = ("began", "busy", "is_lost", "item", "passed", "results", "since")
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+        self.passed = 0
+        self.item: Any = None
+        self.since = 0.0
+        self.is_lost = False
+        self.busy = 0.0
+        self.began: float | None = None
+
+
+class ThreadRunner:
+    """Takes items, and has workers handle them, up to the concurrency at once.
+
+    Args:
+        job: what an item is.
+        concurrency: calls at once at most.
+        telemetry: where to count and report.
+        spawn: runs a task on some thread.
+        may_wait: whether these are threads that may block.
+        time_limit: seconds for a call; then its message fails, and another thread takes over. At
+            most ``concurrency`` threads are given up so; beyond that their places stay taken
+            until one of them returns.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        concurrency: Concurrency,
+        telemetry: Telemetry,
+        spawn: Callable[[Callable[[], None]], None],
+        *,
+        may_wait: bool = True,
+        time_limit: float | None = None,
+    ) -> None:
+        self._job = job
+        self._concurrency = concurrency
+        self._telemetry = telemetry
+        self._spawn = spawn
+        self._may_wait = may_wait
+        self._time_limit = time_limit
+        self._handle = job.handle if time_limit is None else self._handle_in_time
+        self._tracing = Tracing(telemetry)
+        self._pace = Pace()
+        self._watch = Watch(self._pace, self._is_stuck, self._bring_others)
+        self._limits = _TimeLimits(self._overdue)
+
+        self._lock = threading.Lock()
+        self._pending: deque[Any] = deque()
+        self._active: set[Worker] = set()
+        self._here = threading.local()
+        self._workers = 0
+        self._lost = 0
+        self._taken = 0
+        self._busy = 0.0
+        self._stopped = False
+        self._forget = telemetry.gauge("threads_lost", lambda: self._lost)
+
+    def submit(self, items: list[Any]) -> None:
+        """Take items; returns at once."""
+        self._pending.extend(items)
+        self._wake()
+
+    def resize(self) -> None:
+        """Bring in a worker if there may be more now; it calls in the others."""
+        self._wake()
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self._stopped = True
+        self._pending.clear()
+        self._watch.stop()
+        self._limits.stop()
+        self._forget()
+
+    def load(self) -> tuple[int, float]:
+        """How many calls run now, and the seconds that calls have taken so far."""
+        now = perf_counter()
+        with self._lock:
+            began = [each.began for each in self._active if each.began is not None]
+            busy = self._busy + sum(each.busy for each in self._active)
+            return len(began), busy + sum(now - each for each in began)
+
+    # Who works.
+
+    def _most(self) -> int:
+        return 1 if self._pace.is_quick else self._concurrency.limit
+
+    def _wake(self) -> None:
+        """Bring in a worker if there is something to do and one may come."""
+        with self._lock:
+            if self._workers >= self._most() or not self._pending:
+                return
+            self._workers += 1
+        if self._may_wait and self._pace.is_quick:
+            self._watch.look()
+        try:
+            self._spawn(self._work)
+        except RuntimeError:  # no more threads can be started
+            with self._lock:
+                alone = self._workers == 1
+                self._workers -= not alone
+            if alone:
+                self._work()  # slower than many, but nothing is left lying
+
+    def _work(self) -> None:
+        worker = Worker()
+        with self._lock:
+            self._active.add(worker)
+        outer, self._here.worker = getattr(self._here, "worker", None), worker
+        try:
+            while not self._may_leave(worker):
+                if self._pace.is_quick:
+                    self._handle_many(worker)
+                else:
+                    self._handle_one(worker)
+        except _TookTooLong:
+            self._pass_on(worker)
+            self._leave(worker)
+        except BaseException as error:
+            self._leave(worker)
+            self._wake()
+            if isinstance(error, KeyboardInterrupt) and not self._may_wait:
+                raise  # the user's own thread, and their own Ctrl-C
+        finally:
+            self._here.worker = outer
+
+    def _may_leave(self, worker: Worker) -> bool:
+        """Leave when nothing is left, or when fewer workers are wanted."""
+        if self._stopped:
+            self._pending.clear()
+        with self._lock:
+            if self._pending and self._workers <= self._most():
+                return False
+            self._forget_worker(worker)
+            return True
+
+    def _leave(self, worker: Worker) -> None:
+        with self._lock:
+            self._forget_worker(worker)
+
+    def _forget_worker(self, worker: Worker) -> None:
+        self._active.discard(worker)
+        self._busy += worker.busy
+        if worker.is_lost:
+            self._lost -= 1
+        else:
+            self._workers -= 1
+
+    # How they work.
+
+    def _handle_one(self, worker: Worker) -> None:
+        """One message, others called in for the rest: nothing waits behind a slow neighbour."""
+        try:
+            item = self._pending.popleft()
+        except IndexError:
+            return
+        if self._pending:
+            self._wake()
+        span = self._tracing.begin() if self._telemetry.bus.is_traced else None
+        try:
+            worker.began = started = perf_counter()
+            result = self._handle(item) if span is None else self._trace(span, item)
+            took = perf_counter() - started
+            worker.began = None
+            worker.busy += took
+            self._pace.note(took)
+            self._taken += 1
+        except BaseException as error:
+            self._bury(worker, item, error, span)
+            raise
+        if span is not None:
+            self._tracing.end(span, [self._job.message_of(result)])
+        self._job.done([result])
+
+    def _handle_many(self, worker: Worker) -> None:
+        worker.results = results = []
+        worker.passed = 0
+        pending, pace = self._pending.popleft, self._pace
+        span = self._tracing.begin() if self._telemetry.bus.is_traced else None
+        handle = self._handle if span is None else self._traced(span)
+        item = None
+        began = started = worker.began = perf_counter()
+        try:
+            for _ in range(RUN):
+                try:
+                    item = pending()
+                except IndexError:
+                    break
+                results.append(handle(item))
+                item = None
+                self._taken += 1
+                now = perf_counter()
+                if now - started > QUICK and pace.was_slow(now - started):
+                    break
+                started = now
+                if not pace.is_quick:
+                    break
+        except BaseException as error:
+            self._bury(worker, item, error, span)
+            raise
+        worker.began = None
+        worker.busy += perf_counter() - began
+        pace.were_quick(len(results))
+        if span is not None:
+            self._tracing.end(span, [self._job.message_of(each) for each in results])
+        self._pass_on(worker)
+        if not pace.is_quick:
+            self._wake()
+
+    def _pass_on(self, worker: Worker, *, elsewhere: bool = False) -> None:
+        """What the worker's run has brought so far, and was not passed on before."""
+        with self._lock:
+            results = worker.results
+            if worker.passed:
+                results = results[worker.passed :]
+            worker.passed += len(results)
+            if elsewhere:
+                results = results[:]
+        if results:
+            self._job.done(results, elsewhere=elsewhere)
+
+    def _traced(self, span: SpanStart) -> Callable[[Any], Any]:
+        return lambda item: self._trace(span, item)
+
+    def _trace(self, span: SpanStart, item: Any) -> Any:
+        return self._tracing.call(span, self._handle, item, self._job.message_of)
+
+    # What goes wrong.
+
+    def _bury(
+        self, worker: Worker, item: Any, error: BaseException, span: SpanStart | None
+    ) -> None:
+        """Something ends this thread: what is in its hands fails, what it has done is passed on."""
+        if span is not None:
+            self._tracing.end(span, [self._job.message_of(each) for each in worker.results])
+        if worker.began is not None:
+            worker.busy += perf_counter() - worker.began
+            worker.began = None
+        if isinstance(error, _TookTooLong):
+            return
+        self._pass_on(worker)
+        lost = [] if item is None else [self._job.fail(item, _worker_lost(error))]
+        self._telemetry.add(workers_lost=1)
+        self._telemetry.publish(WorkerReplaced("thread", error, len(lost)))
+        if lost:
+            self._job.done(lost)
+
+    def _is_stuck(self, taken_before: int) -> tuple[bool, int]:
+        """Whether messages wait and none was taken since the last look."""
+        return bool(self._pending) and self._taken == taken_before, self._taken
+
+    def _bring_others(self) -> None:
+        """The one thread is stuck in a call: what it has done before that must not wait."""
+        with self._lock:
+            active = tuple(self._active)
+        for worker in active:
+            self._pass_on(worker, elsewhere=True)
+        self._wake()
+
+    def _handle_in_time(self, item: Any) -> Any:
+        worker: Worker = self._here.worker
+        with self._lock:
+            worker.since = perf_counter()
+            worker.item = item
+        self._limits.look()
+        try:
+            return self._job.handle(item)
+        finally:
+            with self._lock:
+                worker.item = None
+                lost = worker.is_lost
+            if lost:
+                raise _TookTooLong
+
+    def _overdue(self) -> float | None:
+        """Fail what takes too long; seconds until the next can be, ``None`` if nothing runs."""
+        assert self._time_limit is not None  # noqa: S101 - nobody else looks here
+        with self._lock:
+            rests = {
+                worker: worker.since + self._time_limit - perf_counter()
+                for worker in self._active
+                if worker.item is not None
+            }
+            overdue = [worker for worker, rest in rests.items() if rest <= 0]
+            outcomes = [self._time_out(worker, self._time_limit) for worker in overdue]
+        for worker in overdue:
+            self._pass_on(worker, elsewhere=True)
+        if overdue:
+            self._job.done(outcomes, elsewhere=True)
+            self._wake()
+        return min((rest for rest in rests.values() if rest > 0), default=None)
+
+    def _time_out(self, worker: Worker, limit: float) -> Any:
+        """Let another thread take its place, if not too many are lost already; the outcome."""
+        error = HandlerTimeout(f"the handler took longer than its time limit of {limit:g} s")
+        # Made while the worker cannot leave its call: a later attempt is not meant.
+        outcome = self._job.fail(worker.item, error)
+        worker.item = None
+        if self._lost < self._concurrency.limit:
+            worker.is_lost = True
+            self._lost += 1
+            self._workers -= 1
+            self._telemetry.add(workers_lost=1)
+            self._telemetry.publish(WorkerReplaced("thread", error, 1, lost=True))
+        self._telemetry.add(timed_out=1)
+        return outcome
+
+
+class _TookTooLong(BaseException):
+    """Ends the work of a thread that was replaced while it was in a call."""
+
+
+class _TimeLimits:
+    """Looks, on a thread of its own, for calls whose time is over; only while calls run."""
+
+    def __init__(self, overdue: Callable[[], float | None]) -> None:
+        self._overdue = overdue
+        self._needed = threading.Event()
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._started = False
+
+    def look(self) -> None:
+        """A call has begun."""
+        if self._needed.is_set():
+            return
+        with self._lock:
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._run, name="rxtweets-limits", daemon=True).start()
+        self._needed.set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._needed.set()
+
+    def _run(self) -> None:
+        while self._needed.wait() and not self._stopped.is_set():
+            # Cleared first: a call that begins after the look sets it again.
+            self._needed.clear()
+            rest = self._overdue()
+            if rest is not None:
+                self._needed.set()
+                self._stopped.wait(rest)
+
+
+def _worker_lost(error: BaseException) -> WorkerLost:
+    lost = WorkerLost(f"the thread that had the message died of {error!r}")
+    lost.__cause__ = error
+    return lost
