@@ -145,6 +145,7 @@ def _flow(
     may_wait: bool,
 ) -> Flow:
     loop = OwnLoop(processor.working, telemetry)
+    processor.at_end(loop.stop)
     in_virtual_time = isinstance(scheduler, VirtualTimeScheduler)
     timers: Timers = ThreadTimers("rxtweets-retry")
     clock = time.time

@@ -189,9 +189,11 @@ class Flow:
             return
         for call, _, outcome in outcomes:
             call.result = outcome
+        # Put there before the next of its key can begin, and so before what comes of that.
+        self._processor.results.put([each[2] for each in outcomes])
         if self._lanes is not None:
             self._begin(self._lanes.leave([each[0] for each in outcomes]))
-        self._processor.emit([each[2] for each in outcomes], elsewhere=elsewhere)
+        self._processor.emit([], elsewhere=elsewhere)
 
     def _claim(self, call: Call, attempt: int) -> bool:
         """Whether this is the first outcome of the attempt; a handler and its limit may race."""

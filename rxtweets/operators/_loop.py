@@ -155,10 +155,9 @@ class LoopRunner:
             self._loop.call(self._begin)
 
     def stop(self) -> None:
-        """Begin nothing any more, and cancel what runs."""
+        """Begin nothing any more; what runs is cancelled when the loop ends."""
         self._stopped = True
         self._pending.clear()
-        self._loop.stop()
 
     def load(self) -> tuple[int, float]:
         """How many calls run now, and the seconds that calls have taken so far."""

@@ -72,7 +72,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._telemetry = telemetry
         self._concurrency = concurrency
         self._spawn = spawn
-        self._close = close
+        self._closing = [close]
         self._may_wait = may_wait
         self._on_failed = on_failed
         self._limit = AHEAD * concurrency.limit
@@ -111,6 +111,10 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._source = source
         if self._disposed or self.is_broken:
             source.dispose()
+
+    def at_end(self, close: Callable[[], None]) -> None:
+        """Call this as well when all is over."""
+        self._closing.append(close)
 
     # The source's side.
 
@@ -310,7 +314,8 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._capacity.stop()
         if self._entry is not None:
             self._entry.stop()
-        self._close()
+        for close in self._closing:
+            close()
 
 
 class _Capacity:

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import reactivex
+from reactivex.subject import Subject
+
+from rxtweets import Message, MessageStream, Stats, events
+from rxtweets import operators as ops
+
+PATIENCE = 20.0
+
+
+class Watched:
+    """A stream of messages through `process`, and all that came of them.
+
+    Given data, the source completes after them; without any, `feed` and `complete` are its hands.
+    """
+
+    def __init__(self, handler: Any, data: Iterable[Any] | None, **options: Any) -> None:
+        self.changed = threading.Condition()
+        self.data: list[Any] = []
+        self.end: list[object] = []
+        self.successful: list[Any] = []
+        self.failed: list[tuple[Any, Any]] = []
+        self.events: list[events.Event] = []
+        self.source: Subject[Message[Any]] = Subject()
+        source: Any = self.source
+        if data is not None:
+            source = reactivex.from_iterable([self.message(each) for each in data])
+        self.stream: MessageStream[Any] = source.pipe(ops.process(handler, **options))
+        self.stream.events.subscribe(self.events.append)
+        self.subscription = self.stream.subscribe(
+            lambda each: self._note(self.data, each.data),
+            lambda error: self._note(self.end, error),
+            lambda: self._note(self.end, "completed"),
+        )
+
+    def message(self, data: Any) -> Message[Any]:
+        return Message(data).with_acknowledger(self)
+
+    def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
+        for each in successful:
+            self._note(self.successful, each.data)
+        for each in failed:
+            self._note(self.failed, (each.data, getattr(each.status, "reason", None)))
+
+    def feed(self, *data: Any) -> None:
+        for each in data:
+            self.source.on_next(self.message(each))
+
+    def complete(self) -> list[Any]:
+        self.source.on_completed()
+        return self.until_end()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        with self.changed:
+            assert self.changed.wait_for(condition, PATIENCE), (self.data, self.failed, self.end)
+
+    def until_end(self) -> list[Any]:
+        self.until(lambda: self.end)
+        return self.data
+
+    def reasons(self) -> dict[Any, Any]:
+        """Why each message failed."""
+        return dict(self.failed)
+
+    def happened(self, kind: type[events.Event]) -> list[Any]:
+        assert self.stream.telemetry.bus.flush()
+        return [each for each in self.events if isinstance(each, kind)]
+
+    def stats(self) -> Stats:
+        return self.stream.stats()
+
+    def _note(self, notes: list[Any], value: Any) -> None:
+        with self.changed:
+            notes.append(value)
+            self.changed.notify_all()
+
+
+@pytest.fixture
+def process() -> Iterator[Callable[..., Watched]]:
+    """Watches messages go through `process`; disposes what is left at the end."""
+    watched: list[Watched] = []
+
+    def start(handler: Any, data: Iterable[Any] | None = None, **options: Any) -> Watched:
+        watched.append(Watched(handler, data, **options))
+        return watched[-1]
+
+    yield start
+    for each in watched:
+        each.subscription.dispose()

@@ -1,0 +1,334 @@
+"""`process(async def …)`: one event loop of the operator's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from typing import Any
+
+import pytest
+import reactivex
+from reactivex.testing import ReactiveTest, TestScheduler
+
+from rxtweets import HandlerError, HandlerTimeout, Message, events
+from rxtweets import operators as ops
+
+PATIENCE = 20.0
+LIMIT = 0.3
+"""Seconds: much longer than a quick call takes on a busy machine."""
+
+
+def loops() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "rxtweets-loop"]
+
+
+async def upcase(message: Message[str]) -> Message[str]:
+    await asyncio.sleep(0)
+    return message.update_data(str.upper)
+
+
+async def identity(message: Message[Any]) -> Message[Any]:
+    await asyncio.sleep(0)
+    return message
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_every_message_is_awaited_once(process: Any, ordered: bool) -> None:
+    data = process(identity, range(2000), ordered=ordered).until_end()
+    assert (data if ordered else sorted(data)) == list(range(2000))
+
+
+@pytest.mark.parametrize("concurrency", [1, 7, 50])
+def test_so_many_run_at_once_and_never_more(process: Any, concurrency: int) -> None:
+    running, most, together = 0, 0, asyncio.Barrier(concurrency)
+
+    async def meet(message: Message[int]) -> Message[int]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        async with asyncio.timeout(PATIENCE):
+            await together.wait()
+        running -= 1
+        return message
+
+    data = process(meet, range(3 * concurrency), concurrency=concurrency).until_end()
+    assert len(data) == 3 * concurrency
+    assert most == concurrency
+
+
+def test_all_calls_run_on_one_loop_in_one_thread(process: Any) -> None:
+    seen: set[tuple[int, str]] = set()
+
+    async def handle(message: Message[int]) -> Message[int]:
+        seen.add((id(asyncio.get_running_loop()), threading.current_thread().name))
+        return message
+
+    process(handle, range(100)).until_end()
+    [(_, name)] = seen
+    assert name == "rxtweets-loop"
+
+
+def test_the_loop_begins_with_the_first_message(process: Any) -> None:
+    before = len(loops())
+    watched = process(identity)
+    assert len(loops()) == before
+    watched.feed(1)
+    watched.complete()
+
+
+def test_the_loop_ends_with_the_stream(process: Any) -> None:
+    before = set(loops())
+    process(identity, range(10)).until_end()
+    for each in set(loops()) - before:
+        each.join(PATIENCE)
+        assert not each.is_alive()
+
+
+def test_it_works_where_the_caller_already_runs_a_loop(process: Any) -> None:
+    async def main() -> list[str]:
+        watched = process(upcase, ["a", "b"], ordered=True)
+        while not watched.end:
+            await asyncio.sleep(0.001)
+        data: list[str] = watched.data
+        return data
+
+    assert asyncio.run(main()) == ["A", "B"]
+
+
+class Upcase:
+    async def __call__(self, message: Message[str]) -> Message[str]:
+        return message.update_data(str.upper)
+
+
+async def with_suffix(message: Message[str], suffix: str) -> Message[str]:
+    return message.put_data(message.data + suffix)
+
+
+def test_an_object_with_an_async_call_is_a_handler(process: Any) -> None:
+    assert process(Upcase(), ["a"]).until_end() == ["A"]
+
+
+def test_a_partial_of_an_async_function_is_a_handler(process: Any) -> None:
+    assert process(functools.partial(with_suffix, suffix="!"), ["a"]).until_end() == ["a!"]
+
+
+def test_the_context_comes_last(process: Any) -> None:
+    assert process(with_suffix, ["a"], context="?").until_end() == ["a?"]
+
+
+async def raising(_: Message[Any]) -> Message[Any]:
+    raise ValueError("no")
+
+
+async def leaving(_: Message[Any]) -> Message[Any]:
+    raise SystemExit("bye")
+
+
+async def interrupted(_: Message[Any]) -> Message[Any]:
+    raise KeyboardInterrupt
+
+
+async def cancelled(_: Message[Any]) -> Message[Any]:
+    raise asyncio.CancelledError("itself")
+
+
+async def forgetful(message: Message[Any]) -> Any:
+    return message.data
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (raising, "ValueError('no')"),
+        (leaving, "SystemExit('bye')"),
+        (interrupted, "KeyboardInterrupt()"),
+        (cancelled, "CancelledError('itself')"),
+        (forgetful, "HandlerError('sometimes returned str; return the message')"),
+    ],
+)
+def test_whatever_it_raises_fails_its_message_and_no_other(
+    process: Any, handler: Any, reason: str
+) -> None:
+    async def sometimes(message: Message[str]) -> Any:
+        return await handler(message) if message.data == "bad" else message
+
+    watched = process(sometimes, ["a", "bad", "b"])
+    assert sorted(watched.until_end()) == ["a", "b"]
+    assert {data: repr(why) for data, why in watched.failed} == {"bad": reason}
+    assert (watched.stats().processed, watched.stats().failed) == (2, 1)
+
+
+def test_a_plain_function_that_returns_a_coroutine_is_told_what_to_do(process: Any) -> None:
+    watched = process(lambda message: upcase(message), ["a"])  # noqa: PLW0108 - hides the async
+    watched.until_end()
+    assert isinstance(watched.reasons()["a"], HandlerError)
+    assert "declare it with async def" in str(watched.reasons()["a"])
+
+
+def test_disposing_cancels_what_runs(process: Any) -> None:
+    started, stopped = threading.Event(), threading.Event()
+
+    async def wait(message: Message[int]) -> Message[int]:
+        started.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            stopped.set()
+        return message
+
+    watched = process(wait)
+    watched.feed(1, 2)
+    assert started.wait(PATIENCE)
+    watched.subscription.dispose()
+    assert stopped.wait(PATIENCE)
+    assert watched.stats().abandoned == 2
+    assert watched.failed == watched.end == []
+
+
+def test_a_slow_observer_holds_up_no_handler(process: Any) -> None:
+    go, handled = threading.Event(), threading.Semaphore(0)
+
+    async def note(message: Message[int]) -> Message[int]:
+        handled.release()
+        return message
+
+    source: reactivex.Subject[Message[int]] = reactivex.Subject()
+    ended = threading.Event()
+    source.pipe(ops.process(note)).subscribe(lambda _: go.wait(PATIENCE), on_completed=ended.set)
+    for number in range(10):
+        source.on_next(Message(number))
+    for _ in range(10):
+        assert handled.acquire(timeout=PATIENCE)
+    go.set()
+    source.on_completed()
+    assert ended.wait(PATIENCE)
+
+
+def test_a_task_of_the_user_s_that_leaves_does_not_end_the_loop(process: Any) -> None:
+    async def leave() -> None:
+        raise SystemExit("task")
+
+    async def handle(message: Message[int]) -> Message[int]:
+        if message.data == 0:
+            task = asyncio.create_task(leave())
+            await asyncio.wait([task])
+            task.exception()
+        return message
+
+    watched = process(handle, range(3))
+    assert sorted(watched.until_end()) == [0, 1, 2]
+    assert watched.stats().workers_lost == 1
+    [event] = watched.happened(events.WorkerReplaced)
+    assert (event.what, repr(event.error)) == ("loop", "SystemExit('task')")
+
+
+# Context variables.
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+def test_a_call_sees_the_context_of_the_subscription(process: Any) -> None:
+    async def read(message: Message[Any]) -> Message[Any]:
+        return message.put_data(variable.get())
+
+    token = variable.set("subscribed")
+    watched = process(read)
+    variable.reset(token)
+    watched.feed(1)
+    assert watched.complete() == ["subscribed"]
+
+
+def test_what_a_call_sets_is_seen_by_no_other(process: Any) -> None:
+    async def read_and_set(message: Message[Any]) -> Message[Any]:
+        before = variable.get()
+        variable.set("set")
+        await asyncio.sleep(0)
+        return message.put_data((before, variable.get()))
+
+    assert process(read_and_set, range(5)).until_end() == [("unset", "set")] * 5
+
+
+# Time limits.
+
+
+def test_a_call_that_takes_too_long_is_cancelled_and_its_message_fails(process: Any) -> None:
+    cancelled_at = threading.Event()
+
+    async def hang(message: Message[int]) -> Message[int]:
+        if message.data == 0:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                cancelled_at.set()
+                raise
+        return message
+
+    watched = process(hang, range(3), time_limit=LIMIT)
+    assert sorted(watched.until_end()) == [1, 2]
+    assert isinstance(watched.reasons()[0], HandlerTimeout)
+    assert cancelled_at.wait(PATIENCE)
+    assert (watched.stats().timed_out, watched.stats().failed) == (1, 1)
+
+
+def test_what_a_call_returns_after_its_limit_is_discarded(process: Any) -> None:
+    async def stubborn(message: Message[int]) -> Message[int]:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+        return message
+
+    watched = process(stubborn, [1], time_limit=LIMIT)
+    assert watched.until_end() == []
+    assert isinstance(watched.reasons()[1], HandlerTimeout)
+    assert watched.stats().processed == 0
+
+
+def test_a_call_within_its_limit_is_left_alone(process: Any) -> None:
+    watched = process(identity, range(100), time_limit=PATIENCE)
+    assert len(watched.until_end()) == 100
+    assert watched.stats().timed_out == 0
+
+
+# Virtual time.
+
+
+def test_in_virtual_time_a_call_takes_none() -> None:
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(
+        ReactiveTest.on_next(210, Message("a")),
+        ReactiveTest.on_next(230, Message("b")),
+        ReactiveTest.on_completed(250),
+    )
+    operator: Any = ops.process(upcase)
+    observer: Any = scheduler.start(lambda: source.pipe(operator))
+    assert [each.time for each in observer.messages] == [210, 230, 250]
+    assert [each.value.value.data for each in observer.messages[:2]] == ["A", "B"]
+
+
+def test_messages_wait_for_room_as_with_threads(process: Any) -> None:
+    go, handed = threading.Event(), 0
+
+    async def wait(message: Message[int]) -> Message[int]:
+        while not go.is_set():
+            await asyncio.sleep(0.001)
+        return message
+
+    def emit() -> None:
+        nonlocal handed
+        for number in range(100):
+            watched.feed(number)
+            handed += 1
+
+    watched = process(wait, concurrency=2)
+    feeder = threading.Thread(target=emit)
+    feeder.start()
+    while watched.stats().in_flight < 20:
+        threading.Event().wait(0.001)
+    threading.Event().wait(0.05)
+    assert handed <= 21
+    go.set()
+    feeder.join(PATIENCE)
+    assert sorted(watched.complete()) == list(range(100))

@@ -1,0 +1,91 @@
+"""Threads that die: replaced, and what was in their hands failed, acknowledged and counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rxtweets import Message, WorkerLost, events
+from rxtweets.operators import _threads
+
+PATIENCE = 20.0
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
+@pytest.mark.parametrize("options", [{}, {"ordered": True}, {"time_limit": PATIENCE}])
+def test_whatever_a_handler_raises_fails_its_message_and_ends_no_thread(
+    process: Any, error: type[BaseException], options: dict[str, Any]
+) -> None:
+    def handle(message: Message[int]) -> Message[int]:
+        if message.data % 10 == 3:
+            raise error
+        return message
+
+    watched = process(handle, range(100), concurrency=2, **options)
+    assert len(watched.until_end()) == 90
+    assert {type(reason) for _, reason in watched.failed} == {error}
+    assert (watched.stats().processed, watched.stats().failed) == (90, 10)
+    assert watched.stats().workers_lost == 0
+
+
+class Deadly(BaseException):
+    """Raised where no handler is to blame, as a signal handler or a debugger does."""
+
+
+def dying_at(number: int, inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A call around the handler's that dies at the so-manieth message."""
+    calls = iter(range(1, 10**9))
+
+    def call(message: Message[Any]) -> Any:
+        if next(calls) == number:
+            raise Deadly
+        return inner(message)
+
+    return call
+
+
+@pytest.fixture(params=[1, 250, 5000])
+def _thread_dies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the first message, on a thread of many, and on the one thread for quick handlers."""
+    init = _threads.ThreadRunner.__init__
+
+    def made(self: Any, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        self._handle = dying_at(request.param, self._handle)
+
+    monkeypatch.setattr(_threads.ThreadRunner, "__init__", made)
+
+
+@pytest.mark.usefixtures("_thread_dies")
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_thread_that_dies_is_replaced_and_its_message_fails(
+    process: Any, ordered: bool, concurrency: int
+) -> None:
+    watched = process(lambda each: each, range(6000), concurrency=concurrency, ordered=ordered)
+    assert len(watched.until_end()) == 5999
+    [(lost, reason)] = watched.failed
+    assert isinstance(reason, WorkerLost)
+    assert isinstance(reason.__cause__, Deadly)
+    assert sorted([*watched.data, lost]) == list(range(6000))
+    stats = watched.stats()
+    assert (stats.processed, stats.failed, stats.workers_lost) == (5999, 1, 1)
+    [event] = watched.happened(events.WorkerReplaced)
+    assert (event.what, event.messages, event.lost) == ("thread", 1, False)
+
+
+def test_the_stream_goes_on_where_no_thread_can_be_started(
+    process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name.startswith("rxtweets-processor"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert sorted(process(lambda each: each, range(100)).until_end()) == list(range(100))

@@ -1,0 +1,238 @@
+"""`process(time_limit=…, deadline=…)` on threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import tenacity
+from reactivex.testing import ReactiveTest, TestScheduler
+
+from rxtweets import ConfigurationError, DeadlineExceeded, HandlerTimeout, Message, Retry, events
+from rxtweets import operators as ops
+
+PATIENCE = 20.0
+LIMIT = 0.3
+"""Seconds: much longer than a quick call takes on a busy machine."""
+
+
+class Hanging:
+    """Hangs on some messages until it is let go."""
+
+    def __init__(self, *on: Any) -> None:
+        self.on = on
+        self.go = threading.Event()
+
+    def __call__(self, message: Message[Any]) -> Message[Any]:
+        if message.data in self.on:
+            assert self.go.wait(PATIENCE)
+        return message
+
+
+@pytest.fixture
+def hanging() -> Iterator[Any]:
+    made: list[Hanging] = []
+
+    def make(*on: Any) -> Hanging:
+        made.append(Hanging(*on))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.go.set()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_call_that_takes_too_long_fails_its_message_and_no_other(
+    process: Any, hanging: Any, ordered: bool
+) -> None:
+    watched = process(hanging(1), range(4), time_limit=LIMIT, ordered=ordered)
+    assert sorted(watched.until_end()) == [0, 2, 3]
+    assert isinstance(watched.reasons()[1], HandlerTimeout)
+    stats = watched.stats()
+    assert (stats.processed, stats.failed, stats.timed_out) == (3, 1, 1)
+
+
+def test_what_it_returns_later_is_discarded(process: Any, hanging: Any) -> None:
+    handler = hanging("slow")
+    watched = process(handler, time_limit=LIMIT)
+    watched.feed("slow")
+    watched.until(lambda: watched.failed)
+    handler.go.set()
+    watched.feed("quick")
+    assert watched.complete() == ["quick"]
+    assert len(watched.failed) == 1
+
+
+def test_another_thread_takes_its_place(process: Any, hanging: Any) -> None:
+    watched = process(hanging(0), concurrency=1, time_limit=LIMIT)
+    watched.feed(0, 1)
+    watched.until(lambda: watched.data == [1])
+    assert watched.stats().threads_lost == 1
+    [event] = watched.happened(events.WorkerReplaced)
+    assert (event.what, event.messages, event.lost) == ("thread", 1, True)
+    watched.complete()
+
+
+def test_the_concurrency_is_kept_while_threads_hang(process: Any, hanging: Any) -> None:
+    together = threading.Barrier(3)
+    handler = hanging("hang")
+
+    def handle(message: Message[Any]) -> Message[Any]:
+        if message.data == "meet":
+            together.wait(PATIENCE)
+        return handler(message)  # type: ignore[no-any-return]  # the fixture is untyped
+
+    watched = process(handle, concurrency=3, time_limit=LIMIT)
+    watched.feed("hang", "hang", "hang")
+    watched.until(lambda: len(watched.failed) == 3)
+    watched.feed("meet", "meet", "meet")
+    watched.until(lambda: len(watched.data) == 3)
+    assert watched.stats().threads_lost == 3
+    watched.complete()
+
+
+def test_no_more_threads_are_lost_than_the_concurrency_says(process: Any, hanging: Any) -> None:
+    handler = hanging("hang")
+    watched = process(handler, concurrency=2, time_limit=LIMIT)
+    watched.feed(*["hang"] * 4, "next")
+    watched.until(lambda: len(watched.failed) == 4)
+    threading.Event().wait(0.05)
+    assert watched.stats().threads_lost == 2
+    assert watched.data == []  # two hang and were replaced, two more keep their places
+    handler.go.set()
+    assert watched.complete() == ["next"]
+
+
+def test_a_thread_that_comes_back_is_lost_no_more(process: Any, hanging: Any) -> None:
+    handler = hanging("hang")
+    watched = process(handler, concurrency=1, time_limit=LIMIT)
+    watched.feed("hang")
+    watched.until(lambda: watched.failed)
+    assert watched.stats().threads_lost == 1
+    handler.go.set()
+    while watched.stats().threads_lost:
+        threading.Event().wait(0.001)
+    watched.complete()
+
+
+def test_never_more_run_than_the_concurrency_beside_those_that_are_lost(
+    process: Any, hanging: Any
+) -> None:
+    handler, lock = hanging(*range(0, 200, 50)), threading.Lock()
+    running, most = 0, 0
+
+    def handle(message: Message[int]) -> Message[int]:
+        nonlocal running, most
+        if message.data % 50 == 0:
+            return handler(message)  # type: ignore[no-any-return]  # the fixture is untyped
+        with lock:
+            running += 1
+            most = max(most, running)
+        threading.Event().wait(0.001)
+        with lock:
+            running -= 1
+        return message
+
+    watched = process(handle, range(200), concurrency=4, time_limit=LIMIT)
+    watched.until(lambda: len(watched.data) == 196)
+    assert most <= 4
+    watched.until_end()
+    assert watched.stats().failed == 4
+
+
+def test_quick_results_before_a_call_that_hangs_do_not_wait_for_it(
+    process: Any, hanging: Any
+) -> None:
+    watched = process(hanging("hang"), time_limit=LIMIT)
+    watched.feed(*range(5000))
+    watched.until(lambda: len(watched.data) == 5000)
+    for number in range(20):
+        watched.feed(number)
+    watched.feed("hang", *range(20))
+    watched.until(lambda: len(watched.data) == 5040)
+    assert watched.complete()[-1] != "hang"
+    assert watched.stats().timed_out == 1
+
+
+@pytest.mark.parametrize("value", [0, -1, "soon", float("inf")])
+@pytest.mark.parametrize("name", ["time_limit", "deadline"])
+def test_what_is_no_time_is_refused(name: str, value: Any) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError, match=name):
+        ops.process(Hanging(), **options)
+
+
+# Deadlines.
+
+
+def test_a_message_past_its_deadline_fails_and_gets_no_handler(process: Any) -> None:
+    handled: list[Any] = []
+
+    def handle(message: Message[Any]) -> Message[Any]:
+        handled.append(message.data)
+        return message
+
+    due = {"late": time.time() - 1.0, "early": time.time() + 1000.0, "never": None}
+    watched = process(handle, list(due), deadline=lambda each: due[each.data])
+    assert sorted(watched.until_end()) == sorted(handled) == ["early", "never"]
+    assert isinstance(watched.reasons()["late"], DeadlineExceeded)
+    assert watched.stats().expired == watched.stats().failed == 1
+
+
+def test_seconds_count_from_the_receipt(process: Any) -> None:
+    watched = process(lambda each: each, deadline=60.0)
+    now = time.time()
+    for received in (now - 100.0, now):
+        line = b'{"data":{"id":"1","text":"%d"}}' % received
+        watched.source.on_next(Message.from_line(line, received))
+    assert watched.complete() == [str(int(now))]
+    assert watched.stats().expired == 1
+
+
+def test_a_function_that_raises_fails_its_message(process: Any) -> None:
+    def due(message: Message[int]) -> float | None:
+        return None if message.data else 1 / message.data
+
+    watched = process(lambda each: each, [0, 1], deadline=due)
+    assert watched.until_end() == [1]
+    assert isinstance(watched.reasons()[0], ZeroDivisionError)
+
+
+def test_a_deadline_is_kept_in_virtual_time() -> None:
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(
+        ReactiveTest.on_next(210, Message("a")),
+        ReactiveTest.on_next(230, Message("b")),
+        ReactiveTest.on_completed(250),
+    )
+    operator: Any = ops.process(lambda each: each, deadline=lambda each: 220.0)
+    observer: Any = scheduler.start(lambda: source.pipe(operator))
+    assert [each.value.value.data for each in observer.messages[:-1]] == ["a"]
+
+
+def test_seconds_count_from_the_arrival_where_there_was_no_receipt_over_all_attempts() -> None:
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(
+        ReactiveTest.on_next(210, Message("a")), ReactiveTest.on_completed(220)
+    )
+    attempts: list[float] = []
+    reasons: list[Any] = []
+
+    def fail(message: Message[str]) -> Message[str]:
+        attempts.append(scheduler.clock)
+        raise ValueError(message.data)
+
+    def on_failed(messages: Any) -> Any:
+        reasons.extend(each.status.reason for each in messages)
+        return messages
+
+    retry = Retry(stop=tenacity.stop_never, wait=lambda _: 10.0)
+    operator: Any = ops.process(fail, deadline=25, retry=retry, on_failed=on_failed)
+    observer: Any = scheduler.start(lambda: source.pipe(operator))
+    assert attempts == [210, 220, 230]
+    assert [type(each) for each in reasons] == [DeadlineExceeded]
+    assert [each.time for each in observer.messages] == [240]
