@@ -173,13 +173,13 @@ class ExecutorRunner:
         if isinstance(executor, ThreadPoolExecutor):
             return executor.submit(remote.run, self._function, self._name, tasks)
         try:
-            packed = remote.pack(self._function, self._name, tasks)
+            packed = remote.pack(tasks)
         except Exception as error:
             raise _CannotTravel(
                 f"a message for {self._name} cannot be pickled, so it cannot go to another "
                 f"process: {error}"
             ) from error
-        return executor.submit(remote.run_packed, packed)
+        return executor.submit(remote.run_packed, self._function, self._name, packed)
 
     def _fail_or_split(self, calls: list[Call], executor: Executor, error: HandlerError) -> None:
         if len(calls) == 1:

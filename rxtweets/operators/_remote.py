@@ -28,26 +28,29 @@ def run(function: Callable[[Any], Any], name: str, tasks: Sequence[Task]) -> Ans
     return answers, time.perf_counter() - started
 
 
-def run_packed(packed: bytes) -> bytes:
-    """The same in another process: everything pickled, here and there.
+def run_packed(function: Callable[[Any], Any], name: str, packed: bytes) -> bytes:
+    """The same in another process: messages are pickled, there and back.
 
-    Done by us, so that one message that cannot be pickled does not take a chunk with it.
+    Done by us, so that one message that cannot be pickled does not take a chunk with it. The
+    function travels as the executor likes, as some know more ways than pickle.
     """
-    function, name, tasks = pickle.loads(packed)  # noqa: S301 - made by `pack`, in our own program
+    tasks = pickle.loads(packed)  # noqa: S301 - made by `pack`, in our own program
     answers, seconds = run(function, name, tasks)
+    # Of exceptions some can be pickled, but not be read again.
+    answers = [_picklable(each, name) if _is_error(each) else each for each in answers]
     try:
         return pickle.dumps((answers, seconds))
     except Exception:  # noqa: BLE001 - whatever __reduce__ of a user's class raises
         return pickle.dumps(([_picklable(each, name) for each in answers], seconds))
 
 
-def pack(function: Callable[[Any], Any], name: str, tasks: Sequence[Task]) -> bytes:
+def pack(tasks: Sequence[Task]) -> bytes:
     """What `run_packed` takes.
 
     Raises:
         Exception: whatever `pickle` raises on what cannot be pickled.
     """
-    return pickle.dumps((function, name, list(tasks)))
+    return pickle.dumps(list(tasks))
 
 
 def unpack(packed: bytes) -> Answer:
@@ -74,10 +77,14 @@ def _with_traceback(error: BaseException) -> BaseException:
     return error.with_traceback(None)
 
 
+def _is_error(answer: Any) -> bool:
+    return isinstance(answer, BaseException)
+
+
 def _picklable(answer: Any, name: str) -> Any:
     try:
         pickle.loads(pickle.dumps(answer))  # noqa: S301 - our own, and some only fail on the way back
     except Exception as error:  # noqa: BLE001 - whatever __reduce__ of a user's class raises
-        what = "raised" if isinstance(answer, BaseException) else "returned"
+        what = "raised" if _is_error(answer) else "returned"
         return HandlerError(f"{name} {what} what cannot be pickled: {answer!r}: {error}")
     return answer

@@ -64,11 +64,10 @@ def test_a_smaller_limit_lets_no_other_begin_in_the_place_of_those_that_end(proc
     gauge.until_running(4)
     limit.limit = 1
     gauge.let_go(3)
-    gauge.until_running(1)
-    for _ in range(5):
-        gauge.let_go(1)
-        watched.until(lambda: gauge.to_go == 0)
+    for done in range(3, 8):
+        watched.until(lambda done=done: len(watched.data) == done)
         gauge.until_running(1)
+        gauge.let_go(1)
     gauge.most = 0
     gauge.let_go(4)
     assert sorted(watched.complete()) == list(range(12))

@@ -1,0 +1,209 @@
+"""How busy the processors of `process` are, and the spans of what they do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import reactivex
+
+from rxtweets import Concurrency, Message, StageStats, events
+from rxtweets import operators as ops
+
+PATIENCE = 20.0
+
+
+def test_a_stage_says_what_runs_and_what_waits(process: Any) -> None:
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    def wait(message: Message[int]) -> Message[int]:
+        begun.release()
+        assert go.wait(PATIENCE)
+        return message
+
+    watched = process(wait, concurrency=2)
+    watched.feed(1, 2, 3)
+    for _ in range(2):
+        assert begun.acquire(timeout=PATIENCE)
+    [stage] = watched.stream.stages()
+    assert (stage.name, stage.concurrency, stage.running) == ("processors", 2, 2)
+    assert stage.in_flight == 3
+    go.set()
+    watched.complete()
+
+
+def test_a_call_that_still_runs_counts_as_busy(process: Any) -> None:
+    go, begun = threading.Event(), threading.Event()
+
+    def wait(message: Message[int]) -> Message[int]:
+        begun.set()
+        assert go.wait(PATIENCE)
+        return message
+
+    watched = process(wait, concurrency=2)
+    watched.feed(1)
+    assert begun.wait(PATIENCE)
+    [first] = watched.stream.stages()
+    threading.Event().wait(0.01)
+    [second] = watched.stream.stages()
+    assert second.busy_seconds >= first.busy_seconds + 0.01
+    assert 0.0 < second.busy_since(first) <= 1.0
+    go.set()
+    watched.complete()
+
+
+def sync(message: Message[Any]) -> Message[Any]:
+    threading.Event().wait(0.001)
+    return message
+
+
+async def asynchronous(message: Message[Any]) -> Message[Any]:
+    await asyncio.sleep(0.001)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("handler", "options"),
+    [(sync, {}), (sync, {"ordered": True}), (sync, {"time_limit": PATIENCE}), (asynchronous, {})],
+)
+def test_every_way_to_run_calls_adds_up_the_time_they_take(
+    process: Any, handler: Any, options: dict[str, Any]
+) -> None:
+    watched = process(handler, range(50), concurrency=5, **options)
+    watched.until_end()
+    [stage] = watched.stream.stages()
+    assert stage.busy_seconds >= 50 * 0.001
+    assert stage.running == stage.in_flight == 0
+    assert 0.0 < stage.busy <= 1.0
+
+
+def test_an_executor_tells_the_time_that_its_calls_took(process: Any) -> None:
+    with ThreadPoolExecutor(2) as executor:
+        watched = process(sync, range(20), executor=executor)
+        watched.until_end()
+    [stage] = watched.stream.stages()
+    assert stage.busy_seconds >= 20 * 0.001
+
+
+def test_quick_calls_are_counted_as_well(process: Any) -> None:
+    watched = process(lambda each: each, range(20_000))
+    watched.until_end()
+    [stage] = watched.stream.stages()
+    assert stage.busy_seconds > 0.0
+
+
+def test_the_capacity_follows_the_concurrency(process: Any) -> None:
+    limit = Concurrency(1)
+    watched = process(sync, concurrency=limit)
+    limit.limit = 1000
+    [first] = watched.stream.stages()
+    threading.Event().wait(0.01)
+    [second] = watched.stream.stages()
+    assert second.capacity_seconds - first.capacity_seconds >= 1000 * 0.01
+    watched.complete()
+
+
+def test_two_stages_of_one_stream_are_both_there() -> None:
+    source: reactivex.Subject[Message[Any]] = reactivex.Subject()
+    stream = source.pipe(ops.process(sync, 3), ops.process(sync, 7))
+    with stream.subscribe():
+        assert sorted(stage.concurrency for stage in stream.stages()) == [3, 7]
+
+
+def test_a_share_is_between_nothing_and_all() -> None:
+    assert StageStats("processors", 1, 0, 0, 0.0, 0.0).busy == 0.0
+    assert StageStats("processors", 1, 0, 0, 1.0, 4.0).busy == 0.25
+    assert StageStats("processors", 1, 0, 0, 5.0, 4.0).busy == 1.0
+
+
+# Spans.
+
+
+def failing(message: Message[Any]) -> Message[Any]:
+    if message.data == "bad":
+        raise ValueError("bad")
+    return message
+
+
+async def failing_async(message: Message[Any]) -> Message[Any]:
+    await asyncio.sleep(0)
+    return failing(message)
+
+
+@pytest.mark.parametrize(
+    ("handler", "options"), [(failing, {}), (failing, {"ordered": True}), (failing_async, {})]
+)
+def test_each_call_is_a_span_within_one_of_its_processor(
+    process: Any, handler: Any, options: dict[str, Any]
+) -> None:
+    watched = process(handler, **options)
+    spans: list[events.Span] = []
+    watched.stream.spans.subscribe(spans.append)
+    watched.feed("good", "bad")
+    watched.complete()
+    assert watched.stream.telemetry.bus.flush()
+
+    def of(kind: type[events.Span]) -> list[Any]:
+        return [each for each in spans if isinstance(each, kind)]
+
+    begun = {each.number: each for each in of(events.HandlerStarted)}
+    assert sorted(each.message.data for each in begun.values()) == ["bad", "good"]
+    [stopped], [raised] = of(events.HandlerStopped), of(events.HandlerRaised)
+    assert stopped.message.data == "good"
+    assert (raised.message.data, repr(raised.error)) == ("bad", "ValueError('bad')")
+    for over in (stopped, raised):
+        assert begun[over.number].started == over.started
+        assert over.duration >= 0.0
+    processors = {each.number for each in of(events.ProcessorStarted)}
+    assert {stopped.parent, raised.parent} <= processors
+    assert processors == {each.number for each in of(events.ProcessorStopped)}
+    ended = of(events.ProcessorStopped)
+    assert [each.data for span in ended for each in span.successful] == ["good"]
+    assert [each.data for span in ended for each in span.failed] == ["bad"]
+
+
+def test_no_spans_are_made_for_those_who_only_listen_to_events(process: Any) -> None:
+    watched = process(failing, ["good", "bad"])
+    watched.until_end()
+    assert watched.happened(events.Span) == []
+    assert len(watched.happened(events.HandlerFailed)) == 1
+
+
+def test_nobody_who_left_keeps_spans_being_made(process: Any) -> None:
+    watched = process(failing)
+    subscription = watched.stream.spans.subscribe()
+    assert watched.stream.telemetry.bus.is_traced
+    subscription.dispose()
+    assert not watched.stream.telemetry.bus.is_traced
+
+
+def test_quick_calls_on_one_thread_are_spans_too(process: Any) -> None:
+    watched = process(lambda each: each)
+    stopped: list[int] = []
+
+    def note(span: events.Span) -> None:
+        if isinstance(span, events.HandlerStopped):
+            stopped.append(span.message.data)
+
+    watched.stream.spans.subscribe(note)
+    for start in range(0, 2000, 100):
+        watched.feed(*range(start, start + 100))
+        watched.until(lambda start=start: len(watched.data) == start + 100)
+        assert watched.stream.telemetry.bus.flush()
+    assert sorted(stopped) == list(range(2000))
+    assert watched.stats().events_lost == 0
+
+
+def test_an_executor_s_chunk_is_a_span(process: Any) -> None:
+    spans: list[events.Span] = []
+    with ThreadPoolExecutor(1) as executor:
+        watched = process(failing, executor=executor)
+        watched.stream.spans.subscribe(spans.append)
+        watched.feed("good", "bad")
+        watched.complete()
+    assert watched.stream.telemetry.bus.flush()
+    over = [each for each in spans if isinstance(each, events.ProcessorStopped)]
+    assert [each.data for span in over for each in span.failed] == ["bad"]

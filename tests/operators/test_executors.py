@@ -1,0 +1,421 @@
+"""`process(executor=…)`: handlers in other processes, in chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from reactivex.scheduler import NewThreadScheduler
+
+from rxtweets import (
+    ConfigurationError,
+    DeadlineExceeded,
+    ExecutorBroken,
+    HandlerError,
+    Message,
+    Retry,
+    WorkerLost,
+    events,
+)
+from rxtweets import operators as ops
+
+PATIENCE = 20.0
+
+# Forking a program that has threads is deprecated, and here it is what finds the handlers of this
+# module, which no other process could import.
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+
+def pool(processes: int = 2) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("fork"))
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    with pool() as executor:
+        executor.submit(os.getpid).result(PATIENCE)
+        yield executor
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+class Counting(Executor):
+    """Counts what is handed to another executor."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+        self.chunks = 0
+        self.was_shut_down = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.chunks += 1
+        return self.inner.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.was_shut_down = True
+        self.inner.shutdown(wait, cancel_futures=cancel_futures)
+
+
+class Dead(Executor):
+    """Takes nothing."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def identity(message: Message[Any]) -> Message[Any]:
+    return message
+
+
+def with_process(message: Message[Any]) -> Message[Any]:
+    return message.put_data((message.data, os.getpid()))
+
+
+def picky(message: Message[int]) -> Any:
+    match message.data % 5:
+        case 1:
+            raise ValueError(message.data)
+        case 2:
+            return message.failed("unwanted")
+        case 3:
+            return message.data
+    return message
+
+
+def dying(message: Message[Any]) -> Message[Any]:
+    if message.data == "die":
+        os._exit(1)
+    return message
+
+
+def leaving(message: Message[Any]) -> Message[Any]:
+    raise SystemExit(message.data)
+
+
+def unpicklable(message: Message[Any]) -> Message[Any]:
+    return message if message.data else message.put_data(threading.Lock())
+
+
+class Stubborn(Exception):
+    def __init__(self, one: object, two: object) -> None:
+        super().__init__("can be pickled, but not read again")
+
+
+def raising_stubbornly(message: Message[Any]) -> Message[Any]:
+    if message.data:
+        return message
+    raise Stubborn(1, 2)
+
+
+def add(message: Message[int], number: int) -> Message[int]:
+    return message.update_data(lambda data: data + number)
+
+
+def failing_once(message: Message[str]) -> Message[str]:
+    """A file remembers the first attempt, in whatever process it was."""
+    try:
+        with open(message.data, "x", encoding="utf-8"):  # noqa: PTH123 - x says what is meant
+            pass
+    except FileExistsError:
+        return message
+    raise ValueError(message.data)
+
+
+def test_handlers_run_in_other_processes(process: Any, processes: Any) -> None:
+    data = process(with_process, range(100), executor=processes).until_end()
+    assert sorted(number for number, _ in data) == list(range(100))
+    assert os.getpid() not in {where for _, where in data}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_every_message_comes_back_once(process: Any, processes: Any, ordered: bool) -> None:
+    watched = process(identity, range(3000), executor=processes, ordered=ordered)
+    data = watched.until_end()
+    assert (data if ordered else sorted(data)) == list(range(3000))
+    assert watched.stats().processed == 3000
+
+
+def test_chunks_travel_not_messages(process: Any, processes: Any) -> None:
+    counting = Counting(processes)
+    process(identity, range(3000), executor=counting).until_end()
+    assert counting.chunks < 1500
+
+
+def test_nothing_waits_behind_a_slow_neighbour(process: Any, threads: Any) -> None:
+    together = threading.Barrier(4)
+
+    def meet(message: Message[int]) -> Message[int]:
+        together.wait(PATIENCE)
+        time.sleep(0.02)  # long beside the goal of a chunk
+        return message
+
+    assert len(process(meet, range(40), concurrency=4, executor=threads).until_end()) == 40
+
+
+def test_no_more_chunks_are_out_than_the_concurrency_says(process: Any, threads: Any) -> None:
+    lock, running, most = threading.Lock(), 0, 0
+
+    def handle(message: Message[int]) -> Message[int]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.001)
+        with lock:
+            running -= 1
+        return message
+
+    process(handle, range(100), concurrency=2, executor=threads).until_end()
+    assert most <= 2
+
+
+def test_failures_come_back_with_their_chunk(process: Any, processes: Any) -> None:
+    watched = process(picky, range(50), executor=processes)
+    assert sorted(each % 5 for each in watched.until_end()) == [0] * 10 + [4] * 10
+    reasons = watched.reasons()
+    assert isinstance(reasons[1], ValueError)
+    assert reasons[2] == "unwanted"
+    assert str(reasons[3]) == "picky returned int; return the message"
+    assert (watched.stats().processed, watched.stats().failed) == (20, 30)
+
+
+def test_an_error_says_where_it_was_raised(process: Any, processes: Any) -> None:
+    watched = process(picky, [1], executor=processes)
+    watched.until_end()
+    [note] = watched.reasons()[1].__notes__
+    assert "in picky" in note
+
+
+def test_a_handler_that_leaves_ends_no_process(process: Any, processes: Any) -> None:
+    watched = process(leaving, ["a"], executor=processes)
+    watched.until_end()
+    assert isinstance(watched.reasons()["a"], SystemExit)
+    assert watched.stats().workers_lost == 0
+
+
+@pytest.mark.parametrize("handler", [unpicklable, raising_stubbornly])
+def test_a_result_that_cannot_travel_fails_its_message_alone(
+    process: Any, processes: Any, handler: Any
+) -> None:
+    watched = process(handler, range(200), executor=processes)
+    assert sorted(watched.until_end()) == list(range(1, 200))
+    assert isinstance(watched.reasons()[0], HandlerError)
+    assert "cannot be pickled" in str(watched.reasons()[0])
+
+
+def test_a_message_that_cannot_travel_fails_alone(process: Any, processes: Any) -> None:
+    lock = threading.Lock()
+    watched = process(identity, [*range(100), lock, *range(100, 200)], executor=processes)
+    assert sorted(watched.until_end()) == list(range(200))
+    assert isinstance(watched.reasons()[lock], HandlerError)
+
+
+def test_a_thread_pool_needs_no_pickling(process: Any, threads: Any) -> None:
+    lock = threading.Lock()
+    assert process(lambda each: each, [lock], executor=threads).until_end() == [lock]
+
+
+def test_the_context_travels_too(process: Any, processes: Any) -> None:
+    assert process(add, [1], executor=processes, context=10).until_end() == [11]
+
+
+def test_partitions_keep_their_order(process: Any, processes: Any) -> None:
+    data = process(
+        identity, range(200), executor=processes, partition_by=lambda each: each.data % 3
+    ).until_end()
+    for key in range(3):
+        assert [each for each in data if each % 3 == key] == list(range(key, 200, 3))
+
+
+def test_chunks_are_prepared_here(process: Any, processes: Any) -> None:
+    here: set[int] = set()
+
+    def prepare(messages: Any) -> Any:
+        here.add(os.getpid())
+        return messages
+
+    process(identity, range(10), executor=processes, prepare=prepare).until_end()
+    assert here == {os.getpid()}
+
+
+def test_failed_messages_are_retried(process: Any, processes: Any, tmp_path: Any) -> None:
+    names = [str(tmp_path / str(number)) for number in range(5)]
+    watched = process(failing_once, names, executor=processes, retry=Retry(wait=lambda _: 0.001))
+    assert sorted(watched.until_end()) == sorted(names)
+    assert watched.stats().retried == 5
+
+
+def test_messages_past_their_deadline_are_not_handled(process: Any, processes: Any) -> None:
+    watched = process(identity, [1], executor=processes, deadline=lambda _: time.time() - 1)
+    watched.until_end()
+    assert isinstance(watched.reasons()[1], DeadlineExceeded)
+    assert watched.stats().expired == 1
+
+
+# When it dies.
+
+
+def test_a_pool_that_breaks_fails_what_was_in_its_hands_and_ends_the_stream(process: Any) -> None:
+    with pool(1) as executor:
+        watched = process(dying, executor=executor, concurrency=2)
+        watched.feed("a")
+        watched.until(lambda: watched.data)
+        watched.feed("die", *range(5))
+        watched.until_end()
+    [error] = watched.end
+    assert isinstance(error, ExecutorBroken)
+    assert "give executor= a function that makes one" in str(error)
+    assert isinstance(watched.reasons()["die"], WorkerLost)
+    stats = watched.stats()
+    assert stats.processed + stats.failed + stats.abandoned == 7
+    assert len(watched.data) + len(watched.failed) + stats.abandoned == 7
+    assert stats.workers_lost == 1
+
+
+def test_a_pool_that_breaks_is_replaced_if_there_is_a_way_to_make_another(process: Any) -> None:
+    made: list[Counting] = []
+
+    def make() -> Executor:
+        made.append(Counting(pool(1)))
+        return made[-1]
+
+    watched = process(dying, ["a", "die", "b", *range(50)], executor=make, concurrency=1)
+    data = watched.until_end()
+    assert watched.end == ["completed"]
+    assert {"a", *range(50)} | set(watched.reasons()) >= {"a", "b", "die"}
+    assert isinstance(watched.reasons()["die"], WorkerLost)
+    assert len(data) + len(watched.failed) == 53
+    assert len(made) == 2
+    assert watched.stats().workers_lost == 1
+    [event] = watched.happened(events.WorkerReplaced)
+    assert event.what == "executor"
+    assert event.messages == len(watched.failed)
+
+
+def test_lost_messages_are_retried_in_the_next_pool(process: Any, tmp_path: Any) -> None:
+    watched = process(
+        DyingOnce(str(tmp_path / "died")),
+        ["die", "a"],
+        executor=lambda: pool(1),
+        retry=Retry(wait=lambda _: 0.001),
+    )
+    assert sorted(watched.until_end()) == ["a", "die"]
+    assert watched.failed == []
+
+
+class DyingOnce:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, message: Message[Any]) -> Message[Any]:
+        if message.data == "die" and not os.path.exists(self.path):  # noqa: PTH110 - in a child
+            with open(self.path, "x", encoding="utf-8"):  # noqa: PTH123 - in a child
+                os._exit(1)
+        return message
+
+
+def test_an_executor_that_takes_nothing_ends_the_stream(process: Any) -> None:
+    watched = process(identity, range(20), executor=Dead())
+    watched.until_end()
+    assert isinstance(watched.end[0], ExecutorBroken)
+    assert {type(reason) for _, reason in watched.failed} == {ExecutorBroken}
+    assert watched.stats().failed == len(watched.failed)
+    assert watched.stats().in_flight == 0
+
+
+def test_a_function_that_makes_no_executor_ends_the_stream(process: Any) -> None:
+    def make() -> Executor:
+        raise OSError("no more processes")
+
+    watched = process(identity, range(3), executor=make, retry=Retry())
+    watched.until_end()
+    assert isinstance(watched.end[0], ExecutorBroken)
+    assert {type(reason) for _, reason in watched.failed} == {ExecutorBroken}
+    assert watched.stats().retried == 0
+    assert watched.stats().in_flight == 0
+
+
+def test_a_function_that_makes_dead_executors_is_not_asked_for_ever(process: Any) -> None:
+    made: list[Executor] = []
+
+    def make() -> Executor:
+        made.append(Dead())
+        return made[-1]
+
+    watched = process(identity, range(3), executor=make)
+    watched.until_end()
+    assert isinstance(watched.end[0], ExecutorBroken)
+    assert len(made) == 1
+
+
+def test_the_user_s_executor_is_not_shut_down(process: Any, threads: Any) -> None:
+    counting = Counting(threads)
+    process(identity, range(3), executor=counting).until_end()
+    assert not counting.was_shut_down
+
+
+def test_one_that_we_had_made_is(process: Any) -> None:
+    made: list[Counting] = []
+
+    def make() -> Executor:
+        made.append(Counting(ThreadPoolExecutor(1)))
+        return made[-1]
+
+    process(identity, range(3), executor=make).until_end()
+    assert [each.was_shut_down for each in made] == [True]
+
+
+def test_disposing_takes_back_what_has_not_begun(process: Any, threads: Any) -> None:
+    go, begun = threading.Event(), []
+
+    def wait(message: Message[int]) -> Message[int]:
+        begun.append(message.data)
+        assert go.wait(PATIENCE)
+        return message
+
+    with ThreadPoolExecutor(1) as executor:
+        watched = process(wait, executor=executor)
+        watched.feed(*range(10))
+        while not begun:
+            time.sleep(0.001)
+        watched.subscription.dispose()
+        go.set()
+    assert len(begun) == 1
+    assert watched.stats().abandoned == 10
+    assert watched.data == watched.end == []
+
+
+async def asynchronous(message: Message[Any]) -> Message[Any]:
+    await asyncio.sleep(0)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("handler", "options", "words"),
+    [
+        (identity, {"executor": 3}, "executor=3"),
+        (asynchronous, {"executor": Dead()}, "plain functions"),
+        (identity, {"executor": Dead(), "time_limit": 1}, "time_limit="),
+        (identity, {"executor": Dead(), "scheduler": NewThreadScheduler()}, "scheduler="),
+        (asynchronous, {"scheduler": NewThreadScheduler()}, "scheduler="),
+    ],
+)
+def test_what_does_not_go_together_is_refused(handler: Any, options: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        ops.process(handler, **options)
+
+
+def test_a_handler_that_cannot_travel_is_refused_at_once(processes: Any) -> None:
+    with pytest.raises(ConfigurationError, match="define it at the top of a module"):
+        ops.process(lambda each: each, executor=processes)
