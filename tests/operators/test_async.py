@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
@@ -89,9 +90,7 @@ def test_the_loop_ends_with_the_stream(process: Any) -> None:
 def test_it_works_where_the_caller_already_runs_a_loop(process: Any) -> None:
     async def main() -> list[str]:
         watched = process(upcase, ["a", "b"], ordered=True)
-        while not watched.end:
-            await asyncio.sleep(0.001)
-        data: list[str] = watched.data
+        data: list[str] = await asyncio.to_thread(watched.until_end)
         return data
 
     assert asyncio.run(main()) == ["A", "B"]
@@ -187,16 +186,19 @@ def test_disposing_cancels_what_runs(process: Any) -> None:
     assert watched.failed == watched.end == []
 
 
-def test_a_slow_observer_holds_up_no_handler(process: Any) -> None:
+def test_a_slow_observer_holds_up_no_handler() -> None:
     go, handled = threading.Event(), threading.Semaphore(0)
 
     async def note(message: Message[int]) -> Message[int]:
         handled.release()
         return message
 
+    def wait_for_it(_message: Message[int]) -> None:
+        assert go.wait(PATIENCE)
+
     source: reactivex.Subject[Message[int]] = reactivex.Subject()
     ended = threading.Event()
-    source.pipe(ops.process(note)).subscribe(lambda _: go.wait(PATIENCE), on_completed=ended.set)
+    source.pipe(ops.process(note)).subscribe(wait_for_it, on_completed=ended.set)
     for number in range(10):
         source.on_next(Message(number))
     for _ in range(10):
@@ -274,10 +276,8 @@ def test_a_call_that_takes_too_long_is_cancelled_and_its_message_fails(process: 
 
 def test_what_a_call_returns_after_its_limit_is_discarded(process: Any) -> None:
     async def stubborn(message: Message[int]) -> Message[int]:
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            pass
         return message
 
     watched = process(stubborn, [1], time_limit=LIMIT)
@@ -312,8 +312,7 @@ def test_messages_wait_for_room_as_with_threads(process: Any) -> None:
     go, handed = threading.Event(), 0
 
     async def wait(message: Message[int]) -> Message[int]:
-        while not go.is_set():
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(go.wait, PATIENCE)
         return message
 
     def emit() -> None:

@@ -85,8 +85,7 @@ def test_an_async_handler_follows_the_limit_up_and_down(process: Any) -> None:
             running += 1
             most = max(most, running)
             changed.notify_all()
-        while not go.is_set():
-            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(go.wait, PATIENCE)
         running -= 1
         return message
 

@@ -70,7 +70,7 @@ class Counting(Executor):
 class Dead(Executor):
     """Takes nothing."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, _fn: Callable[..., Any], /, *_args: Any, **_kwargs: Any) -> Future[Any]:
         raise RuntimeError("cannot schedule new futures after shutdown")
 
 
@@ -108,7 +108,7 @@ def unpicklable(message: Message[Any]) -> Message[Any]:
 
 
 class Stubborn(Exception):
-    def __init__(self, one: object, two: object) -> None:
+    def __init__(self, _one: object, _two: object) -> None:
         super().__init__("can be pickled, but not read again")
 
 
@@ -376,7 +376,7 @@ def test_one_that_we_had_made_is(process: Any) -> None:
     assert [each.was_shut_down for each in made] == [True]
 
 
-def test_disposing_takes_back_what_has_not_begun(process: Any, threads: Any) -> None:
+def test_disposing_takes_back_what_has_not_begun(process: Any) -> None:
     go, begun = threading.Event(), []
 
     def wait(message: Message[int]) -> Message[int]:

@@ -78,7 +78,7 @@ def test_chunks_have_a_hundred_messages_at_most() -> None:
     assert max(sizes) == 100
 
 
-def raising(messages: Messages) -> Messages:
+def raising(_messages: Messages) -> Messages:
     raise KeyError("database")
 
 
@@ -112,7 +112,11 @@ def test_a_chunk_fails_if_it_raises_or_gives_others_back(
     def sometimes(messages: Messages) -> Any:
         return prepare(messages) if messages[0].data == "bad" else messages
 
-    watched = process(lambda each: handled.append(each.data) or each, prepare=sometimes)
+    def handle(message: Message[Any]) -> Message[Any]:
+        handled.append(message.data)
+        return message
+
+    watched = process(handle, prepare=sometimes)
     watched.feed("bad")
     watched.until(lambda: watched.failed)
     watched.feed("good")

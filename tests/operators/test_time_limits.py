@@ -209,7 +209,7 @@ def test_a_deadline_is_kept_in_virtual_time() -> None:
         ReactiveTest.on_next(230, Message("b")),
         ReactiveTest.on_completed(250),
     )
-    operator: Any = ops.process(lambda each: each, deadline=lambda each: 220.0)
+    operator: Any = ops.process(lambda each: each, deadline=lambda _: 220.0)
     observer: Any = scheduler.start(lambda: source.pipe(operator))
     assert [each.value.value.data for each in observer.messages[:-1]] == ["a"]
 
