@@ -139,6 +139,8 @@ class ExecutorRunner:
         with contextlib.suppress(IndexError):  # somebody stops
             while self._pending and len(calls) < self._size():
                 calls.append(self._pending.popleft())
+        if not calls:
+            return
         try:
             executor = self._ready_executor()
         except ExecutorBroken as error:
@@ -161,7 +163,7 @@ class ExecutorRunner:
         except _CannotTravel as error:
             self._fail_or_split(calls, executor, error)
             return
-        except Exception as error:  # noqa: BLE001 - executors raise what they like
+        except BaseException as error:  # noqa: BLE001 - executors raise what they like
             self._refused(executor, error, calls)
             return
         self._took_something = True
@@ -240,14 +242,14 @@ class ExecutorRunner:
             assert self._make is not None  # noqa: S101 - one of the two was given
             try:
                 self._executor = self._make()
-            except Exception as error:
+            except BaseException as error:
                 self._give_up(f"no executor could be made: {error!r}", error)
                 raise self._broken from error  # type: ignore[misc]  # it is set by that
             if self._stopped:
                 self._executor.shutdown(wait=False)
         return self._executor
 
-    def _refused(self, executor: Executor, error: Exception, calls: list[Call]) -> None:
+    def _refused(self, executor: Executor, error: BaseException, calls: list[Call]) -> None:
         """The executor did not take these; its successor does, if there can be one."""
         if self._make is not None and not self._took_something:
             self._give_up(f"a new executor takes no calls: {error!r}", error)

@@ -215,7 +215,7 @@ class Flow:
             return False
         try:
             delay = self._delay(reason, call, attempt)
-        except Exception as error:  # noqa: BLE001 - whatever a strategy of the user raises
+        except BaseException as error:  # noqa: BLE001 - whatever a strategy of the user raises
             self._settle([(call, attempt, call.message.failed(error))], elsewhere=True)
             return True
         if delay is None or not self._claim(call, attempt):

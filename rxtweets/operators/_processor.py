@@ -12,7 +12,7 @@ from reactivex import abc
 
 from rxtweets.concurrency import Concurrency
 from rxtweets.errors import HandlerError
-from rxtweets.events import Abandoned, FailureHandlerFailed, HandlerFailed
+from rxtweets.events import Abandoned, FailureHandlerFailed, HandlerFailed, SubscriberFailed
 from rxtweets.message import Message
 from rxtweets.operators._results import Results
 from rxtweets.subscriber import acknowledge
@@ -265,7 +265,18 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
                 self._telemetry.publish(HandlerFailed(message))
             acknowledge([], self._told(failed), self._telemetry)
         if good:
+            self._give(good)
+
+    def _give(self, good: list[Message[Any]]) -> None:
+        try:
             self._observer.on_next(good)
+        except BaseException as error:
+            # It must not raise; but nobody stops a SystemExit before it comes here, and what is
+            # still to be passed on would be left lying.
+            self._telemetry.add(subscriber_errors=1)
+            self._telemetry.publish(SubscriberFailed(good, error))
+            if isinstance(error, KeyboardInterrupt) and not self._may_wait:
+                raise  # the user's own thread, and their own Ctrl-C
 
     def _told(self, failed: list[Message[Any]]) -> Sequence[Message[Any]]:
         """The failed messages, as the user's ``on_failed`` gives them back."""

@@ -6,18 +6,21 @@ somebody disposes in the middle of it.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import reactivex
 from reactivex.disposable import Disposable
+from reactivex.scheduler import NewThreadScheduler
 from reactivex.subject import Subject
 
-from rxtweets import Message, Stats
+from rxtweets import Message, Retry, Stats
 from rxtweets import operators as ops
 from rxtweets.observable import BatchStream, MessageStream, new_telemetry
 
@@ -33,6 +36,10 @@ def _threads_switch_all_the_time() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+def is_worth_it(reason: object) -> bool:
+    return isinstance(reason, KeyError)
 
 
 class Referee(reactivex.Observer[Any]):
@@ -87,7 +94,50 @@ def handler(each: Message[int]) -> Message[int]:
     return each
 
 
+async def async_handler(each: Message[int]) -> Message[int]:
+    if each.data % 17 == 0:
+        raise ValueError(each.data)
+    if each.data % 5 == 0:
+        await asyncio.sleep(0.000_1)
+    return each
+
+
+def stubborn_handler(each: Message[int]) -> Message[int]:
+    """Fails every message at first, some for good."""
+    if each.data % 17 and rng.random() < 0.5:
+        raise KeyError(each.data)
+    return handler(each)
+
+
+rng = random.Random(17)
+executor = ThreadPoolExecutor(4)
+retry = Retry(
+    stop=lambda state: state.attempt_number > 50, wait=lambda _: 0.000_1, when=is_worth_it
+)
+retrying = ops.process(stubborn_handler, 8, retry=retry)
+
 CHAINS: dict[str, Any] = {
+    "async process": [ops.process(async_handler, 8)],
+    "ordered async process": [ops.process(async_handler, 8, ordered=True)],
+    "process in an executor": [ops.process(handler, 8, executor=executor)],
+    "process on a scheduler": [ops.process(handler, 8, scheduler=NewThreadScheduler())],
+    "process with partitions": [ops.process(handler, 8, partition_by=lambda each: each.data % 3)],
+    "process with chunks": [ops.process(handler, 8, prepare=lambda chunk: chunk)],
+    "process with time limits": [ops.process(handler, 8, time_limit=PATIENCE)],
+    "process with retries": [retrying],
+    "process with all of it": [
+        ops.process(
+            stubborn_handler,
+            8,
+            ordered=True,
+            partition_by=lambda each: each.data % 3,
+            prepare=lambda chunk: chunk,
+            on_failed=lambda chunk: chunk,
+            retry=retry,
+            time_limit=PATIENCE,
+            deadline=PATIENCE,
+        )
+    ],
     "process": [ops.process(handler, 8)],
     "ordered process": [ops.process(handler, 8, ordered=True)],
     "batch": [ops.batch(7, 0.001)],

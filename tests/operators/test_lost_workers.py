@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import reactivex
 
 from rxtweets import Message, WorkerLost, events
+from rxtweets import operators as ops
 from rxtweets.operators import _threads
 
 PATIENCE = 20.0
@@ -75,6 +77,26 @@ def test_a_thread_that_dies_is_replaced_and_its_message_fails(
     assert (stats.processed, stats.failed, stats.workers_lost) == (5999, 1, 1)
     [event] = watched.happened(events.WorkerReplaced)
     assert (event.what, event.messages, event.lost) == ("thread", 1, False)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_subscriber_that_wants_to_leave_ends_nothing(ordered: bool) -> None:
+    got: list[int] = []
+    ended = threading.Event()
+
+    def leave(message: Message[int]) -> None:
+        got.append(message.data)
+        raise SystemExit
+
+    source: reactivex.Subject[Message[int]] = reactivex.Subject()
+    stream = source.pipe(ops.process(lambda each: each, ordered=ordered))
+    stream.subscribe(leave, on_completed=ended.set)
+    for number in range(10):
+        source.on_next(Message(number))
+    source.on_completed()
+    assert ended.wait(PATIENCE)
+    assert got
+    assert stream.stats().subscriber_errors == len(got)
 
 
 def test_the_stream_goes_on_where_no_thread_can_be_started(

@@ -1,0 +1,195 @@
+"""Metrics and spans for OpenTelemetry; needs the extra ``opentelemetry``.
+
+::
+
+    with instrument(pipeline):
+        pipeline.run()
+
+Only the API is needed here; which SDK and exporters get the figures is the program's choice.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from reactivex import abc
+from reactivex.disposable import CompositeDisposable, Disposable
+
+from rxtweets.events import (
+    HandlerRaised,
+    HandlerStarted,
+    HandlerStopped,
+    ProcessorStarted,
+    ProcessorStopped,
+    Span,
+)
+from rxtweets.extras import needed
+from rxtweets.instrumentation.figures import (
+    GAUGES,
+    STAGE_COUNTERS,
+    Source,
+    meanings,
+    numbers,
+    stages_of,
+)
+from rxtweets.telemetry import StageStats, Stats
+
+__all__ = ["instrument"]
+
+MOST_OPEN = 10_000
+"""Spans that wait for their end at most: where events are lost, an end may never come."""
+
+
+def instrument(
+    source: Source, *, name: str = "", meter_provider: Any = None, tracer_provider: Any = None
+) -> abc.DisposableBase:
+    """Give the figures of a stream or a pipeline to OpenTelemetry, and spans of its handlers.
+
+    The metrics are observable instruments ``rxtweets.received`` and its kin, and
+    ``rxtweets.stage.…`` by ``stage``. Spans are ``rxtweets.process`` for what a processor takes
+    up, and ``rxtweets.handle`` within it for each message; they cost some 50 µs a message.
+
+    Args:
+        source: the stream, or the pipeline.
+        name: the attribute ``stream``.
+        meter_provider: of the OpenTelemetry API; the global one by default.
+        tracer_provider: likewise.
+
+    Returns:
+        What ends it, by ``dispose()`` or at the end of a ``with`` block.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+    metrics = needed("opentelemetry.metrics", "opentelemetry")
+    needed("opentelemetry.trace", "opentelemetry")
+    measures = _Measures(source, metrics, name)
+    measures.register(metrics.get_meter("rxtweets", meter_provider=meter_provider))
+    parts: list[abc.DisposableBase] = [Disposable(measures.close)]
+    spans = getattr(source, "spans", None)
+    if spans is not None:
+        parts.append(spans.subscribe(_Spans(name, tracer_provider)))
+    return CompositeDisposable(parts)
+
+
+class _Measures:
+    """Instruments whose callbacks read a snapshot; one for each collection, so that they add up."""
+
+    def __init__(self, source: Source, metrics: Any, name: str) -> None:
+        self._source = source
+        self._observation = metrics.Observation
+        self._name = name
+        self._closed = False
+        self._snapshot: tuple[Stats, tuple[StageStats, ...]] | None = None
+        self._read: set[str] = set()
+
+    def register(self, meter: Any) -> None:
+        """Make an instrument for every figure."""
+        whole = numbers(Stats(lag=0.0))
+        for name in whole:
+            self._make(meter, name, name not in GAUGES, meanings(Stats), self._whole)
+        for name in numbers(StageStats("", 1, 0, 0, 0.0, 0.0)):
+            text = {f"stage.{each}": line for each, line in meanings(StageStats).items()}
+            self._make(meter, f"stage.{name}", name in STAGE_COUNTERS, text, self._stages)
+
+    def close(self) -> None:
+        """Observe nothing any more; the API has no way to take instruments back."""
+        self._closed = True
+
+    def _make(
+        self,
+        meter: Any,
+        name: str,
+        is_counter: bool,
+        text: dict[str, str],
+        read: Callable[[str], Iterable[Any]],
+    ) -> None:
+        make = meter.create_observable_counter if is_counter else meter.create_observable_gauge
+        unit = "s" if name == "lag" or name.endswith("_seconds") else "1"
+        make(
+            f"rxtweets.{name}",
+            [lambda _options: () if self._closed else read(name)],
+            unit=unit,
+            description=text.get(name, ""),
+        )
+
+    def _whole(self, name: str) -> Iterable[Any]:
+        value = numbers(self._snapshot_for(name)[0]).get(name)
+        if value is not None:
+            yield self._observation(value, {"stream": self._name})
+
+    def _stages(self, name: str) -> Iterable[Any]:
+        for number, stage in enumerate(self._snapshot_for(name)[1]):
+            attributes = {"stream": self._name, "stage": stage.name, "number": number}
+            value = numbers(stage)[name.removeprefix("stage.")]
+            yield self._observation(value, attributes)
+
+    def _snapshot_for(self, name: str) -> tuple[Stats, tuple[StageStats, ...]]:
+        """The one of this collection: a figure that is read again begins the next."""
+        if self._snapshot is None or name in self._read:
+            self._snapshot = self._source.stats(), stages_of(self._source)
+            self._read.clear()
+        self._read.add(name)
+        return self._snapshot
+
+
+class _Spans(abc.ObserverBase[Span]):
+    """Makes spans of OpenTelemetry from ours; called on one thread."""
+
+    def __init__(self, name: str, provider: Any) -> None:
+        self._trace = needed("opentelemetry.trace", "opentelemetry")
+        self._tracer = self._trace.get_tracer("rxtweets", tracer_provider=provider)
+        self._attributes = {"stream": name}
+        self._open: OrderedDict[int, Any] = OrderedDict()
+
+    def on_next(self, value: Span) -> None:
+        """Take one of ours."""
+        match value:
+            case ProcessorStarted():
+                self._begin(value, "rxtweets.process", None)
+            case HandlerStarted():
+                self._begin(value, "rxtweets.handle", self._open.get(value.parent))
+            case HandlerStopped():
+                self._end(value, value.duration)
+            case HandlerRaised():
+                self._end(value, value.duration, value.error)
+            case ProcessorStopped():
+                counts = {"successful": len(value.successful), "failed": len(value.failed)}
+                self._end(value, value.duration, attributes=counts)
+
+    def on_error(self, error: Exception) -> None:
+        """Never called: spans are hot and do not end."""
+
+    def on_completed(self) -> None:
+        """Never called: spans are hot and do not end."""
+
+    def _begin(self, ours: Span, name: str, parent: Any) -> None:
+        context = None if parent is None else self._trace.set_span_in_context(parent)
+        self._open[ours.number] = self._tracer.start_span(
+            name, context, attributes=self._attributes, start_time=_nanoseconds(ours.started)
+        )
+        if len(self._open) > MOST_OPEN:
+            self._open.popitem(last=False)
+
+    def _end(
+        self,
+        ours: Span,
+        duration: float,
+        error: BaseException | None = None,
+        attributes: dict[str, int] | None = None,
+    ) -> None:
+        span = self._open.pop(ours.number, None)
+        if span is None:
+            return
+        if attributes:
+            span.set_attributes(attributes)
+        if error is not None:
+            span.record_exception(error)
+            span.set_status(self._trace.StatusCode.ERROR, str(error))
+        span.end(_nanoseconds(ours.started + duration))
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)

@@ -1,0 +1,164 @@
+"""Figures and events for Prometheus; needs the extra ``prometheus``.
+
+::
+
+    with serve_metrics(pipeline, port=9100):
+        pipeline.run()
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from rxtweets.checks import whole_number
+from rxtweets.events import Event
+from rxtweets.extras import needed
+from rxtweets.instrumentation.figures import (
+    GAUGES,
+    STAGE_COUNTERS,
+    Source,
+    meanings,
+    numbers,
+    stages_of,
+)
+from rxtweets.telemetry import StageStats, Stats
+
+__all__ = ["MetricsServer", "StreamCollector", "serve_metrics"]
+
+
+class StreamCollector:
+    """A collector for ``registry.register``: the figures of a snapshot at each scrape.
+
+    ``rxtweets_received_total`` and its kin are `Stats`; ``rxtweets_stage_…`` are `StageStats`, by
+    ``stage``; ``rxtweets_events_total`` counts events, by ``event`` and ``part``;
+    ``rxtweets_state`` is 1 for the state of the connection.
+
+    Args:
+        source: a stream or a pipeline.
+        name: the label ``stream``, to tell several in one registry apart.
+
+    Raises:
+        ConfigurationError: the extra is not installed.
+    """
+
+    def __init__(self, source: Source, name: str = "") -> None:
+        self._core = needed("prometheus_client.core", "prometheus")
+        self._source = source
+        self._name = name
+        self._lock = threading.Lock()
+        self._events: Counter[tuple[str, str]] = Counter()
+        self._subscription = source.events.subscribe(self._count)
+
+    def collect(self) -> Iterator[Any]:
+        """The metric families of now."""
+        stats, texts = self._source.stats(), meanings(Stats)
+        for name, value in numbers(stats).items():
+            family = self._family(name, texts.get(name, name), grows=name not in GAUGES)
+            family.add_metric([self._name], value)
+            yield family
+        yield self._state(stats)
+        yield from self._stages()
+        yield self._counted_events()
+
+    def close(self) -> None:
+        """Count no events any more."""
+        self._subscription.dispose()
+
+    def _count(self, event: Event) -> None:
+        with self._lock:
+            self._events[type(event).__name__, event.part] += 1
+
+    def _family(self, name: str, text: str, *labels: str, grows: bool) -> Any:
+        core = self._core
+        kind = core.CounterMetricFamily if grows else core.GaugeMetricFamily
+        return kind(f"rxtweets_{name}", text, labels=["stream", *labels])
+
+    def _state(self, stats: Stats) -> Any:
+        family = self._family("state", "1 for the state of the connection.", "state", grows=False)
+        family.add_metric([self._name, str(stats.state)], 1)
+        return family
+
+    def _stages(self) -> Iterator[Any]:
+        families: dict[str, Any] = {}
+        for number, stage in enumerate(stages_of(self._source)):
+            labels = [self._name, stage.name, str(number)]
+            for name, value in numbers(stage).items():
+                if name not in families:
+                    families[name] = self._stage_family(name)
+                families[name].add_metric(labels, value)
+        yield from families.values()
+
+    def _stage_family(self, name: str) -> Any:
+        text = meanings(StageStats).get(name, name)
+        grows = name in STAGE_COUNTERS
+        return self._family(f"stage_{name}", text, "stage", "number", grows=grows)
+
+    def _counted_events(self) -> Any:
+        family = self._family("events", "Events, by their kind.", "event", "part", grows=True)
+        with self._lock:
+            counted = dict(self._events)
+        for (event, part), count in counted.items():
+            family.add_metric([self._name, event, part], count)
+        return family
+
+
+class MetricsServer:
+    """An endpoint that Prometheus scrapes; ``close()`` or the end of a ``with`` block ends it.
+
+    Attributes:
+        port: that it listens on.
+    """
+
+    def __init__(self, collector: StreamCollector, port: int, host: str) -> None:
+        client = needed("prometheus_client", "prometheus")
+        registry = client.CollectorRegistry()
+        registry.register(collector)
+        self._collector = collector
+        self._server, self._thread = client.start_http_server(port, host, registry)
+        self.port: int = self._server.server_port
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        self._collector.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def serve_metrics(
+    source: Source, port: int = 0, host: str = "127.0.0.1", *, name: str = ""
+) -> MetricsServer:
+    """Serve the figures and events of a stream or a pipeline at ``http://host:port/metrics``.
+
+    Args:
+        source: the stream, or the pipeline.
+        port: to listen on; 0 for one that is free, see `MetricsServer.port`.
+        host: to listen on; only this machine by default.
+        name: the label ``stream``.
+
+    Raises:
+        ConfigurationError: the extra is not installed, or the port is none.
+        OSError: the port is taken.
+    """
+    whole_number("port", port, least=0)
+    collector = StreamCollector(source, name)
+    try:
+        return MetricsServer(collector, port, host)
+    except BaseException:
+        collector.close()
+        raise

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import reactivex
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from rxtweets import ConfigurationError, Message, MessageStream, Stats
+from rxtweets import operators as ops
+from rxtweets.events import ProcessorStarted
+from rxtweets.instrumentation import opentelemetry
+from rxtweets.instrumentation.figures import GAUGES
+
+PATIENCE = 20.0
+
+
+def handle(message: Message[str]) -> Message[str]:
+    if message.data == "bad":
+        raise ValueError("not this one")
+    return message
+
+
+class Watched:
+    """A stream that is fed by hand, its metrics and its spans."""
+
+    def __init__(self) -> None:
+        self.reader = InMemoryMetricReader()
+        self.exporter = InMemorySpanExporter()
+        self.meters = MeterProvider([self.reader])
+        self.tracers = TracerProvider()
+        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.source: reactivex.Subject[Message[str]] = reactivex.Subject()
+        self.stream: MessageStream[str] = self.source.pipe(ops.process(handle, 4))
+        self.instrumentation = opentelemetry.instrument(
+            self.stream, name="mine", meter_provider=self.meters, tracer_provider=self.tracers
+        )
+
+    def run(self, *data: str) -> None:
+        ended = threading.Event()
+        self.stream.subscribe(on_completed=ended.set)
+        for each in data:
+            self.source.on_next(Message(each))
+        self.source.on_completed()
+        assert ended.wait(PATIENCE)
+        assert self.stream.telemetry.bus.flush()
+
+    def metrics(self) -> dict[str, Any]:
+        data = self.reader.get_metrics_data()
+        if data is None:
+            return {}
+        return {
+            metric.name: metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    def spans(self) -> dict[str, list[Any]]:
+        spans: dict[str, list[Any]] = {}
+        for span in self.exporter.get_finished_spans():
+            spans.setdefault(span.name, []).append(span)
+        return spans
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    watched = Watched()
+    yield watched
+    watched.instrumentation.dispose()
+    watched.meters.shutdown()
+    watched.tracers.shutdown()
+
+
+def test_every_figure_is_a_metric_of_its_kind(watched: Watched) -> None:
+    metrics = watched.metrics()
+    for name in Stats.__dataclass_fields__:
+        if name in ("state", "lag"):
+            continue
+        data = metrics[f"rxtweets.{name}"].data
+        is_counter = isinstance(data, Sum) and data.is_monotonic
+        assert is_counter == (name not in GAUGES), name
+    assert "rxtweets.lag" not in metrics  # not known yet
+
+
+def test_values_are_those_of_the_snapshot(watched: Watched) -> None:
+    watched.run("a", "bad", "b")
+    metrics = watched.metrics()
+    found = {}
+    for name in ("processed", "failed"):
+        [point] = metrics[f"rxtweets.{name}"].data.data_points
+        assert point.attributes == {"stream": "mine"}
+        found[name] = point.value
+    assert found == {"processed": 2, "failed": 1}
+
+
+def test_all_values_of_one_collection_are_of_one_snapshot(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Stats] = []
+    stats = watched.stream.stats
+
+    def note() -> Stats:
+        taken.append(stats())
+        return taken[-1]
+
+    monkeypatch.setattr(watched.stream, "stats", note)
+    watched.metrics()
+    watched.metrics()
+    assert len(taken) == 2
+
+
+def test_stages_are_told_apart(watched: Watched) -> None:
+    watched.run("a")
+    [point] = watched.metrics()["rxtweets.stage.concurrency"].data.data_points
+    assert point.attributes == {"stream": "mine", "stage": "processors", "number": 0}
+    assert point.value == 4
+
+
+def test_each_message_is_a_span_within_one_of_its_processor(watched: Watched) -> None:
+    watched.run("a", "b")
+    spans = watched.spans()
+    assert len(spans["rxtweets.handle"]) == 2
+    processors = {span.context.span_id: span for span in spans["rxtweets.process"]}
+    for span in spans["rxtweets.handle"]:
+        parent = processors[span.parent.span_id]
+        assert parent.context.trace_id == span.context.trace_id
+        assert parent.start_time <= span.start_time <= span.end_time
+    assert sum(span.attributes["successful"] for span in processors.values()) == 2
+
+
+def test_a_handler_that_raises_is_a_span_with_the_exception(watched: Watched) -> None:
+    watched.run("bad")
+    [span] = watched.spans()["rxtweets.handle"]
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.status.description == "not this one"
+    [event] = span.events
+    assert event.attributes["exception.type"] == "ValueError"
+
+
+def test_nothing_comes_after_the_disposal(watched: Watched) -> None:
+    watched.instrumentation.dispose()
+    watched.run("a")
+    assert watched.spans() == {}
+    assert all(not metric.data.data_points for metric in watched.metrics().values())
+
+
+def test_spans_whose_end_is_lost_are_forgotten_at_last(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opentelemetry, "MOST_OPEN", 3)
+    spans = opentelemetry._Spans("", watched.tracers)
+    for number in range(10):
+        spans.on_next(ProcessorStarted(number, 1.0))
+    assert list(spans._open) == [7, 8, 9]
+
+
+def test_a_missing_library_is_named_with_its_extra(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    with pytest.raises(ConfigurationError, match=r"rxtweets\[opentelemetry\]"):
+        opentelemetry.instrument(watched.stream)
