@@ -177,7 +177,7 @@ def _refuse_contradictions(plan: Plan) -> None:
         raise ConfigurationError(
             "time_limit= cannot be kept in an executor, whose calls are not ours: limit them there"
         )
-    if isinstance(executor, ProcessPoolExecutor):
+    if isinstance(executor, ProcessPoolExecutor) or executor is ProcessPoolExecutor:
         _refuse_unpicklable(plan)
 
 

@@ -233,7 +233,10 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._emit_ready()
         elif not self._is_called and not self._emitting.locked():
             self._is_called = True
-            self.spawn(self._emit_called)
+            try:
+                self.spawn(self._emit_called)
+            except RuntimeError:  # no more threads can be started: then this one has to wait
+                self._emit_called()
 
     def _emit_called(self) -> None:
         self._is_called = False  # before the look: who comes after it calls again

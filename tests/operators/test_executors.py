@@ -419,3 +419,5 @@ def test_what_does_not_go_together_is_refused(handler: Any, options: Any, words:
 def test_a_handler_that_cannot_travel_is_refused_at_once(processes: Any) -> None:
     with pytest.raises(ConfigurationError, match="define it at the top of a module"):
         ops.process(lambda each: each, executor=processes)
+    with pytest.raises(ConfigurationError, match="define it at the top of a module"):
+        ops.process(lambda each: each, executor=ProcessPoolExecutor)
