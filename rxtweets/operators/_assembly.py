@@ -20,6 +20,7 @@ from rxtweets.operators._preparing import Prepare
 from rxtweets.operators._processor import OnFailed, Processor
 from rxtweets.operators._results import AsTheyCome, InOrder
 from rxtweets.operators._threads import ThreadRunner
+from rxtweets.operators._time_limits import LimitedThreadRunner
 from rxtweets.retry import Retry
 from rxtweets.telemetry import Telemetry
 from rxtweets.timers import SchedulerTimers, ThreadTimers, Timers
@@ -188,14 +189,10 @@ def _runner(
         return LoopRunner(
             plan.handler, plan.name, flow, plan.concurrency, telemetry, loop, plan.time_limit
         )
-    return ThreadRunner(
-        flow,
-        plan.concurrency,
-        telemetry,
-        processor.spawn,
-        may_wait=may_wait,
-        time_limit=None if in_virtual_time else plan.time_limit,
-    )
+    threads = flow, plan.concurrency, telemetry, processor.spawn
+    if plan.time_limit is None or in_virtual_time:
+        return ThreadRunner(*threads, may_wait=may_wait)
+    return LimitedThreadRunner(*threads, may_wait=may_wait, time_limit=plan.time_limit)
 
 
 def _deadline(

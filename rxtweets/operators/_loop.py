@@ -139,8 +139,8 @@ class LoopRunner:
         self._is_called = False
         self._stopped = False
         # Of the loop's thread alone:
-        self._tasks: dict[asyncio.Task[None], float] = {}
-        self._limits: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
+        self._tasks: dict[asyncio.Task[Message[Any]], float] = {}
+        self._limits: dict[asyncio.Task[Message[Any]], asyncio.TimerHandle] = {}
         self._busy = 0.0
 
     def submit(self, items: list[Call]) -> None:
@@ -178,16 +178,19 @@ class LoopRunner:
             if late is not None:
                 self._flow.done([(call, attempt, late)], elsewhere=True)
                 continue
-            task = loop.create_task(self._call(call, attempt), context=self._context.copy())
-            self._tasks[task] = perf_counter()
-            task.add_done_callback(self._over)
-            if self._time_limit is not None:
-                self._limits[task] = loop.call_later(
-                    self._time_limit, self._overdue, call, attempt, task
-                )
+            self._start(loop, call, attempt)
 
-    async def _call(self, call: Call, attempt: int) -> None:
-        span, message = self._span(call.message), call.message
+    def _start(self, loop: asyncio.AbstractEventLoop, call: Call, attempt: int) -> None:
+        task = loop.create_task(self._call(call.message), context=self._context.copy())
+        self._tasks[task] = perf_counter()
+        task.add_done_callback(lambda task: self._over(task, call, attempt))
+        if self._time_limit is not None:
+            self._limits[task] = loop.call_later(
+                self._time_limit, self._overdue, call, attempt, task
+            )
+
+    async def _call(self, message: Message[Any]) -> Message[Any]:
+        span = self._span(message)
         try:
             result = checked(await self._handler(message), message, self._name)
         except BaseException as error:  # noqa: BLE001 - a SystemExit would end the loop
@@ -195,7 +198,7 @@ class LoopRunner:
         if span is not None:
             self._tracing.returned(span[0], span[1], message, result)
             self._tracing.end(span[0], [result])
-        self._flow.done([(call, attempt, result)], elsewhere=True)
+        return result
 
     def _span(self, message: Message[Any]) -> tuple[SpanStart, SpanStart] | None:
         if not self._telemetry.bus.is_traced:
@@ -203,7 +206,7 @@ class LoopRunner:
         processor = self._tracing.begin()
         return processor, self._tracing.called(processor, message)
 
-    def _overdue(self, call: Call, attempt: int, task: asyncio.Task[None]) -> None:
+    def _overdue(self, call: Call, attempt: int, task: asyncio.Task[Message[Any]]) -> None:
         error = HandlerTimeout(
             f"{self._name} took longer than its time limit of {self._time_limit:g} s"
         )
@@ -211,8 +214,12 @@ class LoopRunner:
         self._flow.done([(call, attempt, call.message.failed(error))], elsewhere=True)
         task.cancel()
 
-    def _over(self, task: asyncio.Task[None]) -> None:
+    def _over(self, task: asyncio.Task[Message[Any]], call: Call, attempt: int) -> None:
         self._busy += perf_counter() - self._tasks.pop(task)
         if self._time_limit is not None:
             self._limits.pop(task).cancel()
+        # One that is cancelled before it has begun never comes to its own `except`.
+        cancelled = task.cancelled()
+        result = call.message.failed(asyncio.CancelledError()) if cancelled else task.result()
+        self._flow.done([(call, attempt, result)], elsewhere=True)
         self._begin()

@@ -9,38 +9,59 @@ from time import perf_counter
 from typing import Any
 
 from rxtweets.concurrency import Concurrency
-from rxtweets.errors import HandlerTimeout, WorkerLost
+from rxtweets.errors import WorkerLost
 from rxtweets.events import WorkerReplaced
 from rxtweets.operators._calls import Job
 from rxtweets.operators._pace import QUICK, Pace, Watch
 from rxtweets.operators._tracing import SpanStart, Tracing
 from rxtweets.telemetry import Telemetry
 
-__all__ = ["ThreadRunner"]
+__all__ = ["Replaced", "ThreadRunner", "Worker"]
 
 RUN = 64
 """Messages that one thread handles before it passes them on."""
+
+
+class Run:
+    """What one thread handles before it passes it on; another may do that for it, if it is stuck.
+
+    Attributes:
+        results: so far.
+        passed: how many of them were passed on.
+    """
+
+    __slots__ = ("passed", "results")
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+        self.passed = 0
 
 
 class Worker:
     """One thread at work.
 
     Attributes:
-        results: of the run it is at, and how many of them were passed on already.
-        item: in a call that has a time limit, and when that began.
-        is_lost: the call took too long; another thread has taken this one's place.
+        run: that it is at.
+        began: the monotonic time at which its call, or its run, began.
+        busy: seconds of those that are over.
+        item: in a call that has a time limit.
+        since: the monotonic time at which that call began.
+        is_lost: another thread has taken its place.
     """
 
-    __slots__ = ("began", "busy", "is_lost", "item", "passed", "results", "since")
+    __slots__ = ("began", "busy", "is_lost", "item", "run", "since")
 
     def __init__(self) -> None:
-        self.results: list[Any] = []
-        self.passed = 0
+        self.run = Run()
+        self.began: float | None = None
+        self.busy = 0.0
         self.item: Any = None
         self.since = 0.0
         self.is_lost = False
-        self.busy = 0.0
-        self.began: float | None = None
+
+
+class Replaced(BaseException):
+    """Ends the work of a thread whose place was given to another while it was in a call."""
 
 
 class ThreadRunner:
@@ -52,9 +73,6 @@ class ThreadRunner:
         telemetry: where to count and report.
         spawn: runs a task on some thread.
         may_wait: whether these are threads that may block.
-        time_limit: seconds for a call; then its message fails, and another thread takes over. At
-            most ``concurrency`` threads are given up so; beyond that their places stay taken
-            until one of them returns.
     """
 
     def __init__(
@@ -65,19 +83,16 @@ class ThreadRunner:
         spawn: Callable[[Callable[[], None]], None],
         *,
         may_wait: bool = True,
-        time_limit: float | None = None,
     ) -> None:
         self._job = job
         self._concurrency = concurrency
         self._telemetry = telemetry
         self._spawn = spawn
         self._may_wait = may_wait
-        self._time_limit = time_limit
-        self._handle = job.handle if time_limit is None else self._handle_in_time
+        self._handle = job.handle
         self._tracing = Tracing(telemetry)
         self._pace = Pace()
         self._watch = Watch(self._pace, self._is_stuck, self._bring_others)
-        self._limits = _TimeLimits(self._overdue)
 
         self._lock = threading.Lock()
         self._pending: deque[Any] = deque()
@@ -104,7 +119,6 @@ class ThreadRunner:
         self._stopped = True
         self._pending.clear()
         self._watch.stop()
-        self._limits.stop()
         self._forget()
 
     def load(self) -> tuple[int, float]:
@@ -148,8 +162,8 @@ class ThreadRunner:
                     self._handle_many(worker)
                 else:
                     self._handle_one(worker)
-        except _TookTooLong:
-            self._pass_on(worker)
+        except Replaced:
+            self._pass_on(worker.run)
             self._leave(worker)
         except BaseException as error:
             self._leave(worker)
@@ -208,8 +222,8 @@ class ThreadRunner:
         self._job.done([result])
 
     def _handle_many(self, worker: Worker) -> None:
-        worker.results = results = []
-        worker.passed = 0
+        run = worker.run = Run()
+        results = run.results
         pending, pace = self._pending.popleft, self._pace
         span = self._tracing.begin() if self._telemetry.bus.is_traced else None
         handle = self._handle if span is None else self._traced(span)
@@ -238,19 +252,17 @@ class ThreadRunner:
         pace.were_quick(len(results))
         if span is not None:
             self._tracing.end(span, [self._job.message_of(each) for each in results])
-        self._pass_on(worker)
+        self._pass_on(run)
         if not pace.is_quick:
             self._wake()
 
-    def _pass_on(self, worker: Worker, *, elsewhere: bool = False) -> None:
-        """What the worker's run has brought so far, and was not passed on before."""
+    def _pass_on(self, run: Run, *, elsewhere: bool = False) -> None:
+        """What the run has brought so far, and was not passed on before."""
         with self._lock:
-            results = worker.results
-            if worker.passed:
-                results = results[worker.passed :]
-            worker.passed += len(results)
-            if elsewhere:
-                results = results[:]
+            results = run.results
+            if elsewhere or run.passed:
+                results = results[run.passed :]
+            run.passed += len(results)
         if results:
             self._job.done(results, elsewhere=elsewhere)
 
@@ -267,13 +279,13 @@ class ThreadRunner:
     ) -> None:
         """Something ends this thread: what is in its hands fails, what it has done is passed on."""
         if span is not None:
-            self._tracing.end(span, [self._job.message_of(each) for each in worker.results])
+            self._tracing.end(span, [self._job.message_of(each) for each in worker.run.results])
         if worker.began is not None:
             worker.busy += perf_counter() - worker.began
             worker.began = None
-        if isinstance(error, _TookTooLong):
+        if isinstance(error, Replaced):
             return
-        self._pass_on(worker)
+        self._pass_on(worker.run)
         lost = [] if item is None else [self._job.fail(item, _worker_lost(error))]
         self._telemetry.add(workers_lost=1)
         self._telemetry.publish(WorkerReplaced("thread", error, len(lost)))
@@ -281,102 +293,20 @@ class ThreadRunner:
             self._job.done(lost)
 
     def _is_stuck(self, taken_before: int) -> tuple[bool, int]:
-        """Whether messages wait and none was taken since the last look."""
-        return bool(self._pending) and self._taken == taken_before, self._taken
+        """Whether something waits, and no message was taken since the last look."""
+        if self._taken != taken_before:
+            return False, self._taken
+        with self._lock:
+            holds = any(len(each.run.results) > each.run.passed for each in self._active)
+        return holds or bool(self._pending), self._taken
 
     def _bring_others(self) -> None:
         """The one thread is stuck in a call: what it has done before that must not wait."""
         with self._lock:
             active = tuple(self._active)
         for worker in active:
-            self._pass_on(worker, elsewhere=True)
+            self._pass_on(worker.run, elsewhere=True)
         self._wake()
-
-    def _handle_in_time(self, item: Any) -> Any:
-        worker: Worker = self._here.worker
-        with self._lock:
-            worker.since = perf_counter()
-            worker.item = item
-        self._limits.look()
-        try:
-            return self._job.handle(item)
-        finally:
-            with self._lock:
-                worker.item = None
-                lost = worker.is_lost
-            if lost:
-                raise _TookTooLong
-
-    def _overdue(self) -> float | None:
-        """Fail what takes too long; seconds until the next can be, ``None`` if nothing runs."""
-        assert self._time_limit is not None  # noqa: S101 - nobody else looks here
-        with self._lock:
-            rests = {
-                worker: worker.since + self._time_limit - perf_counter()
-                for worker in self._active
-                if worker.item is not None
-            }
-            overdue = [worker for worker, rest in rests.items() if rest <= 0]
-            outcomes = [self._time_out(worker, self._time_limit) for worker in overdue]
-        for worker in overdue:
-            self._pass_on(worker, elsewhere=True)
-        if overdue:
-            self._job.done(outcomes, elsewhere=True)
-            self._wake()
-        return min((rest for rest in rests.values() if rest > 0), default=None)
-
-    def _time_out(self, worker: Worker, limit: float) -> Any:
-        """Let another thread take its place, if not too many are lost already; the outcome."""
-        error = HandlerTimeout(f"the handler took longer than its time limit of {limit:g} s")
-        # Made while the worker cannot leave its call: a later attempt is not meant.
-        outcome = self._job.fail(worker.item, error)
-        worker.item = None
-        if self._lost < self._concurrency.limit:
-            worker.is_lost = True
-            self._lost += 1
-            self._workers -= 1
-            self._telemetry.add(workers_lost=1)
-            self._telemetry.publish(WorkerReplaced("thread", error, 1, lost=True))
-        self._telemetry.add(timed_out=1)
-        return outcome
-
-
-class _TookTooLong(BaseException):
-    """Ends the work of a thread that was replaced while it was in a call."""
-
-
-class _TimeLimits:
-    """Looks, on a thread of its own, for calls whose time is over; only while calls run."""
-
-    def __init__(self, overdue: Callable[[], float | None]) -> None:
-        self._overdue = overdue
-        self._needed = threading.Event()
-        self._stopped = threading.Event()
-        self._lock = threading.Lock()
-        self._started = False
-
-    def look(self) -> None:
-        """A call has begun."""
-        if self._needed.is_set():
-            return
-        with self._lock:
-            if not self._started:
-                self._started = True
-                threading.Thread(target=self._run, name="rxtweets-limits", daemon=True).start()
-        self._needed.set()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._needed.set()
-
-    def _run(self) -> None:
-        while self._needed.wait() and not self._stopped.is_set():
-            # Cleared first: a call that begins after the look sets it again.
-            self._needed.clear()
-            rest = self._overdue()
-            if rest is not None:
-                self._needed.set()
-                self._stopped.wait(rest)
 
 
 def _worker_lost(error: BaseException) -> WorkerLost:

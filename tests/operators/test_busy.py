@@ -75,7 +75,7 @@ def test_every_way_to_run_calls_adds_up_the_time_they_take(
     watched = process(handler, range(50), concurrency=5, **options)
     watched.until_end()
     [stage] = watched.stream.stages()
-    assert stage.busy_seconds >= 50 * 0.001
+    assert stage.busy_seconds >= 50 * 0.000_9  # clocks are coarse
     assert stage.running == stage.in_flight == 0
     assert 0.0 < stage.busy <= 1.0
 
@@ -85,7 +85,7 @@ def test_an_executor_tells_the_time_that_its_calls_took(process: Any) -> None:
         watched = process(sync, range(20), executor=executor)
         watched.until_end()
     [stage] = watched.stream.stages()
-    assert stage.busy_seconds >= 20 * 0.001
+    assert stage.busy_seconds >= 20 * 0.000_9  # clocks are coarse
 
 
 def test_quick_calls_are_counted_as_well(process: Any) -> None:

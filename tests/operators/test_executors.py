@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from rxtweets import (
     events,
 )
 from rxtweets import operators as ops
+from rxtweets.operators import _remote as remote
 
 PATIENCE = 20.0
 
@@ -107,15 +109,10 @@ def unpicklable(message: Message[Any]) -> Message[Any]:
     return message if message.data else message.put_data(threading.Lock())
 
 
-class Stubborn(Exception):
-    def __init__(self, _one: object, _two: object) -> None:
-        super().__init__("can be pickled, but not read again")
-
-
-def raising_stubbornly(message: Message[Any]) -> Message[Any]:
+def raising_unpicklable(message: Message[Any]) -> Message[Any]:
     if message.data:
         return message
-    raise Stubborn(1, 2)
+    raise ValueError(threading.Lock())
 
 
 def add(message: Message[int], number: int) -> Message[int]:
@@ -204,7 +201,7 @@ def test_a_handler_that_leaves_ends_no_process(process: Any, processes: Any) -> 
     assert watched.stats().workers_lost == 0
 
 
-@pytest.mark.parametrize("handler", [unpicklable, raising_stubbornly])
+@pytest.mark.parametrize("handler", [unpicklable, raising_unpicklable])
 def test_a_result_that_cannot_travel_fails_its_message_alone(
     process: Any, processes: Any, handler: Any
 ) -> None:
@@ -212,6 +209,26 @@ def test_a_result_that_cannot_travel_fails_its_message_alone(
     assert sorted(watched.until_end()) == list(range(1, 200))
     assert isinstance(watched.reasons()[0], HandlerError)
     assert "cannot be pickled" in str(watched.reasons()[0])
+
+
+def test_an_exception_that_can_be_pickled_but_not_read_again_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Late(Exception):
+        """Made here: dask teaches pickle about all exceptions that are there when it comes."""
+
+        def __init__(self, _one: object, _two: object) -> None:
+            super().__init__("one argument")
+
+    def handle(_message: Message[Any]) -> Message[Any]:
+        raise Late(1, 2)
+
+    Late.__qualname__ = "Late"
+    monkeypatch.setattr(sys.modules[__name__], "Late", Late, raising=False)
+    packed = remote.run_packed(handle, "handle", remote.pack([(Message(0), None)]))
+    [answer], _ = remote.unpack(packed)
+    assert isinstance(answer, HandlerError)
+    assert "handle raised what cannot be pickled" in str(answer)
 
 
 def test_a_message_that_cannot_travel_fails_alone(process: Any, processes: Any) -> None:

@@ -31,8 +31,11 @@ class Chunks:
         return Disposable()
 
 
+@pytest.mark.parametrize("behind", [0, 10])
 @pytest.mark.parametrize("options", [{}, {"ordered": True}, {"time_limit": PATIENCE}])
-def test_what_was_done_before_a_call_that_blocks_does_not_wait_for_it(options: Any) -> None:
+def test_what_was_done_before_a_call_that_blocks_does_not_wait_for_it(
+    options: Any, behind: int
+) -> None:
     go, changed = threading.Event(), threading.Condition()
     got: list[Any] = []
     ended = threading.Event()
@@ -57,10 +60,10 @@ def test_what_was_done_before_a_call_that_blocks_does_not_wait_for_it(options: A
     for _ in range(50):
         source.give(*range(100))
     until(5000)
-    source.give(*range(10), "stuck", *range(10))
-    until(5010 if options.get("ordered") else 5020)
+    source.give(*range(10), "stuck", *range(behind))
+    until(5010 if options.get("ordered") else 5010 + behind)
     go.set()
     source.observer.on_completed()
     assert ended.wait(PATIENCE)
-    assert len(got) == 5021
+    assert len(got) == 5011 + behind
     assert got.count("stuck") == 1
