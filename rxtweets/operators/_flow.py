@@ -20,6 +20,7 @@ from rxtweets.operators._calls import Call, Outcome, Runner
 from rxtweets.operators._lanes import Lanes
 from rxtweets.operators._preparing import Prepare, Preparing
 from rxtweets.operators._processor import Processor
+from rxtweets.operators._results import InOrder
 from rxtweets.retry import Retry
 from rxtweets.telemetry import Telemetry
 from rxtweets.timers import Timers
@@ -76,6 +77,7 @@ class Flow:
         self._retry = retry
         self._timers = timers
         self._may_race = may_race
+        self._in_order = isinstance(processor.results, InOrder)  # which finds them in the calls
         self._looks_first = retry is not None or deadline is not None
         self._lock = threading.Lock()
         self.runner: Runner | None = None
@@ -190,7 +192,8 @@ class Flow:
         for call, _, outcome in outcomes:
             call.result = outcome
         # Put there before the next of its key can begin, and so before what comes of that.
-        self._processor.results.put([each[2] for each in outcomes])
+        if not self._in_order:
+            self._processor.results.put([each[2] for each in outcomes])
         if self._lanes is not None:
             self._begin(self._lanes.leave([each[0] for each in outcomes]))
         self._processor.emit([], elsewhere=elsewhere)
