@@ -263,3 +263,73 @@ def _accounted(name: str, stats: Stats) -> int:
     """Where messages end: in a batch, failed, abandoned, or, without a batcher, processed."""
     done = stats.batched + stats.batched_failed if "batch" in name else stats.processed
     return done + stats.failed + stats.abandoned
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", CHAINS)
+def test_nothing_comes_after_a_disposal_from_inside_on_next(name: str, seed: int) -> None:
+    source: Subject[Message[int]] = Subject()
+    goal = random.Random(seed).randrange(1, FEEDERS * EACH // 2)
+    disposed = threading.Event()
+
+    class Leaving(Referee):
+        def _next(self, value: Any) -> None:
+            super()._next(value)
+            if len(self.items) >= goal and not disposed.is_set():
+                subscription.dispose()
+                disposed.set()
+                self.at_disposal = len(self.items)
+
+    referee = Leaving()
+    subscription = chain(name, source).subscribe(referee)
+    for thread in feed(source, random.Random(seed)):
+        thread.join(PATIENCE)
+    assert disposed.wait(PATIENCE)
+    source.on_completed()
+    assert referee.breaches == []
+    assert not referee.ended.is_set()
+    assert len(referee.items) == referee.at_disposal
+
+
+async def wait_for(event: threading.Event) -> None:
+    await asyncio.to_thread(event.wait, PATIENCE)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("how", ["threads", "loop", "executor", "scheduler", "limited"])
+def test_nothing_comes_after_a_disposal_from_inside_a_handler(how: str, ordered: bool) -> None:
+    source: Subject[Message[int]] = Subject()
+    ready, disposed = threading.Event(), threading.Event()
+
+    def dispose(message: Message[int]) -> Message[int]:
+        assert ready.wait(PATIENCE)
+        if message.data == 5:
+            subscription.dispose()
+            disposed.set()
+        return message
+
+    async def dispose_on_loop(message: Message[int]) -> Message[int]:
+        await wait_for(ready)
+        return dispose(message)
+
+    options: dict[str, dict[str, Any]] = {
+        "executor": {"executor": executor},
+        "scheduler": {"scheduler": NewThreadScheduler()},
+        "limited": {"time_limit": PATIENCE},
+    }
+    run: Any = dispose_on_loop if how == "loop" else dispose
+    operator = ops.process(run, 4, ordered=ordered, **options.get(how, {}))
+    stream = source.pipe(operator)
+    referee = Referee()
+    subscription = stream.subscribe(referee)
+    for number in range(20):
+        source.on_next(Message(number))
+    ready.set()
+    assert disposed.wait(PATIENCE)
+    source.on_completed()
+    assert referee.breaches == []
+    assert not referee.ended.is_set()
+    assert 5 not in [each.data for each in referee.items]
+    stats = stream.stats()
+    assert stats.in_flight == 0
+    assert stats.processed + stats.abandoned == 20

@@ -16,6 +16,7 @@ import pytest
 from reactivex.scheduler import NewThreadScheduler
 
 from rxtweets import (
+    Concurrency,
     ConfigurationError,
     DeadlineExceeded,
     ExecutorBroken,
@@ -175,6 +176,25 @@ def test_no_more_chunks_are_out_than_the_concurrency_says(process: Any, threads:
 
     process(handle, range(100), concurrency=2, executor=threads).until_end()
     assert most <= 2
+
+
+def test_more_chunks_go_out_at_once_when_the_limit_grows(process: Any) -> None:
+    limit, begun, go = Concurrency(1), threading.Semaphore(0), threading.Event()
+
+    def wait(message: Message[int]) -> Message[int]:
+        begun.release()
+        assert go.wait(PATIENCE)
+        return message
+
+    with ThreadPoolExecutor(3) as executor:
+        watched = process(wait, concurrency=limit, executor=executor)
+        watched.feed(*range(3))
+        assert begun.acquire(timeout=PATIENCE)
+        limit.limit = 3
+        for _ in range(2):
+            assert begun.acquire(timeout=PATIENCE)
+        go.set()
+        assert sorted(watched.complete()) == [0, 1, 2]
 
 
 def test_failures_come_back_with_their_chunk(process: Any, processes: Any) -> None:
