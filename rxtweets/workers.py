@@ -31,23 +31,21 @@ class WorkerPool:
     def submit(self, task: Task) -> None:
         """Run the task on a parked thread, or on a new one."""
         with self._lock:
-            worker = self._parked.pop() if self._parked else None
-            if worker is None:
-                self._count += 1
-                number = self._count
-        if worker is None:
-            name = f"{self._name}-{number}"
-            threading.Thread(target=_Worker(task).run, args=(self,), name=name, daemon=True).start()
-        else:
-            worker.wake(task)
+            if self._parked:
+                self._parked.pop().wake(task)
+                return
+            self._count += 1
+            number = self._count
+        name = f"{self._name}-{number}"
+        threading.Thread(target=_Worker(task).run, args=(self,), name=name, daemon=True).start()
 
     def close(self) -> None:
         """Let parked threads end, and the others after their tasks."""
         with self._lock:
             self._closed = True
             parked, self._parked = self._parked, []
-        for worker in parked:
-            worker.wake(None)
+            for worker in parked:
+                worker.wake(None)
 
     def park(self, worker: _Worker) -> bool:
         """Keep the worker for later; ``False`` if the pool is closed."""
@@ -55,6 +53,15 @@ class WorkerPool:
             if not self._closed:
                 self._parked.append(worker)
             return not self._closed
+
+    def bury(self, worker: _Worker) -> None:
+        """The worker's thread dies: a task that it was given and has not begun goes to another."""
+        with self._lock:
+            if worker in self._parked:
+                self._parked.remove(worker)
+            task = worker.take()
+        if task is not None:
+            self.submit(task)
 
 
 class _Worker:
@@ -64,12 +71,21 @@ class _Worker:
         self._woken.acquire()
 
     def wake(self, task: Task | None) -> None:
+        """Only with the pool's lock, so that no thread dies in the middle of it unnoticed."""
         self._task = task
         self._woken.release()
 
+    def take(self) -> Task | None:
+        task, self._task = self._task, None
+        return task
+
     def run(self, pool: WorkerPool) -> None:
-        while self._task is not None:
-            self._task()
-            self._task = None
-            if pool.park(self):
+        try:
+            while (task := self.take()) is not None:
+                task()
+                if not pool.park(self):
+                    return
                 self._woken.acquire()
+        except BaseException:
+            pool.bury(self)
+            raise

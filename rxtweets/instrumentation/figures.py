@@ -11,7 +11,7 @@ from reactivex import Observable
 from rxtweets.events import Event
 from rxtweets.telemetry import StageStats, Stats
 
-__all__ = ["GAUGES", "STAGE_COUNTERS", "Source", "meanings", "numbers", "stages_of"]
+__all__ = ["GAUGES", "STAGE_COUNTERS", "Source", "labels", "meanings", "numbers", "stages_of"]
 
 GAUGES = frozenset({"queued", "in_flight", "threads_lost", "posts_today", "lag"})
 """Figures of `Stats` that go up and down; the others only grow."""
@@ -44,6 +44,16 @@ def numbers(snapshot: Stats | StageStats) -> dict[str, float]:
         for name in snapshot.__dataclass_fields__
         if isinstance(value := getattr(snapshot, name), (int, float))
     }
+
+
+def labels(stage: StageStats) -> dict[str, str]:
+    """What tells a stage apart from others: its name, and whatever else it says in words."""
+    words = {
+        name: value
+        for name in stage.__dataclass_fields__
+        if isinstance(value := getattr(stage, name), str) and name != "name"
+    }
+    return {"stage": stage.name, **words}
 
 
 def meanings(kind: type[Stats | StageStats]) -> dict[str, str]:

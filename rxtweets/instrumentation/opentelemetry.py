@@ -30,6 +30,7 @@ from rxtweets.instrumentation.figures import (
     GAUGES,
     STAGE_COUNTERS,
     Source,
+    labels,
     meanings,
     numbers,
     stages_of,
@@ -122,7 +123,7 @@ class _Measures:
 
     def _stages(self, name: str) -> Iterable[Any]:
         for number, stage in enumerate(self._snapshot_for(name)[1]):
-            attributes = {"stream": self._name, "stage": stage.name, "number": number}
+            attributes = {"stream": self._name, **labels(stage), "number": number}
             value = numbers(stage)[name.removeprefix("stage.")]
             yield self._observation(value, attributes)
 

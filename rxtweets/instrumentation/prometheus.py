@@ -21,6 +21,7 @@ from rxtweets.instrumentation.figures import (
     GAUGES,
     STAGE_COUNTERS,
     Source,
+    labels,
     meanings,
     numbers,
     stages_of,
@@ -72,10 +73,10 @@ class StreamCollector:
         with self._lock:
             self._events[type(event).__name__, event.part] += 1
 
-    def _family(self, name: str, text: str, *labels: str, grows: bool) -> Any:
+    def _family(self, name: str, text: str, *words: str, grows: bool) -> Any:
         core = self._core
         kind = core.CounterMetricFamily if grows else core.GaugeMetricFamily
-        return kind(f"rxtweets_{name}", text, labels=["stream", *labels])
+        return kind(f"rxtweets_{name}", text, labels=["stream", *words])
 
     def _state(self, stats: Stats) -> Any:
         family = self._family("state", "1 for the state of the connection.", "state", grows=False)
@@ -85,17 +86,17 @@ class StreamCollector:
     def _stages(self) -> Iterator[Any]:
         families: dict[str, Any] = {}
         for number, stage in enumerate(stages_of(self._source)):
-            labels = [self._name, stage.name, str(number)]
+            words = {**labels(stage), "number": str(number)}
             for name, value in numbers(stage).items():
                 if name not in families:
-                    families[name] = self._stage_family(name)
-                families[name].add_metric(labels, value)
+                    families[name] = self._stage_family(name, *words)
+                families[name].add_metric([self._name, *words.values()], value)
         yield from families.values()
 
-    def _stage_family(self, name: str) -> Any:
+    def _stage_family(self, name: str, *words: str) -> Any:
         text = meanings(StageStats).get(name, name)
         grows = name in STAGE_COUNTERS
-        return self._family(f"stage_{name}", text, "stage", "number", grows=grows)
+        return self._family(f"stage_{name}", text, *words, grows=grows)
 
     def _counted_events(self) -> Any:
         family = self._family("events", "Events, by their kind.", "event", "part", grows=True)
