@@ -167,11 +167,18 @@ class EventBus:
 
     So neither the thread that reads the socket nor a worker ever runs an observer's code. The
     thread lives while there are events and ends shortly after the last.
+
+    Attributes:
+        lost: events that were too many.
+        events: all but spans, for whoever subscribes.
+        spans: for whoever subscribes.
+        is_traced: whether somebody has subscribed to spans; without that none are made.
     """
 
     def __init__(self) -> None:
         self._observers: tuple[abc.ObserverBase[Event], ...] = ()
         self._span_observers: tuple[abc.ObserverBase[Span], ...] = ()
+        self.is_traced = False
         self._taps: tuple[Callable[[Event], None], ...] = ()
         self._pending: deque[Event] = deque()
         self._changed = threading.Condition()
@@ -186,11 +193,6 @@ class EventBus:
     def has_observers(self) -> bool:
         """Whether anybody but the log listens: events of every day are not made for nobody."""
         return bool(self._observers)
-
-    @property
-    def is_traced(self) -> bool:
-        """Whether anybody listens to spans; without that none are made."""
-        return bool(self._span_observers)
 
     def tap(self, function: Callable[[Event], None]) -> None:
         """Call ``function`` with every event for the life of the bus; for logs."""
@@ -240,6 +242,7 @@ class EventBus:
     ) -> abc.DisposableBase:
         with self._changed:
             self._span_observers += (observer,)
+            self.is_traced = True
         return Disposable(lambda: self._remove(observer))
 
     def _remove(self, observer: abc.ObserverBase[Any]) -> None:
@@ -248,6 +251,7 @@ class EventBus:
             self._span_observers = tuple(
                 each for each in self._span_observers if each is not observer
             )
+            self.is_traced = bool(self._span_observers)
 
     def _takers(self, event: Event) -> Iterator[Callable[[Any], None]]:
         if isinstance(event, Span):

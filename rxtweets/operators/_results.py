@@ -20,7 +20,7 @@ class Results(Protocol):
     def put(self, results: list[Message[Any]]) -> None:
         """These are there."""
 
-    def is_ready(self) -> bool:
+    def is_ready(self) -> int:
         """Whether something may leave."""
 
     def take(self) -> list[Message[Any]]:
@@ -34,13 +34,10 @@ class AsTheyCome:
         self._chunks: deque[list[Message[Any]]] = deque()
         self.put = self._chunks.append
         self.take = self._chunks.popleft
+        self.is_ready = self._chunks.__len__
 
     def expect(self, calls: list[Call]) -> None:
         """Nothing waits for anything."""
-
-    def is_ready(self) -> bool:
-        """Whether something may leave."""
-        return bool(self._chunks)
 
 
 class InOrder:

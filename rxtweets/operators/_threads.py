@@ -87,6 +87,7 @@ class ThreadRunner:
         self._job = job
         self._concurrency = concurrency
         self._telemetry = telemetry
+        self._bus = telemetry.bus
         self._spawn = spawn
         self._may_wait = may_wait
         self._handle = job.handle
@@ -205,7 +206,7 @@ class ThreadRunner:
             return
         if self._pending:
             self._wake()
-        span = self._tracing.begin() if self._telemetry.bus.is_traced else None
+        span = self._tracing.begin() if self._bus.is_traced else None
         try:
             worker.began = started = perf_counter()
             result = self._handle(item) if span is None else self._trace(span, item)
@@ -225,7 +226,7 @@ class ThreadRunner:
         run = worker.run = Run()
         results = run.results
         pending, pace = self._pending.popleft, self._pace
-        span = self._tracing.begin() if self._telemetry.bus.is_traced else None
+        span = self._tracing.begin() if self._bus.is_traced else None
         handle = self._handle if span is None else self._traced(span)
         item = None
         began = started = worker.began = perf_counter()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
+import psutil
 import pytest
 from reactivex.scheduler import NewThreadScheduler
 
@@ -411,6 +412,16 @@ def test_one_that_we_had_made_is(process: Any) -> None:
 
     process(identity, range(3), executor=make).until_end()
     assert [each.was_shut_down for each in made] == [True]
+
+
+def test_no_process_of_ours_is_left_when_the_stream_is_over(process: Any) -> None:
+    watched = process(with_process, range(20), executor=lambda: pool(2))
+    pids = {where for _, where in watched.until_end()}
+    assert pids
+    _, alive = psutil.wait_procs(
+        [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], 20
+    )
+    assert alive == []
 
 
 def test_disposing_takes_back_what_has_not_begun(process: Any) -> None:
