@@ -418,10 +418,8 @@ def test_no_process_of_ours_is_left_when_the_stream_is_over(process: Any) -> Non
     watched = process(with_process, range(20), executor=lambda: pool(2))
     pids = {where for _, where in watched.until_end()}
     assert pids
-    _, alive = psutil.wait_procs(
-        [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], 20
-    )
-    assert alive == []
+    while any(psutil.pid_exists(pid) for pid in pids):  # or the test's own time limit ends it
+        time.sleep(0.01)
 
 
 def test_disposing_takes_back_what_has_not_begun(process: Any) -> None:
