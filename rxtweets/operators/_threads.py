@@ -86,6 +86,7 @@ class ThreadRunner:
     ) -> None:
         self._job = job
         self._concurrency = concurrency
+        self._limit = concurrency.limit
         self._telemetry = telemetry
         self._bus = telemetry.bus
         self._spawn = spawn
@@ -113,6 +114,7 @@ class ThreadRunner:
 
     def resize(self) -> None:
         """Bring in a worker if there may be more now; it calls in the others."""
+        self._limit = self._concurrency.limit
         self._wake()
 
     def stop(self) -> None:
@@ -132,13 +134,11 @@ class ThreadRunner:
 
     # Who works.
 
-    def _most(self) -> int:
-        return 1 if self._pace.is_quick else self._concurrency.limit
-
     def _wake(self) -> None:
         """Bring in a worker if there is something to do and one may come."""
+        most = 1 if self._pace.is_quick else self._limit
         with self._lock:
-            if self._workers >= self._most() or not self._pending:
+            if self._workers >= most or not self._pending:
                 return
             self._workers += 1
         if self._may_wait and self._pace.is_quick:
@@ -178,8 +178,11 @@ class ThreadRunner:
         """Leave when nothing is left, or when fewer workers are wanted."""
         if self._stopped:
             self._pending.clear()
+        most = 1 if self._pace.is_quick else self._limit
+        if self._pending and self._workers <= most:
+            return False  # without the lock: to stay is never wrong
         with self._lock:
-            if self._pending and self._workers <= self._most():
+            if self._pending and self._workers <= most:
                 return False
             self._forget_worker(worker)
             return True
@@ -204,8 +207,8 @@ class ThreadRunner:
             item = self._pending.popleft()
         except IndexError:
             return
-        if self._pending:
-            self._wake()
+        if self._pending and self._workers < self._limit:
+            self._wake()  # if this comes too late, this thread still comes by again
         span = self._tracing.begin() if self._bus.is_traced else None
         try:
             worker.began = started = perf_counter()

@@ -92,7 +92,7 @@ class LimitedThreadRunner(ThreadRunner):
         # Made while the worker cannot leave its call: a later attempt is not meant.
         outcome = self._job.fail(worker.item, error)
         worker.item = None
-        if self._lost < self._concurrency.limit:
+        if self._lost < self._limit:
             worker.is_lost = True
             self._lost += 1
             self._workers -= 1
