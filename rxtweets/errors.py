@@ -13,7 +13,9 @@
     │   └── WorkerLost                    what ran the handler died, and the call with it
     ├── ExecutorBroken                    an executor takes no more calls, and cannot be replaced
     ├── SubscriberError                   a subscriber raised; its batch failed
+    ├── AcknowledgerError                 an acknowledger cannot do what it was asked for
     ├── PipelineError                     a pipeline was used in the wrong order
+    ├── SourceError                       a source failed, and restarting it did not help
     └── StreamError                       the stream cannot go on, or one connection of it ended
         ├── ConnectionLost                the network, or the server, ended the connection
         │   ├── ConnectionEnded           the server ended the response in order
@@ -41,6 +43,7 @@ from typing import Any
 
 __all__ = [
     "AccessError",
+    "AcknowledgerError",
     "AuthenticationError",
     "ConfigurationError",
     "ConnectionEnded",
@@ -62,6 +65,7 @@ __all__ = [
     "RxTweetsError",
     "ServerDisconnect",
     "ServerError",
+    "SourceError",
     "StreamError",
     "StreamStalled",
     "SubscriberError",
@@ -157,6 +161,25 @@ class SubscriberError(RxTweetsError):
 
 class PipelineError(RxTweetsError):
     """A pipeline was used in the wrong order: started twice, waited for before its start."""
+
+
+class AcknowledgerError(RxTweetsError):
+    """An acknowledger cannot do what it was asked for, such as being configured."""
+
+
+class SourceError(RxTweetsError):
+    """A source of a pipeline failed, and restarting it did not help; the cause is attached.
+
+    Attributes:
+        source: which one, from 0.
+    """
+
+    def __init__(self, message: str, source: int) -> None:
+        super().__init__(message)
+        self.source = source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.source)
 
 
 class StreamError(RxTweetsError):

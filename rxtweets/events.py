@@ -17,12 +17,14 @@ __all__ = [
     "BackfillRefused",
     "BatchDelivered",
     "BatchFailed",
+    "BatchStarted",
     "Connected",
     "Connecting",
     "ConnectionsFreed",
     "DisconnectAnnounced",
     "Disconnected",
     "Event",
+    "FailureHandled",
     "FailureHandlerFailed",
     "Gap",
     "HandlerFailed",
@@ -35,10 +37,16 @@ __all__ = [
     "OverflowEnded",
     "PartEnded",
     "PartialErrors",
+    "Paused",
+    "PipelineEnded",
+    "PipelineStarted",
     "ProcessorStarted",
     "ProcessorStopped",
     "Reconnecting",
+    "Resumed",
     "RulesSynced",
+    "SourceFailed",
+    "SourceRestarting",
     "Span",
     "StateChanged",
     "StateFileFailed",
@@ -296,14 +304,6 @@ class HandlerRetried(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class FailureHandlerFailed(Event):
-    """``on_failed`` raised or gave something else back; these are acknowledged as they were."""
-
-    messages: tuple[Message[Any], ...]
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerReplaced(Event):
     """A thread, event loop or executor is no good any more; another takes its place.
 
@@ -329,10 +329,23 @@ class SubscriberFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchDelivered(Event):
-    """A subscriber took a batch."""
+class BatchStarted(Event):
+    """A subscriber is given a batch; published only while somebody listens."""
 
     batch: Batch[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDelivered(Event):
+    """A subscriber took a batch; published only while somebody listens.
+
+    Attributes:
+        batch: with the status that each message has now.
+        seconds: that the subscriber took.
+    """
+
+    batch: Batch[Any]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +354,35 @@ class BatchFailed(Event):
 
     batch: Batch[Any]
     error: BaseException
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailureHandled(Event):
+    """`handle_failed` was given messages; published only while somebody listens.
+
+    Attributes:
+        messages: what it returned.
+        seconds: that it took.
+    """
+
+    messages: tuple[Message[Any], ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailureHandlerFailed(Event):
+    """`handle_failed` raised or broke its contract; the messages were acknowledged as they were.
+
+    Attributes:
+        messages: what it was given.
+        error: what it raised, or what was wrong with its answer.
+        seconds: that it took.
+    """
+
+    messages: tuple[Message[Any], ...]
+    error: BaseException
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,3 +477,62 @@ class HandlerRaised(Span):
     message: Message[Any]
     error: BaseException
     duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStarted(Event):
+    """A pipeline has begun.
+
+    Attributes:
+        topology: its stages, a `rxtweets.Topology`.
+    """
+
+    topology: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineEnded(Event):
+    """A pipeline is over.
+
+    Attributes:
+        error: what ended it; ``None`` if it is complete or was stopped.
+        seconds: since it was started.
+    """
+
+    error: Exception | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """A pipeline takes nothing from its sources for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """A paused pipeline takes from its sources again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRestarting(Event):
+    """A source of a pipeline failed and will be subscribed to again.
+
+    Attributes:
+        source: which one, from 0.
+        attempt: how often it has failed within the time that the policy looks at, from 1.
+        delay: seconds until then.
+        error: why.
+    """
+
+    source: int
+    attempt: int
+    delay: float
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFailed(Event):
+    """A source of a pipeline failed for good, and the pipeline ends."""
+
+    source: int
+    error: Exception

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -10,18 +11,20 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, o
 
 import orjson
 
-from rxtweets.errors import DecodeError
+from rxtweets.errors import AcknowledgerError, ConfigurationError, DecodeError
 
 __all__ = [
     "Acknowledger",
     "Batch",
     "BatchInfo",
+    "BatchMode",
     "CallerAcknowledger",
     "Failed",
     "MatchingRule",
     "Message",
     "NoopAcknowledger",
     "Status",
+    "ack_immediately",
     "group_by_acknowledger",
     "is_tweet",
 ]
@@ -67,8 +70,29 @@ class MatchingRule(NamedTuple):
     tag: str
 
 
+BatchMode = Literal["bulk", "flush"]
+
+
+class Route(NamedTuple):
+    """Where a message goes after its handler, and what its acknowledger knows it by."""
+
+    batcher: str = "default"
+    batch_key: Hashable = "default"
+    batch_mode: BatchMode = "bulk"
+    ack_ref: Hashable = None
+    ack_data: Any = None
+
+
+DEFAULT_ROUTE = Route()
+
+
 class Acknowledger(Protocol):
-    """Is told, once for every message, how it ended."""
+    """Is told, once for every message, how it ended.
+
+    Messages are told in groups: one call for those of the same acknowledger and the same
+    ``ack_ref``. An acknowledger may also have ``configure(ack_ref, ack_data, options)``, which
+    returns the new ``ack_data`` of a message: `Message.configure_ack` calls it.
+    """
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         """Take the outcome of messages that name this acknowledger, in their order."""
@@ -108,6 +132,11 @@ class Message(Generic[T_co]):
         data: the text of the tweet at first, then what handlers made of it.
         acknowledger: who is told the outcome.
         status: ``"ok"``, or `Failed` with the reason.
+        batcher: the name of the batcher that the message goes to; ``"default"`` at first.
+        batch_key: messages of different keys never share a batch; ``"default"`` at first.
+        batch_mode: ``"bulk"``, or ``"flush"`` to send the batch on at once with this message.
+        ack_ref: its acknowledger is called once for messages of the same reference.
+        ack_data: what the acknowledger needs to know of the message.
         received_at: when the bytes were read, in seconds since 1970; ``None`` if they were not.
 
     A message that came from a stream also has `raw` and the properties that are read from the
@@ -123,6 +152,10 @@ class Message(Generic[T_co]):
     _id: object
     _line: bytes
     _metadata: Mapping[str, Any] | None
+
+    # Not a slot: messages of a stream go the default way, and setting one more slot on each would
+    # cost a tenth of making it. Those that go another way are of a subclass that has the slot.
+    _route = DEFAULT_ROUTE
 
     def __init__(
         self,
@@ -231,6 +264,31 @@ class Message(Generic[T_co]):
         )
 
     @property
+    def batcher(self) -> str:
+        """The name of the batcher that the message goes to."""
+        return self._route.batcher
+
+    @property
+    def batch_key(self) -> Hashable:
+        """What messages of one batch have in common."""
+        return self._route.batch_key
+
+    @property
+    def batch_mode(self) -> BatchMode:
+        """Whether the batch is sent on at once with this message (``flush``)."""
+        return self._route.batch_mode
+
+    @property
+    def ack_ref(self) -> Hashable:
+        """Messages of one reference are acknowledged together."""
+        return self._route.ack_ref
+
+    @property
+    def ack_data(self) -> Any:
+        """What the acknowledger needs to know of the message."""
+        return self._route.ack_data
+
+    @property
     def is_failed(self) -> bool:
         """Whether the status is `Failed`."""
         return self.status != "ok"
@@ -251,9 +309,59 @@ class Message(Generic[T_co]):
         _set_status(copy, Failed(reason))
         return copy
 
-    def with_acknowledger(self, acknowledger: Acknowledger) -> Message[T_co]:
-        """The same message with another to be told its outcome: for authors of sources."""
-        copy = self._copy()
+    def put_batcher(self, batcher: str) -> Message[T_co]:
+        """The same message, on its way to the batcher of this name."""
+        return self._routed(self._route._replace(batcher=batcher))
+
+    def put_batch_key(self, key: Hashable) -> Message[T_co]:
+        """The same message, that shares a batch only with messages of the same key.
+
+        Raises:
+            ConfigurationError: the key cannot be a key of a dict.
+        """
+        return self._routed(self._route._replace(batch_key=_hashable("batch_key", key)))
+
+    def put_batch_mode(self, mode: BatchMode) -> Message[T_co]:
+        """The same message; with ``flush`` its batch is sent on at once, with ``bulk`` it is not.
+
+        Raises:
+            ConfigurationError: it is neither.
+        """
+        if mode not in {"bulk", "flush"}:
+            raise ConfigurationError(f"batch_mode={mode!r}: choose one of bulk, flush")
+        return self._routed(self._route._replace(batch_mode=mode))
+
+    def configure_ack(self, **options: Any) -> Message[T_co]:
+        """The same message, acknowledged in another way; which ways, its acknowledger knows.
+
+        Raises:
+            AcknowledgerError: its acknowledger cannot be configured.
+        """
+        configure = getattr(self.acknowledger, "configure", None)
+        if configure is None:
+            raise AcknowledgerError(
+                f"{type(self.acknowledger).__name__} has no configure(ack_ref, ack_data, options), "
+                f"so {', '.join(options) or 'nothing'} cannot be set for this message"
+            )
+        route = self._route
+        data = configure(route.ack_ref, route.ack_data, options)
+        return self._routed(route._replace(ack_data=data))
+
+    def with_acknowledger(
+        self, acknowledger: Acknowledger, ref: Hashable = None, data: Any = None
+    ) -> Message[T_co]:
+        """The same message with another to be told its outcome: for authors of sources.
+
+        Args:
+            acknowledger: who.
+            ref: groups messages; each call of the acknowledger is about those of one reference.
+            data: what the acknowledger needs to know of this message, such as a delivery tag.
+
+        Raises:
+            ConfigurationError: the reference cannot be a key of a dict.
+        """
+        route = self._route._replace(ack_ref=_hashable("ref", ref), ack_data=data)
+        copy = self._copy() if route == self._route else self._routed(route)
         _set_acknowledger(copy, acknowledger)
         return copy
 
@@ -271,7 +379,8 @@ class Message(Generic[T_co]):
 
     def __repr__(self) -> str:
         failed = "" if self.status == "ok" else f", status={self.status!r}"
-        return f"Message({self.data!r}, id={self.id!r}{failed})"
+        way = "" if self.batcher == "default" else f", batcher={self.batcher!r}"
+        return f"Message({self.data!r}, id={self.id!r}{way}{failed})"
 
     def _created(self) -> float | None:
         try:
@@ -287,7 +396,14 @@ class Message(Generic[T_co]):
             return None
 
     def _copy(self) -> Message[T_co]:
-        copy: Message[T_co] = _new(Message)
+        return self._copy_to(_new(Message))
+
+    def _routed(self, route: Route) -> Message[T_co]:
+        copy: _RoutedMessage[T_co] = _new(_RoutedMessage)
+        _set_route(copy, route)
+        return self._copy_to(copy)
+
+    def _copy_to(self, copy: Message[T_co]) -> Message[T_co]:
         copy._fill(
             self.data,
             self.acknowledger,
@@ -318,6 +434,19 @@ class Message(Generic[T_co]):
         _set_metadata(self, metadata)
 
 
+class _RoutedMessage(Message[T_co]):
+    """A message that goes another way than the default one."""
+
+    __slots__ = ("_route",)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, state = super().__reduce__()
+        return _restore, (*state, self._route)
+
+    def _copy(self) -> Message[T_co]:
+        return self._routed(self._route)
+
+
 # The slots' own setters pass by the __setattr__ that refuses: a third of the cost of
 # object.__setattr__ for each of them.
 _slots: Mapping[str, Any] = vars(Message)
@@ -328,7 +457,64 @@ _set_received_at = _slots["received_at"].__set__
 _set_id = _slots["_id"].__set__
 _set_line = _slots["_line"].__set__
 _set_metadata = _slots["_metadata"].__set__
+_set_route = vars(_RoutedMessage)["_route"].__set__
 _new: Any = object.__new__
+
+_acknowledging = threading.Lock()
+
+
+@overload
+def ack_immediately(messages: Message[T]) -> Message[T]: ...
+@overload
+def ack_immediately(messages: Iterable[Message[T]]) -> list[Message[T]]: ...
+def ack_immediately(
+    messages: Message[T] | Iterable[Message[T]],
+) -> Message[T] | list[Message[T]]:
+    """Acknowledge one or several messages now, by their status, from a handler or a subscriber.
+
+    They go on as they are, and are not acknowledged again at the end of their way. Acknowledging
+    a message a second time does nothing. Copies that were made of a message before know nothing
+    of it, so go on with those that were given, or returned.
+
+    Returns:
+        The message, or a list of the messages.
+
+    Raises:
+        Exception: whatever an acknowledger raises; each has been asked once all the same.
+    """
+    if isinstance(messages, Message):
+        ack_immediately([messages])
+        return messages
+    given = list(messages)
+    with _acknowledging:
+        groups = group_by_acknowledger(
+            [message for message in given if message.status == "ok"],
+            [message for message in given if message.status != "ok"],
+        )
+        for message in given:
+            _set_acknowledger(message, NOOP)
+    errors = [error for group in groups if (error := _ask(*group)) is not None]
+    if errors:
+        raise errors[0]
+    return given
+
+
+def _ask(
+    acknowledger: Acknowledger, good: Sequence[Message[Any]], bad: Sequence[Message[Any]]
+) -> Exception | None:
+    try:
+        acknowledger.ack(good, bad)
+    except Exception as error:  # noqa: BLE001 - raised when the others have been asked
+        return error
+    return None
+
+
+def _hashable(name: str, value: Hashable) -> Hashable:
+    try:
+        hash(value)
+    except TypeError:
+        raise ConfigurationError(f"{name}={value!r}: give something that can be hashed") from None
+    return value
 
 
 def is_tweet(payload: Any) -> bool:
@@ -367,10 +553,13 @@ def _restore(
     identifier: object,
     line: bytes,
     metadata: dict[str, Any] | None,
+    route: Route = DEFAULT_ROUTE,
 ) -> Message[Any]:
     """The other half of `Message.__reduce__`."""
     known = None if metadata is None else MappingProxyType(metadata)
-    message: Message[Any] = _new(Message)
+    message: Message[Any] = _new(Message if route is DEFAULT_ROUTE else _RoutedMessage)
+    if route is not DEFAULT_ROUTE:
+        _set_route(message, route)
     message._fill(data, acknowledger, status, received_at, identifier, line, known)  # noqa: SLF001 - of this file's own class
     return message
 
@@ -385,12 +574,17 @@ class BatchInfo:
     Attributes:
         batcher: the name of the batcher.
         size: how many messages the batch has.
-        trigger: what ended it: its ``size``, its ``timeout``, or the end of the stream (``flush``).
+        trigger: what ended it: its ``size``, its ``timeout``, or ``flush``: the end of the stream,
+            or a message that asked for it.
+        batch_key: what its messages have in common.
+        partition: of its messages, where the batcher has partitions.
     """
 
     batcher: str
     size: int
     trigger: Trigger
+    batch_key: Hashable = "default"
+    partition: int | None = None
 
 
 class Batch(Sequence[Message[T_co]]):
@@ -403,9 +597,16 @@ class Batch(Sequence[Message[T_co]]):
         messages: Iterable[Message[T_co]],
         trigger: Trigger = "size",
         batcher: str = "default",
+        batch_key: Hashable = "default",
+        partition: int | None = None,
     ) -> None:
         self._messages = tuple(messages)
-        self.info = BatchInfo(batcher, len(self._messages), trigger)
+        self.info = BatchInfo(batcher, len(self._messages), trigger, batch_key, partition)
+
+    def replaced(self, messages: Iterable[Message[Any]]) -> Batch[Any]:
+        """The same batch with other messages: for what became of them."""
+        info = self.info
+        return Batch(messages, info.trigger, info.batcher, info.batch_key, info.partition)
 
     @overload
     def __getitem__(self, index: int) -> Message[T_co]: ...
@@ -426,13 +627,14 @@ class Batch(Sequence[Message[T_co]]):
 def group_by_acknowledger(
     successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]
 ) -> list[tuple[Acknowledger, Sequence[Message[Any]], Sequence[Message[Any]]]]:
-    """Split outcomes by who must be told, order kept; those that need no telling are left out."""
-    groups: dict[int, tuple[Acknowledger, list[Message[Any]], list[Message[Any]]]] = {}
+    """Split outcomes by acknowledger and reference, order kept, without those that tell nobody."""
+    groups: dict[Hashable, tuple[Acknowledger, list[Message[Any]], list[Message[Any]]]] = {}
     for side, messages in ((1, successful), (2, failed)):
         for message in messages:
             acknowledger = message.acknowledger
             if type(acknowledger) is NoopAcknowledger:
                 continue
-            group = groups.setdefault(id(acknowledger), (acknowledger, [], []))
+            key = (id(acknowledger), message.ack_ref)
+            group = groups.setdefault(key, (acknowledger, [], []))
             cast("list[Message[Any]]", group[side]).append(message)
     return list(groups.values())

@@ -18,13 +18,15 @@ from reactivex.scheduler import CurrentThreadScheduler
 from rxtweets.events import Abandoned, Event, Span
 from rxtweets.instrumentation.logging import EventLog
 from rxtweets.message import Batch, Message
-from rxtweets.subscriber import Contained, Settlement
+from rxtweets.subscriber import Contained, FunctionSubscriber, Settlement
 from rxtweets.telemetry import StageStats, Stats, Telemetry
 
 __all__ = [
     "BatchStream",
     "ChunkGate",
     "MessageStream",
+    "SettledStream",
+    "demand_of",
     "new_telemetry",
     "subscribe_in_chunks",
     "telemetry_of",
@@ -63,7 +65,7 @@ class _Measured(Observable[T_co]):
         return self.telemetry.stats()
 
     def stages(self) -> tuple[StageStats, ...]:
-        """A snapshot of each stage that works concurrently: how many calls run, how busy it is."""
+        """A snapshot of each stage: what is in it, how busy it is."""
         return self.telemetry.stages()
 
     def subscribe(
@@ -182,6 +184,15 @@ class BatchStream(_Measured[Batch[T_co]], Generic[T_co]):
         super().__init__(telemetry)
         self._subscribe_batches = subscribe
 
+    def subscribe_batches(
+        self, observer: abc.ObserverBase[Batch[Any]], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        """Subscribe an observer that settles the batches itself, or passes them on unsettled.
+
+        For authors of operators. The observer must not raise.
+        """
+        return self._subscribe_batches(observer, scheduler)
+
     def _subscribe_core(
         self,
         observer: abc.ObserverBase[Batch[T_co]],
@@ -208,6 +219,32 @@ class BatchStream(_Measured[Batch[T_co]], Generic[T_co]):
         else:
             connect()
         return Disposable(gate.dispose)
+
+
+class SettledStream(_Measured[Batch[T_co]], Generic[T_co]):
+    """An Observable of batches that were delivered and acknowledged, each message with its status.
+
+    Args:
+        subscribe: how to subscribe an observer of batches.
+        telemetry: where the stages up to here count and report.
+    """
+
+    def __init__(
+        self,
+        subscribe: Callable[
+            [abc.ObserverBase[Batch[Any]], abc.SchedulerBase | None], abc.DisposableBase
+        ],
+        telemetry: Telemetry,
+    ) -> None:
+        super().__init__(telemetry)
+        self._subscribe_settled = subscribe
+
+    def _subscribe_core(
+        self,
+        observer: abc.ObserverBase[Batch[T_co]],
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        return self._subscribe_settled(observer, scheduler)
 
 
 class ChunkGate(abc.ObserverBase[T]):
@@ -295,6 +332,17 @@ def subscribe_in_chunks(
     )
 
 
+def demand_of(observer: abc.ObserverBase[Any], most: int) -> int:
+    """How many messages an observer wants now: a source that can wait asks before it takes any.
+
+    An observer says so by a method ``demand(most)``, which may wait until it wants some, and
+    answers 0 when it wants none any more. One without it wants as many as there are; if it is
+    full, it makes its source wait in ``on_next``.
+    """
+    ask: Callable[[int], int] | None = getattr(observer, "demand", None)
+    return most if ask is None else ask(most)
+
+
 def telemetry_of(source: Observable[Any]) -> Telemetry:
     """Where the source counts and reports; a new place if it is a stock Observable."""
     return source.telemetry if isinstance(source, _Measured) else new_telemetry()
@@ -318,4 +366,4 @@ def _as_observer(
         observer: abc.ObserverBase[Any] = on_next
         return observer
     # Without on_error an Observer of RxPY throws; the end of a stream is an event and in the log.
-    return Observer(on_next, on_error or (lambda _error: None), on_completed)
+    return FunctionSubscriber(on_next, on_error, on_completed)

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from reactivex import Observer, abc
 
-from rxtweets.errors import SubscriberError
+from rxtweets.errors import HandlerError, SubscriberError
 from rxtweets.events import (
     AcknowledgerFailed,
     BatchDelivered,
     BatchFailed,
+    BatchStarted,
+    FailureHandled,
+    FailureHandlerFailed,
+    HandlerFailed,
     SubscriberFailed,
 )
 from rxtweets.message import Batch, Message, group_by_acknowledger
 from rxtweets.telemetry import Telemetry
 
-__all__ = ["Contained", "Settlement", "Subscriber", "acknowledge"]
+__all__ = [
+    "Contained",
+    "FunctionSubscriber",
+    "OnFailed",
+    "Settlement",
+    "Subscriber",
+    "acknowledge",
+    "fail",
+    "handle_failed",
+]
 
 T = TypeVar("T")
+
+OnFailed = Callable[[list[Message[Any]]], list[Message[Any]]]
+"""Is given failed messages before they are acknowledged, and returns as many."""
 
 
 class Subscriber(Observer[Batch[T]], Generic[T]):
     """The base of custom subscribers: write ``on_next(batch)``, and that is all.
 
     Returning means that the batch was taken; raising means that it failed: its messages are
-    acknowledged as failed, the failure is counted and reported, and the next batch comes. Calls
+    acknowledged as failed, the failure is counted and reported, and the next batch comes. If only
+    some messages failed, return a list of all of them, those with ``message.failed(reason)``. Calls
     never overlap, so a subscriber needs no lock. ``on_completed`` and ``on_error`` are called
     once at the end, at most one of them, and are the places to close what was opened.
 
@@ -41,8 +60,8 @@ class Subscriber(Observer[Batch[T]], Generic[T]):
     is_stopped = False
     """`reactivex.Observer` sets this in its constructor; a subclass may forget to call it."""
 
-    def on_next(self, batch: Batch[T]) -> None:
-        """Take one batch; raise to fail it."""
+    def on_next(self, batch: Batch[T]) -> Any:
+        """Take one batch; raise to fail it, return its messages to fail some of them."""
         raise NotImplementedError(f"{type(self).__name__} does not say what to do: write on_next")
 
     def on_error(self, error: Exception) -> None:
@@ -90,29 +109,104 @@ class Contained(abc.ObserverBase[T]):
         self._telemetry.publish(SubscriberFailed(value, error))
 
 
+class FunctionSubscriber(abc.ObserverBase[T]):
+    """Functions as an observer that says what they return; RxPY's own keeps that to itself.
+
+    Args:
+        on_next: called with each item.
+        on_error: called with the error that ended the stream.
+        on_completed: called when the stream is over.
+    """
+
+    def __init__(
+        self,
+        on_next: Callable[[T], object] | None,
+        on_error: Callable[[Exception], object] | None = None,
+        on_completed: Callable[[], object] | None = None,
+    ) -> None:
+        self._next = on_next
+        self._error = on_error
+        self._completed = on_completed
+
+    def on_next(self, value: T) -> Any:
+        """Call the function; what it returns."""
+        return None if self._next is None else self._next(value)
+
+    def on_error(self, error: Exception) -> None:
+        """Call the function, if there is one."""
+        if self._error is not None:
+            self._error(error)
+
+    def on_completed(self) -> None:
+        """Call the function, if there is one."""
+        if self._completed is not None:
+            self._completed()
+
+
 class Settlement(Contained[Batch[Any]]):
-    """Stands before a subscriber of batches, and tells the acknowledgers what became of each."""
+    """Stands before a subscriber of batches, and tells the acknowledgers what became of each.
+
+    Args:
+        observer: the subscriber.
+        telemetry: where to count and report.
+        on_failed: is given the messages of a batch that failed.
+    """
+
+    def __init__(
+        self,
+        observer: abc.ObserverBase[Batch[Any]],
+        telemetry: Telemetry,
+        on_failed: OnFailed | None = None,
+    ) -> None:
+        super().__init__(observer, telemetry)
+        self._on_failed = on_failed
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Pass the batch on, and settle it."""
+        self.settle(batch)
+
+    def settle(self, batch: Batch[Any]) -> Batch[Any]:
+        """Pass the batch on, settle it, and say what became of its messages."""
         telemetry = self._telemetry
         with telemetry.working():
-            self._settle(batch, telemetry)
-
-    def _settle(self, batch: Batch[Any], telemetry: Telemetry) -> None:
-        try:
-            self._observer.on_next(batch)
-        except Exception as error:  # noqa: BLE001 - whatever a user's code raises
-            telemetry.add(batches_failed=1, batched_failed=len(batch), subscriber_errors=1)
-            failed = [message.failed(_reason(batch, error)) for message in batch]
-            failed_batch = Batch(failed, batch.info.trigger, batch.info.batcher)
-            telemetry.publish(BatchFailed(failed_batch, error))
-            acknowledge([], failed, telemetry)
-        else:
-            telemetry.add(batches=1, batched=len(batch))
             if telemetry.bus.has_observers:
-                telemetry.publish(BatchDelivered(batch))
+                telemetry.publish(BatchStarted(batch))
+            started = perf_counter()
+            take: Any = self._observer.on_next
+            try:
+                outcome = _outcome(batch, take(batch))
+            except BaseException as error:  # a SystemExit would end a thread silently
+                if isinstance(error, KeyboardInterrupt) and _on_main_thread():
+                    raise
+                return self._failed(batch, error, perf_counter() - started)
+            return self._taken(outcome, perf_counter() - started)
+
+    def _taken(self, batch: Batch[Any], took: float) -> Batch[Any]:
+        telemetry = self._telemetry
+        failed = [message for message in batch if message.status != "ok"]
+        telemetry.add(batches=1, batched=len(batch) - len(failed), batched_failed=len(failed))
+        if telemetry.bus.has_observers:
+            telemetry.publish(BatchDelivered(batch, took))
+        if not failed:
             acknowledge(batch, [], telemetry)
+            return batch
+        for message in failed:
+            telemetry.publish(HandlerFailed(message))
+        good = [message for message in batch if message.status == "ok"]
+        handled = handle_failed(failed, self._on_failed, telemetry)
+        acknowledge(good, handled, telemetry)
+        rest = iter(handled)
+        return batch.replaced(each if each.status == "ok" else next(rest) for each in batch)
+
+    def _failed(self, batch: Batch[Any], error: BaseException, took: float) -> Batch[Any]:
+        telemetry = self._telemetry
+        telemetry.add(batches_failed=1, batched_failed=len(batch), subscriber_errors=1)
+        reason = _reason(batch, error)
+        failed = [message.failed(reason) for message in batch]
+        telemetry.publish(BatchFailed(batch.replaced(failed), error, took))
+        handled = handle_failed(failed, self._on_failed, telemetry)
+        acknowledge([], handled, telemetry)
+        return batch.replaced(handled)
 
 
 def acknowledge(
@@ -127,7 +221,73 @@ def acknowledge(
             telemetry.publish(AcknowledgerFailed((*good, *bad), error))
 
 
-def _reason(batch: Batch[Any], error: Exception) -> SubscriberError:
+def fail(
+    failed: list[Message[Any]], on_failed: OnFailed | None, telemetry: Telemetry
+) -> list[Message[Any]]:
+    """Count, report and acknowledge messages that failed before any batch; what became of them."""
+    telemetry.add(failed=len(failed))
+    for message in failed:
+        telemetry.publish(HandlerFailed(message))
+    handled = handle_failed(failed, on_failed, telemetry)
+    acknowledge([], handled, telemetry)
+    return handled
+
+
+def handle_failed(
+    failed: list[Message[Any]], on_failed: OnFailed | None, telemetry: Telemetry
+) -> list[Message[Any]]:
+    """What the user's function makes of failed messages: as many, and failed they remain."""
+    if on_failed is None or not failed:
+        return failed
+    started = perf_counter()
+    try:
+        with telemetry.working():
+            answer = _checked(on_failed(list(failed)), len(failed))
+    except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+        telemetry.add(failure_handler_errors=1)
+        took = perf_counter() - started
+        telemetry.publish(FailureHandlerFailed(tuple(failed), error, took))
+        return failed
+    handled = [
+        after if after.status != "ok" else _still_failed(before, after)
+        for before, after in zip(failed, answer, strict=True)
+    ]
+    if telemetry.bus.has_observers:
+        telemetry.publish(FailureHandled(tuple(handled), perf_counter() - started))
+    return handled
+
+
+def _on_main_thread() -> bool:
+    """Where a KeyboardInterrupt is the user's, not the subscriber's."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _still_failed(before: Message[Any], after: Message[Any]) -> Message[Any]:
+    reason = before.status.reason if not isinstance(before.status, str) else None
+    return after.failed(reason)
+
+
+def _outcome(batch: Batch[Any], returned: object) -> Batch[Any]:
+    """The batch with the statuses that its subscriber returned, if it returned messages."""
+    if not isinstance(returned, list | tuple | Batch):
+        return batch
+    if not any(isinstance(each, Message) for each in returned):
+        return batch
+    return batch.replaced(_checked(returned, len(batch)))
+
+
+def _checked(returned: Any, count: int) -> list[Message[Any]]:
+    if not isinstance(returned, list | tuple | Batch):
+        raise HandlerError(f"returned {type(returned).__name__}; return a list of the messages")
+    wrong = next((each for each in returned if not isinstance(each, Message)), None)
+    if wrong is not None:
+        raise HandlerError(f"returned a list with {type(wrong).__name__}; return the messages")
+    if len(returned) != count:
+        raise HandlerError(f"was given {count} messages and returned {len(returned)}; return all")
+    return list(returned)
+
+
+def _reason(batch: Batch[Any], error: BaseException) -> SubscriberError:
     reason = SubscriberError(
         f"the subscriber raised {type(error).__name__} on a batch of {len(batch)}: {error}"
     )

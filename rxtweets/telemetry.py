@@ -66,10 +66,12 @@ class Stats:
         failure_handler_errors: calls of ``on_failed`` that raised or gave something else back.
         batches: batches that subscribers took.
         batches_failed: batches on which a subscriber raised.
-        batched: messages in the batches that were taken.
-        batched_failed: messages in the batches on which a subscriber raised.
+        batched: messages of batches that subscribers took.
+        batched_failed: messages of batches that subscribers failed, one by one or by raising.
         subscriber_errors: exceptions of subscribers, all told.
         acknowledger_errors: exceptions of acknowledgers.
+        acknowledged: messages that were settled as successful without a batcher.
+        restarts: sources that failed and were subscribed to again.
         abandoned: messages in flight when somebody stopped at once.
         events_lost: events that nobody was quick enough to take.
         lag: seconds between writing and arrival of the newest tweet; ``None`` before the first.
@@ -111,6 +113,8 @@ class Stats:
     batched_failed: int = 0
     subscriber_errors: int = 0
     acknowledger_errors: int = 0
+    acknowledged: int = 0
+    restarts: int = 0
     abandoned: int = 0
     events_lost: int = 0
     lag: float | None = None
@@ -127,7 +131,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class StageStats:
-    """A snapshot of one stage that works concurrently.
+    """A snapshot of one stage.
 
     Attributes:
         name: of the stage.
@@ -136,6 +140,13 @@ class StageStats:
         in_flight: messages in the stage now, those that wait included.
         busy_seconds: that calls have taken, all together, those that run included.
         capacity_seconds: that they could have taken: the concurrency over the life of the stage.
+        kind: ``source``, ``processors``, ``batcher`` or ``subscribers``.
+        received: messages that came in.
+        done: messages that went on from here, or succeeded.
+        failed: messages that failed here.
+        queued: messages that wait here.
+        rate: messages a second that came in, over the last ten seconds.
+        partitions: messages that came in, by partition, where the stage has partitions.
     """
 
     name: str
@@ -144,6 +155,13 @@ class StageStats:
     in_flight: int
     busy_seconds: float
     capacity_seconds: float
+    kind: str = "processors"
+    received: int = 0
+    done: int = 0
+    failed: int = 0
+    queued: int = 0
+    rate: float = 0.0
+    partitions: tuple[int, ...] = ()
 
     @property
     def busy(self) -> float:
@@ -295,7 +313,7 @@ class Telemetry:
         self._gauges: dict[str, list[Callable[[], int]]] = {}
         self._shown: dict[str, Callable[[], Any]] = {}
         self._stages: list[Callable[[], StageStats]] = []
-        self._last_stages: dict[str, StageStats] = {}
+        self._last_stages: dict[tuple[str, str], StageStats] = {}
         self._here = threading.local()
         self._states = 0
         self.bus = EventBus()
@@ -328,7 +346,7 @@ class Telemetry:
             with self._lock:
                 if read in self._stages:
                     self._stages.remove(read)
-                    self._last_stages[last.name] = last
+                    self._last_stages[last.kind, last.name] = last
 
         return remove
 
@@ -338,7 +356,7 @@ class Telemetry:
             reads, last = tuple(self._stages), dict(self._last_stages)
         live = [read() for read in reads]
         for each in live:
-            last.pop(each.name, None)
+            last.pop((each.kind, each.name), None)
         return (*(stage for part in self._parts for stage in part.stages()), *last.values(), *live)
 
     def show(self, name: str, read: Callable[[], Any]) -> None:
@@ -367,7 +385,8 @@ class Telemetry:
 
     def is_working(self) -> bool:
         """Whether this thread works for the stream just now."""
-        return getattr(self._here, "working", False) or self.bus.is_own_thread()
+        here = getattr(self._here, "working", False) or self.bus.is_own_thread()
+        return here or any(part.is_working() for part in self._parts)
 
     def publish(self, event: Event) -> None:
         """Put an event on the bus."""

@@ -5,8 +5,22 @@
     batches = tweets.pipe(ops.process(handler, concurrency=50), ops.batch(20, 2.0))
 """
 
+from rxtweets.operators._acknowledge import acknowledge
 from rxtweets.operators._batch import batch
 from rxtweets.operators._deduplicate import deduplicate
+from rxtweets.operators._deliver import deliver
+from rxtweets.operators._partition import partition
 from rxtweets.operators._process import process
+from rxtweets.operators._rate_limit import rate_limit
+from rxtweets.operators._route import route
 
-__all__ = ["batch", "deduplicate", "process"]
+__all__ = [
+    "acknowledge",
+    "batch",
+    "deduplicate",
+    "deliver",
+    "partition",
+    "process",
+    "rate_limit",
+    "route",
+]

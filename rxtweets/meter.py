@@ -1,0 +1,51 @@
+"""How fast something goes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["Meter"]
+
+WINDOW = 10
+"""Seconds that a rate looks back."""
+
+
+class Meter:
+    """Counts, and knows how much of it was in the last ten seconds; from any thread.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._since = clock()
+        self._recent: deque[list[float]] = deque()
+        self.total = 0
+
+    def add(self, count: int) -> None:
+        """Count."""
+        second = self._clock() // 1
+        with self._lock:
+            self.total += count
+            if self._recent and self._recent[-1][0] == second:
+                self._recent[-1][1] += count
+            else:
+                self._recent.append([second, count])
+                self._forget(second)
+
+    def rate(self) -> float:
+        """A second, over the last ten or since the start."""
+        now = self._clock()
+        with self._lock:
+            self._forget(now // 1)
+            recent = sum(count for _, count in self._recent)
+        return recent / min(WINDOW, max(1.0, now - self._since))
+
+    def _forget(self, second: float) -> None:
+        while self._recent and self._recent[0][0] <= second - WINDOW:
+            self._recent.popleft()

@@ -1,0 +1,95 @@
+"""`deliver`: a subscriber as an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from reactivex import Observable, abc
+from reactivex.scheduler import VirtualTimeScheduler
+
+from rxtweets.checks import function, whole_number
+from rxtweets.errors import ConfigurationError
+from rxtweets.message import Batch
+from rxtweets.observable import BatchStream, SettledStream
+from rxtweets.operators._delivery import Delivery, InlineDelivery
+from rxtweets.subscriber import FunctionSubscriber, OnFailed, Settlement
+
+__all__ = ["deliver"]
+
+T = TypeVar("T")
+
+AnySubscriber = abc.ObserverBase[Batch[Any]] | Callable[[Batch[Any]], object]
+
+
+def deliver(
+    subscriber: AnySubscriber,
+    concurrency: int | None = None,
+    *,
+    name: str = "default",
+    on_failed: OnFailed | None = None,
+) -> Callable[[Observable[Batch[T]]], SettledStream[Any]]:
+    """Give batches to a subscriber, settle them, and pass them on with what became of each message.
+
+    What ``batches.subscribe(subscriber)`` does at the end of a stream, this does on its way, so
+    that batches can be delivered several at once, and something can follow.
+
+    ::
+
+        batches            --[1,2]--[3,4]---[5]-----|
+        deliver(f)         ---[1,2]--[3,4✗]--[5]----|     f failed message 4
+        … concurrency=2    ----[3,4✗]-[1,2]--[5]----|     f takes longer for the first
+
+    With ``concurrency``, batches of one partition (`batch` with ``partition_by``), or of one key
+    (`Message.put_batch_key`), are still delivered one after the other, in order.
+
+    Args:
+        subscriber: a `Subscriber`, any observer, or a function of one batch. Returning means that
+            the batch was taken, raising fails it, and returning a list of its messages settles
+            each by its status. It is told of the end when everything was delivered.
+        concurrency: batches at once at most, on threads of the operator's own, where as many may
+            wait; then the source does. ``None`` delivers on the thread that brings the batch, as
+            does every stream under a scheduler of virtual time.
+        name: of the stage.
+        on_failed: is given messages that failed before they are acknowledged; returns as many.
+
+    Raises:
+        ConfigurationError: an argument cannot work, or what comes before is not `batch`.
+    """
+    observer = subscriber_of(subscriber)
+    if concurrency is not None:
+        whole_number("concurrency", concurrency)
+
+    def operator(source: Observable[Batch[T]]) -> SettledStream[Any]:
+        if not isinstance(source, BatchStream):
+            raise ConfigurationError(
+                f"deliver comes right after batch, not after {type(source).__name__}"
+            )
+        telemetry = source.telemetry
+
+        def subscribe(
+            settled: abc.ObserverBase[Batch[Any]], given: abc.SchedulerBase | None
+        ) -> abc.DisposableBase:
+            settlement = Settlement(observer, telemetry, on_failed)
+            args = (settlement, observer, settled, telemetry, name)
+            is_inline = concurrency is None or isinstance(given, VirtualTimeScheduler)
+            delivery = InlineDelivery(*args) if is_inline else Delivery(concurrency or 1, *args)
+            delivery.listen(lambda batches: source.subscribe_batches(batches, given))
+            return delivery
+
+        return SettledStream(subscribe, telemetry)
+
+    return operator
+
+
+def subscriber_of(subscriber: Any) -> abc.ObserverBase[Batch[Any]]:
+    """The subscriber as an observer.
+
+    Raises:
+        ConfigurationError: it is none, and no function.
+    """
+    if callable(getattr(subscriber, "on_next", None)):
+        observer: abc.ObserverBase[Batch[Any]] = subscriber
+        return observer
+    function("subscriber", subscriber)
+    return FunctionSubscriber(subscriber)

@@ -1,0 +1,118 @@
+"""One deadline at a time, kept by a scheduler or by a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from reactivex import abc
+from reactivex.disposable import SerialDisposable
+from reactivex.scheduler import VirtualTimeScheduler
+
+__all__ = ["Timer", "timer_for"]
+
+
+class Timer:
+    """Calls a function once a deadline has passed; a function that finds it is early waits again.
+
+    Times are seconds of a clock of the timer's own, `now`.
+    """
+
+    def now(self) -> float:
+        """The time."""
+        raise NotImplementedError
+
+    def start(self, due: float) -> None:
+        """Call the function at this time, in place of an earlier deadline."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """There is no deadline for now."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """There will be no deadline any more."""
+        raise NotImplementedError
+
+
+def timer_for(expired: Callable[[], None], scheduler: abc.SchedulerBase | None, name: str) -> Timer:
+    """A timer on the scheduler, or on a thread with this name."""
+    return _ThreadTimer(expired, name) if scheduler is None else _SchedulerTimer(expired, scheduler)
+
+
+class _SchedulerTimer(Timer):
+    def __init__(self, expired: Callable[[], None], scheduler: abc.SchedulerBase) -> None:
+        self._expired = expired
+        self._scheduler = scheduler
+        self._scheduled = SerialDisposable()
+
+    def now(self) -> float:
+        if isinstance(self._scheduler, VirtualTimeScheduler):
+            return float(self._scheduler.clock)  # as a date it would be rounded
+        return self._scheduler.to_seconds(self._scheduler.now)
+
+    def start(self, due: float) -> None:
+        self._scheduled.disposable = self._scheduler.schedule_relative(
+            max(0.0, due - self.now()), lambda *_: self._expired()
+        )
+
+    def cancel(self) -> None:
+        self._scheduled.disposable = None
+
+    def stop(self) -> None:
+        self._scheduled.dispose()
+
+
+class _ThreadTimer(Timer):
+    """One thread, started with the first deadline, that ends with `stop`.
+
+    By the monotonic clock: RxPY's own timers follow the wall clock and its jumps.
+    """
+
+    def __init__(self, expired: Callable[[], None], name: str) -> None:
+        self._expired = expired
+        self._name = name
+        self._changed = threading.Condition()
+        self._due: float | None = None
+        self._wakes_at: float | None = None
+        self._running = False
+        self._stopped = False
+
+    def now(self) -> float:
+        return monotonic()
+
+    def start(self, due: float) -> None:
+        with self._changed:
+            self._due = due
+            if not self._running and not self._stopped:
+                self._running = True
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            elif self._wakes_at is None or self._wakes_at > due:
+                self._changed.notify()
+
+    def cancel(self) -> None:
+        # The thread is not woken for this: it finds out when its time is over.
+        with self._changed:
+            self._due = None
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while self._wait():
+            self._expired()
+
+    def _wait(self) -> bool:
+        """Until a deadline has passed; ``False`` when it is time to end."""
+        with self._changed:
+            while not self._stopped:
+                rest = None if self._due is None else self._due - monotonic()
+                if rest is not None and rest <= 0:
+                    self._due = None
+                    return True
+                self._wakes_at = self._due
+                self._changed.wait(rest)
+            return False
