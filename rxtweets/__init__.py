@@ -19,6 +19,7 @@ from rxtweets.backoff import Backoff
 from rxtweets.concurrency import Concurrency
 from rxtweets.errors import (
     AccessError,
+    AcknowledgerError,
     AuthenticationError,
     ConfigurationError,
     ConnectionEnded,
@@ -40,6 +41,7 @@ from rxtweets.errors import (
     RxTweetsError,
     ServerDisconnect,
     ServerError,
+    SourceError,
     StreamError,
     StreamStalled,
     SubscriberError,
@@ -59,13 +61,30 @@ from rxtweets.message import (
     MatchingRule,
     Message,
     NoopAcknowledger,
+    ack_immediately,
 )
-from rxtweets.observable import BatchStream, MessageStream
+from rxtweets.observable import BatchStream, MessageStream, SettledStream
 from rxtweets.options import ServerOptions
 from rxtweets.payloads import Activity, ComplianceEvent, LabelEvent, Like
-from rxtweets.pipeline import Batcher, Pipeline
+from rxtweets.pipeline import (
+    Batcher,
+    Pipeline,
+    Restart,
+    Topology,
+    TopologyBatcher,
+    TopologyProcessors,
+    TopologySource,
+)
+from rxtweets.rate import RateLimit
 from rxtweets.retry import Retry
 from rxtweets.rules import Rule, RuleCounts, RuleRefusal, Rules, RulesReport
+from rxtweets.sources import (
+    PullSource,
+    QueueAcknowledger,
+    from_iterable,
+    from_queue,
+    polling_source,
+)
 from rxtweets.states import ConnectionState
 from rxtweets.streams import (
     StreamOptions,
@@ -85,6 +104,7 @@ from rxtweets.telemetry import StageStats, Stats
 __all__ = [
     "AccessError",
     "Acknowledger",
+    "AcknowledgerError",
     "Activity",
     "AuthenticationError",
     "Backoff",
@@ -119,8 +139,12 @@ __all__ = [
     "Pipeline",
     "PipelineError",
     "ProvisioningError",
+    "PullSource",
+    "QueueAcknowledger",
+    "RateLimit",
     "RateLimitError",
     "ResponseError",
+    "Restart",
     "Retry",
     "Rule",
     "RuleCounts",
@@ -134,6 +158,8 @@ __all__ = [
     "ServerDisconnect",
     "ServerError",
     "ServerOptions",
+    "SettledStream",
+    "SourceError",
     "StageStats",
     "Stats",
     "StreamError",
@@ -142,18 +168,26 @@ __all__ = [
     "Subscriber",
     "SubscriberError",
     "TLSError",
+    "Topology",
+    "TopologyBatcher",
+    "TopologyProcessors",
+    "TopologySource",
     "TweetOptions",
     "UnknownNameWarning",
     "UsageCapError",
     "WorkerLost",
+    "ack_immediately",
     "activity_stream",
     "compliance_stream",
     "events",
     "filtered_stream",
     "firehose_stream",
+    "from_iterable",
+    "from_queue",
     "labels_stream",
     "likes_stream",
     "operators",
+    "polling_source",
     "sample10_stream",
     "sample_stream",
     "simulator",

@@ -27,6 +27,8 @@ from rxtweets import (
     Message,
     Pipeline,
     PipelineError,
+    Restart,
+    SourceError,
     Subscriber,
     SubscriberError,
     events,
@@ -108,6 +110,7 @@ def pipeline_of(
     size: int = 10,
     concurrency: int = 4,
     ordered: bool = False,
+    restart: Restart | None = Restart(),  # noqa: B008 - it has no state
 ) -> Pipeline:
     batchers = {"default": Batcher(subscriber, size=size, timeout=NEVER)}
     return Pipeline(
@@ -115,6 +118,7 @@ def pipeline_of(
         handle_message=handler,
         concurrency=concurrency,
         ordered=ordered,
+        restart=restart,
         batchers=batchers,
     )
 
@@ -239,7 +243,9 @@ def test_stop_at_once_abandons_what_a_handler_has_and_counts_it(recorder: Record
     stats = pipeline.stop(drain=False)
     held.released.set()
     assert (stats.abandoned, stats.in_flight, stats.processed) == (1, 0, 0)
-    assert seen == [events.Abandoned(1, "processors")]
+    assert [each for each in seen if isinstance(each, events.Abandoned)] == [
+        events.Abandoned(1, "processors")
+    ]
     assert (recorder.batches, recorder.ends) == ([], [])
     assert pipeline.wait(PATIENCE)
 
@@ -372,9 +378,11 @@ def test_a_source_that_cannot_be_subscribed_is_an_error_of_the_source(recorder: 
     def subscribe(_observer: object, _scheduler: object) -> Disposable:
         raise OSError("no such source")
 
-    with pytest.raises(OSError, match="no such source"):
-        pipeline_of(Observable(subscribe), recorder).run()
-    assert len(recorder.ends) == 1
+    pipeline = pipeline_of(Observable(subscribe), recorder, restart=None)
+    with pytest.raises(SourceError, match="no such source") as caught:
+        pipeline.run()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert recorder.ends == [caught.value]
 
 
 def test_a_handler_that_raises_fails_only_its_message(recorder: Recorder) -> None:
@@ -688,13 +696,14 @@ def test_a_source_that_is_no_observable_is_refused(source: Any) -> None:
         {},
         [Batcher(print)],
         Batcher(print),
-        {"other": Batcher(print)},
-        {"default": Batcher(print), "other": Batcher(print)},
         {"default": print},
         {"default": None},
+        {"default": Batcher(print), "other": print},
+        {5: Batcher(print)},
+        {"": Batcher(print)},
     ],
 )
-def test_batchers_other_than_the_one_are_refused(batchers: Any) -> None:
+def test_batchers_that_cannot_work_are_refused(batchers: Any) -> None:
     with pytest.raises(ConfigurationError, match="batchers"):
         Pipeline(finite(1), batchers=batchers)
 

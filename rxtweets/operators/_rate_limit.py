@@ -20,7 +20,7 @@ from rxtweets.operators._timers import timer_for
 from rxtweets.rate import RateLimit
 from rxtweets.telemetry import Telemetry
 
-__all__ = ["Limited", "rate_limit"]
+__all__ = ["Limiting", "limiting", "rate_limit"]
 
 T = TypeVar("T")
 
@@ -71,11 +71,7 @@ def rate_limit(
             chosen = scheduler
             if chosen is None and isinstance(given, VirtualTimeScheduler):
                 chosen = given
-            limited: Limited | _Queued = (
-                Limited(observer, limit, telemetry)
-                if chosen is None
-                else _Queued(observer, limit, telemetry, chosen)
-            )
+            limited = limiting(observer, limit, telemetry, chosen)
             limited.listen(lambda chunks: subscribe_in_chunks(source, chunks, given))
             return limited
 
@@ -84,7 +80,28 @@ def rate_limit(
     return operator
 
 
-class _Limiting(abc.ObserverBase[Chunk], abc.DisposableBase):
+def limiting(
+    observer: abc.ObserverBase[Chunk],
+    limit: RateLimit,
+    telemetry: Telemetry,
+    scheduler: abc.SchedulerBase | None,
+) -> Limiting:
+    """What holds messages back: on the source's thread, or in a queue on a scheduler.
+
+    Args:
+        observer: of what may go.
+        limit: says what may.
+        telemetry: where to count and report.
+        scheduler: ``None`` makes the source's thread wait.
+    """
+    if scheduler is None:
+        return _Limited(observer, limit, telemetry)
+    return _Queued(observer, limit, telemetry, scheduler)
+
+
+class Limiting(abc.ObserverBase[Chunk], abc.DisposableBase):
+    """Passes on what may go, and keeps the rest until it may."""
+
     def __init__(
         self, observer: abc.ObserverBase[Chunk], limit: RateLimit, telemetry: Telemetry
     ) -> None:
@@ -92,6 +109,7 @@ class _Limiting(abc.ObserverBase[Chunk], abc.DisposableBase):
         self._limit = limit
         self._telemetry = telemetry
         self._disposed = False
+        self._lifted = False
         self._source: abc.DisposableBase | None = None
 
     def listen(self, subscribe: Callable[[abc.ObserverBase[Chunk]], abc.DisposableBase]) -> None:
@@ -108,26 +126,24 @@ class _Limiting(abc.ObserverBase[Chunk], abc.DisposableBase):
             self._source.dispose()
         self._limit.wake()
 
+    def lift(self) -> None:
+        """Let everything through from now on: what was received must not hold up a drain."""
+        self._lifted = True
+        self._limit.wake()
+
     def _abandon(self, count: int) -> None:
         if count:
             self._telemetry.add(abandoned=count)
             self._telemetry.publish(Abandoned(count, "rate limit"))
 
 
-class Limited(_Limiting):
-    """Makes the source's thread wait.
-
-    Args:
-        observer: of what may go.
-        limit: says what may.
-        telemetry: where to count and report.
-    """
+class _Limited(Limiting):
+    """Makes the source's thread wait."""
 
     def __init__(
         self, observer: abc.ObserverBase[Chunk], limit: RateLimit, telemetry: Telemetry
     ) -> None:
         super().__init__(observer, limit, telemetry)
-        self._lifted = False
         self._waiting = threading.RLock()
 
     def demand(self, most: int) -> int:
@@ -163,13 +179,8 @@ class Limited(_Limiting):
         """Pass the end on."""
         self._observer.on_completed()
 
-    def lift(self) -> None:
-        """Let everything through from now on: what was received must not hold up a drain."""
-        self._lifted = True
-        self._limit.wake()
 
-
-class _Queued(_Limiting):
+class _Queued(Limiting):
     """Keeps what may not go yet, for a scheduler on which nothing can be made to wait."""
 
     def __init__(
@@ -211,7 +222,9 @@ class _Queued(_Limiting):
     def _pump(self) -> None:
         with self._lock:
             while self._queue and not self._disposed:
-                taken, more_at = self._limit.take(len(self._queue), self._timer.now())
+                taken, more_at = len(self._queue), 0.0
+                if not self._lifted:
+                    taken, more_at = self._limit.take(taken, self._timer.now())
                 if not taken:
                     self._timer.start(more_at)
                     return

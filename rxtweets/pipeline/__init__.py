@@ -1,0 +1,21 @@
+"""The ready topology over the operators: sources, processors, batchers and their subscribers."""
+
+from rxtweets.pipeline._batcher import Batcher
+from rxtweets.pipeline._pipeline import Pipeline
+from rxtweets.pipeline._restart import Restart
+from rxtweets.pipeline._topology import (
+    Topology,
+    TopologyBatcher,
+    TopologyProcessors,
+    TopologySource,
+)
+
+__all__ = [
+    "Batcher",
+    "Pipeline",
+    "Restart",
+    "Topology",
+    "TopologyBatcher",
+    "TopologyProcessors",
+    "TopologySource",
+]

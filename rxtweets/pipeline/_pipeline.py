@@ -1,0 +1,425 @@
+"""`Pipeline`: sources, processors, batchers and subscribers, started and stopped as one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import reactivex
+from reactivex import Observable, Observer, abc
+from reactivex import operators as stock
+from reactivex.disposable import SingleAssignmentDisposable
+
+from rxtweets.checks import function, seconds, whole_number
+from rxtweets.concurrency import Concurrency
+from rxtweets.errors import ConfigurationError, PipelineError
+from rxtweets.events import Event, PipelineEnded, PipelineStarted
+from rxtweets.message import Batch, Message
+from rxtweets.observable import MessageStream, new_telemetry, telemetry_of
+from rxtweets.operators._calls import NOT_GIVEN
+from rxtweets.pipeline._asynchronous import LoopSubscriber
+from rxtweets.pipeline._batcher import Batcher
+from rxtweets.pipeline._intake import Intake
+from rxtweets.pipeline._plan import Plan, batchers_of, sources_of
+from rxtweets.pipeline._restart import Restart
+from rxtweets.pipeline._signals import signals
+from rxtweets.pipeline._topology import Topology
+from rxtweets.rate import RateLimit
+from rxtweets.retry import Retry
+from rxtweets.telemetry import StageStats, Stats, Telemetry
+
+__all__ = ["Pipeline"]
+
+DRAIN_TIMEOUT = 30.0
+DEFAULT_RESTART = Restart()
+STAGES = ("source", "processors", "batcher", "subscribers")
+
+Handler = Callable[..., Message[Any] | Awaitable[Message[Any]]]
+
+
+class Pipeline:
+    """One or more sources, concurrent processors, and named batchers with their subscribers.
+
+    ::
+
+        pipeline = rxtweets.Pipeline(
+            rxtweets.sample_stream(),
+            handle_message=upcase,
+            concurrency=50,
+            batchers={
+                "default": Batcher(database, size=20, timeout=2.0),
+                "alerts": Batcher(post_to_chat, size=1),
+            },
+        )
+        pipeline.run()                    # until Ctrl-C, which drains
+
+    It is made of `operators.process`, `operators.route`, `operators.batch` and
+    `operators.deliver`, or `operators.acknowledge` without batchers, and behaves as they do. A
+    pipeline runs once; make another to run again.
+
+    Args:
+        source: of messages; X's stream, or any Observable, or a list of them.
+        handle_message: called for every message, ``concurrency`` at once; without it, messages
+            are batched as they are. ``message.put_batcher(name)`` chooses the batcher.
+        concurrency: handlers at once at most; a `Concurrency` can be changed while they run.
+        ordered: keep the order of the source.
+        partition_by: gives each message a whole number from 0; messages of one number are handled
+            one at a time, in order, and batched and delivered in order too, unless a batcher has
+            its own.
+        prepare_messages: called with each list of messages before their handlers; returns all.
+        handle_failed: called with each list of messages that failed, in the processors or in a
+            subscriber, before they are acknowledged; returns as many.
+        batchers: by name; messages go to ``default`` unless they name another. Without batchers,
+            messages are acknowledged when they were handled.
+        context: the last argument of every function here, if given.
+        rate_limit: how many messages are taken from the sources, over all of them.
+        restart: when a source that failed is subscribed to again; ``None`` for never.
+        retry: see `operators.process`.
+        time_limit: see `operators.process`.
+        deadline: see `operators.process`.
+        executor: see `operators.process`.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        source: Observable[Message[Any]] | Sequence[Observable[Message[Any]]],
+        *,
+        handle_message: Handler | None = None,
+        concurrency: int | Concurrency = 50,
+        ordered: bool = False,
+        partition_by: Callable[[Message[Any]], int] | None = None,
+        prepare_messages: Callable[..., Sequence[Message[Any]]] | None = None,
+        handle_failed: Callable[..., Sequence[Message[Any]]] | None = None,
+        batchers: Mapping[str, Batcher] | None = None,
+        context: Any = NOT_GIVEN,
+        rate_limit: RateLimit | None = None,
+        restart: Restart | None = DEFAULT_RESTART,
+        retry: Retry | None = None,
+        time_limit: float | timedelta | None = None,
+        deadline: float | timedelta | Callable[[Message[Any]], float | None] | None = None,
+        executor: Executor | Callable[[], Executor] | None = None,
+    ) -> None:
+        processing = {
+            "ordered": ordered,
+            "partition_by": partition_by,
+            "prepare": prepare_messages,
+            "retry": retry,
+            "time_limit": time_limit,
+            "deadline": deadline,
+            "executor": executor,
+        }
+        self._plan = Plan(
+            sources_of(source),
+            handle_message,
+            concurrency
+            if isinstance(concurrency, Concurrency)
+            else Concurrency(whole_number("concurrency", concurrency)),
+            processing,
+            batchers_of(batchers),
+            partition_by,
+            handle_failed,
+            () if context is NOT_GIVEN else (context,),
+        )
+        _refuse_contradictions(self._plan, rate_limit, restart)
+        self._telemetry = _telemetry_of(self._plan.sources)
+        self._intake = Intake(self._plan.sources, restart, rate_limit, self._telemetry)
+        self._plan.stream(self._intake.stream, {})  # whatever is wrong is found now
+        self._subscription: SingleAssignmentDisposable | None = None
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._error: Exception | None = None
+        self._started = 0.0
+        self.rate_limit = rate_limit
+
+    # What it is, and how it does.
+
+    @property
+    def events(self) -> Observable[Event]:
+        """What happens in the pipeline and its sources; hot, never completes."""
+        own = self._telemetry.bus.events
+        parts = [
+            telemetry_of(source).bus.events.pipe(stock.map(_named(str(number))))
+            for number, source in enumerate(self._plan.sources)
+            if hasattr(source, "telemetry") and telemetry_of(source) is not self._telemetry
+        ]
+        return reactivex.merge(own, *parts) if parts else own
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """How many handlers may run at once; its ``limit`` can be changed while they do."""
+        return self._plan.concurrency
+
+    def topology(self) -> Topology:
+        """The stages."""
+        return self._plan.topology()
+
+    def stats(self) -> Stats:
+        """A snapshot of all counters."""
+        return self._telemetry.stats()
+
+    def stages(self) -> tuple[StageStats, ...]:
+        """A snapshot of each stage: what waits, what is in flight, how fast, how busy."""
+        found = self._telemetry.stages()
+        return tuple(sorted(found, key=lambda stage: STAGES.index(stage.kind)))
+
+    # Its life.
+
+    def start(self, *, scheduler: abc.SchedulerBase | None = None) -> Self:
+        """Start in the background and return at once.
+
+        Args:
+            scheduler: of virtual time, for tests: then everything runs on it, and nothing waits.
+
+        Raises:
+            PipelineError: it was started before, or a batcher has no subscriber.
+        """
+        missing = [name for name, each in self._plan.batchers.items() if each.subscriber is None]
+        if missing:
+            raise PipelineError(
+                f"batcher {missing[0]!r} has no subscriber: its batches are taken with abatches()"
+            )
+        return self._start({}, scheduler)
+
+    def stop(self, *, drain: bool = True, timeout: float | timedelta = DRAIN_TIMEOUT) -> Stats:
+        """Stop, and wait until it has; from any thread, also from a handler or a subscriber.
+
+        A drain closes the sources, handles what was received, delivers the last batches and
+        completes the subscribers; neither a pause nor a rate limit holds it up. Called on a thread
+        that works for the pipeline or its source, where waiting would be for itself, it returns at
+        once.
+
+        Args:
+            drain: ``False`` abandons what is in flight, and counts it.
+            timeout: seconds for the drain; then what is left is abandoned.
+
+        Returns:
+            The last figures.
+        """
+        limit = seconds("timeout", timeout)
+        if self._subscription is None:
+            return self.stats()
+        if drain:
+            self._intake.shut()
+            if self._telemetry.is_working() or self._over.wait(limit):
+                return self._last_stats()
+        self._subscription.dispose()
+        self._finish(None)
+        return self._last_stats()
+
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
+        """Wait for the end.
+
+        Args:
+            timeout: seconds; ``None`` waits for ever.
+
+        Returns:
+            Whether it is over.
+
+        Raises:
+            PipelineError: it was not started.
+            RxTweetsError: what ended the stream for good.
+        """
+        if self._subscription is None:
+            raise PipelineError("wait() comes after start()")
+        over = self._over.wait(None if timeout is None else seconds("timeout", timeout))
+        if over and self._error is not None:
+            raise self._error
+        return over
+
+    def run(self, *, timeout: float | timedelta = DRAIN_TIMEOUT) -> Stats:
+        """Start and wait for the end: of the sources, or by SIGINT or SIGTERM, which drain.
+
+        A second signal stops at once. Off the main thread, where Python takes no signals, only
+        `stop` and the sources end it.
+
+        Args:
+            timeout: seconds for the drain.
+
+        Returns:
+            The last figures.
+
+        Raises:
+            RxTweetsError: what ended the stream for good.
+        """
+        limit = seconds("timeout", timeout)
+        asked = threading.Event()
+        with signals(asked):
+            self.start()
+            try:
+                while not self._over.wait(0.1) and not asked.is_set():
+                    pass
+                self._drain(asked, limit)
+            finally:
+                self.stop(drain=False)
+        if self._error is not None:
+            raise self._error
+        return self.stats()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(drain=kind is None)
+
+    # On an event loop of the caller's.
+
+    async def astop(
+        self,
+        *,
+        drain: bool = True,
+        timeout: float | timedelta = DRAIN_TIMEOUT,  # noqa: ASYNC109 - that of the drain
+    ) -> Stats:
+        """The same as `stop`, while the event loop goes on."""
+        return await asyncio.to_thread(self.stop, drain=drain, timeout=timeout)
+
+    async def abatches(self, name: str = "default") -> AsyncIterator[Batch[Any]]:
+        """Start, and take the batches of a batcher in an ``async for``; leaving the loop drains.
+
+        ::
+
+            pipeline = Pipeline(tweets, batchers={"default": Batcher.awaited(size=20)})
+            async for batch in pipeline.abatches():
+                await store(batch)
+
+        A batch is taken when the loop asks for the next one; meanwhile the pipeline waits. If the
+        loop is left, by ``break`` or by an error, the batch in its hands has failed. Close the
+        iterator, or leave it to the loop, to stop the pipeline.
+
+        Args:
+            name: of a batcher that was made by `Batcher.awaited`.
+
+        Raises:
+            PipelineError: there is no such batcher, another one has no subscriber, or the pipeline
+                was started before.
+            RxTweetsError: what ended the stream for good.
+        """
+        for other, batcher in self._plan.batchers.items():
+            if (batcher.subscriber is None) is not (other == name):
+                raise PipelineError(
+                    f"batcher {other!r}: {name!r} must be Batcher.awaited(...), and no other"
+                )
+        if name not in self._plan.batchers:
+            raise PipelineError(f"there is no batcher {name!r}")
+        subscriber = LoopSubscriber()
+        self._start({name: subscriber}, None)
+        batches = subscriber.batches(self._over.is_set)
+        try:
+            async for batch in batches:
+                yield batch
+        finally:
+            await batches.aclose()  # type: ignore[attr-defined]  # it is a generator
+            subscriber.leave()
+            await self.astop()
+        if self._error is not None:
+            raise self._error
+
+    # While it runs.
+
+    def pause(self) -> None:
+        """Take nothing from the sources until `resume`; what was taken goes on its way.
+
+        A source that can wait is not asked any more, X's stream fills its hand-off until its
+        overflow policy decides, and a thread of yours that emits has to wait.
+        """
+        self._intake.pause()
+
+    def resume(self) -> None:
+        """Take from the sources again."""
+        self._intake.resume()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it takes nothing from the sources now."""
+        return self._intake.is_paused
+
+    def push(self, messages: Sequence[Message[Any]]) -> None:
+        """Bring messages in beside the sources, whatever the rate limit, and also while paused.
+
+        Raises:
+            PipelineError: the pipeline does not run.
+        """
+        if messages and not self._intake.push(list(messages)):
+            raise PipelineError("messages can be pushed from start() until the end")
+
+    def _start(
+        self,
+        subscribers: Mapping[str, abc.ObserverBase[Batch[Any]]],
+        scheduler: abc.SchedulerBase | None,
+    ) -> Self:
+        with self._lock:
+            if self._subscription is not None:
+                raise PipelineError("a pipeline runs once; make another one")
+            self._subscription = subscription = SingleAssignmentDisposable()
+        self._started = time.monotonic()
+        self._telemetry.publish(PipelineStarted(self.topology()))
+        stream = self._plan.stream(self._intake.stream, subscribers)
+        end = Observer[Any](lambda _: None, self._finish, lambda: self._finish(None))
+        # Lists where there are lists: nobody takes single messages here.
+        subscription.disposable = (
+            stream.subscribe_chunks(end, scheduler)
+            if isinstance(stream, MessageStream)
+            else stream.subscribe(end, scheduler=scheduler)
+        )
+        return self
+
+    def _drain(self, asked: threading.Event, limit: float) -> None:
+        asked.clear()
+        self._intake.shut()
+        deadline = time.monotonic() + limit
+        while not self._over.wait(0.05) and not asked.is_set() and time.monotonic() < deadline:
+            pass
+
+    def _finish(self, error: Exception | None) -> None:
+        with self._lock:
+            if self._over.is_set():
+                return
+            self._error = error
+            self._over.set()
+        self._telemetry.publish(PipelineEnded(error, time.monotonic() - self._started))
+
+    def _last_stats(self) -> Stats:
+        self._telemetry.bus.flush()
+        return self.stats()
+
+
+def _telemetry_of(sources: Sequence[Observable[Message[Any]]]) -> Telemetry:
+    """That of the one source, or a new one that adds up those of several."""
+    if len(sources) == 1:
+        return telemetry_of(sources[0])
+    return new_telemetry([telemetry_of(each) for each in sources if hasattr(each, "telemetry")])
+
+
+def _refuse_contradictions(plan: Plan, rate_limit: Any, restart: Any) -> None:
+    if plan.handler is None and not plan.batchers:
+        raise ConfigurationError(
+            "batchers: without handle_message= and without batchers= there is nothing to do"
+        )
+    for name, value in (("handle_failed", plan.handle_failed), ("partition_by", plan.partition_by)):
+        if value is not None:
+            function(name, value)
+    if rate_limit is not None and not isinstance(rate_limit, RateLimit):
+        raise ConfigurationError(f"rate_limit={rate_limit!r}: give a rxtweets.RateLimit")
+    if restart is not None and not isinstance(restart, Restart):
+        raise ConfigurationError(f"restart={restart!r}: give a rxtweets.Restart, or None")
+    unused = [name for name, value in plan.processing.items() if value]
+    if plan.handler is None and unused and unused != ["partition_by"]:
+        raise ConfigurationError(f"{unused[0]}= is for handlers: give handle_message= too")
+
+
+def _named(part: str) -> Callable[[Event], Event]:
+    return lambda event: replace(event, part=f"{part}/{event.part}" if event.part else part)
