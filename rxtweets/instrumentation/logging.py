@@ -141,6 +141,24 @@ def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, P
             return logging.WARNING, f"{what} {fate} with {messages} messages: {error!r}"
         case events.SubscriberFailed(value, error):
             return logging.WARNING, f"a subscriber raised {error!r} on {str(value)[:80]}"
+        case events.PipelineStarted(topology):
+            names = ", ".join(each.name for each in topology.batchers) or "none"
+            return logging.DEBUG, f"the pipeline has begun; batchers: {names}"
+        case events.PipelineEnded(None, seconds):
+            return logging.DEBUG, f"the pipeline is over after {seconds:.1f} s"
+        case events.PipelineEnded(error, seconds):
+            return logging.ERROR, f"the pipeline has failed after {seconds:.1f} s: {error}"
+        case events.Paused() | events.Resumed():
+            did = "paused" if isinstance(event, events.Paused) else "resumed"
+            return logging.INFO, f"the pipeline is {did}"
+        case events.SourceRestarting(source, attempt, delay, error):
+            count = f"failure {attempt} in a row"
+            return (
+                logging.WARNING,
+                f"source {source} restarts in {delay:.2f} s ({count}): {error!r}",
+            )
+        case events.SourceFailed(source, error):
+            return logging.ERROR, f"source {source} has failed for good: {error}"
         case events.BatchFailed(batch, error):
             return logging.WARNING, f"a batch of {len(batch)} failed: {error!r}"
         case events.AcknowledgerFailed(messages, error):

@@ -16,6 +16,7 @@ import reactivex
 from reactivex import Observable, Observer, abc
 from reactivex import operators as stock
 from reactivex.disposable import SingleAssignmentDisposable
+from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets.checks import function, seconds, whole_number
 from rxtweets.concurrency import Concurrency
@@ -139,6 +140,7 @@ class Pipeline:
         self._over = threading.Event()
         self._error: Exception | None = None
         self._started = 0.0
+        self._virtual: VirtualTimeScheduler | None = None
         self.rate_limit = rate_limit
 
     # What it is, and how it does.
@@ -210,6 +212,8 @@ class Pipeline:
             return self.stats()
         if drain:
             self._intake.shut()
+            if self._virtual is not None:
+                self._virtual.start()  # nobody else would let what is left happen
             if self._telemetry.is_working() or self._over.wait(limit):
                 return self._last_stats()
         self._subscription.dispose()
@@ -297,8 +301,9 @@ class Pipeline:
                 await store(batch)
 
         A batch is taken when the loop asks for the next one; meanwhile the pipeline waits. If the
-        loop is left, by ``break`` or by an error, the batch in its hands has failed. Close the
-        iterator, or leave it to the loop, to stop the pipeline.
+        loop is left, by ``break`` or by an error, the batch in its hands has failed, and the
+        pipeline drains. Python does that when it gets round to closing the iterator; to have it
+        done at once, loop over ``contextlib.aclosing(pipeline.abatches())``.
 
         Args:
             name: of a batcher that was made by `Batcher.awaited`.
@@ -366,6 +371,7 @@ class Pipeline:
                 raise PipelineError("a pipeline runs once; make another one")
             self._subscription = subscription = SingleAssignmentDisposable()
         self._started = time.monotonic()
+        self._virtual = scheduler if isinstance(scheduler, VirtualTimeScheduler) else None
         self._telemetry.publish(PipelineStarted(self.topology()))
         stream = self._plan.stream(self._intake.stream, subscribers)
         end = Observer[Any](lambda _: None, self._finish, lambda: self._finish(None))
