@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from reactivex import abc
@@ -63,7 +63,7 @@ class LoopSubscriber(abc.ObserverBase[Batch[Any]]):
         """The loop takes no more."""
         self._left.set()
 
-    async def batches(self, is_over: Callable[[], bool]) -> AsyncIterator[Batch[Any]]:
+    async def batches(self, is_over: Callable[[], bool]) -> AsyncGenerator[Batch[Any], None]:
         """Each batch; it is taken when the next one is asked for, and failed if none is."""
         while (handed := await self._next(is_over)) is not None:
             left = PipelineError("the loop over abatches() was left with this batch in its hands")

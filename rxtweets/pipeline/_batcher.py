@@ -52,12 +52,12 @@ class Batcher:
         bytes_of: Callable[[Message[Any]], int] = bytes_of,
         partition_by: Callable[[Message[Any]], int] | None = None,
     ) -> None:
-        is_awaited = subscriber is AWAITED
         subscriber_of(subscriber)
         if partition_by is not None:
             function("partition_by", partition_by)
         splitter_for(size, max_bytes, bytes_of)
-        self.subscriber = None if is_awaited else subscriber
+        self.subscriber = subscriber
+        self.is_awaited = subscriber is AWAITED
         self.size = size
         self.timeout = seconds("timeout", timeout)
         self.concurrency = whole_number("concurrency", concurrency)

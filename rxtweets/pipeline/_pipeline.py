@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import timedelta
@@ -185,7 +185,7 @@ class Pipeline:
         Raises:
             PipelineError: it was started before, or a batcher has no subscriber.
         """
-        missing = [name for name, each in self._plan.batchers.items() if each.subscriber is None]
+        missing = [name for name, each in self._plan.batchers.items() if each.is_awaited]
         if missing:
             raise PipelineError(
                 f"batcher {missing[0]!r} has no subscriber: its batches are taken with abatches()"
@@ -291,7 +291,7 @@ class Pipeline:
         """The same as `stop`, while the event loop goes on."""
         return await asyncio.to_thread(self.stop, drain=drain, timeout=timeout)
 
-    async def abatches(self, name: str = "default") -> AsyncIterator[Batch[Any]]:
+    async def abatches(self, name: str = "default") -> AsyncGenerator[Batch[Any], None]:
         """Start, and take the batches of a batcher in an ``async for``; leaving the loop drains.
 
         ::
@@ -314,7 +314,7 @@ class Pipeline:
             RxTweetsError: what ended the stream for good.
         """
         for other, batcher in self._plan.batchers.items():
-            if (batcher.subscriber is None) is not (other == name):
+            if batcher.is_awaited is not (other == name):
                 raise PipelineError(
                     f"batcher {other!r}: {name!r} must be Batcher.awaited(...), and no other"
                 )
@@ -327,7 +327,7 @@ class Pipeline:
             async for batch in batches:
                 yield batch
         finally:
-            await batches.aclose()  # type: ignore[attr-defined]  # it is a generator
+            await batches.aclose()
             subscriber.leave()
             await self.astop()
         if self._error is not None:

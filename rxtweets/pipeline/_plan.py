@@ -14,7 +14,7 @@ from rxtweets.concurrency import Concurrency
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Batch, Message
 from rxtweets.operators._deliver import subscriber_of
-from rxtweets.pipeline._batcher import Batcher
+from rxtweets.pipeline._batcher import AWAITED, Batcher
 from rxtweets.pipeline._topology import (
     Topology,
     TopologyBatcher,
@@ -136,7 +136,7 @@ class Plan:
 
     def _subscriber_of(self, batcher: Batcher) -> Any:
         subscriber = batcher.subscriber
-        if callable(getattr(subscriber, "on_next", None)):
+        if subscriber is AWAITED or callable(getattr(subscriber, "on_next", None)):
             return subscriber_of(subscriber)
         return self._with_context(subscriber)
 
@@ -191,7 +191,7 @@ def batchers_of(batchers: Any) -> dict[str, Batcher]:
 
 
 def _name_of(part: Any) -> str:
-    if part is None:
+    if part is AWAITED:
         return "abatches"
     if isinstance(part, partial):
         return _name_of(part.func)

@@ -1,0 +1,304 @@
+"""Batches by size, time, key, function, bytes and partition, to the tick of a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import rxtweets
+from rxtweets import Batch, Batcher, Message, Pipeline
+from rxtweets import operators as ops
+from rxtweets.testing import DummySource, VirtualTime, test_batch, test_message
+
+
+class Taken:
+    """Keeps batches with the time at which they came."""
+
+    def __init__(self) -> None:
+        self.clock: VirtualTime | None = None
+        self.batches: list[tuple[float, Batch[Any]]] = []
+
+    def __call__(self, batch: Batch[Any]) -> None:
+        assert self.clock is not None
+        self.batches.append((self.clock.now, batch))
+
+    @property
+    def shown(self) -> list[tuple[float, list[Any], str]]:
+        return [
+            (time, [message.data for message in batch], batch.info.trigger)
+            for time, batch in self.batches
+        ]
+
+
+def pipeline_of(taken: Taken, handler: Any = None, **options: Any) -> tuple[Pipeline, VirtualTime]:
+    batcher = Batcher(taken, **{"size": 3, "timeout": 2.0, **options})
+    pipeline = Pipeline(
+        DummySource(), handle_message=handler, ordered=bool(handler), batchers={"default": batcher}
+    )
+    taken.clock = VirtualTime(pipeline)
+    return pipeline, taken.clock
+
+
+@pytest.fixture
+def taken() -> Taken:
+    return Taken()
+
+
+class TestSizeAndTime:
+    def test_full_batches_go_at_once_and_the_rest_by_its_time(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken)
+        with clock:
+            test_batch(pipeline, "abcd")
+            clock.advance(5.0)
+        assert taken.shown == [(0.0, ["a", "b", "c"], "size"), (2.0, ["d"], "timeout")]
+
+    def test_the_time_runs_from_the_first_message_and_later_ones_do_not_change_it(
+        self, taken: Taken
+    ) -> None:
+        pipeline, clock = pipeline_of(taken, size=100)
+        with clock:
+            for _ in range(3):
+                test_batch(pipeline, "x")
+                clock.advance(0.9)
+        assert taken.shown[0] == (2.0, ["x", "x", "x"], "timeout")
+
+    def test_a_drain_flushes_what_is_left(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken)
+        with clock:
+            test_batch(pipeline, "ab")
+        assert taken.shown == [(0.0, ["a", "b"], "flush")]
+
+    def test_silence_gives_no_batch(self, taken: Taken) -> None:
+        _, clock = pipeline_of(taken)
+        with clock:
+            clock.advance(100.0)
+        assert taken.shown == []
+
+
+class TestKeys:
+    def test_each_key_has_its_own_size_and_its_own_time(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, lambda m: m.put_batch_key(m.data[0]), size=2)
+        with clock:
+            test_batch(pipeline, ["a1"])
+            clock.advance(1.0)
+            test_batch(pipeline, ["b1", "b2", "b3"])
+            clock.advance(5.0)
+        assert taken.shown == [
+            (1.0, ["b1", "b2"], "size"),
+            (2.0, ["a1"], "timeout"),
+            (3.0, ["b3"], "timeout"),
+        ]
+
+    def test_a_key_whose_batch_is_gone_leaves_nothing_behind(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, lambda m: m.put_batch_key(m.data), size=2)
+        with clock:
+            test_batch(pipeline, range(100))
+            clock.advance(2.0)
+            (batcher,) = [stage for stage in pipeline.stages() if stage.kind == "batcher"]
+            assert (len(taken.batches), batcher.queued) == (100, 0)
+
+
+class TestModes:
+    def test_a_test_message_is_sent_on_at_once(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken)
+        with clock:
+            test_message(pipeline, "a")
+            assert taken.shown == [(0.0, ["a"], "flush")]
+
+    def test_a_flush_takes_what_waits_with_it(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken)
+        with clock:
+            test_batch(pipeline, "a")
+            test_message(pipeline, "b")
+        assert taken.shown == [(0.0, ["a", "b"], "flush")]
+
+    def test_a_flush_of_one_key_leaves_the_others(self, taken: Taken) -> None:
+        def handler(message: Message[Any]) -> Message[Any]:
+            keyed = message.put_batch_key(message.data)
+            return keyed.put_batch_mode("flush") if message.data == "b" else keyed
+
+        pipeline, clock = pipeline_of(taken, handler)
+        with clock:
+            test_batch(pipeline, "ab")
+            clock.advance(2.0)
+        assert [(texts, trigger) for _, texts, trigger in taken.shown] == [
+            (["b"], "flush"),
+            (["a"], "timeout"),
+        ]
+
+
+def weigh(message: Message[int], weight: int) -> tuple[Any, int]:
+    """Batches end with the message that brings their weight to 10."""
+    total = weight + message.data
+    return ("emit" if total >= 10 else "continue"), total
+
+
+class TestSplitting:
+    def test_a_function_ends_batches_with_the_message_that_it_was_given(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, size=(0, weigh))
+        with clock:
+            test_batch(pipeline, [50, 4, 4, 4, 1])
+            clock.advance(2.0)
+        assert taken.shown == [
+            (0.0, [50], "size"),
+            (0.0, [4, 4, 4], "size"),
+            (2.0, [1], "timeout"),
+        ]
+
+    def test_a_function_ends_batches_before_the_message_that_it_was_given(
+        self, taken: Taken
+    ) -> None:
+        def same_sign(message: Message[int], sign: Any) -> tuple[Any, Any]:
+            mine = message.data > 0
+            return ("continue" if sign in (None, mine) else "before"), mine
+
+        pipeline, clock = pipeline_of(taken, size=(None, same_sign))
+        with clock:
+            test_batch(pipeline, [1, 2, -3, -4, 5])
+        assert [texts for _, texts, _ in taken.shown] == [[1, 2], [-3, -4], [5]]
+
+    def test_each_key_accumulates_for_itself(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, lambda m: m.put_batch_key(m.data % 2), size=(0, weigh))
+        with clock:
+            test_batch(pipeline, [8, 7, 2, 3])
+        assert [texts for _, texts, _ in taken.shown] == [[8, 2], [7, 3]]
+
+    @pytest.mark.parametrize("answer", [("what", 0), "emit", None])
+    def test_a_function_that_answers_something_else_fails_the_message(
+        self, taken: Taken, answer: Any
+    ) -> None:
+        pipeline, clock = pipeline_of(taken, size=(0, lambda _m, _a: answer))
+        with clock:
+            acks = test_batch(pipeline, [1])
+        assert (len(acks.failed), taken.shown) == (1, [])
+
+    def test_a_function_that_raises_fails_only_its_message(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, size=(0, weigh))
+        with clock:
+            acks = test_batch(pipeline, [4, "text", 6])
+        assert [message.data for message in acks.failed] == ["text"]
+        assert [texts for _, texts, _ in taken.shown] == [[4, 6]]
+
+
+class TestBytes:
+    def test_the_message_that_would_exceed_the_bound_begins_the_next_batch(
+        self, taken: Taken
+    ) -> None:
+        pipeline, clock = pipeline_of(taken, size=100, max_bytes=10)
+        with clock:
+            test_batch(pipeline, ["aaaa", "bbbb", "cccc", "dd", "eeee", "ffff"])
+        assert [texts for _, texts, _ in taken.shown] == [
+            ["aaaa", "bbbb"],
+            ["cccc", "dd", "eeee"],
+            ["ffff"],
+        ]
+
+    def test_no_batch_exceeds_it_but_by_a_message_that_does_so_alone(self, taken: Taken) -> None:
+        texts = ["x" * (number * 7 % 13) for number in range(1, 60)]
+        pipeline, clock = pipeline_of(taken, size=100, max_bytes=10)
+        with clock:
+            test_batch(pipeline, texts)
+        sizes = [([len(text) for text in batch]) for _, batch, _ in taken.shown]
+        assert [size for batch in sizes for size in batch] == [len(text) for text in texts]
+        assert all(sum(batch) <= 10 or len(batch) == 1 for batch in sizes)
+
+    def test_the_number_of_messages_still_bounds_it(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, size=2, max_bytes=10)
+        with clock:
+            test_batch(pipeline, "abc")
+        assert [texts for _, texts, _ in taken.shown] == [["a", "b"], ["c"]]
+
+    def test_the_size_of_a_tweet_is_that_of_its_line(self) -> None:
+        line = b'{"data":{"id":"1","text":"x"}}'
+        assert ops._splitting.bytes_of(Message.from_line(line)) == len(line)
+
+    def test_data_without_a_size_fails_until_it_is_given_one(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, max_bytes=10)
+        with clock:
+            acks = test_batch(pipeline, [{}])
+        assert "bytes_of" in str(acks.failed[0].status)
+        other = Taken()
+        pipeline, clock = pipeline_of(other, max_bytes=10, bytes_of=lambda _: 6)
+        with clock:
+            test_batch(pipeline, [{}, {}])
+        assert [len(texts) for _, texts, _ in other.shown] == [1, 1]
+
+
+class TestPartitions:
+    def test_batches_are_of_one_partition_and_in_order(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, size=2, concurrency=2, partition_by=lambda m: m.data)
+        with clock:
+            test_batch(pipeline, range(1, 13))
+        by_partition: dict[Any, list[list[Any]]] = {0: [], 1: []}
+        for _, batch in taken.batches:
+            by_partition[batch.info.partition].append([message.data for message in batch])
+        assert by_partition == {
+            1: [[1, 3], [5, 7], [9, 11]],
+            0: [[2, 4], [6, 8], [10, 12]],
+        }
+
+    def test_keys_and_partitions_divide_batches_together(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(
+            taken,
+            lambda m: m.put_batch_key(m.data > 4),
+            size=2,
+            concurrency=2,
+            partition_by=lambda m: m.data,
+        )
+        with clock:
+            test_batch(pipeline, range(1, 9))
+        assert sorted(texts for _, texts, _ in taken.shown) == [[1, 3], [2, 4], [5, 7], [6, 8]]
+
+    @pytest.mark.parametrize("number", [-1, "a", None, 1.5, True])
+    def test_a_partition_that_is_no_number_fails_the_message(
+        self, taken: Taken, number: Any
+    ) -> None:
+        pipeline, clock = pipeline_of(taken, partition_by=lambda _: number)
+        with clock:
+            acks = test_batch(pipeline, "a")
+        assert "whole number" in str(acks.failed[0].status)
+
+    def test_the_stage_says_what_each_partition_had(self, taken: Taken) -> None:
+        pipeline, clock = pipeline_of(taken, size=1, concurrency=3, partition_by=lambda m: m.data)
+        with clock:
+            test_batch(pipeline, [0, 1, 1, 2, 2, 2])
+            stage = pipeline.stages()[-1]
+        assert (stage.kind, stage.partitions) == ("subscribers", (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": (0,)}, "size="),
+        ({"size": (0, "function")}, "size="),
+        ({"size": "20"}, "size="),
+        ({"size": (0, weigh), "max_bytes": 5}, "max_bytes"),
+        ({"max_bytes": 0}, "max_bytes"),
+        ({"max_bytes": 5, "bytes_of": 3}, "bytes_of"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"partition_by": 3}, "partition_by"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_by_name(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=words):
+        Batcher(print, **options)
+
+
+def test_test_helpers_give_metadata_and_tell_another_acknowledger_too(taken: Taken) -> None:
+    told: list[Any] = []
+
+    def tell(good: Sequence[Message[Any]], _: Sequence[Message[Any]]) -> None:
+        told.extend(message.metadata["lang"] for message in good)
+
+    pipeline, clock = pipeline_of(taken)
+    with clock:
+        acks = test_message(
+            pipeline,
+            "a",
+            metadata={"lang": "ja"},
+            acknowledger=rxtweets.CallerAcknowledger(tell),
+        )
+    assert told == ["ja"]
+    assert [message.data for message in acks.successful] == ["a"]

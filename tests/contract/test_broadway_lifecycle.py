@@ -1,0 +1,819 @@
+"""How a pipeline begins, waits, restarts, slows down, shows itself and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from typing import Any
+
+import pytest
+import reactivex
+import tenacity
+from reactivex import operators as stock
+from reactivex.disposable import Disposable
+from reactivex.subject import Subject
+
+import rxtweets
+from rxtweets import (
+    Batch,
+    Batcher,
+    Message,
+    Pipeline,
+    PipelineError,
+    RateLimit,
+    Restart,
+    SourceError,
+    Topology,
+    TopologyBatcher,
+    TopologyProcessors,
+    TopologySource,
+    events,
+)
+from rxtweets.testing import (
+    DummySource,
+    RecordingAcknowledger,
+    VirtualTime,
+    test_batch,
+    test_message,
+)
+
+PATIENCE = 20.0
+NEVER = 600.0
+
+
+def same(message: Message[Any]) -> Message[Any]:
+    return message
+
+
+class Counted:
+    """A service that has messages without end, and counts what it was asked for."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.asked: list[int] = []
+        self.given = 0
+        self.fault = fault
+        self.changed = threading.Condition()
+
+    def __call__(self, wanted: int) -> list[Message[int]]:
+        with self.changed:
+            self.asked.append(wanted)
+            numbers = range(self.given, self.given + wanted)
+            self.given += wanted
+            self.changed.notify_all()
+        if self.fault is not None:
+            raise self.fault
+        return [Message(number) for number in numbers]
+
+    def wait_for(self, given: int) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: self.given >= given, PATIENCE)
+
+
+class Flaky(reactivex.Observable[Any]):
+    """Gives one message a subscription, and fails the first times."""
+
+    def __init__(self, failures: int, error: Exception | None = None) -> None:
+        super().__init__()
+        self.subscriptions = 0
+        self._failures = failures
+        self._error = error or OSError("gone")
+
+    def _subscribe_core(self, observer: Any, scheduler: Any = None) -> Disposable:
+        del scheduler
+        self.subscriptions += 1
+        observer.on_next(Message(self.subscriptions))
+        if self.subscriptions <= self._failures:
+            observer.on_error(self._error)
+        else:
+            observer.on_completed()
+        return Disposable()
+
+
+class TestSeveralSources:
+    def test_messages_of_all_are_handled_and_the_end_is_that_of_the_last(self) -> None:
+        got: list[Any] = []
+        sources = [rxtweets.from_iterable(range(n * 10, n * 10 + 10)) for n in range(3)]
+        stats = Pipeline(
+            sources,
+            handle_message=same,
+            batchers={"default": Batcher(lambda b: got.extend(m.data for m in b), 7, NEVER)},
+        ).run()
+        assert sorted(got) == list(range(30))
+        assert (stats.delivered, stats.batched) == (30, 30)
+
+    def test_events_say_which_source_they_are_of(self) -> None:
+        faulty = rxtweets.polling_source(Counted(OSError("gone")))
+        pipeline = Pipeline([DummySource(), faulty], handle_message=same, restart=None)
+        seen: list[events.Event] = []
+        pipeline.events.subscribe(seen.append)
+        with pytest.raises(SourceError):
+            pipeline.run()
+        (failed,) = [event for event in seen if isinstance(event, events.SourceFailed)]
+        assert failed.source == 1
+
+
+class TestSourceCrash:
+    def test_a_source_that_fails_is_restarted_and_the_rest_goes_on(self) -> None:
+        flaky = Flaky(2)
+        acks: list[Any] = []
+
+        def handler(message: Message[Any]) -> Message[Any]:
+            acks.append(message.data)
+            return message
+
+        pipeline = Pipeline(
+            [flaky, DummySource()],
+            handle_message=handler,
+        )
+        with VirtualTime(pipeline) as clock:
+            clock.advance(0.05)
+            test_message(pipeline, "beside")
+            clock.advance(0.05)
+            clock.advance(1.0)
+            assert flaky.subscriptions == 3
+        assert acks == [1, "beside", 2, 3]
+        assert pipeline.stats().restarts == 2
+
+    def test_three_restarts_in_five_seconds_are_allowed_and_no_more(self) -> None:
+        flaky = Flaky(100)
+        pipeline = Pipeline([flaky, DummySource()], handle_message=same)
+        with VirtualTime(pipeline) as clock:
+            clock.advance(10.0)
+            with pytest.raises(SourceError) as caught:
+                pipeline.wait(1.0)
+        assert flaky.subscriptions == 4
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.source == 0
+
+    def test_failures_that_are_far_apart_do_not_add_up(self) -> None:
+        flaky = Flaky(9)
+        restart = Restart(wait=tenacity.wait_fixed(6.0))
+        pipeline = Pipeline(flaky, handle_message=same, restart=restart)
+        with VirtualTime(pipeline) as clock:
+            clock.advance(100.0)
+            assert pipeline.wait(1.0)
+        assert flaky.subscriptions == 10
+
+    def test_a_policy_says_which_errors_are_worth_a_restart(self) -> None:
+        flaky = Flaky(1, ValueError("broken for good"))
+        restart = Restart(retry=tenacity.retry_if_exception_type(OSError))
+        with pytest.raises(SourceError, match="broken for good"):
+            Pipeline(flaky, handle_message=same, restart=restart).run()
+        assert flaky.subscriptions == 1
+
+    def test_errors_of_our_own_streams_are_final_as_they_were_retried_before(self) -> None:
+        error = rxtweets.ConnectionLost("gone")
+        flaky = Flaky(1, error)
+        with pytest.raises(rxtweets.ConnectionLost) as caught:
+            Pipeline(flaky, handle_message=same).run()
+        assert caught.value is error
+        assert flaky.subscriptions == 1
+
+    def test_each_restart_is_reported(self) -> None:
+        pipeline = Pipeline(Flaky(1), handle_message=same)
+        seen: list[events.Event] = []
+        pipeline.events.subscribe(seen.append)
+        with VirtualTime(pipeline) as clock:
+            clock.advance(1.0)
+        (event,) = [each for each in seen if isinstance(each, events.SourceRestarting)]
+        assert (event.source, event.attempt, event.delay) == (0, 1, 0.1)
+
+    def test_what_the_other_sources_gave_is_handled_before_the_error_ends_it(self) -> None:
+        got: list[Any] = []
+        pipeline = Pipeline(
+            [Flaky(1), DummySource()],
+            handle_message=same,
+            restart=None,
+            batchers={"default": Batcher(lambda b: got.extend(m.data for m in b), 9, NEVER)},
+        )
+        with pytest.raises(SourceError):
+            pipeline.run()
+        assert got == [1]
+
+    def test_stopping_while_a_source_waits_for_its_restart_ends_at_once(self) -> None:
+        flaky = Flaky(1)
+        failed = threading.Event()
+        pipeline = Pipeline(flaky, handle_message=same, restart=Restart(wait=lambda _: NEVER))
+        pipeline.events.subscribe(
+            lambda event: failed.set() if isinstance(event, events.SourceRestarting) else None
+        )
+        pipeline.start()
+        assert failed.wait(PATIENCE)
+        pipeline.stop()
+        assert pipeline.wait(PATIENCE)
+        assert flaky.subscriptions == 1
+
+
+class TestDemand:
+    def test_a_paused_pipeline_asks_for_nothing(self) -> None:
+        service = Counted()
+        pipeline = Pipeline(rxtweets.polling_source(service, most=5), handle_message=same)
+        pipeline.pause()
+        with VirtualTime(pipeline) as clock:
+            clock.advance(10.0)
+            assert service.asked == []
+            # Nothing of virtual time blocks, so a source without end needs a limit.
+            service.fault = OSError("enough")
+            pipeline.resume()
+
+    def test_a_full_pipeline_asks_for_nothing_more(self) -> None:
+        service = Counted()
+        held = threading.Event()
+
+        def handler(message: Message[Any]) -> Message[Any]:
+            assert held.wait(PATIENCE)
+            return message
+
+        pipeline = Pipeline(
+            rxtweets.polling_source(service, most=5), handle_message=handler, concurrency=1
+        ).start()
+        # Ten for the one processor, and five that wait before it.
+        assert service.wait_for(15)
+        assert pipeline.wait(0.1) is False
+        assert (service.asked, pipeline.stats().in_flight) == ([5, 5, 5], 10)
+        pipeline.stop(drain=False)
+        held.set()
+
+    def test_paused_by_its_own_handler_it_takes_no_more_than_it_had_asked_for(self) -> None:
+        service = Counted()
+        paused = threading.Event()
+
+        def handler(message: Message[Any]) -> Message[Any]:
+            if message.data == 0:
+                pipeline.pause()
+                paused.set()
+            return message
+
+        pipeline = Pipeline(
+            rxtweets.polling_source(service, most=1), handle_message=handler, concurrency=1
+        )
+        pipeline.start()
+        assert paused.wait(PATIENCE)
+        before = service.given
+        assert pipeline.wait(0.1) is False
+        assert service.given <= before + 1
+        pipeline.stop()
+        assert pipeline.stats().acknowledged == service.given
+
+    def test_a_rate_limit_is_asked_for_to_the_message(self) -> None:
+        service = Counted()
+        pipeline = Pipeline(
+            rxtweets.polling_source(service, most=5),
+            handle_message=same,
+            rate_limit=RateLimit(7, NEVER),
+        ).start()
+        assert service.wait_for(7)
+        assert pipeline.wait(0.1) is False
+        assert service.asked == [5, 2]
+        assert pipeline.stop().acknowledged == 7
+
+    def test_a_service_that_has_nothing_is_asked_again_after_its_interval(self) -> None:
+        times: list[float] = []
+
+        def poll(_: int) -> list[Message[Any]]:
+            times.append(clock.now)
+            return []
+
+        source = rxtweets.polling_source(poll, interval=5.0)
+        pipeline = Pipeline(source, handle_message=same)
+        clock = VirtualTime(pipeline)
+        with clock:
+            clock.advance(14.0)
+        assert times[:3] == [0.0, 5.0, 10.0]
+
+    def test_a_pipeline_ends_when_its_service_says_that_there_is_nothing_more(self) -> None:
+        answers = [[Message(1)], [], [Message(2)], None]
+        source = rxtweets.polling_source(lambda _: answers.pop(0), interval=0.001)
+        assert Pipeline(source, handle_message=same).run().acknowledged == 2
+
+    def test_what_a_long_poll_brings_during_a_drain_is_handled(self) -> None:
+        asked, answer = threading.Event(), threading.Event()
+
+        def poll(_: int) -> list[Message[Any]]:
+            asked.set()
+            assert answer.wait(PATIENCE)
+            return [Message("late")]
+
+        pipeline = Pipeline(rxtweets.polling_source(poll), handle_message=same).start()
+        assert asked.wait(PATIENCE)
+        stopper = threading.Thread(target=pipeline.stop)
+        stopper.start()
+        answer.set()
+        stopper.join(PATIENCE)
+        assert pipeline.stats().acknowledged == 1
+
+    def test_a_queue_knows_when_its_items_are_done_and_takes_back_what_failed(self) -> None:
+        items: queue.Queue[int] = queue.Queue()
+        for number in range(5):
+            items.put(number)
+        tries: list[int] = []
+
+        def handler(message: Message[int]) -> Message[int]:
+            tries.append(message.data)
+            if message.data == 3 and tries.count(3) == 1:
+                return message.configure_ack(on_failure="requeue").failed("once")
+            return message
+
+        with Pipeline(rxtweets.from_queue(items, wait=0.01), handle_message=handler):
+            items.join()
+        assert sorted(tries) == [0, 1, 2, 3, 3, 4]
+
+
+class TestPause:
+    def test_what_an_observable_gives_waits_and_comes_in_order(self) -> None:
+        source: Subject[Message[Any]] = Subject()
+        got: list[Any] = []
+        batchers = {"default": Batcher(lambda b: got.extend(m.data for m in b), 1)}
+        pipeline = Pipeline(source, batchers=batchers)
+        with VirtualTime(pipeline):
+            pipeline.pause()
+            assert pipeline.is_paused
+            for number in range(3):
+                source.on_next(Message(number))
+            assert got == []
+            pipeline.resume()
+            assert got == [0, 1, 2]
+            source.on_next(Message(3))
+        assert got == [0, 1, 2, 3]
+
+    def test_a_drain_of_a_paused_pipeline_delivers_what_was_received(self) -> None:
+        source: Subject[Message[Any]] = Subject()
+        got: list[Any] = []
+        batchers = {"default": Batcher(lambda b: got.extend(m.data for m in b), 10)}
+        pipeline = Pipeline(source, batchers=batchers)
+        with VirtualTime(pipeline):
+            pipeline.pause()
+            source.on_next(Message(1))
+        assert got == [1]
+
+    def test_stopping_a_paused_pipeline_at_once_abandons_what_waits(self) -> None:
+        source: Subject[Message[Any]] = Subject()
+        pipeline = Pipeline(source, handle_message=same).start()
+        pipeline.pause()
+        emitter = threading.Thread(target=lambda: source.on_next(Message(1)))
+        emitter.start()
+        pipeline.stop(drain=False)
+        emitter.join(PATIENCE)
+        assert pipeline.stats().acknowledged == 0
+
+    def test_both_are_reported_once(self) -> None:
+        pipeline = Pipeline(DummySource(), handle_message=same)
+        seen: list[events.Event] = []
+        pipeline.events.subscribe(seen.append)
+        with VirtualTime(pipeline):
+            pipeline.pause()
+            pipeline.pause()
+            pipeline.resume()
+            pipeline.resume()
+        assert [each for each in seen if isinstance(each, events.Paused | events.Resumed)] == [
+            events.Paused(),
+            events.Resumed(),
+        ]
+
+
+class TestRateLimiting:
+    @staticmethod
+    def started(limit: RateLimit, sources: int = 1) -> tuple[Pipeline, VirtualTime, Any, Any]:
+        times: list[float] = []
+        subjects: list[Subject[Message[Any]]] = [Subject() for _ in range(sources)]
+
+        def subscriber(batch: Batch[Any]) -> None:
+            times.extend(clock.now for _ in batch)
+
+        pipeline = Pipeline(
+            subjects, batchers={"default": Batcher(subscriber, 1)}, rate_limit=limit
+        )
+        clock = VirtualTime(pipeline)
+        return pipeline, clock, subjects, times
+
+    @staticmethod
+    def emit(subject: Subject[Message[Any]], count: int) -> None:
+        for number in range(count):
+            subject.on_next(Message(number))
+
+    def test_so_many_pass_in_an_interval_and_the_others_wait_for_the_next(self) -> None:
+        _, clock, (source,), times = self.started(RateLimit(2, 10.0))
+        with clock:
+            self.emit(source, 5)
+            clock.advance(25.0)
+        assert times == [0.0, 0.0, 10.0, 10.0, 20.0]
+
+    def test_exactly_so_many_do_not_wait(self) -> None:
+        _, clock, (source,), times = self.started(RateLimit(3, 10.0))
+        with clock:
+            self.emit(source, 3)
+            assert times == [0.0, 0.0, 0.0]
+
+    def test_all_sources_share_it(self) -> None:
+        _, clock, (one, two), times = self.started(RateLimit(3, 10.0), sources=2)
+        with clock:
+            self.emit(one, 2)
+            self.emit(two, 2)
+            clock.advance(15.0)
+        assert times == [0.0, 0.0, 0.0, 10.0]
+
+    def test_it_can_be_read_and_changed_from_the_next_interval_on(self) -> None:
+        limit = RateLimit(1, 10.0)
+        _, clock, (source,), times = self.started(limit)
+        with clock:
+            self.emit(source, 6)
+            limit.update(allowed=2, interval=5.0)
+            assert (limit.allowed, limit.interval) == (2, 5.0)
+            clock.advance(22.0)
+        assert times == [0.0, 10.0, 10.0, 15.0, 15.0, 20.0]
+
+    def test_with_a_reset_a_change_holds_at_once(self) -> None:
+        limit = RateLimit(1, 10.0)
+        _, clock, (source,), times = self.started(limit)
+        with clock:
+            self.emit(source, 4)
+            clock.advance(1.0)
+            limit.update(allowed=2, reset=True)
+            assert times == [0.0, 1.0, 1.0]
+            clock.advance(11.0)
+        assert times == [0.0, 1.0, 1.0, 11.0]
+
+    def test_lifted_it_lets_everything_through_until_it_is_set_again(self) -> None:
+        limit = RateLimit(1, 10.0)
+        _, clock, (source,), times = self.started(limit)
+        with clock:
+            self.emit(source, 4)
+            clock.advance(1.0)
+            limit.lift()
+            assert times == [0.0, 1.0, 1.0, 1.0]
+            limit.update(allowed=1)
+            self.emit(source, 2)
+            assert len(times) == 5
+            clock.advance(20.0)
+        assert len(times) == 6
+
+    def test_it_does_not_hold_up_a_drain(self) -> None:
+        _, clock, (source,), times = self.started(RateLimit(1, NEVER))
+        with clock:
+            self.emit(source, 5)
+        assert times == [0.0] * 5
+
+    def test_it_does_not_hold_up_the_drain_of_threads(self) -> None:
+        service = Counted()
+        source = rxtweets.polling_source(service, most=5)
+        pipeline = Pipeline(source, handle_message=same, rate_limit=RateLimit(2, NEVER)).start()
+        assert service.wait_for(2)
+        stats = pipeline.stop(timeout=PATIENCE)
+        assert (stats.acknowledged, stats.abandoned) == (service.given, 0)
+
+    def test_pushed_messages_pass_beside_it(self) -> None:
+        pipeline, clock, _, times = self.started(RateLimit(1, NEVER))
+        with clock:
+            test_batch(pipeline, range(5))
+            assert times == [0.0] * 5
+
+    @pytest.mark.parametrize("arguments", [(0, 1.0), (1, 0), (1.5, 1.0), (1, "soon"), (True, 1.0)])
+    def test_options_that_cannot_work_are_refused(self, arguments: Any) -> None:
+        with pytest.raises(rxtweets.ConfigurationError):
+            RateLimit(*arguments)
+        with pytest.raises(rxtweets.ConfigurationError, match="rate_limit"):
+            Pipeline(DummySource(), handle_message=same, rate_limit=arguments)
+
+
+class TestPartitions:
+    def test_messages_of_a_partition_are_handled_and_delivered_in_order(self) -> None:
+        handled: dict[int, list[int]] = {0: [], 1: [], 2: []}
+        delivered: dict[int, list[int]] = {0: [], 1: [], 2: []}
+
+        def handler(message: Message[int]) -> Message[int]:
+            threading.Event().wait(0.000_1 * (message.data % 4))
+            handled[message.data % 3].append(message.data)
+            return message
+
+        def subscriber(batch: Batch[int]) -> None:
+            threading.Event().wait(0.000_1 * (batch[0].data % 4))
+            for message in batch:
+                delivered[message.data % 3].append(message.data)
+
+        Pipeline(
+            rxtweets.from_iterable(range(300)),
+            handle_message=handler,
+            concurrency=6,
+            partition_by=lambda message: message.data % 3,
+            batchers={"default": Batcher(subscriber, 4, NEVER, concurrency=3)},
+        ).run()
+        expected = {part: list(range(part, 300, 3)) for part in range(3)}
+        assert handled == expected
+        assert delivered == expected
+
+
+class TestDelivery:
+    def test_so_many_batches_are_delivered_at_once(self) -> None:
+        together = threading.Barrier(3)
+
+        def subscriber(_: Batch[Any]) -> None:
+            together.wait(PATIENCE)
+
+        stats = Pipeline(
+            rxtweets.from_iterable(range(3)),
+            batchers={"default": Batcher(subscriber, 1, concurrency=3)},
+        ).run()
+        assert stats.batches == 3
+
+    def test_batches_of_one_key_follow_each_other(self) -> None:
+        order: list[Any] = []
+        inside = threading.Lock()
+
+        def subscriber(batch: Batch[Any]) -> None:
+            assert inside.acquire(blocking=False), "two batches of one key at once"
+            order.extend(message.data for message in batch)
+            threading.Event().wait(0.001)
+            inside.release()
+
+        stats = Pipeline(
+            rxtweets.from_iterable(range(30)),
+            handle_message=lambda m: m.put_batch_key("k"),
+            ordered=True,
+            batchers={"default": Batcher(subscriber, 2, NEVER, concurrency=4)},
+        ).run()
+        assert (order, stats.batches_failed) == (list(range(30)), 0)
+
+    def test_a_slow_subscriber_does_not_keep_another_batcher_waiting(self) -> None:
+        held, other = threading.Event(), threading.Event()
+
+        def slow(_: Batch[Any]) -> None:
+            assert held.wait(PATIENCE)
+
+        def quick(_: Batch[Any]) -> None:
+            other.set()
+
+        source: Subject[Message[Any]] = Subject()
+        pipeline = Pipeline(
+            source,
+            handle_message=lambda m: m.put_batcher(m.data),
+            batchers={"slow": Batcher(slow, 1), "quick": Batcher(quick, 1)},
+        ).start()
+        source.on_next(Message("slow"))
+        source.on_next(Message("quick"))
+        assert other.wait(PATIENCE)
+        held.set()
+        assert pipeline.stop().batches == 2
+
+
+class TestShutdown:
+    def test_it_waits_for_unfinished_batches_of_every_batcher(self) -> None:
+        got: dict[str, int] = {}
+
+        def subscriber(batch: Batch[Any]) -> None:
+            got[batch.info.batcher] = len(batch)
+
+        pipeline = Pipeline(
+            [DummySource(), DummySource()],
+            handle_message=lambda m: m.put_batcher("a" if m.data % 2 else "b"),
+            batchers={name: Batcher(subscriber, 100, NEVER) for name in "ab"},
+        )
+        with pipeline:
+            test_batch(pipeline, range(57))
+        assert got == {"a": 28, "b": 29}
+
+    def test_its_deadline_holds_for_several_batchers_together(self) -> None:
+        held = threading.Event()
+
+        def stuck(_: Batch[Any]) -> None:
+            held.wait(PATIENCE)
+
+        pipeline = Pipeline(
+            DummySource(),
+            handle_message=lambda m: m.put_batcher(m.data),
+            batchers={"a": Batcher(stuck, 1), "b": Batcher(stuck, 1)},
+        ).start()
+        acks = test_batch(pipeline, "aaabbb")
+        stats = pipeline.stop(timeout=0.05)
+        held.set()
+        assert acks.wait_for(2)
+        assert pipeline.wait(PATIENCE)
+        assert stats.abandoned >= 2  # those that waited; those in hand are settled by their owners
+
+    @pytest.mark.parametrize("where", ["prepare", "handler", "failed", "subscriber"])
+    def test_any_callback_may_stop_it(self, where: str) -> None:
+        def at(place: str, result: Any) -> Any:
+            if place == where:
+                pipeline.stop()
+            return result
+
+        def handler(message: Message[Any]) -> Message[Any]:
+            at("handler", None)
+            return message.failed("odd") if where == "failed" else message
+
+        pipeline = Pipeline(
+            DummySource(),
+            handle_message=handler,
+            prepare_messages=lambda messages: at("prepare", messages),
+            handle_failed=lambda messages: at("failed", messages),
+            batchers={"default": Batcher(lambda batch: at("subscriber", batch), 1)},
+        )
+        pipeline.start()
+        test_batch(pipeline, [1])
+        assert pipeline.wait(PATIENCE)
+        assert pipeline.stats().abandoned == 0
+
+    def test_pushing_after_the_end_is_refused(self) -> None:
+        pipeline = Pipeline(DummySource(), handle_message=same)
+        with pytest.raises(PipelineError):
+            pipeline.push([Message(1)])
+        with pipeline:
+            pass
+        with pytest.raises(PipelineError):
+            pipeline.push([Message(1)])
+
+    def test_its_beginning_and_its_end_are_reported(self) -> None:
+        pipeline = Pipeline(DummySource(), handle_message=same)
+        seen: list[events.Event] = []
+        pipeline.events.subscribe(seen.append)
+        with pipeline:
+            pass
+        assert isinstance(seen[0], events.PipelineStarted)
+        assert seen[0].topology == pipeline.topology()
+        assert isinstance(seen[-1], events.PipelineEnded)
+        assert seen[-1].error is None
+
+
+class TestOnALoopOfTheCaller:
+    def test_batches_are_taken_by_an_async_for_and_settled_one_by_one(self) -> None:
+        acks = RecordingAcknowledger()
+        source = rxtweets.from_iterable(range(7), acknowledger=acks)
+        pipeline = Pipeline(source, batchers={"default": Batcher.awaited(size=3, timeout=NEVER)})
+        settled: list[int] = []
+
+        async def main() -> list[int]:
+            sizes = []
+            async for batch in pipeline.abatches():
+                settled.append(len(acks.successful))
+                sizes.append(len(batch))
+            return sizes
+
+        assert asyncio.run(main()) == [3, 3, 1]
+        assert settled == [0, 3, 6]
+        assert len(acks.successful) == 7
+
+    def test_leaving_the_loop_fails_the_batch_in_hand_and_drains(self) -> None:
+        acks = RecordingAcknowledger()
+        source = rxtweets.from_iterable(range(4), acknowledger=acks)
+        pipeline = Pipeline(source, batchers={"default": Batcher.awaited(size=2, timeout=NEVER)})
+
+        async def main() -> None:
+            async with contextlib.aclosing(pipeline.abatches()) as batches:
+                async for _ in batches:
+                    break
+
+        asyncio.run(main())
+        assert [message.data for message in acks.failed] == [0, 1, 2, 3]
+        assert pipeline.wait(PATIENCE)
+
+    def test_what_ended_the_stream_is_raised_after_the_last_batch(self) -> None:
+        pipeline = Pipeline(
+            Flaky(1), restart=None, batchers={"default": Batcher.awaited(size=2, timeout=NEVER)}
+        )
+        sizes: list[int] = []
+
+        async def main() -> None:
+            async for batch in pipeline.abatches():
+                sizes.append(len(batch))  # noqa: PERF401 - it is to have some when that raises
+
+        with pytest.raises(SourceError):
+            asyncio.run(main())
+        assert sizes == [1]
+
+    def test_astop_leaves_the_loop_running(self) -> None:
+        async def main() -> int:
+            held = threading.Event()
+
+            def handler(message: Message[Any]) -> Message[Any]:
+                assert held.wait(PATIENCE)
+                return message
+
+            pipeline = Pipeline(DummySource(), handle_message=handler).start()
+            test_batch(pipeline, [1])
+            stopping = asyncio.create_task(pipeline.astop())
+            await asyncio.sleep(0)  # the loop goes on while the pipeline drains
+            held.set()
+            return (await stopping).acknowledged
+
+        assert asyncio.run(main()) == 1
+
+    def test_a_batcher_that_is_awaited_needs_abatches(self) -> None:
+        pipeline = Pipeline(DummySource(), batchers={"default": Batcher.awaited()})
+        with pytest.raises(PipelineError, match="abatches"):
+            pipeline.start()
+
+
+class TestIntrospection:
+    def test_the_topology_names_every_stage(self) -> None:
+        pipeline = Pipeline(
+            [DummySource(), reactivex.never()],
+            handle_message=same,
+            concurrency=7,
+            batchers={
+                "default": Batcher(print, 20, 2.0),
+                "alerts": Batcher(
+                    Subject(),
+                    (0, lambda _m, a: ("emit", a)),
+                    1.0,
+                    concurrency=2,
+                    partition_by=lambda _: 0,
+                ),
+            },
+        )
+        assert pipeline.topology() == Topology(
+            (TopologySource("0", "DummySource"), TopologySource("1", "Observable")),
+            TopologyProcessors("same", 7, ordered=False, partitioned=False),
+            (
+                TopologyBatcher("default", "print", 1, 20, 2.0, partitioned=False),
+                TopologyBatcher("alerts", "Subject", 2, None, 1.0, partitioned=True),
+            ),
+        )
+
+    def test_without_batchers_there_are_none(self) -> None:
+        assert Pipeline(DummySource(), handle_message=same).topology().batchers == ()
+
+    def test_the_concurrency_is_that_of_now(self) -> None:
+        pipeline = Pipeline(DummySource(), handle_message=same, concurrency=7)
+        pipeline.concurrency.limit = 9
+        topology = pipeline.topology()
+        assert topology.processors is not None
+        assert topology.processors.concurrency == 9
+
+    def test_each_stage_says_what_it_had_and_what_waits(self) -> None:
+        pipeline = Pipeline(
+            Subject(),
+            handle_message=lambda m: m.put_batcher("b") if m.data == 2 else m,
+            ordered=True,
+            batchers={"default": Batcher(len, 2, NEVER), "b": Batcher(len, 5, NEVER)},
+        )
+        with VirtualTime(pipeline) as clock:
+            test_batch(pipeline, [0, 1, 2, 3, 4])
+            clock.advance(0.001)
+            shown = {(each.kind, each.name): each for each in pipeline.stages()}
+        assert [kind for kind, _ in shown] == [
+            "source",
+            "processors",
+            "batcher",
+            "batcher",
+            "subscribers",
+            "subscribers",
+        ]
+        assert (shown["batcher", "default"].received, shown["batcher", "default"].queued) == (4, 0)
+        assert (shown["batcher", "b"].received, shown["batcher", "b"].queued) == (1, 1)
+        assert shown["subscribers", "default"].done == 4
+        assert shown["subscribers", "b"].done == 0
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({}, "nothing to do"),
+            ({"batchers": {"a": print}}, r"batchers\['a'\]"),
+            ({"handle_message": 5}, "handle"),
+            ({"handle_message": same, "handle_failed": 5}, "handle_failed"),
+            ({"handle_message": same, "partition_by": 5}, "partition_by"),
+            ({"handle_message": same, "prepare_messages": 5}, "prepare"),
+            ({"handle_message": same, "restart": 3}, "restart"),
+            ({"handle_message": same, "rate_limit": 3}, "rate_limit"),
+            ({"batchers": {"a": Batcher(print)}, "ordered": True}, "ordered"),
+            ({"batchers": {"a": Batcher(print)}, "time_limit": 3}, "time_limit"),
+        ],
+    )
+    def test_options_that_cannot_work_are_refused_by_name(
+        self, options: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(rxtweets.ConfigurationError, match=words):
+            Pipeline(DummySource(), **options)
+
+    @pytest.mark.parametrize("source", [[], [5], (), [reactivex.never(), None]])
+    def test_sources_that_are_none_are_refused(self, source: Any) -> None:
+        with pytest.raises(rxtweets.ConfigurationError, match="source"):
+            Pipeline(source, handle_message=same)
+
+    @pytest.mark.parametrize("name", ["stop", "wait", "retry"])
+    def test_a_restart_is_made_of_strategies(self, name: str) -> None:
+        with pytest.raises(rxtweets.ConfigurationError, match=name):
+            Restart(**{name: 3})  # type: ignore[arg-type]  # that is the point
+
+
+class TestChainedPipelines:
+    def test_one_pipeline_feeds_another_by_a_subject(self) -> None:
+        between: Subject[Message[Any]] = Subject()
+        got: list[Message[Any]] = []
+
+        def forward(batch: Batch[Any]) -> None:
+            for message in batch:
+                between.on_next(Message(message.data * 2))
+
+        with Pipeline(between, batchers={"default": Batcher(got.extend, 10)}):
+            Pipeline(
+                rxtweets.from_iterable(range(5)), batchers={"default": Batcher(forward, 2, NEVER)}
+            ).run()
+        assert [message.data for message in got] == [0, 2, 4, 6, 8]
+
+
+def test_stock_operators_may_stand_before_a_pipeline() -> None:
+    source = rxtweets.from_iterable(range(10)).pipe(stock.filter(lambda m: m.data % 2 == 0))
+    assert Pipeline(source, handle_message=same).run().acknowledged == 5
