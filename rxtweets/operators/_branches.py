@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from reactivex import Observable, abc
-from reactivex.disposable import CompositeDisposable
+from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Batch, Message
@@ -87,16 +87,8 @@ class _Head:
     ) -> abc.DisposableBase:
         if self.feed is not None:
             raise ConfigurationError("a branch can be subscribed to once")
-        self.feed = gate = ChunkGate(observer)
-        return _Closing(gate)
-
-
-class _Closing(abc.DisposableBase):
-    def __init__(self, gate: ChunkGate[Chunk]) -> None:
-        self._gate = gate
-
-    def dispose(self) -> None:
-        self._gate.close()
+        self.feed = ChunkGate(observer)
+        return Disposable()  # what still comes is for the branch to count as abandoned
 
 
 class _Fork(abc.ObserverBase[Chunk], abc.DisposableBase):
@@ -148,7 +140,7 @@ class _Fork(abc.ObserverBase[Chunk], abc.DisposableBase):
                 head.feed.on_completed()
 
     def dispose(self) -> None:
-        self._confluence.close()
+        # What is under way comes through, for those who are subscribed to count as abandoned.
         self._subscriptions.dispose()
 
 
@@ -160,9 +152,6 @@ class _Confluence:
         self._emitting = threading.RLock()
         self._left = branches
         self._error: Exception | None = None
-
-    def close(self) -> None:
-        self._gate.close()
 
     def emit(self, value: Any) -> None:
         with self._emitting:

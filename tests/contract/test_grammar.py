@@ -20,7 +20,7 @@ from reactivex.disposable import Disposable
 from reactivex.scheduler import NewThreadScheduler
 from reactivex.subject import Subject
 
-from rxtweets import Message, Retry, Stats
+from rxtweets import Batch, Message, Retry, Stats
 from rxtweets import operators as ops
 from rxtweets.observable import BatchStream, MessageStream, new_telemetry
 
@@ -110,6 +110,21 @@ def stubborn_handler(each: Message[int]) -> Message[int]:
     return handler(each)
 
 
+def routing_handler(each: Message[int]) -> Message[int]:
+    handled = handler(each)
+    return handled.put_batcher("odd") if each.data % 2 else handled
+
+
+def splitting(_: Message[int], count: int) -> tuple[Any, int]:
+    return ("before" if count == 6 else "continue"), count + 1
+
+
+def picky(batch: Batch[int]) -> list[Message[int]]:
+    if any(each.data % 11 == 0 for each in batch):
+        raise ValueError("not these")
+    return [each.failed("odd one") if each.data % 13 == 0 else each for each in batch]
+
+
 rng = random.Random(17)
 executor = ThreadPoolExecutor(4)
 retry = Retry(
@@ -139,6 +154,29 @@ CHAINS: dict[str, Any] = {
             deadline=PATIENCE,
         )
     ],
+    "process, route, batch and deliver": [
+        ops.process(routing_handler, 8),
+        ops.route(
+            {
+                "default": [ops.batch(7, 0.001), ops.deliver(picky, 3)],
+                "odd": [ops.batch(5, 0.001, name="odd"), ops.deliver(picky, 1)],
+            }
+        ),
+    ],
+    "route and batch": [
+        ops.route({"default": ops.batch(7, 0.001), "odd": ops.batch(5, 0.001, name="odd")})
+    ],
+    "process and batch by key and partition": [
+        ops.process(lambda each: handler(each).put_batch_key(each.data % 3), 8),
+        ops.batch(4, 0.001, partition_by=lambda each: each.data, partitions=2),
+        ops.deliver(picky, 3),
+    ],
+    "batch and deliver": [ops.batch((0, splitting), 0.001), ops.deliver(picky)],
+    "partitioned process": [
+        ops.partition(lambda each: each.data, 3, ops.process(handler, 2, ordered=True))
+    ],
+    "rate limit and process": [ops.rate_limit(50, 0.001), ops.process(handler, 8)],
+    "process and acknowledge": [ops.process(handler, 8), ops.acknowledge()],
     "process": [ops.process(handler, 8)],
     "ordered process": [ops.process(handler, 8, ordered=True)],
     "batch": [ops.batch(7, 0.001)],
