@@ -67,6 +67,8 @@ FREQUENT = {
     events.AcknowledgerFailed,
     events.BatchDelivered,
     events.BatchFailed,
+    events.BatchStarted,
+    events.FailureHandled,
     events.FailureHandlerFailed,
     events.HandlerFailed,
     events.HandlerRetried,
@@ -159,6 +161,10 @@ def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, P
             )
         case events.SourceFailed(source, error):
             return logging.ERROR, f"source {source} has failed for good: {error}"
+        case events.BatchStarted(batch):
+            return logging.DEBUG, f"a batch of {len(batch)} is being delivered"
+        case events.FailureHandled(messages, seconds):
+            return logging.DEBUG, f"{len(messages)} failures were handled in {seconds:.3f} s"
         case events.BatchFailed(batch, error):
             return logging.WARNING, f"a batch of {len(batch)} failed: {error!r}"
         case events.AcknowledgerFailed(messages, error):

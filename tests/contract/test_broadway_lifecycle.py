@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import reactivex
 import tenacity
-from reactivex import operators as stock
 from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
@@ -817,5 +816,5 @@ class TestChainedPipelines:
 
 
 def test_stock_operators_may_stand_before_a_pipeline() -> None:
-    source = rxtweets.from_iterable(range(10)).pipe(stock.filter(lambda m: m.data % 2 == 0))
+    source = rxtweets.from_iterable(range(10)).filter(lambda message: message.data % 2 == 0)
     assert Pipeline(source, handle_message=same).run().acknowledged == 5

@@ -12,11 +12,13 @@ from rxtweets import (
     ConnectionState,
     DecodeError,
     Message,
+    Pipeline,
     ServerError,
     events,
     sample_stream,
 )
 from rxtweets.instrumentation.logging import FREQUENT, EventLog
+from rxtweets.testing import DummySource
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 URL = "https://api.x.com/2/tweets/sample/stream"
@@ -111,6 +113,25 @@ LEVELS: list[tuple[events.Event, str, str]] = [
         "a batch of 2 failed: ValueError('a fault of the user')",
     ),
     (
+        events.PipelineStarted(
+            Pipeline(DummySource(), handle_message=lambda message: message).topology()
+        ),
+        "DEBUG",
+        "the pipeline has begun; batchers: none",
+    ),
+    (events.PipelineEnded(None, 1.5), "DEBUG", "the pipeline is over after 1.5 s"),
+    (events.PipelineEnded(LOST, 1.5), "ERROR", f"the pipeline has failed after 1.5 s: {LOST}"),
+    (events.Paused(), "INFO", "the pipeline is paused"),
+    (events.Resumed(), "INFO", "the pipeline is resumed"),
+    (
+        events.SourceRestarting(1, 2, 0.1, LOST),
+        "WARNING",
+        f"source 1 restarts in 0.10 s (failure 2 in a row): {LOST!r}",
+    ),
+    (events.SourceFailed(1, LOST), "ERROR", f"source 1 has failed for good: {LOST}"),
+    (events.BatchStarted(BATCH), "DEBUG", "a batch of 2 is being delivered"),
+    (events.FailureHandled((TWEET,), 0.5), "DEBUG", "1 failures were handled in 0.500 s"),
+    (
         events.AcknowledgerFailed((TWEET, TWEET), FAULT),
         "WARNING",
         "2 messages not acknowledged: ValueError('a fault of the user')",
@@ -165,6 +186,8 @@ BURSTS: list[events.Event] = [
     events.AcknowledgerFailed((TWEET,), FAULT),
     events.BatchDelivered(BATCH),
     events.BatchFailed(BATCH, FAULT),
+    events.BatchStarted(BATCH),
+    events.FailureHandled((TWEET,), 0.5),
     events.FailureHandlerFailed((TWEET,), FAULT),
     events.HandlerFailed(TWEET.failed(FAULT)),
     events.HandlerRetried(TWEET.failed(FAULT), 1, 0.1),

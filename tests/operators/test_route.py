@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import reactivex
+from reactivex.subject import Subject
+from reactivex.testing import ReactiveTest, TestScheduler
+
+import rxtweets
+from rxtweets import Batch, BatchStream, Message, MessageStream
+from rxtweets import operators as ops
+from rxtweets.observable import SettledStream
+from rxtweets.testing import RecordingAcknowledger
+
+PATIENCE = 20.0
+on_next, on_error, on_completed = (
+    ReactiveTest.on_next,
+    ReactiveTest.on_error,
+    ReactiveTest.on_completed,
+)
+
+
+def shown(observer: Any) -> list[tuple[float, Any]]:
+    result = []
+    for each in observer.messages:
+        note = each.value
+        if note.kind == "N":
+            value = note.value
+            data = [m.data for m in value] if isinstance(value, Batch) else value.data
+            result.append((each.time, data))
+        else:
+            result.append((each.time, "completed" if note.kind == "C" else note.exception))
+    return result
+
+
+def to(name: str, data: Any) -> Message[Any]:
+    return Message(data).put_batcher(name)
+
+
+# route
+
+
+def test_each_message_goes_through_the_branch_that_it_names_to_the_tick() -> None:
+    scheduler = TestScheduler()
+    source: Any = scheduler.create_hot_observable(
+        on_next(210, Message(1)),
+        on_next(220, to("a", 2)),
+        on_next(230, Message(3)),
+        on_next(240, to("a", 4)),
+        on_completed(250),
+    )
+    observer: Any = scheduler.start(
+        lambda: source.pipe(
+            ops.route({"default": ops.batch(2, 100.0), "a": ops.batch(9, 15.0, name="a")})
+        )
+    )
+    assert shown(observer) == [
+        (230, [1, 3]),
+        (235, [2]),
+        (250, [4]),
+        (250, "completed"),
+    ]
+
+
+def test_an_error_comes_after_what_every_branch_holds() -> None:
+    scheduler = TestScheduler()
+    fault = ValueError("source")
+    source: Any = scheduler.create_hot_observable(
+        on_next(210, Message(1)), on_next(220, to("a", 2)), on_error(250, fault)
+    )
+    observer: Any = scheduler.start(
+        lambda: source.pipe(ops.route({"default": ops.batch(), "a": ops.batch()})), disposed=900.0
+    )
+    assert shown(observer)[-1][1] is fault
+    assert sorted(data for _, data in shown(observer)[:-1]) == [[1], [2]]
+
+
+def test_nothing_comes_after_the_disposal() -> None:
+    scheduler = TestScheduler()
+    source: Any = scheduler.create_hot_observable(on_next(210, Message(1)))
+    observer: Any = scheduler.start(
+        lambda: source.pipe(ops.route({"default": ops.batch(5, 500.0)})), disposed=300.0
+    )
+    assert observer.messages == []
+
+
+def test_what_comes_out_is_what_the_branches_give() -> None:
+    source: Subject[Message[Any]] = Subject()
+    assert isinstance(source.pipe(ops.route({"a": ops.acknowledge()})), MessageStream)
+    assert isinstance(source.pipe(ops.route({"a": ops.batch()})), BatchStream)
+    delivered = source.pipe(ops.route({"a": [ops.batch(), ops.deliver(print)]}))
+    assert isinstance(delivered, SettledStream)
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        None,
+        {},
+        [ops.batch()],
+        {"a": []},
+        {"a": 5},
+        {"a": [ops.batch(), None]},
+    ],
+)
+def test_branches_that_cannot_work_are_refused_at_once(branches: Any) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="branches"):
+        ops.route(branches)
+
+
+def test_branches_of_different_kinds_are_refused_at_once() -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="BatchStream, MessageStream"):
+        reactivex.never().pipe(ops.route({"a": ops.batch(), "b": ops.acknowledge()}))
+
+
+def test_messages_that_failed_before_are_acknowledged_and_go_nowhere() -> None:
+    acks = RecordingAcknowledger()
+    got: list[Any] = []
+    source: Subject[Message[Any]] = Subject()
+    source.pipe(ops.route({"default": ops.acknowledge()})).subscribe(got.append)
+    source.on_next(Message(1).with_acknowledger(acks).failed("before"))
+    assert (got, len(acks.failed)) == ([], 1)
+
+
+def test_each_subscription_has_branches_of_its_own() -> None:
+    source: Subject[Message[Any]] = Subject()
+    stream = source.pipe(ops.route({"default": ops.batch(2, 600.0)}))
+    first: list[Any] = []
+    second: list[Any] = []
+    one = stream.subscribe(first.append)
+    source.on_next(Message(1))
+    two = stream.subscribe(second.append)
+    source.on_next(Message(2))
+    assert ([len(b) for b in first], second) == ([2], [])
+    one.dispose()
+    two.dispose()
+
+
+# partition
+
+
+def test_messages_of_one_number_go_through_one_branch() -> None:
+    source: Subject[Message[int]] = Subject()
+    batches: list[list[int]] = []
+    source.pipe(ops.partition(lambda m: m.data, 2, ops.batch(2, 600.0))).subscribe(
+        lambda batch: batches.append([message.data for message in batch])
+    )
+    for number in range(8):
+        source.on_next(Message(number))
+    source.on_completed()
+    assert batches == [[0, 2], [1, 3], [4, 6], [5, 7]]
+
+
+@pytest.mark.parametrize("number", [-1, "a", None, 1.5, True])
+def test_a_number_that_is_none_fails_the_message(number: Any) -> None:
+    acks = RecordingAcknowledger()
+    failed: list[Any] = []
+
+    def on_failed(messages: list[Message[Any]]) -> list[Message[Any]]:
+        failed.extend(messages)
+        return messages
+
+    source: Subject[Message[int]] = Subject()
+    stream = source.pipe(ops.partition(lambda _: number, 2, ops.acknowledge(), on_failed=on_failed))
+    stream.subscribe()
+    source.on_next(Message(1).with_acknowledger(acks))
+    assert (len(acks.failed), len(failed), stream.stats().failed) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [((5, 2, ops.batch()), "by="), ((abs, 0, ops.batch()), "n="), ((abs, 2), "operators")],
+)
+def test_arguments_of_partition_that_cannot_work_are_refused(arguments: Any, words: str) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=words):
+        ops.partition(*arguments)
+
+
+# acknowledge
+
+
+def test_messages_are_acknowledged_by_their_status_and_passed_on() -> None:
+    acks = RecordingAcknowledger()
+    got: list[Any] = []
+    source: Subject[Message[Any]] = Subject()
+    stream = source.pipe(ops.acknowledge())
+    stream.subscribe(got.append)
+    source.on_next(Message(1).with_acknowledger(acks))
+    source.on_next(Message(2).with_acknowledger(acks).failed("odd"))
+    assert [message.data for message in got] == [1, 2]
+    assert ([m.data for m in acks.successful], [m.data for m in acks.failed]) == ([1], [2])
+    assert (stream.stats().acknowledged, stream.stats().failed) == (1, 1)
+
+
+# deliver
+
+
+def test_a_batch_comes_out_with_what_became_of_each_message() -> None:
+    def subscriber(batch: Batch[int]) -> list[Message[int]]:
+        return [each.failed("odd") if each.data % 2 else each for each in batch]
+
+    settled: list[Batch[int]] = []
+    source: Subject[Message[int]] = Subject()
+    source.pipe(ops.batch(3, 600.0), ops.deliver(subscriber)).subscribe(settled.append)
+    for number in range(3):
+        source.on_next(Message(number))
+    source.on_completed()
+    assert [(message.data, message.is_failed) for message in settled[0]] == [
+        (0, False),
+        (1, True),
+        (2, False),
+    ]
+    assert settled[0].info == rxtweets.BatchInfo("default", 3, "size")
+
+
+@pytest.mark.parametrize("concurrency", [None, 1, 3])
+def test_the_subscriber_is_told_of_the_end_after_the_last_batch(concurrency: int | None) -> None:
+    told: list[Any] = []
+    over = threading.Event()
+
+    class Teller(rxtweets.Subscriber[Any]):
+        def on_next(self, batch: Batch[Any]) -> None:
+            told.append(len(batch))
+
+        def on_completed(self) -> None:
+            told.append("completed")
+
+    source = reactivex.from_iterable([Message(number) for number in range(5)])
+    source.pipe(ops.batch(2, 600.0), ops.deliver(Teller(), concurrency)).subscribe(
+        on_completed=over.set
+    )
+    assert over.wait(PATIENCE)
+    assert (sorted(told[:-1]), told[-1]) == ([1, 2, 2], "completed")
+
+
+def test_a_full_line_makes_the_source_wait_and_disposing_lets_it_go() -> None:
+    held = threading.Event()
+    source: Subject[Message[int]] = Subject()
+    stream = source.pipe(ops.batch(1, 600.0), ops.deliver(lambda _: held.wait(PATIENCE), 1))
+    subscription = stream.subscribe()
+    sent: list[int] = []
+
+    def emit() -> None:
+        for number in range(10):
+            source.on_next(Message(number))
+            sent.append(number)
+
+    emitter = threading.Thread(target=emit)
+    emitter.start()
+    emitter.join(0.2)
+    assert emitter.is_alive()
+    assert len(sent) == 2  # one is being delivered, one waits
+    subscription.dispose()
+    emitter.join(PATIENCE)
+    held.set()
+    assert stream.stats().abandoned == 2  # the one that waited, and the one that wanted to
+
+
+def test_it_comes_right_after_batch() -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="right after batch"):
+        reactivex.never().pipe(ops.deliver(print))
+
+
+@pytest.mark.parametrize(("arguments", "words"), [((5,), "subscriber"), ((print, 0), "concurr")])
+def test_arguments_of_deliver_that_cannot_work_are_refused(arguments: Any, words: str) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=words):
+        ops.deliver(*arguments)
