@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -614,6 +614,10 @@ class Batch(Sequence[Message[T_co]]):
     def __getitem__(self, index: slice) -> Sequence[Message[T_co]]: ...
     def __getitem__(self, index: int | slice) -> Message[T_co] | Sequence[Message[T_co]]:
         return self._messages[index]
+
+    def __iter__(self) -> Iterator[Message[T_co]]:
+        # That of Sequence asks for each message by its index: eight times slower.
+        return iter(self._messages)
 
     def __len__(self) -> int:
         return len(self._messages)

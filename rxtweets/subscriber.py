@@ -179,11 +179,13 @@ class Settlement(Contained[Batch[Any]]):
                 if isinstance(error, KeyboardInterrupt) and _on_main_thread():
                     raise
                 return self._failed(batch, error, perf_counter() - started)
-            return self._taken(outcome, perf_counter() - started)
+            # Nothing that failed is batched, so a batch that came back as it was has succeeded.
+            changed = () if outcome is batch else outcome
+            failed = [message for message in changed if message.status != "ok"]
+            return self._taken(outcome, failed, perf_counter() - started)
 
-    def _taken(self, batch: Batch[Any], took: float) -> Batch[Any]:
+    def _taken(self, batch: Batch[Any], failed: list[Message[Any]], took: float) -> Batch[Any]:
         telemetry = self._telemetry
-        failed = [message for message in batch if message.status != "ok"]
         telemetry.add(batches=1, batched=len(batch) - len(failed), batched_failed=len(failed))
         if telemetry.bus.has_observers:
             telemetry.publish(BatchDelivered(batch, took))
