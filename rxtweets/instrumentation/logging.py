@@ -80,7 +80,7 @@ FREQUENT = {
 }
 
 
-def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PLR0912 - a line an event
+def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PLR0912, PLR0915 - a line an event
     match event:
         case events.Connecting(number, url):
             return logging.DEBUG, f"connection {number}: connecting to {url}"
