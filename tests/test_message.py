@@ -297,3 +297,87 @@ def test_a_batch_of_one_shows_no_more_than_one() -> None:
 def test_the_fields_of_the_tweet_have_precedence_over_what_stands_beside_it() -> None:
     message = of({"data": {"id": "1", "text": "x"}, "id": "beside"})
     assert message.id == message.metadata["id"] == "1"
+
+
+# The way of a message.
+
+
+def test_a_message_goes_the_default_way_until_it_is_sent_another() -> None:
+    message = Message.from_line(LINE)
+    assert (message.batcher, message.batch_key, message.batch_mode) == (
+        "default",
+        "default",
+        "bulk",
+    )
+    sent = message.put_batcher("alerts").put_batch_key(5).put_batch_mode("flush")
+    assert (sent.batcher, sent.batch_key, sent.batch_mode) == ("alerts", 5, "flush")
+    assert (sent.data, sent.id, sent.raw) == (message.data, message.id, message.raw)
+    assert message.batcher == "default"
+
+
+def test_what_handlers_make_of_a_message_keeps_its_way() -> None:
+    sent = Message("x").put_batcher("alerts").with_acknowledger(Acks(), ref=1, data=2)
+    for each in (sent.update_data(str.upper), sent.failed("why"), sent.put_batch_key("k")):
+        assert (each.batcher, each.ack_ref, each.ack_data) == ("alerts", 1, 2)
+
+
+def test_a_message_on_its_way_can_be_pickled_and_copied() -> None:
+    sent = Message.from_line(LINE).put_batcher("alerts").put_batch_key((1, "a")).failed("why")
+    for again in (pickle.loads(pickle.dumps(sent)), copy.deepcopy(sent)):  # noqa: S301 - our own bytes
+        assert (again.batcher, again.batch_key, again.status) == ("alerts", (1, "a"), Failed("why"))
+        assert again.metadata == sent.metadata
+
+
+def test_the_repr_shows_the_batcher_that_was_chosen() -> None:
+    assert repr(Message("x").put_batcher("a")) == "Message('x', id='', batcher='a')"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.put_batch_key([]), "batch_key"),
+        (lambda m: m.put_batch_mode("later"), "batch_mode='later'"),
+        (lambda m: m.with_acknowledger(Acks(), ref=[]), "ref="),
+    ],
+)
+def test_ways_that_cannot_work_are_refused(change: Any, words: str) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=words):
+        change(Message("x"))
+
+
+def test_a_message_on_its_way_cannot_be_changed_either() -> None:
+    message: Any = Message("x").put_batcher("a")
+    with pytest.raises(AttributeError, match="immutable"):
+        message._route = None
+
+
+def test_outcomes_of_one_acknowledger_are_grouped_by_reference() -> None:
+    acks = Acks()
+    a, b, c = (Message(n).with_acknowledger(acks, ref=n % 2) for n in range(3))
+    assert group_by_acknowledger([a, b], [c]) == [(acks, [a], [c]), (acks, [b], [])]
+
+
+def test_what_is_acknowledged_at_once_is_not_acknowledged_again() -> None:
+    told: list[Any] = []
+    acks = rxtweets.CallerAcknowledger(lambda *outcome: told.append(outcome))
+    good, bad = Message(1).with_acknowledger(acks), Message(2).with_acknowledger(acks).failed("why")
+    assert rxtweets.ack_immediately([good, bad]) == [good, bad]
+    assert told == [([good], [bad])]
+    assert rxtweets.ack_immediately(good) is good
+    assert group_by_acknowledger([good], [bad]) == []
+    assert len(told) == 1
+
+
+def test_what_acknowledging_at_once_raises_is_raised_after_all_were_told() -> None:
+    told: list[Any] = []
+    fine = rxtweets.CallerAcknowledger(lambda good, _bad: told.extend(good))
+    messages = [Message(1).with_acknowledger(Acks()), Message(2).with_acknowledger(fine)]
+    with pytest.raises(AssertionError, match="nobody asked"):
+        rxtweets.ack_immediately(messages)
+    assert [message.data for message in told] == [2]
+
+
+def test_a_batch_with_other_messages_keeps_its_info() -> None:
+    batch = Batch([Message(1)], "timeout", "mine", "key", 3)
+    again = batch.replaced([Message(2)])
+    assert (again.info, again[0].data) == (batch.info, 2)

@@ -26,7 +26,7 @@ def test_every_program_runs_and_prints(program: str, monkeypatch: pytest.MonkeyP
 
 
 def test_every_name_that_the_readme_uses_is_public() -> None:
-    packages = {"instrumentation"}  # what needs extras is imported from there
+    packages = {"instrumentation", "testing"}  # imported from there, where they are needed
     for name in re.findall(r"rxtweets\.(\w+)", " ".join(PROGRAMS)):
         assert name in {*rxtweets.__all__, *packages}
 
