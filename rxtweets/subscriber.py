@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -124,13 +125,13 @@ class FunctionSubscriber(abc.ObserverBase[T]):
         on_error: Callable[[Exception], object] | None = None,
         on_completed: Callable[[], object] | None = None,
     ) -> None:
-        self._next = on_next
+        self.function = on_next
         self._error = on_error
         self._completed = on_completed
 
     def on_next(self, value: T) -> Any:
         """Call the function; what it returns."""
-        return None if self._next is None else self._next(value)
+        return None if self.function is None else self.function(value)
 
     def on_error(self, error: Exception) -> None:
         """Call the function, if there is one."""
@@ -271,6 +272,11 @@ def _still_failed(before: Message[Any], after: Message[Any]) -> Message[Any]:
 
 def _outcome(batch: Batch[Any], returned: object) -> Batch[Any]:
     """The batch with the statuses that its subscriber returned, if it returned messages."""
+    if returned is None:
+        return batch
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise HandlerError("the subscriber is async: give it to ops.deliver, or to a Pipeline")
     if not isinstance(returned, list | tuple | Batch):
         return batch
     if not any(isinstance(each, Message) for each in returned):

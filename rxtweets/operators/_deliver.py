@@ -12,6 +12,7 @@ from rxtweets.checks import function, whole_number
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Batch
 from rxtweets.observable import BatchStream, SettledStream
+from rxtweets.operators._awaiting import AwaitingSubscriber, is_awaited
 from rxtweets.operators._delivery import Delivery, InlineDelivery
 from rxtweets.subscriber import FunctionSubscriber, OnFailed, Settlement
 
@@ -19,7 +20,7 @@ __all__ = ["deliver"]
 
 T = TypeVar("T")
 
-AnySubscriber = abc.ObserverBase[Batch[Any]] | Callable[[Batch[Any]], object]
+AnySubscriber = abc.ObserverBase[Batch[Any]] | Callable[..., object]
 
 
 def deliver(
@@ -44,9 +45,10 @@ def deliver(
     (`Message.put_batch_key`), are still delivered one after the other, in order.
 
     Args:
-        subscriber: a `Subscriber`, any observer, or a function of one batch. Returning means that
-            the batch was taken, raising fails it, and returning a list of its messages settles
-            each by its status. It is told of the end when everything was delivered.
+        subscriber: a `Subscriber`, any observer, or a function of one batch, which may be
+            ``async``: then it runs on an event loop in a thread of the operator's own. Returning
+            means that the batch was taken, raising fails it, and returning a list of its messages
+            settles each by its status. It is told of the end when everything was delivered.
         concurrency: batches at once at most, on threads of the operator's own, where as many may
             wait; then the source does. ``None`` delivers on the thread that brings the batch, as
             does every stream under a scheduler of virtual time.
@@ -70,8 +72,12 @@ def deliver(
         def subscribe(
             settled: abc.ObserverBase[Batch[Any]], given: abc.SchedulerBase | None
         ) -> abc.DisposableBase:
-            settlement = Settlement(observer, telemetry, on_failed)
-            args = (settlement, observer, settled, telemetry, name)
+            told, close = observer, _nothing
+            if is_awaited(observer):
+                told = awaiting = AwaitingSubscriber(observer, telemetry)
+                close = awaiting.close
+            settlement = Settlement(told, telemetry, on_failed)
+            args = (settlement, told, settled, telemetry, name, close)
             is_inline = concurrency is None or isinstance(given, VirtualTimeScheduler)
             delivery = InlineDelivery(*args) if is_inline else Delivery(concurrency or 1, *args)
             delivery.listen(lambda batches: source.subscribe_batches(batches, given))
@@ -80,6 +86,10 @@ def deliver(
         return SettledStream(subscribe, telemetry)
 
     return operator
+
+
+def _nothing() -> None:
+    """There is nothing to close."""
 
 
 def subscriber_of(subscriber: Any) -> abc.ObserverBase[Batch[Any]]:

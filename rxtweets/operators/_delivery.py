@@ -30,6 +30,7 @@ class InlineDelivery(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
         observer: of the settled batches; must not raise.
         telemetry: where to count and report.
         name: of the stage.
+        close: called when nothing is delivered any more.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class InlineDelivery(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
         observer: abc.ObserverBase[Batch[Any]],
         telemetry: Telemetry,
         name: str,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
+        self._close = close
         self._settlement = settlement
         self._subscriber = Contained(subscriber, telemetry)
         self._observer = observer
@@ -92,6 +95,7 @@ class InlineDelivery(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
         if self._source is not None:
             self._source.dispose()
         self._forget()
+        self._close()
 
     def _end(self, error: Exception | None) -> None:
         with self._books:
@@ -104,6 +108,7 @@ class InlineDelivery(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
                 self._subscriber.on_completed()
             else:
                 self._subscriber.on_error(error)
+        self._close()
         with self._emitting:
             if self._disposed:
                 return

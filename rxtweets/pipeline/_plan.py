@@ -13,6 +13,7 @@ from rxtweets import operators as ops
 from rxtweets.concurrency import Concurrency
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Batch, Message
+from rxtweets.operators._calls import is_async
 from rxtweets.operators._deliver import subscriber_of
 from rxtweets.pipeline._batcher import AWAITED, Batcher
 from rxtweets.pipeline._topology import (
@@ -144,7 +145,10 @@ class Plan:
         return batcher.partition_by or self.partition_by
 
     def _with_context(self, function: Any) -> Any:
-        return _Bound(function, self.context) if self.context else function
+        if not self.context:
+            return function
+        kind = _AsyncBound if is_async(function) else _Bound
+        return kind(function, self.context)
 
 
 class _Bound:
@@ -156,6 +160,11 @@ class _Bound:
 
     def __call__(self, *args: Any) -> Any:
         return self._function(*args, *self._context)
+
+
+class _AsyncBound(_Bound):
+    async def __call__(self, *args: Any) -> Any:
+        return await self._function(*args, *self._context)
 
 
 def sources_of(source: Any) -> tuple[Observable[Message[Any]], ...]:

@@ -30,6 +30,7 @@ from rxtweets import (
     TopologySource,
     events,
 )
+from rxtweets import operators as ops
 from rxtweets.testing import (
     DummySource,
     RecordingAcknowledger,
@@ -575,7 +576,10 @@ class TestShutdown:
     def test_its_deadline_holds_for_several_batchers_together(self) -> None:
         held = threading.Event()
 
+        both = threading.Semaphore(0)
+
         def stuck(_: Batch[Any]) -> None:
+            both.release()
             held.wait(PATIENCE)
 
         pipeline = Pipeline(
@@ -583,12 +587,13 @@ class TestShutdown:
             handle_message=lambda m: m.put_batcher(m.data),
             batchers={"a": Batcher(stuck, 1), "b": Batcher(stuck, 1)},
         ).start()
-        acks = test_batch(pipeline, "aaabbb")
+        acks = test_batch(pipeline, "aabb")
+        assert all(both.acquire(timeout=PATIENCE) for _ in "ab")
         stats = pipeline.stop(timeout=0.05)
         held.set()
         assert acks.wait_for(2)
         assert pipeline.wait(PATIENCE)
-        assert stats.abandoned >= 2  # those that waited; those in hand are settled by their owners
+        assert stats.abandoned == 2  # those that waited; those in hand are settled by their owners
 
     @pytest.mark.parametrize("where", ["prepare", "handler", "failed", "subscriber"])
     def test_any_callback_may_stop_it(self, where: str) -> None:
@@ -632,6 +637,89 @@ class TestShutdown:
         assert seen[0].topology == pipeline.topology()
         assert isinstance(seen[-1], events.PipelineEnded)
         assert seen[-1].error is None
+
+
+class TestAsyncSubscribers:
+    def test_a_function_is_awaited_on_a_loop_so_many_at_once(self) -> None:
+        inside: list[int] = []
+        most: list[int] = []
+        together = threading.Event()
+
+        async def subscriber(batch: Batch[Any], context: str) -> list[Message[Any]]:
+            assert context == "c"
+            inside.append(1)
+            most.append(len(inside))
+            if len(inside) == 3:
+                together.set()
+            while not together.is_set():  # noqa: ASYNC110 - an Event of asyncio needs its loop
+                await asyncio.sleep(0.001)
+            inside.pop()
+            return [each.failed("odd") if each.data % 2 else each for each in batch]
+
+        stats = Pipeline(
+            rxtweets.from_iterable(range(6)),
+            context="c",
+            batchers={"default": Batcher(subscriber, 2, NEVER, concurrency=3)},
+        ).run()
+        assert max(most) == 3
+        assert (stats.batched, stats.batched_failed) == (3, 3)
+
+    @pytest.mark.parametrize("concurrency", [1, 2])
+    def test_a_subscriber_with_async_methods_is_told_of_the_end(self, concurrency: int) -> None:
+        told: list[str] = []
+
+        class Store(rxtweets.Subscriber[Any]):
+            async def on_next(self, batch: Batch[Any]) -> None:  # type: ignore[override]  # it is awaited
+                await asyncio.sleep(0)
+                told.append(f"{len(batch)}")
+
+            async def on_completed(self) -> None:  # type: ignore[override]  # it is awaited
+                await asyncio.sleep(0)
+                told.append("completed")
+
+        batcher = Batcher(Store(), 2, NEVER, concurrency=concurrency)
+        Pipeline(rxtweets.from_iterable(range(4)), batchers={"default": batcher}).run()
+        assert told == ["2", "2", "completed"]
+
+    def test_one_that_raises_fails_its_batch(self) -> None:
+        async def subscriber(_: Batch[Any]) -> None:
+            raise ValueError("no room")
+
+        stats = Pipeline(
+            rxtweets.from_iterable(range(4)), batchers={"default": Batcher(subscriber, 2, NEVER)}
+        ).run()
+        assert (stats.batches_failed, stats.batched_failed) == (2, 4)
+
+    def test_stopping_at_once_cancels_it_and_fails_its_batch(self) -> None:
+        acks = RecordingAcknowledger()
+        entered = threading.Event()
+
+        async def subscriber(_: Batch[Any]) -> None:
+            entered.set()
+            await asyncio.sleep(NEVER)
+
+        source = rxtweets.from_iterable([1], acknowledger=acks)
+        pipeline = Pipeline(source, batchers={"default": Batcher(subscriber, 1, concurrency=2)})
+        pipeline.start()
+        assert entered.wait(PATIENCE)
+        pipeline.stop(drain=False)
+        assert acks.wait_for(1)
+        assert len(acks.failed) == 1
+
+    def test_without_deliver_it_is_told_that_nobody_awaits_it(self) -> None:
+        async def subscriber(_: Batch[Any]) -> None:
+            raise AssertionError("never awaited")
+
+        over = threading.Event()
+        stream = rxtweets.from_iterable([1]).pipe(ops.batch(1))
+        seen: list[Any] = []
+        stream.events.subscribe(seen.append)
+        anything: Any = subscriber
+        stream.subscribe(anything, on_completed=over.set)
+        assert over.wait(PATIENCE)
+        stream.telemetry.bus.flush()
+        (event,) = [each for each in seen if isinstance(each, events.BatchFailed)]
+        assert "ops.deliver" in str(event.error)
 
 
 class TestOnALoopOfTheCaller:
