@@ -135,7 +135,8 @@ class _Puller(abc.DisposableBase):
             self._telemetry.publish(Abandoned(count, "source"))
         else:
             self._telemetry.add(received=count, delivered=count)
-            self._gate.on_next(messages)
+            # Not through the gate: closed in this very moment, it would drop them without a trace.
+            self._observer.on_next(messages)
 
 
 def polling_source(
