@@ -24,7 +24,7 @@ from rxtweets.metering import Limit, PostMeter
 from rxtweets.observable import ChunkGate, new_telemetry
 from rxtweets.states import ConnectionState, StateName
 
-__all__ = ["MergedStream"]
+__all__ = ["MergedStream", "furthest"]
 
 Gate = ChunkGate[list[Message[Any]]]
 
@@ -77,8 +77,7 @@ class MergedStream(HotStream[Any]):
     @property
     def state(self) -> ConnectionState:
         """The state of the part that is furthest from ``connected``."""
-        states = [part.state for part in self._parts.values()]
-        worst = max(states, key=lambda state: STATES.index(state.name))
+        worst = furthest([part.state for part in self._parts.values()])
         return replace(worst, number=self._state.number)
 
     def stop(self) -> None:
@@ -135,6 +134,11 @@ class MergedStream(HotStream[Any]):
 
 
 STATES: Sequence[StateName] = get_args(StateName)
+
+
+def furthest(states: Sequence[ConnectionState]) -> ConnectionState:
+    """The state that is furthest from ``connected``."""
+    return max(states, key=lambda state: STATES.index(state.name))
 
 
 class Subscription(Disposable):

@@ -648,6 +648,57 @@ def test_a_drain_by_signal_that_takes_too_long_abandons_what_is_left(
     assert (stats.abandoned, recorder.batches, stray_signals) == (1, [], [])
 
 
+def test_a_signal_drains_every_source_and_every_batcher(stray_signals: list[int]) -> None:
+    got: dict[str, list[str]] = {"a": [], "b": []}
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        if message.data == "text 2":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return message.put_batcher("a" if message.data == "text 0" else "b")
+
+    def subscriber(batch: Batch[Any]) -> None:
+        got[batch.info.batcher] += [message.data for message in batch]
+
+    stats = Pipeline(
+        [endless(3), endless(2)],
+        handle_message=handler,
+        batchers={name: Batcher(subscriber, size=100, timeout=NEVER) for name in got},
+    ).run(timeout=PATIENCE)
+    assert got["a"] == ["text 0", "text 0"]
+    assert sorted(got["b"]) == ["text 1", "text 1", "text 2"]
+    assert (stats.abandoned, stray_signals) == (0, [])
+
+
+def test_a_second_signal_reports_what_every_stage_abandoned(stray_signals: list[int]) -> None:
+    held = threading.Event()
+    delivering = threading.Event()
+
+    def handler(message: Message[Any]) -> Message[Any]:
+        if message.data == "text 2":
+            assert delivering.wait(PATIENCE)
+            os.kill(os.getpid(), signal.SIGINT)
+            while not pipeline._intake._is_shut:
+                held.wait(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            held.wait(PATIENCE)
+        return message.put_batcher("stuck" if message.data == "text 0" else "b")
+
+    def stuck(_: Batch[Any]) -> None:
+        delivering.set()
+        held.wait(PATIENCE)
+
+    pipeline = Pipeline(
+        endless(3),
+        handle_message=handler,
+        batchers={"stuck": Batcher(stuck, size=1), "b": Batcher(print, size=9, timeout=NEVER)},
+    )
+    stats = pipeline.run(timeout=NEVER)
+    held.set()
+    # One in the handler, one in a batch; the one that is being delivered is its subscriber's.
+    assert stats.abandoned == 2
+    assert stray_signals == []
+
+
 def test_run_gives_the_signals_back(recorder: Recorder, stray_signals: list[int]) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     pipeline_of(finite(1), recorder).run()

@@ -22,6 +22,8 @@ from rxtweets.checks import function, seconds, whole_number
 from rxtweets.concurrency import Concurrency
 from rxtweets.errors import ConfigurationError, PipelineError
 from rxtweets.events import Event, PipelineEnded, PipelineStarted
+from rxtweets.hot import HotStream
+from rxtweets.merged import furthest
 from rxtweets.message import Batch, Message
 from rxtweets.observable import MessageStream, new_telemetry, telemetry_of
 from rxtweets.operators._calls import NOT_GIVEN
@@ -407,7 +409,18 @@ def _telemetry_of(sources: Sequence[Observable[Message[Any]]]) -> Telemetry:
     """That of the one source, or a new one that adds up those of several."""
     if len(sources) == 1:
         return telemetry_of(sources[0])
-    return new_telemetry([telemetry_of(each) for each in sources if hasattr(each, "telemetry")])
+    telemetry = new_telemetry(
+        [telemetry_of(each) for each in sources if hasattr(each, "telemetry")]
+    )
+    streams = [each for each in sources if isinstance(each, HotStream)]
+    if streams:
+        telemetry.show("state", lambda: furthest([each.state for each in streams]).name)
+        telemetry.show("lag", lambda: _longest([each.stats().lag for each in streams]))
+    return telemetry
+
+
+def _longest(lags: Sequence[float | None]) -> float | None:
+    return max((lag for lag in lags if lag is not None), default=None)
 
 
 def _refuse_contradictions(plan: Plan, rate_limit: Any, restart: Any) -> None:

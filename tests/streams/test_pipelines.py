@@ -129,3 +129,58 @@ def test_messages_go_on_over_a_reconnection() -> None:
             kept.wait(20)
         assert len(x.requests) >= 5
     assert len(set(kept.texts)) > 100
+
+
+def test_a_paused_pipeline_leaves_it_to_the_policy_of_the_stream_what_is_lost() -> None:
+    kept = Kept()
+    with simulator.serve(rate=2000, seed=1) as x:
+        stream = rxtweets.sample_stream(token="any", base_url=x.url, buffer_size=50)
+        overflowed = threading.Event()
+        stream.events.subscribe(
+            lambda event: (
+                overflowed.set() if isinstance(event, rxtweets.events.OverflowBegan) else None
+            )
+        )
+        pipeline = Pipeline(stream, batchers={"default": Batcher(kept, size=10, timeout=0.05)})
+        with pipeline:
+            kept.wait(1)
+            pipeline.pause()
+            assert overflowed.wait(PATIENCE)
+            before = len(kept.batches)
+            pipeline.resume()
+            kept.wait(before + 3)
+    stats = pipeline.stats()
+    assert stats.dropped > 0
+    assert stats.delivered == stats.batched
+    assert stats.received == stats.delivered + stats.dropped + stats.undecodable + stats.control
+
+
+def test_two_streams_feed_one_pipeline_and_its_figures_are_those_of_both() -> None:
+    kept = Kept()
+    with simulator.serve(rate=500, seed=1) as x, simulator.serve(rate=500, seed=2) as y:
+        streams = [rxtweets.sample_stream(token="any", base_url=each.url) for each in (x, y)]
+        pipeline = Pipeline(
+            streams,
+            handle_message=upcase,
+            batchers={"default": Batcher(kept, size=10, timeout=0.05)},
+        )
+        seen: list[str] = []
+        pipeline.events.subscribe(lambda event: seen.append(event.part))
+        with pipeline:
+            kept.wait(20)
+            assert pipeline.stats().state == "connected"
+            assert pipeline.stats().lag is not None
+    stats = pipeline.stats()
+    assert stats.delivered == stats.batched == sum(each.stats().delivered for each in streams)
+    assert {"0", "1", ""} <= set(seen)
+
+
+def test_a_stream_that_is_refused_ends_the_pipeline_after_what_the_other_gave() -> None:
+    kept = Kept()
+    with simulator.serve(script=[unauthorized()]) as x, simulator.serve(rate=500) as y:
+        streams = [rxtweets.sample_stream(token="any", base_url=each.url) for each in (x, y)]
+        pipeline = Pipeline(streams, batchers={"default": Batcher(kept, size=10, timeout=0.05)})
+        with pytest.raises(rxtweets.AuthenticationError) as caught:
+            pipeline.run()
+    assert kept.ends == [caught.value]
+    assert pipeline.stats().delivered == pipeline.stats().batched
