@@ -618,6 +618,22 @@ class TestShutdown:
         assert pipeline.wait(PATIENCE)
         assert pipeline.stats().abandoned == 0
 
+    @pytest.mark.parametrize("others", [0, 1])
+    def test_a_source_may_stop_it_when_it_is_asked(self, others: int) -> None:
+        ready = threading.Event()
+
+        def poll(_: int) -> list[Message[Any]]:
+            assert ready.wait(PATIENCE)
+            pipeline.stop()
+            return [Message("last")]
+
+        sources = [rxtweets.polling_source(poll), *(DummySource() for _ in range(others))]
+        pipeline = Pipeline(sources, handle_message=same)
+        pipeline.start()
+        ready.set()
+        assert pipeline.wait(PATIENCE)
+        assert pipeline.stats().acknowledged == 1
+
     def test_pushing_after_the_end_is_refused(self) -> None:
         pipeline = Pipeline(DummySource(), handle_message=same)
         with pytest.raises(PipelineError):
