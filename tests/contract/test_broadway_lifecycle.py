@@ -350,12 +350,22 @@ class TestPause:
 
     def test_stopping_a_paused_pipeline_at_once_abandons_what_waits(self) -> None:
         source: Subject[Message[Any]] = Subject()
+        pipeline = Pipeline(source, handle_message=same)
+        with VirtualTime(pipeline):
+            pipeline.pause()
+            source.on_next(Message(1))
+            stats = pipeline.stop(drain=False)
+        assert (stats.acknowledged, stats.abandoned) == (0, 1)
+
+    def test_a_thread_that_waits_is_let_go_by_a_stop(self) -> None:
+        source: Subject[Message[Any]] = Subject()
         pipeline = Pipeline(source, handle_message=same).start()
         pipeline.pause()
         emitter = threading.Thread(target=lambda: source.on_next(Message(1)))
         emitter.start()
         pipeline.stop(drain=False)
         emitter.join(PATIENCE)
+        assert not emitter.is_alive()
         assert pipeline.stats().acknowledged == 0
 
     def test_both_are_reported_once(self) -> None:
