@@ -473,6 +473,7 @@ class TestHandleFailed:
 
         outcome = run(2, same, {"default": (subscriber, 2)}, handle_failed=handle_failed)
         assert (outcome.good, outcome.bad) == ([], [0, 1])
+        assert all(message.is_failed for message in outcome.acks.failed)
 
 
 class TestEvents:
