@@ -404,7 +404,7 @@ def test_a_connection_that_x_holds_yet_can_be_freed() -> None:
 
 def test_connections_that_cannot_be_freed_are_reported_and_waited_for() -> None:
     def script(request: simulator.Request) -> Part:
-        return too_many_connections() if request.number < 3 else ()
+        return too_many_connections() if request.number <= 3 else ()
 
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -439,6 +439,6 @@ def test_distinct_posts_of_the_day_are_counted_however_often_they_come() -> None
     ):
         w.until_completed()
         stats = w.stream.stats()
-        beyond = w.of(events.LimitReached)[0].left_out
+        beyond = w.until_event(events.LimitReached)[0].left_out
         assert stats.duplicates > 0
         assert 500 <= stats.posts_today <= 500 + beyond + stats.dropped
