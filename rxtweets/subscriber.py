@@ -29,10 +29,12 @@ __all__ = [
     "FunctionSubscriber",
     "OnFailed",
     "Settlement",
+    "Share",
     "Subscriber",
     "acknowledge",
     "fail",
     "handle_failed",
+    "take_over",
 ]
 
 T = TypeVar("T")
@@ -147,6 +149,9 @@ class FunctionSubscriber(abc.ObserverBase[T]):
 class Settlement(Contained[Batch[Any]]):
     """Stands before a subscriber of batches, and tells the acknowledgers what became of each.
 
+    A batch is settled once: when the subscriber has returned or raised, and everybody who has
+    taken the batch over (`take_over`) has delivered it.
+
     Args:
         observer: the subscriber.
         telemetry: where to count and report.
@@ -167,23 +172,29 @@ class Settlement(Contained[Batch[Any]]):
         self.settle(batch)
 
     def settle(self, batch: Batch[Any]) -> Batch[Any]:
-        """Pass the batch on, settle it, and say what became of its messages."""
+        """Pass the batch on and settle it.
+
+        Returns:
+            What became of its messages; of a batch that was taken over, what is known by now.
+        """
         telemetry = self._telemetry
         with telemetry.working():
             if telemetry.bus.has_observers:
                 telemetry.publish(BatchStarted(batch))
-            started = perf_counter()
+            pending = _Pending(batch, self, telemetry)
             take: Any = self._observer.on_next
-            try:
-                outcome = _outcome(batch, take(batch))
-            except BaseException as error:  # a SystemExit would end a thread silently
-                if isinstance(error, KeyboardInterrupt) and _on_main_thread():
-                    raise
-                return self._failed(batch, error, perf_counter() - started)
-            # Nothing that failed is batched, so a batch that came back as it was has succeeded.
-            changed = () if outcome is batch else outcome
-            failed = [message for message in changed if message.status != "ok"]
-            return self._taken(outcome, failed, perf_counter() - started)
+            Share(pending).deliver(lambda: take(batch))
+            return pending.outcome
+
+    def settled(
+        self, batch: Batch[Any], outcome: Batch[Any], error: BaseException | None, took: float
+    ) -> Batch[Any]:
+        """Count, report and acknowledge a batch whose outcome is known; what became of it."""
+        if error is not None:
+            return self._failed(batch, error, took)
+        # Nothing that failed is batched, so a batch that came back as it was has succeeded.
+        changed = () if outcome is batch else outcome
+        return self._taken(outcome, [each for each in changed if each.status != "ok"], took)
 
     def _taken(self, batch: Batch[Any], failed: list[Message[Any]], took: float) -> Batch[Any]:
         telemetry = self._telemetry
@@ -210,6 +221,96 @@ class Settlement(Contained[Batch[Any]]):
         handled = handle_failed(failed, self._on_failed, telemetry)
         acknowledge([], handled, telemetry)
         return batch.replaced(handled)
+
+
+class _Pending:
+    """A batch that is not settled yet, and how many have yet to say how it ended for them."""
+
+    def __init__(self, batch: Batch[Any], settlement: Settlement, telemetry: Telemetry) -> None:
+        self.telemetry = telemetry
+        self.outcome = batch
+        self._batch = batch
+        self._settlement = settlement
+        self._started = perf_counter()
+        self._lock = threading.Lock()
+        self._open = 0
+        self._unsettled = 0
+        self._error: BaseException | None = None
+
+    def open(self) -> None:
+        with self._lock:
+            self._open += 1
+
+    def close(self, returned: object, error: BaseException | None) -> None:
+        with self._lock:
+            self._open -= 1
+            self._note(returned, error)
+            before = self._unsettled
+            self._unsettled = len(self._batch) if self._open else 0
+            if before != self._unsettled:
+                self.telemetry.add(unsettled=self._unsettled - before)
+            if self._open:
+                return
+        took = perf_counter() - self._started
+        self.outcome = self._settlement.settled(self._batch, self.outcome, self._error, took)
+
+    def _note(self, returned: object, error: BaseException | None) -> None:
+        try:
+            outcome = self._batch if error is not None else _outcome(self._batch, returned)
+        except HandlerError as wrong:
+            outcome, error = self._batch, wrong
+        self._error = self._error or error
+        if outcome is not self._batch:
+            self.outcome = outcome if self.outcome is self._batch else _worst(self.outcome, outcome)
+
+
+class Share:
+    """One part in the outcome of a batch; what `take_over` gives.
+
+    Args:
+        pending: the batch; ``None`` outside of a stream, where nobody waits for the outcome.
+    """
+
+    def __init__(self, pending: _Pending | None) -> None:
+        self._pending = pending
+        if pending is not None:
+            pending.open()
+
+    def deliver(self, take: Callable[[], object]) -> None:
+        """Call the function: what it returns or raises is the outcome. Once, on any thread."""
+        pending = self._pending
+        if pending is None:
+            take()
+            return
+        outside, _here.pending = getattr(_here, "pending", None), pending
+        returned, error = None, None
+        try:
+            with pending.telemetry.working():
+                returned = take()
+        except BaseException as raised:  # a SystemExit would end a thread silently
+            error = raised
+            if isinstance(raised, KeyboardInterrupt) and _on_main_thread():
+                raise
+        finally:
+            _here.pending = outside
+            with pending.telemetry.working():
+                pending.close(returned, error)
+
+
+_here = threading.local()
+"""The batch that this thread is delivering. Not an argument of ``on_next``: an observer of RxPY
+that stands between would not pass it on."""
+
+
+def take_over() -> Share:
+    """Answer for the batch that this thread's ``on_next`` was called with.
+
+    For subscribers that hand batches to another thread, as `subscribers.Buffered` does. The batch
+    is settled when ``deliver`` was called on the result, which must come, and is counted in
+    ``stats().unsettled`` until then. Several may take over one batch: what failed for one of them
+    has failed.
+    """
+    return Share(getattr(_here, "pending", None))
 
 
 def acknowledge(
@@ -268,6 +369,12 @@ def _on_main_thread() -> bool:
 def _still_failed(before: Message[Any], after: Message[Any]) -> Message[Any]:
     reason = before.status.reason if not isinstance(before.status, str) else None
     return after.failed(reason)
+
+
+def _worst(one: Batch[Any], other: Batch[Any]) -> Batch[Any]:
+    """The messages, each failed if it is in one of two outcomes of a batch."""
+    pairs = zip(one, other, strict=True)
+    return one.replaced(first if first.status != "ok" else second for first, second in pairs)
 
 
 def _outcome(batch: Batch[Any], returned: object) -> Batch[Any]:

@@ -68,6 +68,7 @@ class Stats:
         batches_failed: batches on which a subscriber raised.
         batched: messages of batches that subscribers took.
         batched_failed: messages of batches that subscribers failed, one by one or by raising.
+        unsettled: messages in batches that a subscriber has put aside for later.
         subscriber_errors: exceptions of subscribers, all told.
         acknowledger_errors: exceptions of acknowledgers.
         acknowledged: messages that were settled as successful without a batcher.
@@ -111,6 +112,7 @@ class Stats:
     batches_failed: int = 0
     batched: int = 0
     batched_failed: int = 0
+    unsettled: int = 0
     subscriber_errors: int = 0
     acknowledger_errors: int = 0
     acknowledged: int = 0
