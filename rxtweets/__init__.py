@@ -14,9 +14,10 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
         input("Enter stops\n")
 """
 
-from rxtweets import events, operators, simulator
+from rxtweets import events, operators, simulator, subscribers
 from rxtweets.backoff import Backoff
 from rxtweets.concurrency import Concurrency
+from rxtweets.collecting import collect
 from rxtweets.errors import (
     AccessError,
     AcknowledgerError,
@@ -77,6 +78,9 @@ from rxtweets.pipeline import (
 )
 from rxtweets.rate import RateLimit
 from rxtweets.retry import Retry
+from rxtweets.pipeline import Batcher, Pipeline
+from rxtweets.recording import record
+from rxtweets.replaying import Replay, replay
 from rxtweets.rules import Rule, RuleCounts, RuleRefusal, Rules, RulesReport
 from rxtweets.sources import (
     PullSource,
@@ -143,6 +147,7 @@ __all__ = [
     "QueueAcknowledger",
     "RateLimit",
     "RateLimitError",
+    "Replay",
     "ResponseError",
     "Restart",
     "Retry",
@@ -178,6 +183,7 @@ __all__ = [
     "WorkerLost",
     "ack_immediately",
     "activity_stream",
+    "collect",
     "compliance_stream",
     "events",
     "filtered_stream",
@@ -188,7 +194,10 @@ __all__ = [
     "likes_stream",
     "operators",
     "polling_source",
+    "record",
+    "replay",
     "sample10_stream",
     "sample_stream",
     "simulator",
+    "subscribers",
 ]

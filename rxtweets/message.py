@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, overload
 
@@ -621,6 +622,20 @@ class Batch(Sequence[Message[T_co]]):
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    # The tables lie above this layer, and their libraries are extras: both are bound when asked.
+
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.Table``, one row a message, columns as in `rows.Row`; extra ``parquet``."""
+        return import_module("rxtweets.tables").to_arrow(self)
+
+    def to_polars(self) -> Any:
+        """A ``polars.DataFrame``, one row a message, columns as in `rows.Row`; extra ``polars``."""
+        return import_module("rxtweets.tables").to_polars(self)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``, one row a message, columns as in `rows.Row`; extra ``pandas``."""
+        return import_module("rxtweets.tables").to_pandas(self)
 
     def __repr__(self) -> str:
         first = repr(self._messages[0].data) if self._messages else ""

@@ -43,7 +43,7 @@ def test_nothing_public_is_left_out_of_all() -> None:
         for name, value in vars(rxtweets).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
-    modules = {"events", "operators", "simulator"}
+    modules = {"events", "operators", "simulator", "subscribers"}
     assert public | modules == set(rxtweets.__all__)
 
 

@@ -1,0 +1,36 @@
+"""Any value as JSON: what handlers make of a message must not break a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import orjson
+
+__all__ = ["to_json"]
+
+OPTIONS = orjson.OPT_NON_STR_KEYS
+
+
+def to_json(value: object) -> bytes:
+    """The value as JSON, in UTF-8.
+
+    Dataclasses, times, dates, enums and UUIDs are written as orjson does it, mappings as objects,
+    sets as arrays, bytes as text, and whatever JSON cannot hold as its ``repr``.
+    """
+    try:
+        return orjson.dumps(value, _other, OPTIONS)
+    except (orjson.JSONEncodeError, RecursionError):
+        # Too deep, too large a number, half a surrogate pair: the value as a whole, readable.
+        return orjson.dumps(ascii(value))
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, AbstractSet):
+        return list(value)
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).decode(errors="replace")
+    return ascii(value)

@@ -1,0 +1,386 @@
+"""Files of lines that grow safely: plain, gzip or zstd, in parts that are complete or not there.
+
+What is being written is ``NAME.part``; it is renamed to ``NAME`` when it is complete. Whatever
+`LineWriter.write` has returned from can be read back, also after the process was killed: compressed
+data is flushed with every write, and a part file that was left behind is cut after its last whole
+line and completed, as soon as somebody writes to the same path again.
+
+Where there is a file of that name already, and for every further one, a number is added:
+``tweets.jsonl.gz``, ``tweets-2.jsonl.gz``, ``tweets-3.jsonl.gz``. Together they are one recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from rxtweets.errors import ConfigurationError
+from rxtweets.extras import needed
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows, where two writers are not kept apart
+    fcntl = None  # type: ignore[assignment]  # that is how a missing module is written
+
+__all__ = ["LineWriter", "check_path", "files_of", "lines_in"]
+
+GZIP = 31  # zlib's number for a window of 32 KB in gzip's wrapping
+GZIP_LEVEL = 6
+ZSTD_LEVEL = 3
+READ = 256 * 1024
+PART = ".part"
+
+
+class LineWriter:
+    """Appends lines to a file, and goes on to the next one at a size or after a time.
+
+    Not for several threads at once. Nothing is opened before the first write.
+
+    Args:
+        path: of the file; ends in ``.gz`` or ``.zst`` to be compressed.
+        rotate_size: bytes on the disk after which a file is complete; ``None`` for no such limit.
+        rotate_after: seconds after which a file is complete, looked at when there is something to
+            write; ``None`` for no such limit.
+        sync: have the disk confirm every write: for outcomes that must survive a loss of power.
+        clock: monotonic seconds.
+
+    Raises:
+        ConfigurationError: the path cannot work.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rotate_size: int | None = None,
+        rotate_after: float | None = None,
+        sync: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = check_path(path)
+        self._rotate_size = rotate_size
+        self._rotate_after = rotate_after
+        self._sync = sync
+        self._clock = clock
+        self._file: Any = None
+        self._packer: Packer = _packer_for(self.path)
+        self._part = self.path
+        self._size = 0
+        self._opened = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a part is being written."""
+        return self._file is not None
+
+    def open(self) -> None:
+        """Complete what was left behind, and begin a part, if none is open.
+
+        Raises:
+            OSError: it cannot be written.
+            ConfigurationError: somebody else is writing there.
+        """
+        if self._file is not None:
+            return
+        for part in _parts_of(self.path):
+            _recover(part, self.path)
+        self._part = _with_suffix(_next_name(self.path))
+        self._file = _locked(self._part, "xb")
+        self._packer = _packer_for(self.path)
+        self._size = 0
+        self._opened = self._clock()
+
+    def write(self, lines: bytes) -> None:
+        """Append whole lines: all of them, or none if it raises.
+
+        Raises:
+            OSError: they cannot be written.
+            ConfigurationError: somebody else is writing there.
+        """
+        if self._file is not None and self._is_due():
+            self.close()
+        self.open()
+        try:
+            packed = self._packer.pack(lines)
+            _write_all(self._file, packed)
+            if self._sync:
+                os.fsync(self._file.fileno())
+        except BaseException:
+            self._give_up()
+            raise
+        self._size += len(packed)
+        if self._rotate_size is not None and self._size >= self._rotate_size:
+            self.close()
+
+    def close(self) -> None:
+        """Complete the part, if there is one.
+
+        Raises:
+            OSError: it cannot be completed; it stays a part, and is completed by the next `open`.
+        """
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with file:
+            if not self._size:
+                self._part.unlink()
+                return
+            _write_all(file, self._packer.finish())
+            os.fsync(file.fileno())
+            self._part.rename(_without_suffix(self._part))
+
+    def _is_due(self) -> bool:
+        since = self._clock() - self._opened
+        return self._rotate_after is not None and since >= self._rotate_after
+
+    def _give_up(self) -> None:
+        """After a failed write: take back what may be there of it. The next write recovers."""
+        file, self._file = self._file, None
+        with contextlib.suppress(OSError), file:
+            file.truncate(self._size)
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """The path, if lines can be written there.
+
+    Raises:
+        ConfigurationError: they cannot.
+    """
+    checked = Path(path)
+    if not checked.name or checked.is_dir() or checked.name.endswith(PART):
+        raise ConfigurationError(f"path={os.fspath(path)!r}: give the name of a file")
+    if not checked.parent.is_dir() or not os.access(checked.parent, os.W_OK):
+        raise ConfigurationError(
+            f"path={os.fspath(path)!r}: {checked.parent} is no directory that can be written to"
+        )
+    _packer_for(checked)
+    return checked
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a recording in their order, its part files included."""
+    found = [(_number(each, path), each) for each in path.parent.glob("*") if _number(each, path)]
+    return [each for _, each in sorted(found)]
+
+
+def lines_in(path: Path, torn: Callable[[bytes], object] = lambda _: None) -> Iterator[bytes]:
+    """The whole lines of a file, without their line ends; those of a part file too.
+
+    Args:
+        path: of the file.
+        torn: called with what comes after the last whole line, if there is something.
+    """
+    tail = b""
+    for data in _unpacked(path, torn):
+        *lines, tail = (tail + data).split(b"\n")
+        yield from lines
+    if tail:
+        torn(tail)
+
+
+# Names.
+
+
+def _split(path: Path) -> tuple[str, str]:
+    """The stem, and all of the suffix: ``tweets`` and ``.jsonl.gz``."""
+    packed = path.suffix if path.suffix in {".gz", ".zst"} else ""
+    rest = path.name.removesuffix(packed)
+    suffix = Path(rest).suffix
+    return rest.removesuffix(suffix), suffix + packed
+
+
+def _number(candidate: Path, path: Path) -> int:
+    """The place of a file in a recording, from 1; 0 if it does not belong to it."""
+    stem, suffix = _split(path)
+    pattern = rf"{re.escape(stem)}(?:-([2-9]|[1-9]\d+))?{re.escape(suffix)}({re.escape(PART)})?"
+    match = re.fullmatch(pattern, candidate.name)
+    return int(match[1] or 1) if match else 0
+
+
+def _next_name(path: Path) -> Path:
+    stem, suffix = _split(path)
+    last = max((_number(each, path) for each in files_of(path)), default=0)
+    return path if not last else path.with_name(f"{stem}-{last + 1}{suffix}")
+
+
+def _parts_of(path: Path) -> list[Path]:
+    return [each for each in files_of(path) if each.suffix == PART]
+
+
+def _with_suffix(path: Path) -> Path:
+    return path.with_name(path.name + PART)
+
+
+def _without_suffix(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(PART))
+
+
+# Recovery.
+
+
+def _recover(part: Path, path: Path) -> None:
+    """Complete a part file that was left behind: its whole lines stay, the rest goes."""
+    with _locked(part, "r+b") as file:
+        if _packer_for(path).is_plain:
+            size = _whole(file)
+            file.truncate(size)
+        else:
+            size = _repack(part, path)
+        if size:
+            os.fsync(file.fileno())
+            part.rename(_without_suffix(part))
+        else:
+            part.unlink()
+
+
+def _whole(file: Any) -> int:
+    """The size up to the last line end."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - READ)
+        file.seek(start)
+        at = file.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return int(start + at + 1)
+        end = start
+    return 0
+
+
+def _repack(part: Path, path: Path) -> int:
+    """Write the whole lines of the part anew, in its place."""
+    packer, size = _packer_for(path), 0
+    beside = part.with_name(part.name + ".new")
+    with beside.open("wb") as file:
+        for line in lines_in(part):
+            size += 1
+            file.write(packer.pack(line + b"\n", flush=False))
+        file.write(packer.finish())
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(part)
+    return size
+
+
+def _locked(path: Path, mode: str) -> Any:
+    """The file, for us alone as long as it is open; the system lets go when the process ends."""
+    file = path.open(mode, buffering=0)
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigurationError(
+            f"{path} is being written by somebody else; give each writer a path of its own"
+        ) from None
+    return file
+
+
+def _write_all(file: Any, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+# Compression.
+
+
+class Packer(Protocol):
+    """Compresses what one file gets."""
+
+    is_plain: bool
+
+    def pack(self, data: bytes, *, flush: bool = True) -> bytes:
+        """The data compressed, all of it if it is to be flushed."""
+
+    def finish(self) -> bytes:
+        """What completes the file."""
+
+
+class _Plain:
+    is_plain = True
+
+    def pack(self, data: bytes, *, flush: bool = True) -> bytes:  # noqa: ARG002 - nothing is held
+        return data
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class _Gzip:
+    is_plain = False
+
+    def __init__(self) -> None:
+        self._member = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP)
+
+    def pack(self, data: bytes, *, flush: bool = True) -> bytes:
+        packed = self._member.compress(data)
+        return packed + self._member.flush(zlib.Z_SYNC_FLUSH) if flush else packed
+
+    def finish(self) -> bytes:
+        return self._member.flush()
+
+
+class _Zstd:
+    is_plain = False
+
+    def __init__(self) -> None:
+        self._library = needed("zstandard", "zstd")
+        compressor = self._library.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+        self._frame = compressor.compressobj()
+
+    def pack(self, data: bytes, *, flush: bool = True) -> bytes:
+        packed: bytes = self._frame.compress(data)
+        if flush:
+            packed += self._frame.flush(self._library.COMPRESSOBJ_FLUSH_BLOCK)
+        return packed
+
+    def finish(self) -> bytes:
+        last: bytes = self._frame.flush(self._library.COMPRESSOBJ_FLUSH_FINISH)
+        return last
+
+
+def _packer_for(path: Path) -> Packer:
+    kinds: dict[str, Callable[[], Packer]] = {".gz": _Gzip, ".zst": _Zstd}
+    return kinds.get(path.suffix, _Plain)()
+
+
+def _unpacked(path: Path, torn: Callable[[bytes], object]) -> Iterator[bytes]:
+    """The content in pieces, as far as it can be had."""
+    suffix = path.with_name(path.name.removesuffix(PART)).suffix
+    with path.open("rb") as file:
+        blocks = iter(lambda: file.read(READ), b"")
+        if suffix == ".gz":
+            yield from _inflated(blocks, lambda: zlib.decompressobj(GZIP), zlib.error, torn)
+        elif suffix == ".zst":
+            library = needed("zstandard", "zstd")
+            decompressor = library.ZstdDecompressor()
+            yield from _inflated(blocks, decompressor.decompressobj, library.ZstdError, torn)
+        else:
+            yield from blocks
+
+
+def _inflated(
+    blocks: Iterator[bytes],
+    begin: Callable[[], Any],
+    fault: type[Exception],
+    torn: Callable[[bytes], object],
+) -> Iterator[bytes]:
+    """The content of members or frames one after the other, up to a fault."""
+    member = begin()
+    for block in blocks:
+        data = block
+        while data:
+            try:
+                yield member.decompress(data)
+            except fault:
+                torn(data)
+                return
+            data = member.unused_data
+            if member.eof:
+                member = begin()

@@ -1,0 +1,130 @@
+r"""A message as one line of JSON, and back: the format of recordings and of JSON Lines.
+
+::
+
+    {"id":"212…","received_at":1764028461.25,"data":"what handlers made","raw":{"data":{…},…}}
+
+``raw`` is the line of the stream byte for byte, always the last key, so that nothing of it is
+lost and every tool can look into it (``jq .raw.data.lang``). ``received_at`` is in seconds since
+1970, or null. A message without a line has ``metadata`` instead of ``raw``; a line that holds a
+raw line feed, which X's never do, is a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from rxtweets.errors import DecodeError
+from rxtweets.jsonable import to_json
+from rxtweets.kinds import carried_by
+from rxtweets.message import Message
+
+__all__ = ["from_line", "key_of", "to_line"]
+
+RAW = b',"raw":'
+
+
+def to_line(message: Message[Any], more: bytes = b"") -> bytes:
+    """The message as a line, with its line feed.
+
+    Args:
+        message: the message.
+        more: further keys, as JSON, with a comma before them.
+    """
+    raw = message.raw
+    head = b'{"id":%b,"received_at":%b,"data":%b%b' % (
+        orjson.dumps(message.id),
+        orjson.dumps(message.received_at),
+        to_json(message.data),
+        more,
+    )
+    if not raw:
+        return b'%b,"metadata":%b}\n' % (head, to_json(message.metadata))
+    if b"\n" in raw:
+        raw = orjson.dumps(raw.decode(errors="replace"))
+    return b"%b%b%b}\n" % (head, RAW, raw)
+
+
+def from_line(line: bytes) -> Message[Any]:
+    """The message that was written as this line.
+
+    A line of X's stream without anything around it is read as well; its time is not known.
+
+    Raises:
+        DecodeError: it is neither.
+    """
+    line = line.rstrip(b"\r\n")
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError(f"not JSON: {error}", line) from None
+    if not isinstance(value, dict):
+        raise DecodeError("neither a recorded message nor a line of the stream", line)
+    if "received_at" not in value:
+        return _message(value, line, None)
+    received_at = value["received_at"]
+    time = float(received_at) if isinstance(received_at, int | float) else None
+    if "raw" not in value:
+        return _bare(value)
+    raw = _raw_in(line, value)
+    payload = orjson.loads(raw) if isinstance(value["raw"], str) else value["raw"]
+    message = _message(payload, raw, time)
+    return _with_data(message, value.get("data"))
+
+
+def key_of(message: Message[Any]) -> str:
+    """What makes two messages the same for a store: the id.
+
+    Where there is none, as in compliance events, a digest of the line; and of data and metadata
+    where there is no line either.
+    """
+    identifier = message.id
+    if identifier:
+        return identifier
+    content = message.raw or to_json([message.data, message.metadata])
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _bare(value: dict[str, Any]) -> Message[Any]:
+    metadata = value.get("metadata")
+    return Message(value.get("data"), metadata if isinstance(metadata, Mapping) else {})
+
+
+def _message(payload: Any, line: bytes, received_at: float | None) -> Message[Any]:
+    carried = carried_by(payload)
+    if carried.kind == "tweet":
+        return Message.from_payload(payload, line, received_at)
+    return Message.from_event(carried.data, carried.id, line, received_at)
+
+
+def _with_data(message: Message[Any], data: Any) -> Message[Any]:
+    """The data as it was recorded, where it is not what the source made of the line."""
+    if message.data == data:
+        return message
+    if not isinstance(message.data, str) and orjson.loads(to_json(message.data)) == data:
+        return message
+    return message.put_data(data)
+
+
+def _raw_in(line: bytes, value: dict[str, Any]) -> bytes:
+    """The bytes of ``raw``; it is the last key, but data that is an object can have one as well."""
+    if isinstance(value["raw"], str):
+        return value["raw"].encode()
+    at = line.find(RAW)
+    while at >= 0:
+        candidate = line[at + len(RAW) : -1]
+        if not isinstance(value.get("data"), dict | list) or _is(candidate, value["raw"]):
+            return candidate
+        at = line.find(RAW, at + 1)
+    return orjson.dumps(value["raw"])  # somebody else has written the line anew
+
+
+def _is(text: bytes, value: object) -> bool:
+    try:
+        return bool(orjson.loads(text) == value)
+    except orjson.JSONDecodeError:
+        return False

@@ -1,0 +1,301 @@
+"""Replaying a recording: a source of messages as they came, or faster, or slower."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from reactivex import abc
+from reactivex.disposable import Disposable, SerialDisposable
+from reactivex.scheduler import VirtualTimeScheduler
+
+from rxtweets.checks import seconds
+from rxtweets.errors import ConfigurationError, DecodeError, StreamError
+from rxtweets.events import UndecodableLine
+from rxtweets.hot import HotStream
+from rxtweets.line_files import files_of, lines_in
+from rxtweets.message import Message
+from rxtweets.message_lines import from_line
+from rxtweets.observable import ChunkGate, new_telemetry
+from rxtweets.states import ConnectionState
+from rxtweets.telemetry import Telemetry
+
+__all__ = ["Replay", "replay"]
+
+CHUNK = 128
+"""Messages that are delivered together at most, as by a live stream."""
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Chunks = Iterator[tuple[float, list[Message[Any]]]]
+Observer = abc.ObserverBase[list[Message[Any]]]
+
+
+def replay(
+    path: Paths,
+    speed: float | None = 1.0,
+    *,
+    hot: bool = False,
+    scheduler: abc.SchedulerBase | None = None,
+) -> Replay:
+    """A stream of the messages of a recording, each equal to what was recorded.
+
+    Id, data, metadata, line, arrival time, and so lag, are as they were. The pauses between
+    messages are those between their arrivals, divided by ``speed``; messages whose arrival is not
+    known come with the one before. A subscriber that is slower makes the replay wait: nothing is
+    dropped, and what is late is caught up.
+
+    By default the stream is cold: every subscription plays from the beginning. With ``hot=True``
+    all share one play, which begins with the first subscriber and ends with the last.
+
+    A line that cannot be read, or was cut off at the end of a part file, is counted in
+    ``stats().undecodable`` and reported as `events.UndecodableLine`.
+
+    Args:
+        path: of a recording, with all files that its rotation made; or of several, played one
+            after the other. Plain, gzip or zstd by the suffix. Lines of X's stream without
+            anything around them can be played too.
+        speed: 1 is the original pace, 10 is ten times as fast; ``None`` is as fast as it goes.
+        hot: share one play.
+        scheduler: keeps the time and delivers, instead of a thread of the stream's own; a
+            scheduler of virtual time given to ``subscribe`` is taken as well.
+
+    Raises:
+        ConfigurationError: an argument cannot work, or there is no such file.
+    """
+    pace = None if speed is None or speed == math.inf else seconds("speed", speed)
+    several = [path] if isinstance(path, str | os.PathLike) else list(path)
+    files = [file for each in several for file in _found(Path(each))]
+    return Replay(files, pace, scheduler, is_hot=hot)
+
+
+class Replay(HotStream[Any]):
+    """A recording as a stream; made by `replay`."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        speed: float | None,
+        scheduler: abc.SchedulerBase | None,
+        *,
+        is_hot: bool,
+    ) -> None:
+        telemetry = new_telemetry()
+        super().__init__(self._join, telemetry)
+        self._files = files
+        self._speed = speed
+        self._scheduler = scheduler
+        self._is_hot = is_hot
+        self._lock = threading.Lock()
+        self._plays: tuple[_Play, ...] = ()
+        telemetry.show("state", lambda: self.state.name)
+
+    @property
+    def state(self) -> ConnectionState:
+        """``connected`` while it plays, else ``idle``."""
+        return ConnectionState("connected" if self._plays else "idle")
+
+    def stop(self) -> None:
+        """End every play and complete its subscribers."""
+        for play in self._plays:
+            play.finish()
+
+    def _join(self, observer: Observer, given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        gate = ChunkGate(observer)
+        with self._lock:
+            play = self._plays[-1] if self._is_hot and self._plays else None
+            if play is None or not play.add(gate):
+                play = _Play(self._files, self._speed, self.telemetry, self._forget)
+                play.add(gate)
+                self._plays += (play,)
+                is_new = True
+            else:
+                is_new = False
+        if is_new:
+            play.start(_scheduler(self._scheduler, given))
+        return _Part(play, gate)
+
+    def _forget(self, play: _Play) -> None:
+        with self._lock:
+            self._plays = tuple(each for each in self._plays if each is not play)
+
+
+class _Part(Disposable):
+    """One observer's part in a play."""
+
+    def __init__(self, play: _Play, gate: ChunkGate[list[Message[Any]]]) -> None:
+        super().__init__(lambda: play.remove(gate))
+        self.finish = play.finish
+
+
+class _Play:
+    """One way through the files, for one observer or several."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        speed: float | None,
+        telemetry: Telemetry,
+        forget: Callable[[_Play], None],
+    ) -> None:
+        self._speed = speed
+        self._telemetry = telemetry
+        self._forget = forget
+        self._chunks = _chunks(_messages(files, telemetry), paced=speed is not None)
+        self._lock = threading.Lock()
+        self._emitting = threading.RLock()
+        self._gates: tuple[ChunkGate[list[Message[Any]]], ...] = ()
+        self._stopped = threading.Event()
+        self._timer = SerialDisposable()
+
+    def add(self, gate: ChunkGate[list[Message[Any]]]) -> bool:
+        """Take part; ``False`` if it is over."""
+        with self._lock:
+            if not self._stopped.is_set():
+                self._gates += (gate,)
+            return not self._stopped.is_set()
+
+    def remove(self, gate: ChunkGate[list[Message[Any]]]) -> None:
+        """Leave; the last one ends the play."""
+        gate.close()
+        with self._lock:
+            self._gates = tuple(each for each in self._gates if each is not gate)
+            is_last = not self._gates
+        if is_last:
+            self._stop()
+
+    def finish(self) -> None:
+        """End here and complete."""
+        self._end(lambda gate: gate.on_completed())
+
+    def start(self, scheduler: abc.SchedulerBase | None) -> None:
+        if scheduler is None:
+            threading.Thread(target=self._run, name="rxtweets-replay", daemon=True).start()
+            return
+
+        def begin(clock: abc.SchedulerBase, _: Any = None) -> None:
+            self._step(clock, clock.now)
+
+        self._timer.disposable = scheduler.schedule(begin)
+
+    def _run(self) -> None:
+        began = monotonic()
+        while (found := self._next()) is not None:
+            due, chunk = found
+            if self._speed is not None:
+                self._stopped.wait(max(0.0, due / self._speed - (monotonic() - began)))
+            self._emit(chunk)
+
+    def _step(self, clock: abc.SchedulerBase, began: datetime) -> None:
+        """Emit what is due now, and have the clock come back for the rest."""
+        while (found := self._next()) is not None:
+            due, chunk = found
+            at = began + timedelta(seconds=0 if self._speed is None else due / self._speed)
+            if at <= clock.now and self._speed is not None:
+                self._emit(chunk)
+                continue
+
+            def resume(_: Any, __: Any = None, chunk: list[Message[Any]] = chunk) -> None:
+                self._emit(chunk)
+                self._step(clock, began)
+
+            self._timer.disposable = (
+                clock.schedule(resume)
+                if self._speed is None
+                else clock.schedule_absolute(at, resume)
+            )
+            return
+
+    def _next(self) -> tuple[float, list[Message[Any]]] | None:
+        """The next chunk; ``None``, after everybody was told, at the end."""
+        if self._stopped.is_set():
+            return None
+        try:
+            found = next(self._chunks, None)
+        except OSError as error:
+            trouble = StreamError(f"the recording cannot be read on: {error}")
+            trouble.__cause__ = error
+            self._end(lambda gate: gate.on_error(trouble))
+            return None
+        if found is None:
+            self.finish()
+        return found
+
+    def _emit(self, chunk: list[Message[Any]]) -> None:
+        with self._emitting, self._telemetry.working():
+            if self._stopped.is_set():
+                return
+            self._telemetry.add(received=len(chunk), delivered=len(chunk))
+            lag = chunk[-1].lag
+            self._telemetry.show("lag", lambda: lag)
+            for gate in self._gates:
+                gate.on_next(chunk)
+
+    def _end(self, tell: Callable[[ChunkGate[list[Message[Any]]]], None]) -> None:
+        # A chunk that is on its way comes before the end, whoever ends it.
+        with self._lock:
+            gates, self._gates = self._gates, ()
+        self._stop()
+        with self._emitting, self._telemetry.working():
+            for gate in gates:
+                tell(gate)
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        self._timer.dispose()
+        self._forget(self)
+
+
+def _found(path: Path) -> list[Path]:
+    files = files_of(path)
+    if not files:
+        raise ConfigurationError(f"path={os.fspath(path)!r}: there is no such recording")
+    return files
+
+
+def _scheduler(
+    own: abc.SchedulerBase | None, given: abc.SchedulerBase | None
+) -> abc.SchedulerBase | None:
+    return given if own is None and isinstance(given, VirtualTimeScheduler) else own
+
+
+def _messages(files: Sequence[Path], telemetry: Telemetry) -> Iterator[Message[Any]]:
+    def report(error: DecodeError) -> None:
+        telemetry.add(received=1, undecodable=1)
+        telemetry.publish(UndecodableLine(error))
+
+    def torn(rest: bytes) -> None:
+        report(DecodeError("the recording was cut off within this line", rest))
+
+    for file in files:
+        for line in lines_in(file, torn):
+            if not line.strip():
+                continue
+            try:
+                yield from_line(line)
+            except DecodeError as error:
+                report(error)
+
+
+def _chunks(messages: Iterator[Message[Any]], *, paced: bool) -> Chunks:
+    """The messages with the seconds from the first arrival to theirs, which never go back."""
+    chunk: list[Message[Any]] = []
+    first: float | None = None
+    due = 0.0
+    for message in messages:
+        arrived = message.received_at
+        if arrived is not None and first is None:
+            first = arrived
+        then = due if arrived is None or first is None else max(due, arrived - first)
+        if chunk and (len(chunk) >= CHUNK or (paced and then > due)):
+            yield due, chunk
+            chunk = []
+        due = then
+        chunk.append(message)
+    if chunk:
+        yield due, chunk

@@ -1,0 +1,181 @@
+"""A message as a row: the fields of a tweet that people ask for, under names that stay.
+
+X is renaming its fields (``retweet_count`` becomes ``repost_count``); a row has one of them. What
+is no tweet has kind, id, times, author and, as JSON, its data; everything else is in ``raw``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from rxtweets.jsonable import to_json
+from rxtweets.kinds import carried_by
+from rxtweets.message import Message
+from rxtweets.message_lines import key_of
+
+__all__ = ["COLUMNS", "ColumnType", "Row", "row_of"]
+
+ColumnType = Literal["text", "time", "integer", "texts", "json"]
+
+
+class Row(NamedTuple):
+    """One message.
+
+    Attributes:
+        id: of the tweet or event; a digest of the line where there is none.
+        kind: ``tweet``, ``like``, ``compliance``, ``label``, ``activity`` or ``other``.
+        created_at: when it was written or happened, in UTC.
+        received_at: when it came, in UTC.
+        author_id: of the tweet, or the user that an event is about.
+        author: their user name, where the line has it.
+        lang: X's guess of the language.
+        text: what handlers made of it where that is text, else the text of the tweet.
+        data: what handlers made of it, as JSON, where that is no text.
+        conversation_id: of the tweet that began it.
+        reply_to: id of the tweet that this one answers.
+        repost_of: id of the tweet that this one reposts.
+        quote_of: id of the tweet that this one quotes.
+        like_count: when it was sent.
+        repost_count: when it was sent.
+        reply_count: when it was sent.
+        quote_count: when it was sent.
+        hashtags: without ``#``.
+        mentions: user names, without ``@``.
+        rules: tags of the rules that it matched, and ids of those without one.
+        raw: the line, or the metadata as JSON where there was none.
+    """
+
+    id: str
+    kind: str
+    created_at: datetime | None
+    received_at: datetime | None
+    author_id: str | None
+    author: str | None
+    lang: str | None
+    text: str | None
+    data: str | None
+    conversation_id: str | None
+    reply_to: str | None
+    repost_of: str | None
+    quote_of: str | None
+    like_count: int | None
+    repost_count: int | None
+    reply_count: int | None
+    quote_count: int | None
+    hashtags: list[str]
+    mentions: list[str]
+    rules: list[str]
+    raw: str
+
+
+COLUMNS: dict[str, ColumnType] = {
+    "id": "text",
+    "kind": "text",
+    "created_at": "time",
+    "received_at": "time",
+    "author_id": "text",
+    "author": "text",
+    "lang": "text",
+    "text": "text",
+    "data": "json",
+    "conversation_id": "text",
+    "reply_to": "text",
+    "repost_of": "text",
+    "quote_of": "text",
+    "like_count": "integer",
+    "repost_count": "integer",
+    "reply_count": "integer",
+    "quote_count": "integer",
+    "hashtags": "texts",
+    "mentions": "texts",
+    "rules": "texts",
+    "raw": "json",
+}
+"""The fields of a row in their order, with what they hold."""
+
+
+def row_of(message: Message[Any]) -> Row:
+    """The message as a row; whatever shape its parts have, it does not raise."""
+    raw = message.raw
+    payload = orjson.loads(raw) if raw else {"data": dict(message.metadata)}
+    kind = carried_by(payload).kind if raw else ("tweet" if message.id else "other")
+    tweet = _object(_object(payload).get("data"))
+    data = message.data
+    text = _whole(data) if isinstance(data, str) else _text(tweet.get("text"))
+    author = _text(tweet.get("author_id")) or getattr(data, "user_id", None)
+    metrics = _object(tweet.get("public_metrics"))
+    entities = _object(tweet.get("entities"))
+    referenced = _referenced(tweet)
+    received_at = message.received_at
+    return Row(
+        key_of(message),
+        kind,
+        message.created_at,
+        None if received_at is None else datetime.fromtimestamp(received_at, UTC),
+        author or getattr(data, "author_id", None) or None,
+        _author(payload, author),
+        _text(tweet.get("lang")),
+        text,
+        None if isinstance(data, str) else to_json(data).decode(),
+        _text(tweet.get("conversation_id")),
+        referenced.get("replied_to"),
+        referenced.get("retweeted") or referenced.get("reposted"),
+        referenced.get("quoted"),
+        _count(metrics.get("like_count")),
+        _count(metrics.get("repost_count", metrics.get("retweet_count"))),
+        _count(metrics.get("reply_count")),
+        _count(metrics.get("quote_count")),
+        _texts(entities.get("hashtags"), "tag"),
+        _texts(entities.get("mentions"), "username"),
+        [rule.tag or rule.id for rule in message.matching_rules]
+        if "matching_rules" in payload or not raw
+        else [],
+        raw.decode(errors="replace") if raw else to_json(message.metadata).decode(),
+    )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> Iterable[dict[str, Any]]:
+    return (each for each in value if isinstance(each, dict)) if isinstance(value, list) else ()
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _whole(text: str) -> str:
+    """The text; half a surrogate pair, which no store can hold, becomes a question mark."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
+
+
+def _count(value: Any) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return value if is_count else None
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    return [each[name] for each in _objects(value) if isinstance(each.get(name), str)]
+
+
+def _referenced(tweet: dict[str, Any]) -> dict[str, str]:
+    references = tweet.get("referenced_tweets") or tweet.get("referenced_posts")
+    return {str(each.get("type")): str(each["id"]) for each in _objects(references) if "id" in each}
+
+
+def _author(payload: Any, author: str | None) -> str | None:
+    users = _object(_object(payload).get("includes")).get("users")
+    for user in _objects(users):
+        if user.get("id") == author:
+            return _text(user.get("username"))
+    return None

@@ -1,0 +1,36 @@
+"""The console: a line a batch."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Any, TextIO
+
+from rxtweets.display.text import batch_line
+from rxtweets.message import Batch
+from rxtweets.subscriber import Subscriber
+
+__all__ = ["ConsoleSubscriber"]
+
+
+class ConsoleSubscriber(Subscriber[Any]):
+    """Prints every batch as one line: number, size, trigger, and as many texts as fit.
+
+    What could steer the terminal is taken out of the texts.
+
+    Args:
+        file: where to; standard output by default.
+        width: columns of a line; by default those of the terminal, 120 without one.
+    """
+
+    def __init__(self, file: TextIO | None = None, *, width: int | None = None) -> None:
+        super().__init__()
+        self._file = file
+        self._width = width
+        self._batches = 0
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        """Print the batch."""
+        self._batches += 1
+        width = self._width or shutil.get_terminal_size((120, 24)).columns
+        print(batch_line(self._batches, batch, width), file=self._file or sys.stdout, flush=True)

@@ -1,0 +1,160 @@
+"""Parquet: a file a batch and day, on a disk, in S3 or in Google's cloud."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rxtweets.checks import whole_number
+from rxtweets.errors import ConfigurationError
+from rxtweets.extras import needed
+from rxtweets.message import Batch
+from rxtweets.rows import Row, row_of
+from rxtweets.subscribers._seen import WINDOW, Seen
+from rxtweets.subscribers._store import Store
+from rxtweets.tables import arrow_table
+
+__all__ = ["ParquetSubscriber"]
+
+NOWHEN = "__HIVE_DEFAULT_PARTITION__"
+"""Hive's name of the partition of what has no date."""
+
+
+class ParquetSubscriber(Store):
+    """Writes every batch as a file of Parquet in each day that it touches.
+
+    ::
+
+        PATH/date=2026-11-24/212…-5f0c….parquet
+
+    The day is that of ``created_at``, in UTC, else of ``received_at``; the columns are those of
+    `rxtweets.rows.Row`. A file appears complete or not at all. **One batch is one file**, so make
+    the batches large: ``Batcher(ParquetSubscriber(…), size=20_000, timeout=60)``; they are held
+    in memory until then, and are not acknowledged before.
+
+    A file is named after the messages in it, and a message whose key is among the last ``window``
+    is not written again; those of earlier runs are read from the newest files.
+
+    Args:
+        path: a directory, or a URI: ``s3://bucket/path?region=…``, ``gs://bucket/path``.
+        filesystem: a ``pyarrow.fs.FileSystem`` for which ``path`` is meant; by default the one of
+            the URI, with the credentials that its library finds in the environment.
+        row_group_size: rows of a row group at most, 1 or more.
+        compression: of the columns, as in ``pyarrow.parquet.write_table``.
+        window: messages that are remembered, 100,000 by default.
+
+    Raises:
+        ConfigurationError: an argument cannot work, or pyarrow is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        filesystem: Any = None,
+        row_group_size: int = 50_000,
+        compression: str = "zstd",
+        window: int = WINDOW,
+    ) -> None:
+        super().__init__()
+        self._parquet = needed("pyarrow.parquet", "parquet")
+        self._arrow = needed("pyarrow", "parquet")
+        self._fs = needed("pyarrow.fs", "parquet")
+        self._shown = os.fspath(path)
+        self._filesystem, self._root = self._place(path, filesystem)
+        self._row_group_size = whole_number("row_group_size", row_group_size)
+        self._compression = compression
+        if not self._has_codec(compression):
+            raise ConfigurationError(f"compression={compression!r}: pyarrow does not have it")
+        self._window = whole_number("window", window)
+        self._seen: Seen | None = None
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        """Write the messages that were not written before."""
+        if self._seen is None:
+            self._seen = self._written()
+        fresh = self._seen.fresh(batch)
+        rows = sorted((row_of(message) for message in fresh.values()), key=_day)
+        for day, found in groupby(rows, _day):
+            chosen = list(found)
+            self._write(f"{self._root}/date={day}", chosen)
+            self._seen.remember(row.id for row in chosen)
+
+    def close(self) -> None:
+        """Do nothing: every file is complete."""
+
+    def __repr__(self) -> str:
+        return f"ParquetSubscriber({self._shown!r})"
+
+    def _place(self, path: str | os.PathLike[str], filesystem: Any) -> tuple[Any, str]:
+        if filesystem is not None:
+            return filesystem, os.fspath(path).rstrip("/")
+        if "://" not in os.fspath(path):
+            return self._fs.LocalFileSystem(), os.fspath(Path(path).absolute())
+        try:
+            found, root = self._fs.FileSystem.from_uri(path)
+        except (OSError, self._arrow.ArrowException) as error:
+            raise ConfigurationError(f"path={self._shown!r}: {error}") from None
+        return found, root.rstrip("/")
+
+    def _has_codec(self, name: str) -> bool:
+        try:
+            return name == "none" or bool(self._arrow.Codec.is_available(name))
+        except ValueError:
+            return False
+
+    def _write(self, directory: str, rows: list[Row]) -> None:
+        sink = self._arrow.BufferOutputStream()
+        self._parquet.write_table(
+            arrow_table(rows),
+            sink,
+            row_group_size=self._row_group_size,
+            compression=self._compression,
+        )
+        digest = blake2b("\n".join(row.id for row in rows).encode(), digest_size=8)
+        name = f"{directory}/{rows[0].id}-{digest.hexdigest()}.parquet"
+        content = sink.getvalue()
+        if not isinstance(self._filesystem, self._fs.LocalFileSystem):
+            # An object of a cloud appears when it is complete; it cannot be renamed.
+            with self._filesystem.open_output_stream(name) as file:
+                file.write(content)
+            return
+        self._filesystem.create_dir(directory)
+        with Path(f"{name}.part").open("wb") as part:
+            part.write(content)
+            part.flush()
+            os.fsync(part.fileno())
+        Path(f"{name}.part").replace(name)
+
+    def _written(self) -> Seen:
+        """What earlier runs wrote, from the newest files until there is enough."""
+        keys: list[list[str]] = []
+        for path in self._newest():
+            # As a file of its own: else the directory's name would be taken for a column.
+            with self._filesystem.open_input_file(path) as file:
+                keys.append(self._parquet.read_table(file, columns=["id"])["id"].to_pylist())
+            if sum(map(len, keys)) >= self._window:
+                break
+        seen = Seen(self._window)
+        for found in reversed(keys):
+            seen.remember(found)
+        return seen
+
+    def _newest(self) -> Iterator[str]:
+        selector = self._fs.FileSelector(self._root, allow_not_found=True, recursive=True)
+        files = [
+            file
+            for file in self._filesystem.get_file_info(selector)
+            if file.is_file and file.extension == "parquet"
+        ]
+        files.sort(key=lambda file: file.mtime_ns or 0, reverse=True)
+        return (file.path for file in files)
+
+
+def _day(row: Row) -> str:
+    moment = row.created_at or row.received_at
+    return NOWHEN if moment is None else f"{moment:%Y-%m-%d}"

@@ -1,0 +1,54 @@
+"""What all stores have in common: they open with the first batch and close with the last."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from rxtweets.message import Batch
+from rxtweets.subscriber import Subscriber
+
+__all__ = ["Store"]
+
+T = TypeVar("T")
+
+
+class Store(Subscriber[Any]):
+    """A subscriber that holds something open: a file, a database, a connection.
+
+    It is closed when the stream is over, by `close`, and at the end of a ``with`` block. A
+    subscription that is disposed does not close it, as others may feed it too; what was taken is
+    stored all the same. A batch that comes after it was closed opens it again.
+    """
+
+    def on_error(self, error: Exception) -> None:  # noqa: ARG002 - closing is all that is left
+        """Close it."""
+        self.close()
+
+    def on_completed(self) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Complete what was stored, and let go; as often as one likes."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it closes: write close")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def latest(batch: Batch[T], keys: list[str]) -> list[tuple[str, Any]]:
+    """Each key once, with the last message that has it, in the order of the batch."""
+    found = dict(zip(keys, batch, strict=True))
+    return list(found.items())

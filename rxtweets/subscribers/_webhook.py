@@ -1,0 +1,165 @@
+"""A webhook: every batch is posted as JSON, and tried again where that can help."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import tenacity
+from tenacity import retry_if_exception_type
+
+from rxtweets.checks import function, seconds
+from rxtweets.errors import ConfigurationError, SubscriberError
+from rxtweets.jsonable import to_json
+from rxtweets.message import Batch
+from rxtweets.message_lines import key_of, to_line
+from rxtweets.subscribers._policy import STOP, WAIT
+from rxtweets.subscribers._store import Store
+
+__all__ = ["WebhookSubscriber"]
+
+LONGEST = 300.0
+"""Seconds of a Retry-After that are waited at most."""
+
+SHOWN = 200
+"""Characters of an answer that are put into an error."""
+
+
+class _Again(SubscriberError):
+    """The batch was not taken, and may be later; ``after`` are the seconds that were asked for."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class WebhookSubscriber(Store):
+    """Posts every batch to a URL.
+
+    ::
+
+        POST /hook
+        Content-Type: application/json
+        Idempotency-Key: 1f0c…                     the same whenever the same messages come
+
+        {"batcher":"default","trigger":"size","messages":[{"id":"212…","received_at":1764028461.25,
+         "data":"TEXT","raw":{"data":{…}}}]}
+
+    A status of 2xx means that the batch was taken. 408, 425, 429, 5xx, and what the network does,
+    are tried again, by ``Retry-After`` where the answer has it (300 s at most); any other status
+    fails the batch at once, redirects too. Whoever receives can tell by ``Idempotency-Key``
+    whether he has a batch already.
+
+    Args:
+        url: where to; only its host and path are shown anywhere, as the rest can be a secret.
+        headers: to add, such as ``Authorization``.
+        timeout: seconds for each step of a request.
+        stop: when to give up, as in `tenacity.stop`; by default after 5 attempts.
+        wait: how long to wait, as in `tenacity.wait`; by default 0.5 s, doubled each time, to
+            30 s, and up to a second more by chance.
+        sleep: waits for the seconds that it is given.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | timedelta = 10.0,
+        stop: tenacity.stop.stop_base = STOP,
+        wait: tenacity.wait.wait_base = WAIT,
+        sleep: Callable[[float], None] = tenacity.nap.sleep,
+    ) -> None:
+        super().__init__()
+        self._url = _checked(url)
+        self._where = f"{self._url.host}{self._url.path}"
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._timeout = seconds("timeout", timeout)
+        for name, strategy in (("stop", stop), ("wait", wait)):
+            function(name, strategy)
+        self._wait = wait
+        self._policy = tenacity.Retrying(
+            stop=stop,
+            wait=self._pause,
+            retry=retry_if_exception_type(_Again),
+            sleep=sleep,
+            reraise=True,
+        )
+        self._client: httpx.Client | None = None
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        """Post the batch.
+
+        Raises:
+            SubscriberError: it was not taken.
+        """
+        body, key = _body(batch), _key(batch)
+        self._policy(self._post, body, key)
+
+    def close(self) -> None:
+        """Close the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def __repr__(self) -> str:
+        return f"WebhookSubscriber({self._where!r})"
+
+    def _post(self, body: bytes, key: str) -> None:
+        if self._client is None:
+            self._client = httpx.Client(timeout=self._timeout, headers=self._headers)
+        try:
+            answer = self._client.post(self._url, content=body, headers={"Idempotency-Key": key})
+        except httpx.TransportError as error:
+            raise _Again(f"{self._where}: {type(error).__name__}: {error}") from error
+        if answer.is_success:
+            return
+        said = f"{self._where} answered {answer.status_code}: {answer.text[:SHOWN]}"
+        if answer.status_code in {408, 425, 429} or answer.status_code >= 500:
+            raise _Again(said, _retry_after(answer.headers.get("retry-after", "")))
+        raise SubscriberError(said)
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.after if isinstance(error, _Again) else 0.0
+        return max(asked, self._wait(state))
+
+
+def _checked(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        parsed = httpx.URL("")
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ConfigurationError("url: give an http or https URL with a host")
+    return parsed
+
+
+def _body(batch: Batch[Any]) -> bytes:
+    messages = b",".join(to_line(message).rstrip(b"\n") for message in batch)
+    info = to_json({"batcher": batch.info.batcher, "trigger": batch.info.trigger})
+    return b'%b,"messages":[%b]}' % (info[:-1], messages)
+
+
+def _key(batch: Batch[Any]) -> str:
+    return sha256("\n".join(map(key_of, batch)).encode()).hexdigest()
+
+
+def _retry_after(value: str) -> float:
+    """Seconds; the header has them, or a time."""
+    try:
+        after = float(value)
+    except ValueError:
+        try:
+            after = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
+    return min(max(after, 0.0), LONGEST) if after == after else 0.0  # noqa: PLR0124 - NaN

@@ -1,0 +1,423 @@
+"""What every store does, read back with foreign tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+import rxtweets
+from rxtweets import Batch, Message
+from rxtweets.subscribers import (
+    JSONLinesSubscriber,
+    ParquetSubscriber,
+    PostgresSubscriber,
+    SQLiteSubscriber,
+    Store,
+)
+
+Make = Callable[..., list[Message[Any]]]
+Tool = Callable[..., str]
+
+
+class Place(Protocol):
+    """A store, and a way to see what is in it by other means."""
+
+    def store(self) -> Store: ...
+
+    def rows(self) -> list[dict[str, Any]]: ...
+
+    def print_of(self) -> object:
+        """Something that differs if anything was changed."""
+
+
+class JSONLinesPlace:
+    def __init__(self, path: Path, suffix: str) -> None:
+        self.path = path / f"tweets.jsonl{suffix}"
+
+    def store(self) -> Store:
+        return JSONLinesSubscriber(self.path)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {"id": each.id, "data": each.data, "text": each.data, "raw": each.raw.decode()}
+            for each in rxtweets.replay(self.path, None).to_list().run()
+        ]
+
+    def print_of(self) -> object:
+        return [(each.name, each.read_bytes()) for each in sorted(self.path.parent.iterdir())]
+
+
+class SQLitePlace:
+    def __init__(self, path: Path) -> None:
+        self.path = path / "tweets.db"
+
+    def store(self) -> Store:
+        return SQLiteSubscriber(self.path)
+
+    def rows(self) -> list[dict[str, Any]]:
+        connection = sqlite3.connect(self.path)
+        connection.row_factory = sqlite3.Row
+        try:
+            return [dict(row) for row in connection.execute("SELECT * FROM tweets ORDER BY rowid")]
+        finally:
+            connection.close()
+
+    def print_of(self) -> object:
+        connection = sqlite3.connect(self.path)
+        try:
+            return list(connection.iterdump())
+        finally:
+            connection.close()
+
+
+class ParquetPlace:
+    def __init__(self, path: Path) -> None:
+        self.path = path / "tweets"
+
+    def store(self) -> Store:
+        return ParquetSubscriber(self.path)
+
+    def rows(self) -> list[dict[str, Any]]:
+        import duckdb
+
+        table = duckdb.sql(
+            f"SELECT * FROM read_parquet('{self.path}/**/*.parquet', hive_partitioning=true)"
+        )
+        return [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]
+
+    def print_of(self) -> object:
+        return sorted((path, path.stat().st_ino) for path in self.path.rglob("*"))
+
+
+class PostgresPlace:
+    def __init__(self, conninfo: str) -> None:
+        self.conninfo = conninfo
+
+    def store(self) -> Store:
+        return PostgresSubscriber(self.conninfo)
+
+    def rows(self) -> list[dict[str, Any]]:
+        import psycopg
+        from psycopg.rows import dict_row
+
+        with psycopg.connect(self.conninfo, row_factory=dict_row) as connection:
+            return connection.execute("SELECT * FROM tweets").fetchall()
+
+    def print_of(self) -> object:
+        import psycopg
+
+        with psycopg.connect(self.conninfo) as connection:
+            return connection.execute("SELECT xmin, ctid, id FROM tweets ORDER BY id").fetchall()
+
+
+@pytest.fixture(params=["jsonl", "jsonl.gz", "jsonl.zst", "sqlite", "parquet", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    kind = request.param
+    if kind.startswith("jsonl"):
+        return JSONLinesPlace(tmp_path, kind.removeprefix("jsonl"))
+    if kind == "sqlite":
+        return SQLitePlace(tmp_path)
+    if kind == "parquet":
+        return ParquetPlace(tmp_path)
+    return PostgresPlace(request.getfixturevalue("postgres"))
+
+
+def ids_of(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(row["id"] for row in rows)
+
+
+def test_every_message_is_there_with_its_line(place: Place, tweets: Make) -> None:
+    messages = tweets(50)
+    with place.store() as store:
+        store.on_next(Batch(messages[:30]))
+        store.on_next(Batch(messages[30:]))
+    rows = {row["id"]: row for row in place.rows()}
+    assert rows.keys() == {message.id for message in messages}
+    for message in messages:
+        row = rows[message.id]
+        assert row["text"] == message.data
+        raw = row["raw"]
+        assert (raw if isinstance(raw, str) else json.dumps(raw)) == message.raw.decode() or (
+            raw == json.loads(message.raw)
+        )
+
+
+def test_what_handlers_made_is_stored(place: Place, tweets: Make) -> None:
+    messages = [message.update_data(str.upper) for message in tweets(5)]
+    with place.store() as store:
+        store.on_next(Batch(messages))
+    assert sorted(row["text"] for row in place.rows()) == sorted(each.data for each in messages)
+
+
+def test_a_batch_that_comes_again_changes_nothing(place: Place, tweets: Make) -> None:
+    messages = tweets(40)
+    with place.store() as store:
+        store.on_next(Batch(messages[:20]))
+        store.on_next(Batch(messages[20:]))
+    before = place.print_of()
+    with place.store() as store:
+        store.on_next(Batch(messages[:20]))
+        store.on_next(Batch(messages[10:30]))
+        store.on_next(Batch(messages[20:]))
+    assert place.print_of() == before
+
+
+def test_a_batch_that_comes_again_within_one_run_is_there_once(place: Place, tweets: Make) -> None:
+    messages = tweets(20)
+    with place.store() as store:
+        for _ in range(3):
+            store.on_next(Batch(messages))
+        store.on_next(Batch([*messages, *messages]))
+    assert ids_of(place.rows()) == sorted(each.id for each in messages)
+
+
+def test_a_second_run_adds_to_the_first(place: Place, tweets: Make) -> None:
+    messages = tweets(20)
+    for half in (messages[:10], messages[10:]):
+        with place.store() as store:
+            store.on_next(Batch(half))
+    assert ids_of(place.rows()) == sorted(each.id for each in messages)
+
+
+def test_a_batch_after_the_end_is_stored_too(place: Place, tweets: Make) -> None:
+    messages = tweets(2)
+    store = place.store()
+    store.on_next(Batch(messages[:1]))
+    store.on_completed()
+    store.on_next(Batch(messages[1:]))
+    store.close()
+    store.close()
+    assert ids_of(place.rows()) == sorted(each.id for each in messages)
+
+
+def test_events_are_stored_also_those_without_an_id(
+    place: Place, events: list[Message[Any]]
+) -> None:
+    for _ in range(2):
+        with place.store() as store:
+            store.on_next(Batch(events))
+    rows = place.rows()
+    assert len(rows) == 4
+    if "kind" in rows[0]:
+        assert {row["kind"] for row in rows} == {"like", "compliance", "label", "activity"}
+        data = {
+            row["kind"]: json.loads(row["data"]) if isinstance(row["data"], str) else row["data"]
+            for row in rows
+        }
+        assert data["like"]["tweet_id"] == "2125379060560297984"
+        assert data["compliance"]["action"] == "delete"
+
+
+def test_whatever_a_handler_made_breaks_no_store(place: Place, odd: list[Message[Any]]) -> None:
+    for _ in range(2):
+        with place.store() as store:
+            store.on_next(Batch(odd))
+    assert len(place.rows()) == len(odd)
+
+
+def test_an_empty_store_can_be_closed(place: Place) -> None:
+    place.store().close()
+
+
+# Foreign tools.
+
+
+@pytest.mark.parametrize(
+    ("suffix", "check"), [(".gz", ("gzip", "-t")), (".zst", ("zstd", "-t", "-q"))]
+)
+def test_the_compressors_own_tools_find_the_files_whole(
+    suffix: str, check: tuple[str, ...], tweets: Make, tmp_path: Path, tool: Tool
+) -> None:
+    path = tmp_path / f"tweets.jsonl{suffix}"
+    with JSONLinesSubscriber(path, rotate_size=4_000) as store:
+        for start in range(0, 100, 20):
+            store.on_next(Batch(tweets(20, start)))
+    files = sorted(tmp_path.iterdir())
+    assert len(files) > 1
+    for file in files:
+        tool(*check, file)
+
+
+def test_jq_reads_json_lines(tweets: Make, tmp_path: Path, tool: Tool) -> None:
+    messages = tweets(20)
+    path = tmp_path / "tweets.jsonl"
+    with JSONLinesSubscriber(path) as store:
+        store.on_next(Batch(messages))
+    assert tool("jq", "-r", ".raw.data.id", path).split() == [each.id for each in messages]
+    arrivals = [float(each) for each in tool("jq", ".received_at", path).split()]
+    assert arrivals == [each.received_at for each in messages]
+
+
+def test_sqlites_own_tool_finds_the_database_whole_and_its_texts(
+    tweets: Make, tmp_path: Path, tool: Tool
+) -> None:
+    path = tmp_path / "tweets.db"
+    messages = tweets(300)
+    with SQLiteSubscriber(path) as store:
+        for start in range(0, 300, 100):
+            store.on_next(Batch(messages[start : start + 100]))
+        store.on_next(Batch([messages[0].put_data("zebra crossing")]))
+    assert tool("sqlite3", path, "PRAGMA integrity_check") == "ok"
+    assert tool("sqlite3", path, "PRAGMA journal_mode") == "wal"
+    check = "INSERT INTO tweets_search (tweets_search, rank) VALUES ('integrity-check', 1)"
+    assert tool("sqlite3", path, check) == ""
+    found = "SELECT id FROM tweets WHERE rowid IN (SELECT rowid FROM tweets_search('zebra'))"
+    assert tool("sqlite3", path, found) == messages[0].id
+    lag = "SELECT count(*) FROM tweets WHERE julianday(received_at) > julianday(created_at)"
+    assert tool("sqlite3", path, lag) == "300"
+    tags = "SELECT count(*) FROM tweets, json_each(hashtags)"
+    assert int(tool("sqlite3", path, tags)) > 0
+
+
+def test_duckdb_and_polars_read_parquet_by_day(tweets: Make, tmp_path: Path) -> None:
+    import duckdb
+    import polars
+
+    messages = tweets(50)
+    old = Message.from_line(b'{"data":{"id":"1377650090978992134","text":"2021"}}')
+    undated = Message("no date")
+    with ParquetSubscriber(tmp_path / "t", row_group_size=20) as store:
+        store.on_next(Batch([*messages, old, undated]))
+    days = sorted(path.name for path in (tmp_path / "t").iterdir())
+    assert days == ["date=2021-04-01", "date=2025-11-24", "date=__HIVE_DEFAULT_PARTITION__"]
+    frame = polars.scan_parquet(tmp_path / "t", hive_partitioning=True).collect()
+    assert len(frame) == 52
+    groups = duckdb.sql(
+        f"SELECT max(row_group_num_rows) FROM parquet_metadata('{tmp_path}/t/**/*.parquet')"
+    ).fetchall()
+    assert groups == [(20,)]
+    found = duckdb.sql(
+        f"SELECT count(*) FROM read_parquet('{tmp_path}/t/**/*.parquet', hive_partitioning=true)"
+        " WHERE date = '2021-04-01'"
+    ).fetchall()
+    assert found == [(1,)]
+
+
+def test_psql_reads_the_table(postgres: str, tweets: Make, tool: Tool) -> None:
+    messages = tweets(30)
+    with PostgresSubscriber(postgres) as store:
+        store.on_next(Batch(messages))
+    assert tool("psql", postgres, "-Atc", "SELECT count(*) FROM tweets") == "30"
+    lang = f"SELECT raw->'data'->>'lang' = lang FROM tweets WHERE id = '{messages[0].id}'"  # noqa: S608 - our own id
+    assert tool("psql", postgres, "-Atc", lang) == "t"
+
+
+# What only one of them does.
+
+
+def test_a_lost_connection_to_postgres_is_made_again(postgres: str, tweets: Make) -> None:
+    import psycopg
+
+    messages = tweets(20)
+    with PostgresSubscriber(postgres) as store:
+        store.on_next(Batch(messages[:10]))
+        pid = store._connection.info.backend_pid  # type: ignore[attr-defined]  # the test cuts it
+        with psycopg.connect(postgres, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        store.on_next(Batch(messages[10:]))
+    assert len(PostgresPlace(postgres).rows()) == 20
+
+
+def test_a_database_that_is_not_there_fails_the_batch(tweets: Make) -> None:
+    import psycopg
+
+    with (
+        PostgresSubscriber("host=127.0.0.1 port=9 password=hush") as store,
+        pytest.raises(psycopg.OperationalError) as raised,
+    ):
+        store.on_next(Batch(tweets(1)))
+    assert "hush" not in f"{raised.value}{store!r}"
+
+
+@pytest.mark.parametrize("conninfo", ["no connection string", "user=x hush"])
+def test_a_wrong_connection_string_is_refused_and_not_shown(conninfo: str) -> None:
+    with pytest.raises(rxtweets.ConfigurationError) as raised:
+        PostgresSubscriber(conninfo)
+    assert "hush" not in str(raised.value)
+
+
+def test_a_table_needs_a_name() -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="table"):
+        PostgresSubscriber(table="tweets; drop table users")
+
+
+def test_directories_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    for kind in (JSONLinesSubscriber, SQLiteSubscriber):
+        with pytest.raises(rxtweets.ConfigurationError):
+            kind(tmp_path / "nowhere" / "x")
+        with pytest.raises(rxtweets.ConfigurationError):
+            kind(tmp_path)
+
+
+def test_parquet_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="compression"):
+        ParquetSubscriber(tmp_path, compression="zip")
+    with pytest.raises(rxtweets.ConfigurationError, match="path"):
+        ParquetSubscriber("ftp://host/path")
+
+
+def test_a_failed_batch_leaves_nothing_in_sqlite(tmp_path: Path, tweets: Make) -> None:
+    path = tmp_path / "tweets.db"
+    with SQLiteSubscriber(path) as store:
+        store.on_next(Batch(tweets(1)))
+        connection = sqlite3.connect(path)
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON tweets WHEN new.text = 'bad' "
+            "BEGIN SELECT raise(ABORT, 'full'); END"
+        )
+        connection.close()
+        again = tweets(5, 1)
+        with pytest.raises(sqlite3.IntegrityError, match="full"):
+            store.on_next(Batch([*again, tweets(1, 6)[0].put_data("bad")]))
+        assert len(SQLitePlace(tmp_path).rows()) == 1
+        store.on_next(Batch(again))
+    assert len(SQLitePlace(tmp_path).rows()) == 6
+
+
+def test_a_file_is_written_by_one_at_a_time(tmp_path: Path, tweets: Make) -> None:
+    first, second = (JSONLinesSubscriber(tmp_path / "t.jsonl") for _ in range(2))
+    with first, second:
+        first.on_next(Batch(tweets(1)))
+        with pytest.raises(rxtweets.ConfigurationError, match="somebody else"):
+            second.on_next(Batch(tweets(1, 1)))
+
+
+def test_json_lines_rotate_after_a_time(
+    tmp_path: Path, tweets: Make, files_in: Callable[[Path], list[str]]
+) -> None:
+    now = 0.0
+    with JSONLinesSubscriber(tmp_path / "t.jsonl", rotate_after=60) as store:
+        store._writer._clock = lambda: now
+        for now in (0.0, 59.0, 60.0, 130.0):
+            store.on_next(Batch(tweets(1, int(now))))
+        assert files_in(tmp_path) == ["t-2.jsonl", "t-3.jsonl.part", "t.jsonl"]
+    assert files_in(tmp_path) == ["t-2.jsonl", "t-3.jsonl", "t.jsonl"]
+
+
+def test_a_full_disk_fails_the_batch_and_leaves_whole_lines(
+    tmp_path: Path, tweets: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rxtweets import line_files
+
+    for suffix in ("", ".gz", ".zst"):
+        path = tmp_path / f"t.jsonl{suffix}"
+        with JSONLinesSubscriber(path) as store:
+            store.on_next(Batch(tweets(5)))
+
+            def some(file: Any, data: bytes) -> None:
+                file.write(data[: len(data) // 2])
+                raise OSError(28, os.strerror(28))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(line_files, "_write_all", some)
+                with pytest.raises(OSError, match="space"):
+                    store.on_next(Batch(tweets(5, 5)))
+            store.on_next(Batch(tweets(5, 5)))
+        ids = [each.id for each in rxtweets.replay(path, None).to_list().run()]
+        assert ids == [each.id for each in tweets(10)]
