@@ -56,7 +56,7 @@ def collect(
     whole_number("n", n)
     limit = None if timeout is None else seconds("timeout", timeout)
     collector = _Collector(n, telemetry_of(source))
-    with _subscribed(source, collector), contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), _subscribed(source, collector):
         collector.over.wait(limit)
     return collector.result()
 

@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from rxtweets.errors import ConfigurationError
 from rxtweets.extras import needed
@@ -354,33 +354,58 @@ def _unpacked(path: Path, torn: Callable[[bytes], object]) -> Iterator[bytes]:
     """The content in pieces, as far as it can be had."""
     suffix = path.with_name(path.name.removesuffix(PART)).suffix
     with path.open("rb") as file:
-        blocks = iter(lambda: file.read(READ), b"")
         if suffix == ".gz":
-            yield from _inflated(blocks, lambda: zlib.decompressobj(GZIP), zlib.error, torn)
+            yield from _inflated(file, lambda: zlib.decompressobj(GZIP), zlib.error, torn)
         elif suffix == ".zst":
             library = needed("zstandard", "zstd")
             decompressor = library.ZstdDecompressor()
-            yield from _inflated(blocks, decompressor.decompressobj, library.ZstdError, torn)
+            yield from _inflated(file, decompressor.decompressobj, library.ZstdError, torn)
         else:
-            yield from blocks
+            yield from iter(lambda: file.read(READ), b"")
 
 
 def _inflated(
-    blocks: Iterator[bytes],
+    file: BinaryIO,
     begin: Callable[[], Any],
     fault: type[Exception],
     torn: Callable[[bytes], object],
 ) -> Iterator[bytes]:
     """The content of members or frames one after the other, up to a fault."""
-    member = begin()
-    for block in blocks:
+    member, began = begin(), 0
+    at = 0
+    while block := file.read(READ):
         data = block
         while data:
             try:
                 yield member.decompress(data)
             except fault:
-                torn(data)
+                yield from _up_to_fault(file, began, at, begin(), fault, torn)
                 return
-            data = member.unused_data
+            rest = member.unused_data
+            at += len(data) - len(rest)
+            data = rest
             if member.eof:
-                member = begin()
+                member, began = begin(), at
+
+
+def _up_to_fault(
+    file: BinaryIO,
+    began: int,
+    at: int,
+    member: Any,
+    fault: type[Exception],
+    torn: Callable[[bytes], object],
+) -> Iterator[bytes]:
+    """What comes before the fault in the block at ``at``: with the fault, its call gave nothing."""
+    file.seek(began)
+    while began < at:
+        before = file.read(min(READ, at - began))
+        began += len(before)
+        member.decompress(before)
+    block = file.read(READ)
+    for place in range(len(block)):
+        try:
+            yield member.decompress(block[place : place + 1])
+        except fault:
+            torn(block[place:])
+            return
