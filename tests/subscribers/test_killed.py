@@ -1,0 +1,108 @@
+"""`kill -9` in the middle of writing: what was acknowledged is there, and nothing twice."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+import rxtweets
+from rxtweets.simulator.tweets import Tweets
+
+PROGRAM = Path(__file__).with_name("_killed.py")
+TOTAL = 3_000
+PATIENCE = 50.0
+
+
+def expected() -> list[str]:
+    """The ids in their order: the program has the same feed."""
+    frames = Tweets(seed=9, clock=lambda: 1_764_028_461.0).frames(0, TOTAL)
+    return [orjson.loads(frame)["data"]["id"] for frame in frames]
+
+
+def run(
+    kind: str, place: Path, first: int, size: int, kill_after: int | None = None
+) -> tuple[list[str], bool]:
+    """Store from the first message on, killed after so many acknowledgements.
+
+    Returns those there were, and whether the process was still at it.
+    """
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAM), kind, str(place), str(first), str(size)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        told: list[str] = []
+        for line in process.stdout:
+            told.append(line.strip())
+            if kill_after is not None and len(told) > kill_after:
+                process.kill()
+                kill_after = None
+        process.wait(PATIENCE)
+    assert told.pop(0) == "ready"
+    return told, process.returncode == -9
+
+
+def stored(kind: str, place: Path) -> list[str]:
+    """What foreign tools, or plain reading, find in the store as it is."""
+    if kind == "sqlite":
+        connection = sqlite3.connect(place / "tweets.db")
+        try:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            return [id_ for (id_,) in connection.execute("SELECT id FROM tweets")]
+        finally:
+            connection.close()
+    if kind == "parquet":
+        import duckdb
+
+        if not list((place / "tweets").rglob("*.parquet")):
+            return []
+        answer = duckdb.sql(f"SELECT id FROM read_parquet('{place}/tweets/**/*.parquet')")
+        assert answer is not None
+        return [id_ for (id_,) in answer.fetchall()]
+    files = [path for path in place.iterdir() if path.suffix != ".new"]
+    if not files:
+        return []
+    stream = rxtweets.replay(place / f"tweets.{kind}", None)
+    return [message.id for message in stream.to_list().run()]
+
+
+def kill_and_resume(kind: str, place: Path, seed: int, ids: list[str]) -> bool:
+    chance = random.Random(seed)
+    size = chance.choice([1, 7, 20, 100])
+    acknowledged, was_killed = run(kind, place, 0, size, chance.randrange(0, TOTAL // 2))
+    found = stored(kind, place)
+    assert set(acknowledged) <= set(found), "an acknowledged message is missing"
+    assert len(found) == len(set(found)), "a message is there twice"
+    # The source gives again what was not acknowledged, and in other batches.
+    rest, _ = run(kind, place, len(acknowledged), chance.choice([20, 33, 500]))
+    assert acknowledged + rest == ids
+    assert sorted(stored(kind, place)) == sorted(ids)
+    return was_killed
+
+
+KINDS = ["jsonl", "jsonl.gz", "jsonl.zst", "sqlite", "parquet"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_process_loses_nothing_and_doubles_nothing(kind: str, tmp_path: Path) -> None:
+    kill_and_resume(kind, tmp_path, 1, expected())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", KINDS)
+def test_twenty_killed_processes_lose_and_double_nothing(kind: str, tmp_path: Path) -> None:
+    ids = expected()
+    killed = 0
+    for seed in range(20):
+        place = tmp_path / str(seed)
+        place.mkdir()
+        killed += kill_and_resume(kind, place, seed, ids)
+    assert killed > 10, "most processes were done before they were killed: nothing was tested"

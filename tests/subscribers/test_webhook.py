@@ -1,0 +1,168 @@
+"""The webhook, against a real server on loopback; and the console."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import tenacity
+
+import rxtweets
+from rxtweets import Batch, Message
+from rxtweets.subscribers import ConsoleSubscriber, WebhookSubscriber
+
+Make = Callable[..., list[Message[Any]]]
+Answer = tuple[int, dict[str, str]]
+
+
+class Hook:
+    """Answers by a script, then 204; keeps what it got."""
+
+    def __init__(self) -> None:
+        self.script: list[Answer | None] = []
+        self.got: list[tuple[dict[str, str], Any]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                hook.got.append((headers, json.loads(body)))
+                answer = hook.script.pop(0) if hook.script else (204, {})
+                if answer is None:
+                    self.close_connection = True
+                    return
+                self.send_response(answer[0])
+                for name, value in answer[1].items():
+                    self.send_header(name, value)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?key=hush"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    hook = Hook()
+    yield hook
+    hook.close()
+
+
+def store_for(hook: Hook, pauses: list[float] | None = None, **options: Any) -> WebhookSubscriber:
+    sleep = (lambda _: None) if pauses is None else pauses.append
+    return WebhookSubscriber(hook.url, wait=tenacity.wait_fixed(0.5), sleep=sleep, **options)
+
+
+def test_a_batch_is_posted_with_its_lines(hook: Hook, tweets: Make) -> None:
+    messages = tweets(3)
+    with store_for(hook, headers={"Authorization": "Bearer x"}) as store:
+        store.on_next(Batch(messages, "timeout", "alerts"))
+    [(headers, body)] = hook.got
+    assert headers["authorization"] == "Bearer x"
+    assert headers["content-type"] == "application/json"
+    assert (body["batcher"], body["trigger"]) == ("alerts", "timeout")
+    assert [each["raw"] for each in body["messages"]] == [json.loads(each.raw) for each in messages]
+
+
+def test_the_key_is_the_same_for_the_same_messages_only(hook: Hook, tweets: Make) -> None:
+    hook.script = [(500, {})]
+    with store_for(hook) as store:
+        store.on_next(Batch(tweets(3)))
+        store.on_next(Batch(tweets(3)))
+        store.on_next(Batch(tweets(3, 1)))
+    keys = [headers["idempotency-key"] for headers, _ in hook.got]
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
+@pytest.mark.parametrize("trouble", [(500, {}), (503, {}), (429, {}), (408, {}), None])
+def test_what_can_pass_is_tried_again(hook: Hook, tweets: Make, trouble: Answer | None) -> None:
+    hook.script = [trouble, trouble]
+    pauses: list[float] = []
+    with store_for(hook, pauses) as store:
+        store.on_next(Batch(tweets(1)))
+    assert len(hook.got) == 3
+    assert pauses == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 404, 410])
+def test_what_cannot_fails_the_batch_at_once(hook: Hook, tweets: Make, status: int) -> None:
+    hook.script = [(status, {})]
+    with store_for(hook) as store, pytest.raises(rxtweets.SubscriberError) as raised:
+        store.on_next(Batch(tweets(1)))
+    assert len(hook.got) == 1
+    assert f"/hook answered {status}" in str(raised.value)
+    assert "hush" not in f"{raised.value}{store!r}"
+
+
+def test_it_gives_up_by_the_policy(hook: Hook, tweets: Make) -> None:
+    hook.script = [(500, {})] * 9
+    with (
+        store_for(hook, stop=tenacity.stop_after_attempt(3)) as store,
+        pytest.raises(rxtweets.SubscriberError, match="500"),
+    ):
+        store.on_next(Batch(tweets(1)))
+    assert len(hook.got) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("0", 0.5, 0.5),
+        ("nonsense", 0.5, 0.5),
+        ("nan", 0.5, 0.5),
+        ("99999", 300, 300),
+        (formatdate(time.time() + 60, usegmt=True), 30, 60),
+        (formatdate(0, usegmt=True), 0.5, 0.5),
+    ],
+)
+def test_retry_after_is_honoured(
+    hook: Hook, tweets: Make, value: str, least: float, most: float
+) -> None:
+    hook.script = [(503, {"Retry-After": value})]
+    pauses: list[float] = []
+    with store_for(hook, pauses) as store:
+        store.on_next(Batch(tweets(1)))
+    assert least <= pauses[0] <= most
+
+
+def test_a_server_that_is_not_there_fails_the_batch(tweets: Make) -> None:
+    store = WebhookSubscriber("http://127.0.0.1:9/", sleep=lambda _: None)
+    with store, pytest.raises(rxtweets.SubscriberError, match="ConnectError"):
+        store.on_next(Batch(tweets(1)))
+
+
+@pytest.mark.parametrize("url", ["", "ftp://host/", "http://", "no url", None])
+def test_a_webhook_needs_a_url(url: Any) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="url"):
+        WebhookSubscriber(url)
+
+
+def test_the_console_shows_a_line_a_batch() -> None:
+    file = io.StringIO()
+    console = ConsoleSubscriber(file, width=60)
+    console.on_next(Batch([Message("one\x1b[2J"), Message("two")]))
+    console.on_next(Batch([Message("x" * 100)], "timeout"))
+    first, second = file.getvalue().splitlines()
+    assert first == "    1 │   2 by size    │ one [2J ▪ two"
+    assert len(second) <= 60
+    assert "by timeout" in second
