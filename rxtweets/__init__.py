@@ -16,8 +16,8 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
 
 from rxtweets import events, operators, simulator, subscribers
 from rxtweets.backoff import Backoff
-from rxtweets.concurrency import Concurrency
 from rxtweets.collecting import collect
+from rxtweets.concurrency import Concurrency
 from rxtweets.errors import (
     AccessError,
     AcknowledgerError,
@@ -77,10 +77,9 @@ from rxtweets.pipeline import (
     TopologySource,
 )
 from rxtweets.rate import RateLimit
-from rxtweets.retry import Retry
-from rxtweets.pipeline import Batcher, Pipeline
 from rxtweets.recording import record
 from rxtweets.replaying import Replay, replay
+from rxtweets.retry import Retry
 from rxtweets.rules import Rule, RuleCounts, RuleRefusal, Rules, RulesReport
 from rxtweets.sources import (
     PullSource,

@@ -1,4 +1,4 @@
-"""The command ``rxtweets``: run the main job, or the simulator."""
+"""The command ``rxtweets``: run the main job, the simulator, or one of `rxtweets.commands`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from typing import Any, NoReturn, TextIO, cast
 
 from rxtweets import simulator
 from rxtweets.commands import connections as connections_command
+from rxtweets.commands import record, replay, tail
 from rxtweets.commands import rules as rules_command
 from rxtweets.commands.server import STAND_IN, server_options
+from rxtweets.commands.sources import ending
 from rxtweets.display.text import batch_line, summary_line
 from rxtweets.errors import ConfigurationError, RxTweetsError
 from rxtweets.message import Batch, Message
@@ -41,6 +43,8 @@ Without a token, everything runs against a simulator of X's stream, over real HT
   rxtweets simulate --port 8080      the simulator alone, for programs of your own
   rxtweets rules sync rules.txt      the rules of the filtered stream, as in a file
   rxtweets connections free all      make X forget connections that are gone
+  rxtweets tail                      tweets as they come, printed
+  rxtweets record FILE               a stream into a file, which rxtweets replay plays
 """
 
 RUN_DESCRIPTION = """\
@@ -124,6 +128,17 @@ def _parser() -> argparse.ArgumentParser:
     rules_command.add_arguments(rules)
     held = commands.add_parser("connections", help="the connections that X holds")
     connections_command.add_arguments(held)
+    others = {
+        "tail": (tail, "print tweets as they come"),
+        "record": (record, "write a stream to a file"),
+        "replay": (replay, "write the lines of a recording at its pace"),
+    }
+    for name, (module, summary) in others.items():
+        other = commands.add_parser(
+            name, help=summary, description=module.DESCRIPTION, formatter_class=raw
+        )
+        module.add_arguments(other)
+        other.set_defaults(run=module.run)
     return parser
 
 
@@ -183,7 +198,7 @@ def _run(options: argparse.Namespace) -> int:
         printer.full = pipeline.stop
         if screen.is_live:
             screen.write(f"reading {_where(source)}; Ctrl-C stops and delivers what is in flight\n")
-        with _ending(pipeline, options.duration), _watching(pipeline, screen, options):
+        with ending(pipeline, options.duration), _watching(pipeline, screen, options):
             stats = pipeline.run()
     _last_words(screen, stats, options)
     return ABANDONED if stats.abandoned else ENDED
@@ -305,23 +320,6 @@ def _as_json(number: int, batch: Batch[Any]) -> str:
     messages = [{"id": message.id, "data": message.data} for message in batch]
     record = {"batch": number, "trigger": batch.info.trigger, "messages": messages}
     return json.dumps(record, ensure_ascii=False)
-
-
-@contextlib.contextmanager
-def _ending(pipeline: Pipeline, duration: float | None) -> Iterator[None]:
-    """Stop after the time, if one was given."""
-    if duration is None:
-        yield
-        return
-    if duration <= 0:
-        raise ConfigurationError(f"--duration {duration:g}: give seconds above 0")
-    timer = threading.Timer(duration, pipeline.stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import os
 
 from rxtweets.options import ServerOptions
 
-__all__ = ["STAND_IN", "add_server_argument", "server_options"]
+__all__ = ["STAND_IN", "add_server_argument", "server_options", "stand_in_token"]
 
 STAND_IN = "simulated"
 """Servers that are not X want some token, and take any."""
@@ -28,7 +28,10 @@ def server_options(options: argparse.Namespace) -> ServerOptions:
     base_url = options.base_url or os.environ.get("RXTWEETS_BASE_URL")
     if not base_url:
         return ServerOptions()
+    return ServerOptions(base_url=base_url, **stand_in_token())
+
+
+def stand_in_token() -> ServerOptions:
+    """What a server that is not X is told: the user's own token only if there is one."""
     known = any(os.environ.get(name) for name in ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN"))
-    if known:
-        return ServerOptions(base_url=base_url)
-    return ServerOptions(base_url=base_url, token=STAND_IN)
+    return ServerOptions() if known else ServerOptions(token=STAND_IN)

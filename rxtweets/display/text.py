@@ -6,10 +6,10 @@ import re
 import unicodedata
 from typing import Any
 
-from rxtweets.message import Batch
+from rxtweets.message import Batch, Message
 from rxtweets.telemetry import Stats
 
-__all__ = ["batch_line", "clean", "pointer", "summary_line"]
+__all__ = ["batch_line", "clean", "figures", "pointer", "summary_line", "tweet_line"]
 
 # A tweet could move the cursor, recolour the terminal or turn the writing direction with these:
 # C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm.
@@ -90,6 +90,37 @@ def pointer(text: str, position: int) -> tuple[str, str]:
     after = shown[position : position + BESIDE]
     rest = "…" if position + BESIDE < len(shown) else ""
     return f"  {before}{after}{rest}", f"  {' ' * sum(map(_columns, before))}^"
+
+
+def tweet_line(message: Message[Any], width: int) -> str:
+    """A message in one line: when it was written, its language, and as much text as fits.
+
+    Args:
+        message: the message.
+        width: columns of the terminal.
+    """
+    written = message.created_at
+    time = f"{written:%H:%M:%S}" if written else "--:--:--"
+    lang = message.metadata.get("lang")
+    head = f"{time} {lang if isinstance(lang, str) else '':<3.3} │ "
+    return head + _fitted([clean(str(message.data))], width - len(head))
+
+
+def figures(stats: Stats, rate: float) -> list[tuple[str, str]]:
+    """The figures of a stream that one watches, by name.
+
+    Args:
+        stats: the snapshot.
+        rate: messages a second of late.
+    """
+    return [
+        ("state", stats.state),
+        ("rate", f"{rate:,.0f}/s"),
+        ("delivered", f"{stats.delivered:,}"),
+        ("lag", "–" if stats.lag is None else _duration(stats.lag)),
+        ("queue", f"{stats.queued:,}"),
+        ("dropped", f"{stats.dropped:,}"),
+    ]
 
 
 def _fitted(texts: Any, width: int) -> str:

@@ -1,0 +1,52 @@
+"""The command ``rxtweets replay``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import Any
+
+from rxtweets.commands.sources import speed_of
+from rxtweets.display.text import summary_line
+from rxtweets.message import Batch
+from rxtweets.pipeline import Batcher, Pipeline
+from rxtweets.replaying import replay
+
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
+
+DESCRIPTION = """\
+Write the lines of a recording to standard output as they came from the stream, at the pace at
+which they came, or faster. For tweets that people can read, see rxtweets tail.
+
+  rxtweets replay tweets.jsonl.gz --speed max | jq -r .data.lang | sort | uniq -c
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("file", metavar="FILE", nargs="+", help="recordings, played in their order")
+    parser.add_argument("--speed", default="1", help="10 is ten times as fast, or max (default 1)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Play until the end or a signal; the exit code.
+
+    Raises:
+        RxTweetsError: an option cannot work, or a file cannot be read.
+    """
+    source = replay(options.file, speed_of(options.speed))
+    out = sys.stdout.buffer
+
+    def write(batch: Batch[Any]) -> None:
+        try:
+            out.write(b"".join(message.raw + b"\n" for message in batch if message.raw))
+            out.flush()
+        except BrokenPipeError:
+            pipeline.stop()
+
+    pipeline = Pipeline(source, batchers={"default": Batcher(write, size=128, timeout=0.01)})
+    stats = pipeline.run()
+    with contextlib.suppress(BrokenPipeError):
+        print(summary_line(stats), file=sys.stderr)
+    return 1 if stats.undecodable else 0

@@ -1,0 +1,292 @@
+"""Rows a second of each store, beside the library that it stands on, called bare.
+
+The bare loop does what the store promises, written for the one case: the same columns by plain
+subscripts of the decoded line, the same statement or file, one transaction or write a batch. It
+knows no odd shapes, no messages that come again, no files that were left behind.
+
+Usage: subscribers.py [--rows N] [--runs N] [--only NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import platform
+import shutil
+import sqlite3
+import statistics
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import psycopg
+import pyarrow as pa  # type: ignore[import-untyped]  # it comes without types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]  # as above
+import zstandard
+
+from rxtweets import Batch, Message
+from rxtweets.rows import COLUMNS
+from rxtweets.simulator.tweets import Tweets
+from rxtweets.subscribers import (
+    JSONLinesSubscriber,
+    ParquetSubscriber,
+    PostgresSubscriber,
+    SQLiteSubscriber,
+    WebhookSubscriber,
+    _postgres,
+    _sqlite,
+)
+from rxtweets.tables import arrow_schema
+
+SIZES = (20, 500)
+POSTGRES = "postgresql://127.0.0.1:5432/test"
+
+Take = Callable[[Sequence[Message[Any]]], object]
+
+
+def plain_row(message: Message[Any]) -> list[Any]:
+    """The columns of a row, by somebody who knows that all lines are tweets."""
+    line = message.raw
+    payload = orjson.loads(line)
+    tweet = payload["data"]
+    metrics = tweet["public_metrics"]
+    entities = tweet.get("entities", {})
+    referenced = {each["type"]: each["id"] for each in tweet.get("referenced_tweets", ())}
+    author = tweet["author_id"]
+    users = payload["includes"]["users"]
+    return [
+        tweet["id"],
+        "tweet",
+        datetime.fromisoformat(tweet["created_at"]),
+        datetime.fromtimestamp(message.received_at or 0.0, UTC),
+        author,
+        next((user["username"] for user in users if user["id"] == author), None),
+        tweet["lang"],
+        tweet["text"],
+        None,
+        tweet.get("conversation_id"),
+        referenced.get("replied_to"),
+        referenced.get("retweeted"),
+        referenced.get("quoted"),
+        metrics["like_count"],
+        metrics["repost_count"],
+        metrics["reply_count"],
+        metrics["quote_count"],
+        [each["tag"] for each in entities.get("hashtags", ())],
+        [each["username"] for each in entities.get("mentions", ())],
+        [],
+        line.decode(),
+    ]
+
+
+def plain_line(message: Message[Any]) -> bytes:
+    """A line of JSON, as orjson makes it from a dict."""
+    value = {
+        "id": message.id,
+        "received_at": message.received_at,
+        "data": message.data,
+        "raw": orjson.Fragment(message.raw),
+    }
+    return orjson.dumps(value) + b"\n"
+
+
+# The bare loops: each gives what takes a batch.
+
+
+@contextmanager
+def bare_lines(place: Path, pack: Callable[[bytes], bytes]) -> Iterator[Take]:
+    with (place / "bare").open("wb", buffering=0) as file:
+        yield lambda batch: file.write(pack(b"".join(map(plain_line, batch))))
+
+
+@contextmanager
+def bare_jsonl(place: Path) -> Iterator[Take]:
+    with bare_lines(place, lambda data: data) as take:
+        yield take
+
+
+@contextmanager
+def bare_gzip(place: Path) -> Iterator[Take]:
+    member = zlib.compressobj(6, zlib.DEFLATED, 31)
+    with bare_lines(
+        place, lambda data: member.compress(data) + member.flush(zlib.Z_SYNC_FLUSH)
+    ) as take:
+        yield take
+
+
+@contextmanager
+def bare_zstd(place: Path) -> Iterator[Take]:
+    frame = zstandard.ZstdCompressor(level=3).compressobj()
+    block = zstandard.COMPRESSOBJ_FLUSH_BLOCK
+    with bare_lines(place, lambda data: frame.compress(data) + frame.flush(block)) as take:
+        yield take
+
+
+@contextmanager
+def bare_sqlite(place: Path) -> Iterator[Take]:
+    connection = sqlite3.connect(place / "bare.db")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.executescript(_sqlite.TABLE + _sqlite.SEARCH)
+
+    def values(message: Message[Any]) -> list[Any]:
+        row = plain_row(message)
+        row[2], row[3] = (each.isoformat(" ", "milliseconds") for each in row[2:4])
+        row[17:20] = (orjson.dumps(each).decode() for each in row[17:20])
+        return row
+
+    def take(batch: Sequence[Message[Any]]) -> None:
+        with connection:
+            connection.executemany(_sqlite.UPSERT, map(values, batch))
+
+    yield take
+    connection.close()
+
+
+@contextmanager
+def bare_parquet(place: Path) -> Iterator[Take]:
+    schema, count = arrow_schema(), 0
+
+    def take(batch: Sequence[Message[Any]]) -> None:
+        nonlocal count
+        count += 1
+        columns = list(zip(*map(plain_row, batch), strict=True))
+        table = pa.table(dict(zip(COLUMNS, columns, strict=True)), schema=schema)
+        pq.write_table(table, place / f"{count}.parquet", compression="zstd")
+
+    yield take
+
+
+@contextmanager
+def bare_postgres(_place: Path) -> Iterator[Take]:
+    with psycopg.connect(POSTGRES, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS rxtweets_bare")
+        connection.execute(_postgres._definition("rxtweets_bare"))
+        statement = _postgres._upsert("rxtweets_bare")
+
+        def take(batch: Sequence[Message[Any]]) -> None:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(statement, list(map(plain_row, batch)))
+
+        yield take
+        connection.execute("DROP TABLE rxtweets_bare")
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    http = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{http.server_port}/"
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+@contextmanager
+def bare_webhook(_place: Path) -> Iterator[Take]:
+    with server() as url, httpx.Client() as client:
+        yield lambda batch: client.post(url, content=b"".join(map(plain_line, batch)))
+
+
+# The stores.
+
+
+@contextmanager
+def ours(make: Callable[[Path], Any], place: Path) -> Iterator[Take]:
+    with make(place) as store:
+        yield lambda batch: store.on_next(Batch(batch))
+
+
+@contextmanager
+def our_postgres(_place: Path) -> Iterator[Take]:
+    with PostgresSubscriber(POSTGRES, table="rxtweets_ours") as store:
+        yield lambda batch: store.on_next(Batch(batch))
+    with psycopg.connect(POSTGRES, autocommit=True) as connection:
+        connection.execute("DROP TABLE rxtweets_ours")
+
+
+@contextmanager
+def our_webhook(_place: Path) -> Iterator[Take]:
+    with server() as url, WebhookSubscriber(url) as store:
+        yield lambda batch: store.on_next(Batch(batch))
+
+
+def jsonl(suffix: str) -> Any:
+    return functools.partial(ours, lambda place: JSONLinesSubscriber(place / f"t.jsonl{suffix}"))
+
+
+PAIRS: dict[str, tuple[Any, Any]] = {
+    "JSON Lines": (bare_jsonl, jsonl("")),
+    "JSON Lines, gzip": (bare_gzip, jsonl(".gz")),
+    "JSON Lines, zstd": (bare_zstd, jsonl(".zst")),
+    "SQLite": (bare_sqlite, functools.partial(ours, lambda at: SQLiteSubscriber(at / "t.db"))),
+    "Parquet": (bare_parquet, functools.partial(ours, lambda at: ParquetSubscriber(at / "t"))),
+    "PostgreSQL": (bare_postgres, our_postgres),
+    "Webhook": (bare_webhook, our_webhook),
+}
+
+
+def measure(way: Any, frames: list[bytes], size: int) -> float:
+    """Rows a second of one run; messages are made anew, as each keeps what it has decoded."""
+    messages = [Message.from_line(frame, 1_764_028_462.0) for frame in frames]
+    batches = [messages[start : start + size] for start in range(0, len(messages), size)]
+    place = Path(tempfile.mkdtemp())
+    try:
+        with way(place) as take:
+            take(batches[0])  # opens what is opened once
+            started = time.perf_counter()
+            for batch in batches[1:]:
+                take(batch)
+            return (len(messages) - size) / (time.perf_counter() - started)
+    finally:
+        shutil.rmtree(place)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=10_000, help="at batches of 500 (10000)")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    frames = Tweets(seed=1, clock=lambda: 1_764_028_461.0).frames(0, options.rows)
+    print(f"Python {platform.python_version()}, {len(frames)} tweets of 1 KB, {options.runs} runs")
+    print("store             batch   bare, rows/s (least .. most)      ours                  cost")
+    for name, pair in PAIRS.items():
+        if options.only not in name:
+            continue
+        for size in SIZES:
+            some = frames if size > 100 else frames[: max(size * 10, len(frames) // 5)]
+            rates: tuple[list[float], list[float]] = ([], [])
+            for _ in range(options.runs):
+                for way, found in zip(pair, rates, strict=True):
+                    found.append(measure(way, some, size))
+            cost = statistics.median(rates[0]) / statistics.median(rates[1]) - 1
+            print(f"{name:<18} {size:>3} {shown(rates[0])} {shown(rates[1])} {cost:>+6.0%}")
+
+
+def shown(rates: list[float]) -> str:
+    return f"{statistics.median(rates):>9,.0f} ({min(rates):>9,.0f} .. {max(rates):>9,.0f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""`rxtweets record`, `replay` and `tail` as a shell sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rxtweets
+
+COMMAND = [sys.executable, "-m", "rxtweets"]
+PATIENCE = 30.0
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "t.jsonl.gz"
+    done = run("record", path, "--rate", 2000, "--limit", 100)
+    assert done.returncode == 0, done.stderr
+    assert "received 1" in done.stderr
+    return path
+
+
+def test_record_writes_as_many_as_were_asked_for(recording: Path) -> None:
+    messages = rxtweets.replay(recording, None).to_list().run()
+    assert len(messages) == 100
+    assert all(message.received_at and message.lag is not None for message in messages)
+
+
+def test_record_completes_the_file_at_ctrl_c(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with (
+        rxtweets.simulator.serve(rate=2000) as x,
+        subprocess.Popen(
+            [*COMMAND, "record", str(path), x.url], stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        part = path.with_name("t.jsonl.part")
+        while process.poll() is None and not (part.exists() and part.stat().st_size):
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl"]
+    assert rxtweets.replay(path, None).to_list().run()
+
+
+def test_replay_writes_the_lines_as_they_came(recording: Path) -> None:
+    done = run("replay", recording, recording, "--speed", "max")
+    assert done.returncode == 0
+    lines = [message.raw.decode() for message in rxtweets.replay(recording, None).to_list().run()]
+    assert done.stdout.splitlines() == lines * 2
+
+
+def test_replay_says_what_it_could_not_read(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("nonsense\n")
+    done = run("replay", tmp_path / "t.jsonl")
+    assert done.returncode == 1
+    assert "undecodable 1" in done.stderr
+
+
+def test_tail_prints_a_line_a_tweet(recording: Path) -> None:
+    done = run("tail", recording, "--speed", "max", "--limit", 7, COLUMNS="80")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) == 7
+    assert all(line[2] == line[5] == ":" and "│" in line for line in lines)
+
+
+def test_tail_prints_lines_for_programs(recording: Path) -> None:
+    done = run("tail", recording, "--speed", "max", "--json")
+    assert len([json.loads(line)["data"]["id"] for line in done.stdout.splitlines()]) == 100
+
+
+def test_tail_reads_a_simulator_by_itself() -> None:
+    done = run("tail", "--rate", 2000, "--limit", 3)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
+
+
+def test_tail_shows_the_figures(recording: Path) -> None:
+    done = run("tail", recording, "--speed", "max", "--live", COLUMNS="100", LINES="30")
+    assert done.returncode == 0, done.stderr
+    for word in ("state", "rate", "delivered", "lag", "queue", "dropped", "100", "│"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("record", "no/where/t.jsonl"),
+        ("record", "t.jsonl", "nothing"),
+        ("replay", "nothing.jsonl"),
+        ("replay", "nothing.jsonl", "--speed", "fast"),
+        ("tail", "nothing.jsonl"),
+        ("tail", "--live", "--json"),
+        ("tail", "--duration", "0"),
+        ("tail", "x"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    unset = {"X_BEARER_TOKEN": "", "TWITTER_BEARER_TOKEN": ""}
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=tmp_path,
+        env=os.environ | unset,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("rxtweets: ")
