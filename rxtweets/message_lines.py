@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -26,27 +27,35 @@ from rxtweets.message import Message
 __all__ = ["from_line", "key_of", "to_line"]
 
 RAW = b',"raw":'
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-def to_line(message: Message[Any], more: bytes = b"") -> bytes:
+def to_line(message: Message[Any], more: Mapping[str, Any] = EMPTY) -> bytes:
     """The message as a line, with its line feed.
 
     Args:
         message: the message.
-        more: further keys, as JSON, with a comma before them.
+        more: further keys, which stand before ``raw``.
     """
     raw = message.raw
-    head = b'{"id":%b,"received_at":%b,"data":%b%b' % (
-        orjson.dumps(message.id),
-        orjson.dumps(message.received_at),
-        to_json(message.data),
-        more,
-    )
+    value: dict[str, Any] = {
+        "id": message.id,
+        "received_at": message.received_at,
+        "data": message.data,
+    }
+    if more:
+        value.update(more)
     if not raw:
-        return b'%b,"metadata":%b}\n' % (head, to_json(message.metadata))
-    if b"\n" in raw:
-        raw = orjson.dumps(raw.decode(errors="replace"))
-    return b"%b%b%b}\n" % (head, RAW, raw)
+        value["metadata"] = orjson.Fragment(to_json(message.metadata))
+    elif b"\n" in raw:
+        value["raw"] = raw.decode(errors="replace")
+    else:
+        value["raw"] = orjson.Fragment(raw)
+    try:
+        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    except (orjson.JSONEncodeError, RecursionError):
+        value["data"] = orjson.Fragment(to_json(message.data))
+        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def from_line(line: bytes) -> Message[Any]:

@@ -6,7 +6,6 @@ is no tweet has kind, id, times, author and, as JSON, its data; everything else 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +13,7 @@ import orjson
 
 from rxtweets.jsonable import to_json
 from rxtweets.kinds import carried_by
-from rxtweets.message import Message
+from rxtweets.message import Message, is_tweet
 from rxtweets.message_lines import key_of
 
 __all__ = ["COLUMNS", "ColumnType", "Row", "row_of"]
@@ -102,25 +101,23 @@ def row_of(message: Message[Any]) -> Row:
     """The message as a row; whatever shape its parts have, it does not raise."""
     raw = message.raw
     payload = orjson.loads(raw) if raw else {"data": dict(message.metadata)}
-    kind = carried_by(payload).kind if raw else ("tweet" if message.id else "other")
-    tweet = _object(_object(payload).get("data"))
-    data = message.data
-    text = _whole(data) if isinstance(data, str) else _text(tweet.get("text"))
-    author = _text(tweet.get("author_id")) or getattr(data, "user_id", None)
+    tweet = _object(payload["data"]) if isinstance(payload, dict) and "data" in payload else {}
     metrics = _object(tweet.get("public_metrics"))
     entities = _object(tweet.get("entities"))
-    referenced = _referenced(tweet)
+    referenced = _referenced(tweet.get("referenced_tweets") or tweet.get("referenced_posts"))
+    author = _text(tweet.get("author_id")) or _author_in(message.data)
     received_at = message.received_at
+    text, data = _text_and_data(message.data, tweet)
     return Row(
         key_of(message),
-        kind,
+        _kind(message, payload),
         message.created_at,
         None if received_at is None else datetime.fromtimestamp(received_at, UTC),
-        author or getattr(data, "author_id", None) or None,
-        _author(payload, author),
+        author,
+        _name_of(author, payload),
         _text(tweet.get("lang")),
         text,
-        None if isinstance(data, str) else to_json(data).decode(),
+        data,
         _text(tweet.get("conversation_id")),
         referenced.get("replied_to"),
         referenced.get("retweeted") or referenced.get("reposted"),
@@ -131,19 +128,44 @@ def row_of(message: Message[Any]) -> Row:
         _count(metrics.get("quote_count")),
         _texts(entities.get("hashtags"), "tag"),
         _texts(entities.get("mentions"), "username"),
-        [rule.tag or rule.id for rule in message.matching_rules]
-        if "matching_rules" in payload or not raw
-        else [],
+        _rules(message, payload),
         raw.decode(errors="replace") if raw else to_json(message.metadata).decode(),
     )
 
 
+def _kind(message: Message[Any], payload: Any) -> str:
+    if not message.raw:
+        return "tweet" if message.id else "other"
+    return "tweet" if is_tweet(payload) else carried_by(payload).kind
+
+
+def _text_and_data(data: Any, tweet: dict[str, Any]) -> tuple[str | None, str | None]:
+    """What handlers made, as text where it is text, else as JSON beside the text of the tweet."""
+    if isinstance(data, str):
+        return _whole(data), None
+    return _text(tweet.get("text")), to_json(data).decode()
+
+
+def _author_in(event: Any) -> str | None:
+    return getattr(event, "author_id", None) or getattr(event, "user_id", None) or None
+
+
+def _name_of(author: str | None, payload: Any) -> str | None:
+    includes = _object(payload.get("includes")) if isinstance(payload, dict) else {}
+    users = includes.get("users")
+    for user in users if isinstance(users, list) else ():
+        if isinstance(user, dict) and user.get("id") == author:
+            return _text(user.get("username"))
+    return None
+
+
+def _rules(message: Message[Any], payload: Any) -> list[str]:
+    has_rules = "matching_rules" in (payload if message.raw else message.metadata)
+    return [rule.tag or rule.id for rule in message.matching_rules] if has_rules else []
+
+
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> Iterable[dict[str, Any]]:
-    return (each for each in value if isinstance(each, dict)) if isinstance(value, list) else ()
 
 
 def _text(value: Any) -> str | None:
@@ -164,18 +186,19 @@ def _count(value: Any) -> int | None:
     return value if is_count else None
 
 
-def _texts(value: Any, name: str) -> list[str]:
-    return [each[name] for each in _objects(value) if isinstance(each.get(name), str)]
+def _texts(values: Any, name: str) -> list[str]:
+    if not isinstance(values, list):
+        return []
+    return [
+        each[name] for each in values if isinstance(each, dict) and isinstance(each.get(name), str)
+    ]
 
 
-def _referenced(tweet: dict[str, Any]) -> dict[str, str]:
-    references = tweet.get("referenced_tweets") or tweet.get("referenced_posts")
-    return {str(each.get("type")): str(each["id"]) for each in _objects(references) if "id" in each}
-
-
-def _author(payload: Any, author: str | None) -> str | None:
-    users = _object(_object(payload).get("includes")).get("users")
-    for user in _objects(users):
-        if user.get("id") == author:
-            return _text(user.get("username"))
-    return None
+def _referenced(references: Any) -> dict[str, str]:
+    if not isinstance(references, list):
+        return {}
+    return {
+        str(each.get("type")): str(each["id"])
+        for each in references
+        if isinstance(each, dict) and "id" in each
+    }

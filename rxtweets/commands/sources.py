@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 from rxtweets import simulator
 from rxtweets.commands.server import STAND_IN, stand_in_token
@@ -57,7 +58,7 @@ def source_of(options: argparse.Namespace) -> Iterator[HotStream[object]]:
         with simulator.serve(rate=options.rate, seed=options.seed) as x:
             yield sample_stream(**(StreamOptions(base_url=x.url, token=STAND_IN) | limit))
     elif "://" in name:
-        yield sample_stream(**(StreamOptions(base_url=name, **stand_in_token()) | limit))
+        yield sample_stream(**(cast("StreamOptions", stand_in_token()) | limit), base_url=name)
     elif hasattr(options, "speed"):
         yield replay(name, speed_of(options.speed), hot=True)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -142,8 +143,10 @@ class Buffered(Subscriber[Any]):
             try:
                 task()
             except BaseException:
-                # Within a stream it is settled by now, or raised where the stream ends.
-                log.exception("%r raised, and no stream waits for the outcome", self._subscriber)
+                # Within a stream it is settled by now, or raised where the stream ends. Nothing
+                # that a log or a repr does may end this thread: somebody waits for it.
+                with contextlib.suppress(Exception):
+                    log.exception("%r raised, and no stream waits for it", self._subscriber)
 
     def _next(self) -> Callable[[], object] | None:
         with self._changed:

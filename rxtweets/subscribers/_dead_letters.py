@@ -123,7 +123,7 @@ def _letters_in(path: Path) -> Iterator[tuple[dict[str, Any], Message[Any]]]:
 KEYS = {"batch", "at", "attempts", "error", "batcher", "trigger"}
 
 
-def _why(letter: DeadLetter) -> bytes:
+def _why(letter: DeadLetter) -> dict[str, Any]:
     info = letter.batch.info
     value = {
         "batch": uuid4().hex,
@@ -133,7 +133,7 @@ def _why(letter: DeadLetter) -> bytes:
         "batcher": info.batcher,
         "trigger": info.trigger,
     }
-    return b',"failed":%b' % orjson.dumps(value)
+    return {"failed": value}
 
 
 def _is_torn(file: BinaryIO) -> bool:

@@ -289,7 +289,7 @@ def test_a_system_exit_ends_neither_the_queue_nor_the_count(
     stage.send("a", "b")
     stage.source.on_completed()
     assert (stage.acks.good, stage.acks.bad) == (["b"], ["a"])
-    assert "no stream waits" in caplog.text
+    assert "no stream waits for it" in caplog.text
 
 
 def test_every_batch_is_settled_once_whoever_is_quick(stage: Stage) -> None:
