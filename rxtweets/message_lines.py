@@ -52,10 +52,10 @@ def to_line(message: Message[Any], more: Mapping[str, Any] = EMPTY) -> bytes:
     else:
         value["raw"] = orjson.Fragment(raw)
     try:
-        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(value) + b"\n"  # its option for this takes half as long again
     except (orjson.JSONEncodeError, RecursionError):
         value["data"] = orjson.Fragment(to_json(message.data))
-        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(value) + b"\n"
 
 
 def from_line(line: bytes) -> Message[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,26 +15,31 @@ WINDOW = 100_000
 
 
 class Seen:
-    """The keys of the last ``window`` messages; unlike a `Deduplicator`, told after the fact.
+    """The keys of at least the last ``window`` messages, and of twice as many at most.
 
-    What could not be stored must not be taken for stored when it comes again.
+    Unlike a `Deduplicator` it is told after the fact: what could not be stored must not be taken
+    for stored when it comes again.
 
     Args:
-        window: keys that are remembered, at about 200 bytes each.
+        window: keys that are remembered, at about 100 bytes each.
     """
 
     def __init__(self, window: int) -> None:
         self._window = window
-        self._keys: OrderedDict[str, None] = OrderedDict()
+        self._recent: set[str] = set()
+        self._before: set[str] = set()
 
     def fresh(self, messages: Sequence[Message[Any]]) -> dict[str, Message[Any]]:
         """Those that were not stored, by their keys; of each only one."""
-        keys = self._keys
-        return {key: message for message in messages if (key := key_of(message)) not in keys}
+        recent, before = self._recent, self._before
+        return {
+            key: message
+            for message in messages
+            if (key := key_of(message)) not in recent and key not in before
+        }
 
     def remember(self, keys: Iterable[str]) -> None:
         """These are stored."""
-        seen = self._keys
-        seen.update(dict.fromkeys(keys))
-        while len(seen) > self._window:
-            seen.popitem(last=False)
+        self._recent.update(keys)
+        if len(self._recent) >= self._window:
+            self._before, self._recent = self._recent, set()
