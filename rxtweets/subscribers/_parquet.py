@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import date
 from hashlib import blake2b
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,12 @@ class ParquetSubscriber(Store):
         if self._seen is None:
             self._seen = self._written()
         fresh = self._seen.fresh(batch)
-        rows = sorted((row_of(message) for message in fresh.values()), key=_day)
-        for day, found in groupby(rows, _day):
-            chosen = list(found)
-            self._write(f"{self._root}/date={day}", chosen)
-            self._seen.remember(row.id for row in chosen)
+        days: dict[date | None, list[Row]] = {}
+        for row in map(row_of, fresh.values()):
+            days.setdefault(_day(row), []).append(row)
+        for day, rows in days.items():
+            self._write(f"{self._root}/date={day or NOWHEN}", rows)
+            self._seen.remember(row.id for row in rows)
 
     def close(self) -> None:
         """Do nothing: every file is complete."""
@@ -155,6 +156,6 @@ class ParquetSubscriber(Store):
         return (file.path for file in files)
 
 
-def _day(row: Row) -> str:
+def _day(row: Row) -> date | None:
     moment = row.created_at or row.received_at
-    return NOWHEN if moment is None else f"{moment:%Y-%m-%d}"
+    return None if moment is None else moment.date()

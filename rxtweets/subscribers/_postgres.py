@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rxtweets.errors import ConfigurationError
@@ -81,7 +82,7 @@ class PostgresSubscriber(Store):
     def __repr__(self) -> str:
         return f"PostgresSubscriber(table={self._table!r})"
 
-    def _store(self, rows: list[list[Any]]) -> None:
+    def _store(self, rows: list[Sequence[Any]]) -> None:
         if self._connection is None:
             self._connection = self._connect()
         with self._connection.transaction(), self._connection.cursor() as cursor:
@@ -124,8 +125,11 @@ def _upsert(table: str) -> str:
     )
 
 
-def _values(row: Row) -> list[Any]:
-    return [_value(value) for value in row]
+def _values(row: Row) -> Sequence[Any]:
+    # What came from the line is escaped in the line; what handlers made is in the text.
+    if "\\u0000" in row.raw or "\x00" in (row.text or ""):
+        return [_value(value) for value in row]
+    return row
 
 
 def _value(value: Any) -> Any:

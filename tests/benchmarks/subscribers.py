@@ -249,7 +249,10 @@ PAIRS: dict[str, tuple[Any, Any]] = {
 
 
 def measure(way: Any, frames: list[bytes], size: int) -> tuple[float, float]:
-    """Rows a second of one run, by the clock and by processor time; messages are made anew, as each keeps what it has decoded."""
+    """Rows a second of one run, by the clock and by processor time.
+
+    Messages are made anew, as each keeps what it has decoded.
+    """
     messages = [Message.from_line(frame, 1_764_028_462.0) for frame in frames]
     batches = [messages[start : start + size] for start in range(0, len(messages), size)]
     place = Path(tempfile.mkdtemp())
@@ -273,10 +276,9 @@ def main() -> None:
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     frames = Tweets(seed=1, clock=lambda: 1_764_028_461.0).frames(0, options.rows)
-    print(f"Python {platform.python_version()}, {len(frames)} tweets of 1 KB, {options.runs} runs")
-    print(
-        "store             batch   bare, rows/s (least .. most)      ours                             clock    CPU"
-    )
+    about = f"{len(frames)} tweets of 1 KB, {options.runs} runs, rows/s (least .. most)"
+    print(f"Python {platform.python_version()}, {about}")
+    print(f"{'store':<16} batch {'bare':<36} {'ours':<36} clock    CPU")
     for name, pair in PAIRS.items():
         if options.only not in name:
             continue
