@@ -58,7 +58,8 @@ def source_of(options: argparse.Namespace) -> Iterator[HotStream[object]]:
         with simulator.serve(rate=options.rate, seed=options.seed) as x:
             yield sample_stream(**(StreamOptions(base_url=x.url, token=STAND_IN) | limit))
     elif "://" in name:
-        yield sample_stream(**(cast("StreamOptions", stand_in_token()) | limit), base_url=name)
+        stand_in = cast("StreamOptions", stand_in_token())
+        yield sample_stream(**(StreamOptions(base_url=name) | stand_in | limit))
     elif hasattr(options, "speed"):
         yield replay(name, speed_of(options.speed), hot=True)
     else:
