@@ -16,6 +16,7 @@ import httpx
 
 from rxtweets.credentials import Token
 from rxtweets.dechunking import Dechunker
+from rxtweets.deframing import Deframer, whole_frames
 from rxtweets.errors import (
     ConfigurationError,
     ConnectionEnded,
@@ -52,6 +53,7 @@ class ConnectionOptions:
         compress: ask for gzip.
         verify: ``True`` for the usual authorities, or an `ssl.SSLContext`.
         proxy: a proxy's URL; ``None`` takes it from the environment (``HTTPS_PROXY`` …).
+        fast_paths: read the bodies of streams here; else httpx reads them.
     """
 
     token: Token
@@ -63,11 +65,12 @@ class ConnectionOptions:
     compress: bool
     verify: bool | ssl.SSLContext
     proxy: str | None = field(repr=False)
+    fast_paths: bool = True
     url: httpx.URL = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", _checked_url(self.base_url))
-        for name in ("http1", "http2", "compress"):
+        for name in ("http1", "http2", "compress", "fast_paths"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: give True or False")
         if not self.http1 and not self.http2:
@@ -217,10 +220,18 @@ class Connection:
         encoding = response.headers.get("content-encoding", "identity").lower()
         if encoding not in {"gzip", "identity"}:
             return response.iter_bytes()
-        chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
-        is_short = self._wire is not None and response.http_version == "HTTP/1.1" and chunked
-        raw = _dechunked(self._wire or ()) if is_short else response.iter_raw()
+        raw = self._short_way(response) or response.iter_raw()
         return _inflated(raw) if encoding == "gzip" else raw
+
+    def _short_way(self, response: httpx.Response) -> Iterator[bytes] | None:
+        """The body as it was sent, read here; ``None`` if httpx has to."""
+        wire = self._wire
+        if wire is None or not wire.is_apart:
+            return None
+        if response.http_version == "HTTP/2" and wire.is_http2:
+            return _deframed(wire, response.extensions["stream_id"])
+        chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
+        return _dechunked(wire) if chunked and not wire.is_http2 else None
 
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Learn the socket as soon as there is one, to be able to end a wait on it."""
@@ -229,7 +240,7 @@ class Connection:
         stream = info["return_value"]
         with self._lock:
             self._socket = stream.get_extra_info("socket")
-            self._wire = _Wire(stream) if self._options.http1 else None
+            self._wire = _Wire(stream) if self._options.fast_paths else None
             unwanted = self.closed or self._reason is not None
         if unwanted and self._socket is not None:
             _shut(self._socket)
@@ -296,25 +307,39 @@ def _client(options: ConnectionOptions, read_timeout: float | None) -> httpx.Cli
 
 
 class _Wire:
-    """The bytes of an HTTP/1.1 connection, the body apart from the head.
+    """The bytes of a connection, the body of a response apart from its head.
 
     Stands between httpx and its stream: httpx is given the heads of responses and not a byte
-    more at a time, so that the body can be read from here (see `rxtweets.dechunking` for why).
+    more at a time, so that the body can be read from here (see `rxtweets.dechunking` and
+    `rxtweets.deframing` for why).
+
+    Attributes:
+        is_http2: what the server speaks, known from its first byte.
+        is_apart: the last thing that was given to httpx is the end of a head.
     """
 
     def __init__(self, stream: Any) -> None:
         self._read: Callable[..., bytes] = stream.read
+        self._write: Callable[..., None] = stream.write
         self._rest = b""
         self._before = b""
-        tls = stream.get_extra_info("ssl_object")
-        if tls is None or tls.selected_alpn_protocol() != "h2":
-            stream.read = self.read_head
+        self._is_fresh = True
+        self.is_http2 = False
+        self.is_apart = False
+        stream.read = self.read_head
 
     def read_head(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Like the stream's own `read`, but nothing from behind the end of a head."""
+        if self._is_fresh:
+            self._rest = self._read(max_bytes, timeout)
+            # A frame of HTTP/2 begins with its length, of three bytes; HTTP/1.1 with its name.
+            self._is_fresh, self.is_http2 = False, self._rest[:1] == b"\0"
+        if self.is_http2:
+            return self._read_frames(max_bytes, timeout)
         data = self._rest or self._read(max_bytes, timeout)
         self._rest = b""
         end = (self._before + data).find(HEAD_END)
+        self.is_apart = end >= 0
         if end < 0:
             self._before = (self._before + data)[-3:]
             return data
@@ -322,12 +347,33 @@ class _Wire:
         self._rest, self._before = data[end:], b""
         return data[:end]
 
+    def _read_frames(self, max_bytes: int, timeout: float | None) -> bytes:
+        """Whole frames, the end of a head the last of them; what is left at the end as it is."""
+        data = self._rest
+        while True:
+            end, self.is_apart = whole_frames(data)
+            if end:
+                self._rest = data[end:]
+                return data[:end]
+            more = self._read(max_bytes, timeout)
+            data += more
+            if not more:
+                self._rest = b""
+                return data
+
     def __iter__(self) -> Iterator[bytes]:
         """The bytes after the head, as they come, until the server closes."""
         data, self._rest = self._rest, b""
         while data or (data := self._receive()):
             yield data
             data = b""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes to the server."""
+        try:
+            self._write(data, None)
+        except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+            raise httpx.WriteError(str(error)) from error
 
     def _receive(self) -> bytes:
         try:
@@ -345,6 +391,21 @@ def _dechunked(wire: Iterable[bytes]) -> Iterator[bytes]:
             raise httpx.RemoteProtocolError(f"the body cannot be read: {dechunker.fault}")
         if dechunker.ended:
             return
+
+
+def _deframed(wire: _Wire, stream: int) -> Iterator[bytes]:
+    """What the DATA frames of a response hold; answers what has to be answered."""
+    deframer = Deframer(stream)
+    for data in wire:
+        yield deframer.feed(data)
+        if deframer.fault is not None:
+            raise httpx.RemoteProtocolError(str(deframer.fault))
+        if deframer.ended:
+            return
+        if deframer.reply:
+            reply, deframer.reply = deframer.reply, b""
+            wire.send(reply)
+    raise httpx.RemoteProtocolError("the server closed the connection in the response")
 
 
 def _inflated(raw: Iterable[bytes]) -> Iterator[bytes]:

@@ -34,6 +34,8 @@ class ServerOptions(TypedDict, total=False):
         verify: ``True`` for the usual authorities, or an `ssl.SSLContext`. Certificates are always
             checked, unless that context says otherwise.
         proxy: URL of a proxy; by default from ``HTTPS_PROXY`` and its kin.
+        fast_paths: take the bodies of streams apart with code of our own, on by default; ``False``
+            leaves it to httpx, which is many times slower: the way to find out whose fault it is.
     """
 
     token: str | None
@@ -44,6 +46,7 @@ class ServerOptions(TypedDict, total=False):
     compress: bool
     verify: bool | ssl.SSLContext
     proxy: str | None
+    fast_paths: bool
 
 
 def connection_options(
@@ -72,6 +75,7 @@ def connection_options(
         compress=options.get("compress", True),
         verify=verify,
         proxy=options.get("proxy"),
+        fast_paths=options.get("fast_paths", True),
     )
 
 

@@ -140,7 +140,7 @@ def test_either_http_version_alone_will_do(
     assert stream.stats().state == "idle"
 
 
-@pytest.mark.parametrize("name", ["http1", "http2", "compress"])
+@pytest.mark.parametrize("name", ["http1", "http2", "compress", "fast_paths"])
 def test_a_switch_takes_only_true_and_false(plain: dict[str, Any], name: str) -> None:
     options: dict[str, Any] = {**plain, name: "no"}
     with pytest.raises(ConfigurationError, match=name):
@@ -220,6 +220,7 @@ def test_the_documented_defaults_hold() -> None:
     assert connection.base_url == "https://api.x.com"
     assert (connection.stall_timeout, connection.connect_timeout) == (30.0, 10.0)
     assert (connection.http1, connection.http2, connection.compress) == (True, True, True)
+    assert connection.fast_paths is True
     assert (live.buffer_size, live.overflow) == (10_000, "drop_oldest")
     assert live.reading.max_line == 16 * 2**20
     backoff = live.reading.backoff
