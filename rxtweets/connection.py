@@ -31,7 +31,7 @@ from rxtweets.problems import error_of_response
 from rxtweets.redaction import hide_tokens_from_logs
 from rxtweets.watchdog import Watchdog
 
-__all__ = ["Connection", "ConnectionOptions", "request"]
+__all__ = ["Connection", "ConnectionOptions", "request", "url_of"]
 
 MAX_ERROR_BODY = 65_536
 READ = 65_536
@@ -131,7 +131,7 @@ class Connection:
         on_quiet: Callable[[], None] = lambda: None,
     ) -> None:
         self._options = options
-        self.url = _url_of(options, path)
+        self.url = url_of(options, path)
         self._params = dict(params)
         self._exit = contextlib.ExitStack()
         self._lock = threading.Lock()
@@ -276,7 +276,7 @@ def request(
         ConnectionLost: the network failed, or took too long.
         TLSError: the certificate or the handshake was refused.
     """
-    url = _url_of(options, path)
+    url = url_of(options, path)
     kind = {} if content is None else {"content-type": "application/json"}
     try:
         with _client(options, options.connect_timeout * 3) as client:
@@ -286,7 +286,8 @@ def request(
         raise _translate(error, url) from error
 
 
-def _url_of(options: ConnectionOptions, path: str) -> httpx.URL:
+def url_of(options: ConnectionOptions, path: str) -> httpx.URL:
+    """Where a path of the API is."""
     return options.url.copy_with(path=options.url.path.rstrip("/") + path)
 
 

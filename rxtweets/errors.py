@@ -20,6 +20,7 @@
         ├── ConnectionLost                the network, or the server, ended the connection
         │   ├── ConnectionEnded           the server ended the response in order
         │   ├── StreamStalled             no byte arrived for too long
+        │   ├── ReaderCrashed             the process of an isolated reader ended by itself
         │   └── HostNotFound              there is no address for the host
         ├── ServerDisconnect              the server said in the stream that it disconnects
         ├── TLSError                      the certificate or the handshake was refused
@@ -58,6 +59,7 @@ __all__ = [
     "PipelineError",
     "ProvisioningError",
     "RateLimitError",
+    "ReaderCrashed",
     "ResponseError",
     "RuleSyntaxError",
     "RulesError",
@@ -198,6 +200,10 @@ class ConnectionEnded(ConnectionLost):
 
 class StreamStalled(ConnectionLost):
     """No byte arrived for longer than the stall timeout, keep-alives included."""
+
+
+class ReaderCrashed(ConnectionLost):
+    """The process of an isolated reader ended by itself; the next connection starts another."""
 
 
 class HostNotFound(ConnectionLost):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["DEFAULT_MAX_LINE", "Framed", "LineFramer", "Oversized"]
+__all__ = ["DEFAULT_MAX_LINE", "Arrived", "Framed", "LineFramer", "Oversized"]
 
 DEFAULT_MAX_LINE = 16 * 1024 * 1024
 """Bytes. The largest real tweets with all expansions stay below 100 KB."""
@@ -47,6 +47,20 @@ class Framed(NamedTuple):
     lines: list[bytes]
     keep_alives: int = 0
     oversized: tuple[Oversized, ...] = ()
+
+
+class Arrived(NamedTuple):
+    """What one read completed, framed where it was read.
+
+    Attributes:
+        framed: the lines.
+        size: bytes of the read.
+        at: when, in seconds since 1970.
+    """
+
+    framed: Framed
+    size: int
+    at: float
 
 
 class LineFramer:

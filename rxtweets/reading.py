@@ -26,6 +26,7 @@ from rxtweets.errors import (
     DecodeError,
     HostNotFound,
     RateLimitError,
+    ReaderCrashed,
     ResponseError,
     RxTweetsError,
     ServerError,
@@ -33,8 +34,9 @@ from rxtweets.errors import (
     StreamStalled,
     UsageCapError,
 )
-from rxtweets.framing import Framed, LineFramer
+from rxtweets.framing import Arrived, LineFramer
 from rxtweets.handoff import Block, Handoff
+from rxtweets.isolated import IsolatedConnection
 from rxtweets.states import ConnectionState, StateName
 from rxtweets.telemetry import Telemetry
 
@@ -46,13 +48,16 @@ COUNTED: tuple[tuple[type[StreamError], str], ...] = (
     (UsageCapError, "usage_caps"),
     (ServerError, "server_errors"),
     (StreamStalled, "stalls"),
+    (ReaderCrashed, "reader_crashes"),
 )
 
 
 class Connect(Protocol):
     """Makes the connections of one stream, without opening them."""
 
-    def __call__(self, params: Mapping[str, str], on_quiet: Callable[[], None]) -> Connection:
+    def __call__(
+        self, params: Mapping[str, str], on_quiet: Callable[[], None]
+    ) -> Connection | IsolatedConnection:
         """One more connection.
 
         Args:
@@ -72,6 +77,7 @@ class ReadingOptions:
         free: makes X give up the token's connections, and says how many; ``None`` not to.
         is_replay: the stream has an end, and reading on from ``resume`` needs no backfill.
         prepare: done before the first connection; tried again as connecting is.
+        finish: done after the last connection of a run.
     """
 
     max_line: int
@@ -80,6 +86,7 @@ class ReadingOptions:
     free: Callable[[], int] | None = None
     is_replay: bool = False
     prepare: Callable[[], events.Event] | None = None
+    finish: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ class Reader:
         self._thread = threading.Thread(target=self._work, name="rxtweets-reader", daemon=True)
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._connection: Connection | IsolatedConnection | None = None
         self._headers: Mapping[str, str] = {}
         self._number = 0
         self._ever_connected = False
@@ -205,6 +212,7 @@ class Reader:
         finally:
             self._stopped.set()
             self._note_the_rest()
+            self._options.finish()
             self._enter("stopped" if self.error is None else "failed", error=self.error)
             self._handoff.close()
 
@@ -245,7 +253,9 @@ class Reader:
             self._opened(connection, number, minutes)
             end.established = time.monotonic()
             for data in connection.blocks():
-                end.lines += self._take(framer.feed(data), len(data), number)
+                if not isinstance(data, Arrived):
+                    data = Arrived(framer.feed(data), len(data), time.time())  # noqa: PLW2901 - the same, framed
+                end.lines += self._take(data, number)
         except StreamError as error:
             end.error = error
             if isinstance(error, ResponseError):
@@ -260,7 +270,9 @@ class Reader:
         self._telemetry.publish(events.Disconnected(number, end.error, end.lines, end.seconds))
         return end
 
-    def _opened(self, connection: Connection, number: int, minutes: int) -> None:
+    def _opened(
+        self, connection: Connection | IsolatedConnection, number: int, minutes: int
+    ) -> None:
         self._ever_connected = True
         self._headers = connection.headers
         self._pacer.budget.learn(connection.headers)
@@ -276,8 +288,9 @@ class Reader:
         if gap is not None:
             self.gaps.append((number, gap))
 
-    def _take(self, framed: Framed, size: int, number: int) -> int:
+    def _take(self, arrived: Arrived, number: int) -> int:
         """Count what one read completed and hand it over; the number of its lines."""
+        framed, size, now = arrived
         total = len(framed.lines) + framed.keep_alives + len(framed.oversized)
         self._telemetry.add(
             received=total,
@@ -290,7 +303,6 @@ class Reader:
             text = f"a line of {line.length} bytes is longer than max_line ({limit})"
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, line.start)))
         if total:
-            now = time.time()
             self._continuity.alive(now)
             if framed.lines:
                 self._last_lines, self._last_read = framed.lines, now

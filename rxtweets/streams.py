@@ -21,13 +21,14 @@ from rxtweets.framing import DEFAULT_MAX_LINE
 from rxtweets.handoff import Overflow, check_overflow
 from rxtweets.held_connections import Connections
 from rxtweets.hot import HotStream
+from rxtweets.isolated import Buffer, Isolated
 from rxtweets.live import LiveOptions, LiveStream
 from rxtweets.merged import MergedStream
 from rxtweets.metering import Limit, PostMeter, checked_limit
 from rxtweets.observable import new_telemetry
 from rxtweets.options import ServerOptions, connection_options, refuse_unknown
 from rxtweets.payloads import Activity, ComplianceEvent, LabelEvent, Like, reader_for
-from rxtweets.reading import ReadingOptions
+from rxtweets.reading import Connect, ReadingOptions
 from rxtweets.rules import Rule, Rules
 from rxtweets.state_file import StateFile
 from rxtweets.telemetry import Telemetry
@@ -79,6 +80,8 @@ class StreamOptions(ServerOptions, total=False):
             sends an empty line every 20.
         backoff: when to connect again; see `Backoff`.
         max_line_mb: the longest line in megabytes, 16 by default.
+        isolated: read in a process of its own, which no handler can keep waiting; there, as much
+            again as ``buffer_size`` may wait. Off by default; on POSIX systems.
     """
 
     backfill_minutes: int | Literal["auto"] | None
@@ -93,6 +96,7 @@ class StreamOptions(ServerOptions, total=False):
     stall_timeout: float | timedelta
     backoff: Backoff
     max_line_mb: float
+    isolated: bool
 
 
 class TweetOptions(StreamOptions, total=False):
@@ -310,6 +314,9 @@ class _Builder:
             raise ConfigurationError(
                 f"connections={self._connections}: X allows {MOST_REDUNDANT} at most"
             )
+        self._is_isolated = options.get("isolated", False)
+        if not isinstance(self._is_isolated, bool):
+            raise ConfigurationError(f"isolated={self._is_isolated!r}: give True or False")
         self._live = self._live_options(prepare)
 
     def stream(self, partition: Partition) -> HotStream[Any]:
@@ -370,7 +377,12 @@ class _Builder:
             return Connection(where, path, {**fixed, **params}, on_quiet)
 
         live = self._live
+        telemetry = telemetry or Telemetry()
         reading = live.reading if first else replace(live.reading, prepare=None)
+        make: Connect = connect
+        if self._is_isolated:
+            isolated = self._isolated(fixed, telemetry)
+            make, reading = isolated, replace(reading, finish=isolated.finish)
         # Of redundant connections the merge lets each message through once.
         alone = self._connections == 1 and (bool(self._backfill) or reading.is_replay)
         part = replace(
@@ -380,7 +392,21 @@ class _Builder:
             state_file=self._state_file(suffix, own),
             limit=self._limit if limited else Limit(),
         )
-        return LiveStream(connect, part, telemetry or Telemetry())
+        return LiveStream(make, part, telemetry)
+
+    def _isolated(self, fixed: Mapping[str, str], telemetry: Telemetry) -> Isolated:
+        """The same connections, in a process of their own."""
+        size, overflow = self._live.buffer_size, self._live.overflow
+
+        def dropped(lines: int) -> None:
+            telemetry.add(received=lines, dropped=lines)
+
+        def burst(phase: Literal["began", "ended"], lines: int) -> None:
+            began = events.OverflowBegan(overflow, size)
+            telemetry.publish(began if phase == "began" else events.OverflowEnded(overflow, lines))
+
+        buffer = Buffer(size, overflow, self._live.reading.max_line, dropped, burst)
+        return Isolated(self._connection, self._endpoint.path, fixed, buffer)
 
     def _live_options(self, prepare: Callable[[], events.Event] | None) -> LiveOptions:
         options = self._options

@@ -51,6 +51,7 @@ class Stats:
         usage_caps: refused connects: the cap of posts is used up.
         server_errors: refused connects: trouble on the other side.
         stalls: connections given up because they had fallen silent.
+        reader_crashes: times that the process of an isolated reader ended by itself.
         gaps: times that were missed and cannot be had back.
         duplicates: delivered tweets that deduplication left out.
         posts_today: distinct posts that came since midnight UTC, as X bills them.
@@ -95,6 +96,7 @@ class Stats:
     usage_caps: int = 0
     server_errors: int = 0
     stalls: int = 0
+    reader_crashes: int = 0
     gaps: int = 0
     duplicates: int = 0
     posts_today: int = 0

@@ -1,0 +1,302 @@
+"""A reader in a process of its own does all that one on a thread does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import trustme
+
+import rxtweets
+from rxtweets import ConfigurationError, events, simulator
+from rxtweets.isolated import SECRETS
+from rxtweets.simulator.script import (
+    Abort,
+    Close,
+    Disconnect,
+    KeepAlive,
+    Line,
+    Part,
+    Raw,
+    Serve,
+    Stall,
+    rate_limited,
+    unauthorized,
+    unavailable,
+)
+from tests.streams.test_real_frames import read_all, texts_of
+from tests.streams.watching import Watched, line
+
+TOKEN = "AAAA-very-secret-token"
+
+
+def watched(x: simulator.Simulator, **options: Any) -> Watched:
+    return Watched(x, isolated=True, **options)
+
+
+def readers() -> list[psutil.Process]:
+    """The processes of isolated readers that belong to this one."""
+    found = []
+    for child in psutil.Process().children():
+        try:
+            if any("reader_process" in part for part in child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_a_test() -> Iterator[None]:
+    yield
+    _, alive = psutil.wait_procs(readers(), timeout=10)
+    assert alive == []
+
+
+@pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("chunking", ["frame", 509], ids=["frame", "509 B"])
+def test_every_recorded_frame_arrives_once_and_intact(
+    recorded: Path, http: dict[str, Any], compress: bool, chunking: Any
+) -> None:
+    expected = texts_of(recorded)
+    with simulator.serve(rate=None, source=recorded, chunking=chunking) as x:
+        got = read_all(x, len(expected), isolated=True, compress=compress, **http)
+    assert len(got) == len(expected)
+    assert {message.id: message.data for message in got} == expected
+
+
+def test_a_private_authority_is_known_to_the_other_process() -> None:
+    authority = trustme.CA()
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(served)
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    with simulator.serve(tls=served, rate=None) as x, watched(x, verify=trusted) as w:
+        w.until_messages(20)
+        assert w.of(events.Connected)[0].http_version == "HTTP/2"
+
+
+def test_an_unknown_authority_is_refused_by_the_other_process_too() -> None:
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(served)
+    with simulator.serve(tls=served) as x, watched(x) as w:
+        assert isinstance(w.until_error(), rxtweets.TLSError)
+
+
+def test_a_context_without_authorities_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="isolated=True.*authorities"):
+        rxtweets.sample_stream(
+            token="any", isolated=True, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        )
+
+
+def test_connections_follow_each_other_in_one_process() -> None:
+    script: list[Part] = [[Serve(2), Close()]] * 3
+    with simulator.serve(script=script, rate=None, connects=1000) as x, watched(x) as w:
+        w.until_event(events.Connected, 4)
+        assert len(readers()) == 1
+        ends = w.of(events.Disconnected)[:3]
+        assert [end.lines for end in ends] == [2, 2, 2]
+        assert all(isinstance(end.error, rxtweets.ConnectionEnded) for end in ends)
+        assert w.stream.stats().gaps == 3
+        assert w.stream.stats().reader_crashes == 0
+
+
+def test_answers_that_no_retry_can_mend_end_the_stream_with_their_type() -> None:
+    with simulator.serve(script=[unauthorized()]) as x, watched(x) as w:
+        error = w.until_error()
+        assert isinstance(error, rxtweets.AuthenticationError)
+        assert error.status == 401
+        assert readers() == []
+
+
+def test_answers_that_pass_are_tried_again_by_their_schedule() -> None:
+    script = [unavailable(), rate_limited(reset=0)]
+    with simulator.serve(script=script, rate=None) as x, watched(x) as w:
+        w.until_messages(1)
+        errors = [type(event.error) for event in w.of(events.Reconnecting)]
+        assert errors == [rxtweets.ServerError, rxtweets.RateLimitError]
+
+
+def test_silence_is_a_stall() -> None:
+    with (
+        simulator.serve(script=[[Serve(2), Stall()]], rate=None) as x,
+        watched(x, stall_timeout=0.4) as w,
+    ):
+        [end] = w.until_event(events.Disconnected)[:1]
+        assert isinstance(end.error, rxtweets.StreamStalled)
+        states = [event.state.name for event in w.of(events.StateChanged)]
+        assert "stalled" in states
+        w.until_messages(10)
+
+
+def test_an_announced_disconnect_is_followed_by_a_new_connection() -> None:
+    script: list[Part] = [[Serve(2), Disconnect(), Stall()]]
+    with simulator.serve(script=script, rate=None) as x, watched(x) as w:
+        w.until_messages(10)
+        [end] = w.until_event(events.Disconnected)[:1]
+        assert isinstance(end.error, rxtweets.ServerDisconnect)
+
+
+def test_every_kind_of_line_is_counted_where_it_belongs() -> None:
+    long = line(5, "x" * 3_000_000)
+    steps = [KeepAlive(), Line(line(1)), Line(b"{broken"), Line(b"17"), Line(long), Line(line(2))]
+    with (
+        simulator.serve(script=[[*steps, Stall()]], chunking="read") as x,
+        watched(x, max_line_mb=1) as w,
+    ):
+        w.until_messages(2)
+        stats = w.stream.stats()
+        found = stats.received, stats.delivered, stats.undecodable, stats.unknown, stats.keep_alives
+        assert found == (6, 2, 2, 1, 1)
+        assert stats.bytes == sum(len(each) + 2 for each in (b"", b"{broken", b"17", long)) + 2 * (
+            len(line(1)) + 2
+        )
+
+
+def test_a_tweet_cut_off_by_a_reset_is_counted_and_shown() -> None:
+    script: list[Part] = [[Serve(3), Stall(0.2), Abort(mid_frame=True)]]
+    with simulator.serve(script=script, rate=None) as x, watched(x) as w:
+        w.until_messages(20)
+        [lost] = w.until_event(events.UndecodableLine)[:1]
+        assert lost.error.line.startswith(b'{"data":{')
+        assert w.stream.stats().undecodable == 1
+
+
+def test_a_last_line_that_only_lacks_its_end_is_a_tweet_and_counted_once() -> None:
+    script: list[Part] = [[Raw(line(7)), Close()], [Stall()]]
+    with simulator.serve(script=script, rate=0) as x, watched(x) as w:
+        assert w.until_messages(1)[0].id == "7"
+        w.until_event(events.Disconnected)
+        assert w.stream.stats().bytes == len(line(7))
+
+
+def test_stopping_delivers_what_was_received_and_completes() -> None:
+    with simulator.serve(rate=None) as x, watched(x, overflow="block") as w:
+        w.until_messages(500)
+        w.stream.stop()
+        w.until_completed()
+        stats = w.stream.stats()
+        assert stats.received == stats.delivered == len(w.messages)
+        assert stats.dropped == stats.reader_crashes == 0
+        assert readers() == []
+
+
+def test_what_the_pipe_and_the_buffers_cannot_hold_is_dropped_and_counted() -> None:
+    numbers = [line(number, "x" * 2_000) for number in range(20_000)]
+    held = threading.Event()
+    with simulator.serve(source=numbers, rate=None) as x:
+        stream = rxtweets.sample_stream(
+            token="any", base_url=x.url, isolated=True, buffer_size=100, overflow="drop_oldest"
+        )
+        seen: list[events.Event] = []
+        got: list[str] = []
+        stream.events.subscribe(seen.append)
+        last = threading.Event()
+
+        def take(message: rxtweets.Message[str]) -> None:
+            got.append(message.id)
+            if message.id == "19999":
+                last.set()
+            held.wait(20)
+
+        with stream.subscribe(take):
+            while x.sent < len(numbers):
+                threading.Event().wait(0.01)
+            threading.Event().wait(0.2)
+            held.set()
+            assert last.wait(20), stream.stats()
+            stats = stream.stats()
+        assert stats.received == len(numbers) == stats.delivered + stats.dropped
+        assert stats.delivered == len(got)
+        assert stats.dropped > 10_000
+        assert got == sorted(got, key=int)
+        assert any(isinstance(event, events.OverflowBegan) for event in seen)
+
+
+def test_a_process_that_is_killed_is_a_typed_error_counted_and_replaced() -> None:
+    with simulator.serve(rate=200) as x, watched(x) as w:
+        w.until_messages(5)
+        readers()[0].kill()
+        [end] = w.until_event(events.Disconnected)[:1]
+        assert isinstance(end.error, rxtweets.ReaderCrashed)
+        assert "signal 9" in str(end.error)
+        before = len(w.messages)
+        w.until_messages(before + 5)
+        stats = w.stream.stats()
+        assert (stats.reader_crashes, stats.gaps) == (1, 1)
+        assert len(readers()) == 1
+
+
+def test_the_next_run_starts_anew() -> None:
+    with simulator.serve(rate=None) as x:
+        stream = rxtweets.sample_stream(token="any", base_url=x.url, isolated=True)
+        for _ in range(2):
+            some = threading.Event()
+            with stream.subscribe(lambda _, some=some: some.set()):
+                assert some.wait(20)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+def test_the_token_is_neither_in_the_arguments_nor_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, TOKEN)
+    with simulator.serve(rate=200, token=TOKEN) as x, Watched(x, isolated=True, token=None) as w:
+        w.until_messages(1)
+        [child] = readers()
+        for name in ("cmdline", "environ"):
+            assert TOKEN.encode() not in Path(f"/proc/{child.pid}/{name}").read_bytes()
+
+
+PROGRAM = """
+import sys, threading
+import rxtweets
+stream = rxtweets.sample_stream(token="any", base_url=sys.argv[1], isolated=True)
+stream.subscribe(lambda message: print(message.id, flush=True))
+threading.Event().wait()
+"""
+
+
+def program(x: simulator.Simulator) -> subprocess.Popen[str]:
+    """A program without a guard for its main module, that has received a tweet."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, x.url], stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline().strip()
+    return running
+
+
+def test_the_process_ends_when_the_program_is_killed() -> None:
+    with simulator.serve(rate=200) as x, program(x) as running:
+        [child] = psutil.Process(running.pid).children()
+        running.kill()
+        running.wait()
+        _, alive = psutil.wait_procs([child], timeout=10)
+        assert alive == []
+
+
+def test_ctrl_c_is_left_to_the_program() -> None:
+    with simulator.serve(rate=200) as x, watched(x) as w:
+        w.until_messages(1)
+        os.kill(readers()[0].pid, signal.SIGINT)
+        w.until_messages(len(w.messages) + 50)
+        assert w.stream.stats().reader_crashes == 0
+
+
+def test_a_switch_takes_only_true_and_false() -> None:
+    options: dict[str, Any] = {"token": "any", "isolated": "yes"}
+    with pytest.raises(ConfigurationError, match="isolated"):
+        rxtweets.sample_stream(**options)
