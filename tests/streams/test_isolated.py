@@ -94,7 +94,7 @@ def test_an_unknown_authority_is_refused_by_the_other_process_too() -> None:
 
 
 def test_a_context_without_authorities_is_refused_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="isolated=True.*authorities"):
+    with pytest.raises(ConfigurationError, match=r"isolated=True.*authorities"):
         rxtweets.sample_stream(
             token="any", isolated=True, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         )
@@ -243,7 +243,11 @@ def test_the_next_run_starts_anew() -> None:
         stream = rxtweets.sample_stream(token="any", base_url=x.url, isolated=True)
         for _ in range(2):
             some = threading.Event()
-            with stream.subscribe(lambda _, some=some: some.set()):
+
+            def take(_: rxtweets.Message[str], some: threading.Event = some) -> None:
+                some.set()
+
+            with stream.subscribe(take):
                 assert some.wait(20)
 
 
