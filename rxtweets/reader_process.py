@@ -34,7 +34,7 @@ __all__ = ["LINES", "OPENED", "OVER", "QUIET", "Authorities", "Ledger", "Order",
 OPENED, LINES, QUIET, OVER = range(4)
 """Kinds of records that come from here."""
 
-MOST = 1024
+MOST = 256
 """Lines in a record at most, give or take a network read."""
 
 ORPHAN = 2.0

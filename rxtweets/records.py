@@ -10,7 +10,7 @@ from struct import Struct
 __all__ = ["read_records", "record", "write_all"]
 
 HEAD = Struct(">BI")
-READ = 2**20
+READ = 2**18
 
 
 def record(kind: int, *parts: bytes) -> bytes:
@@ -29,18 +29,14 @@ def read_records(pipe: int) -> Iterator[tuple[int, bytes]]:
     Args:
         pipe: its descriptor.
     """
-    rest = b""
-    while data := os.read(pipe, READ):
-        rest = rest + data if rest else data
-        position = 0
-        while position + HEAD.size <= len(rest):
-            kind, length = HEAD.unpack_from(rest, position)
-            start = position + HEAD.size
-            if start + length > len(rest):
-                break
-            position = start + length
-            yield kind, rest[start:position]
-        rest = rest[position:]
+    # One read of the system brings many small records, and a large one is put together in place.
+    with open(pipe, "rb", buffering=READ, closefd=False) as source:  # noqa: PTH123 - a descriptor
+        while len(head := source.read(HEAD.size)) == HEAD.size:
+            kind, length = HEAD.unpack(head)
+            content = source.read(length)
+            if len(content) < length:
+                return
+            yield kind, content
 
 
 def write_all(pipe: int, data: bytes | memoryview) -> None:
