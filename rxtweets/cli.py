@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
-from rxtweets import simulator
+from rxtweets import bench, simulator
 from rxtweets.commands import connections as connections_command
 from rxtweets.commands import record, replay, tail
 from rxtweets.commands import rules as rules_command
@@ -45,6 +45,7 @@ Without a token, everything runs against a simulator of X's stream, over real HT
   rxtweets connections free all      make X forget connections that are gone
   rxtweets tail                      tweets as they come, printed
   rxtweets record FILE               a stream into a file, which rxtweets replay plays
+  rxtweets bench                     what this machine can do, in a minute
 """
 
 RUN_DESCRIPTION = """\
@@ -139,6 +140,14 @@ def _parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(other)
         other.set_defaults(run=module.run)
+    measure = commands.add_parser(
+        "bench",
+        help="measure what this machine can do, in a minute",
+        description="Run the main job against a simulator as fast as it goes; print one table.",
+        formatter_class=raw,
+    )
+    bench.add_arguments(measure)
+    measure.set_defaults(run=bench.run)
     return parser
 
 

@@ -30,7 +30,7 @@ def read_records(pipe: int) -> Iterator[tuple[int, bytes]]:
         pipe: its descriptor.
     """
     # One read of the system brings many small records, and a large one is put together in place.
-    with open(pipe, "rb", buffering=READ, closefd=False) as source:  # noqa: PTH123 - a descriptor
+    with open(pipe, "rb", buffering=READ, closefd=False) as source:
         while len(head := source.read(HEAD.size)) == HEAD.size:
             kind, length = HEAD.unpack(head)
             content = source.read(length)

@@ -116,7 +116,7 @@ class Server:
         live = self._live
         if live is None:
             return 0
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
             return int.from_bytes(fcntl.ioctl(live, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
         return 0
 
