@@ -8,8 +8,9 @@ has already taken out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -18,7 +19,10 @@ from rxtweets.errors import DecodeError
 from rxtweets.message import Message, is_tweet
 from rxtweets.payloads import Read
 
-__all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode"]
+__all__ = ["Decoded", "Disconnect", "Known", "Undecodable", "Unknown", "decode", "look_up"]
+
+Known = list[tuple[str, object] | None]
+"""Of some lines, text and id of those that were found to be plain tweets."""
 
 ENDING = {
     "client-disconnected",
@@ -77,8 +81,28 @@ class Decoded:
     partial: list[Message[Any]]
 
 
+def look_up(lines: Iterable[bytes]) -> Known:
+    """What `decode` needs to know of plain tweets, so that another process can do that work."""
+    known: Known = []
+    for line in lines:
+        try:
+            payload = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            known.append(None)
+            continue
+        if is_tweet(payload) and "errors" not in payload:
+            tweet = payload["data"]
+            known.append((tweet["text"], tweet.get("id")))
+        else:
+            known.append(None)
+    return known
+
+
 def decode(
-    lines: Iterable[bytes], received_at: float | None = None, read: Read | None = None
+    lines: Sequence[bytes],
+    received_at: float | None = None,
+    read: Read | None = None,
+    known: Known | None = None,
 ) -> Decoded:
     """Decode whole lines; line ends may be on them.
 
@@ -86,11 +110,15 @@ def decode(
         lines: none of them empty.
         received_at: when they were read, in seconds since 1970.
         read: for streams that carry something else than tweets.
+        known: what `look_up` has found in these lines, if it was asked.
     """
     loads, make = orjson.loads, Message.from_payload
     decoded = Decoded([], [], [])
     add = decoded.messages.append
-    for line in lines:
+    for line, found in zip(lines, known or repeat(None)):  # noqa: B905 - one of them has no end
+        if found is not None:
+            add(make({"data": {"text": found[0], "id": found[1]}}, line, received_at))
+            continue
         try:
             payload = loads(line)
         except orjson.JSONDecodeError as error:

@@ -56,11 +56,13 @@ class Arrived(NamedTuple):
         framed: the lines.
         size: bytes of the read.
         at: when, in seconds since 1970.
+        known: text and id of those lines that were looked into where they were read.
     """
 
     framed: Framed
     size: int
     at: float
+    known: list[tuple[str, object] | None] | None = None
 
 
 class LineFramer:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
+from rxtweets.decoding import Known
 from rxtweets.errors import ConfigurationError
 
 __all__ = ["Block", "Handoff", "Overflow", "check_overflow"]
@@ -34,11 +35,13 @@ class Block(NamedTuple):
         lines: without their line feeds.
         received_at: seconds since 1970.
         connection: the number of the connection that brought them.
+        known: what `decoding.look_up` has found in the lines, if it was asked.
     """
 
     lines: list[bytes]
     received_at: float
     connection: int
+    known: Known | None = None
 
 
 class Handoff:
@@ -165,4 +168,4 @@ def _without(block: Block, excess: int, newest: bool, tweets_only: bool) -> Bloc
             kept.append(line)
     if newest:
         kept.reverse()
-    return block._replace(lines=kept)
+    return block._replace(lines=kept, known=None)

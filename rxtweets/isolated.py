@@ -60,6 +60,7 @@ class Buffer:
     size: int
     overflow: Overflow
     max_line: int
+    tweets: bool
     on_drop: Callable[[int], None]
     on_burst: Callable[[Literal["began", "ended"], int], None]
 
@@ -133,6 +134,7 @@ class Isolated:
             max_line=buffer.max_line,
             buffer_size=buffer.size,
             overflow=buffer.overflow,
+            tweets=buffer.tweets,
         )
 
 
@@ -248,11 +250,11 @@ class IsolatedConnection:
 
     def _arrived(self, content: bytes) -> Arrived:
         start = 4 + int.from_bytes(content[:4], "big")
-        now, count, ledger = pickle.loads(content[4:start])  # noqa: S301 - from our own process
+        now, count, ledger, known = pickle.loads(content[4:start])  # noqa: S301 - from our own process
         lines = content[start:].split(b"\n") if count else []
         self._note(ledger)
         framed = Framed(lines, ledger.keep_alives, ledger.oversized)
-        return Arrived(framed, ledger.size, now)
+        return Arrived(framed, ledger.size, now, known)
 
     def _note(self, ledger: Ledger) -> None:
         if ledger.dropped:

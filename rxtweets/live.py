@@ -247,7 +247,7 @@ class _Run:
                 self._alive_until = block.received_at
             if not block.lines and not self.reader.gaps:
                 continue
-            decoded = decode(block.lines, block.received_at, self._options.read)
+            decoded = decode(block.lines, block.received_at, self._options.read, block.known)
             if self.reader.gaps and block.connection >= self.reader.gaps[0][0]:
                 last = messages[-1].id if messages else self._newest_id
                 first = decoded.messages[0].id if decoded.messages else ""

@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 from rxtweets.connection import Connection, ConnectionOptions
 from rxtweets.credentials import Token
+from rxtweets.decoding import Known, look_up
 from rxtweets.errors import RxTweetsError, StreamError
 from rxtweets.framing import Framed, LineFramer, Oversized
 from rxtweets.handoff import Block, Handoff, Overflow
@@ -80,6 +81,7 @@ class Order:
         max_line: bytes.
         buffer_size: lines that may wait for the pipe.
         overflow: what happens when there are more.
+        tweets: that is what the lines are.
     """
 
     number: int
@@ -91,6 +93,7 @@ class Order:
     max_line: int
     buffer_size: int
     overflow: Overflow
+    tweets: bool
 
 
 @dataclass(slots=True)
@@ -132,6 +135,8 @@ class Outlet:
         self._is_free = True
         self._is_putting = False
         self._is_over = False
+        self._tweets = order.tweets
+        self._turn = False
         self._handoff = Handoff(order.buffer_size, order.overflow, self._dropped, self._burst)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -142,15 +147,21 @@ class Outlet:
             self._ledger.size += size
             self._ledger.keep_alives += framed.keep_alives
             self._ledger.oversized += framed.oversized
+        block = Block(framed.lines, now, 0, self._look_up(framed.lines))
         with self._state:
             if self._is_free:
-                self._write_now(self._record(framed.lines, now))
+                self._write_now(self._record(block.lines, now, block.known))
                 return
             self._is_putting = True
-        self._handoff.put(Block(framed.lines, now, 0))
+        self._handoff.put(block)
         with self._state:
             self._is_putting = False
             self._state.notify_all()
+
+    def _look_up(self, lines: list[bytes]) -> Known | None:
+        """Decoding is half of all work of the two processes, so each does half of it."""
+        self._turn = not self._turn
+        return look_up(lines) if self._turn and self._tweets else None
 
     def tell(self, kind: int, content: bytes = b"") -> None:
         """Write another record, after whatever is being written."""
@@ -205,13 +216,16 @@ class Outlet:
     def _send(self, blocks: list[Block]) -> None:
         if blocks:
             lines = [line for block in blocks for line in block.lines]
+            known: Known = []
+            for block in blocks:
+                known += block.known or [None] * len(block.lines)
             with self._writing:
-                write_all(self._pipe, self._record(lines, blocks[0].received_at))
+                write_all(self._pipe, self._record(lines, blocks[0].received_at, known))
 
-    def _record(self, lines: list[bytes], now: float) -> bytes:
+    def _record(self, lines: list[bytes], now: float, known: Known | None) -> bytes:
         with self._books:
             ledger, self._ledger = self._ledger, Ledger()
-        about = pickle.dumps((now, len(lines), ledger))
+        about = pickle.dumps((now, len(lines), ledger, known))
         size = len(about).to_bytes(4, "big")
         return record(LINES, size, about, b"\n".join(lines))
 

@@ -290,7 +290,7 @@ class Reader:
 
     def _take(self, arrived: Arrived, number: int) -> int:
         """Count what one read completed and hand it over; the number of its lines."""
-        framed, size, now = arrived
+        framed, size, now, known = arrived
         total = len(framed.lines) + framed.keep_alives + len(framed.oversized)
         self._telemetry.add(
             received=total,
@@ -307,7 +307,7 @@ class Reader:
             if framed.lines:
                 self._last_lines, self._last_read = framed.lines, now
             # Without lines too: so those behind know until when there was nothing to read.
-            self._handoff.put(Block(framed.lines, now, number))
+            self._handoff.put(Block(framed.lines, now, number, known))
         if self.state.name == "stalled":
             self._enter("connected")
         return total

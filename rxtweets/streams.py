@@ -405,7 +405,8 @@ class _Builder:
             began = events.OverflowBegan(overflow, size)
             telemetry.publish(began if phase == "began" else events.OverflowEnded(overflow, lines))
 
-        buffer = Buffer(size, overflow, self._live.reading.max_line, dropped, burst)
+        tweets = self._live.read is None
+        buffer = Buffer(size, overflow, self._live.reading.max_line, tweets, dropped, burst)
         return Isolated(self._connection, self._endpoint.path, fixed, buffer)
 
     def _live_options(self, prepare: Callable[[], events.Event] | None) -> LiveOptions:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxtweets.decoding import Decoded, Disconnect, Undecodable, Unknown, decode
+from rxtweets.decoding import Decoded, Disconnect, Undecodable, Unknown, decode, look_up
 
 TWEET = b'{"data":{"id":"1","text":"hello"}}'
 OPERATIONAL = {
@@ -190,3 +190,29 @@ def test_errors_that_are_no_list_are_unknown(errors: Any) -> None:
 def test_a_disconnect_has_a_name_or_a_known_type(value: Any, kind: type[object]) -> None:
     [other] = one(value).others
     assert isinstance(other, kind)
+
+
+texts = st.text(max_size=20)
+identifiers = st.one_of(texts, st.integers(0, 2**63), st.none())
+values = st.one_of(
+    st.builds(lambda text, number: {"data": {"text": text, "id": number}}, texts, identifiers),
+    st.builds(lambda text: {"data": {"text": text}}, texts),
+    st.builds(lambda text: {"data": {"text": text}, "errors": [{"title": "Not Found"}]}, texts),
+    st.dictionaries(texts, texts, max_size=3),
+    st.none(),
+)
+lines_of_all_kinds = st.lists(
+    st.one_of(values.map(orjson.dumps), st.binary(min_size=1, max_size=30)), max_size=20
+)
+
+
+@given(lines_of_all_kinds)
+def test_lines_that_were_looked_up_elsewhere_are_decoded_to_the_same(lines: list[bytes]) -> None:
+    def shown(decoded: Decoded) -> Any:
+        messages = [(each.data, each.id, each.raw, each.received_at) for each in decoded.messages]
+        partial = [each.raw for each in decoded.partial]
+        others = [repr(each) for each in decoded.others]
+        return messages, partial, others
+
+    known = look_up(lines)
+    assert shown(decode(lines, 7.0, None, known)) == shown(decode(lines, 7.0))

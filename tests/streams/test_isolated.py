@@ -108,7 +108,7 @@ def test_connections_follow_each_other_in_one_process() -> None:
         ends = w.of(events.Disconnected)[:3]
         assert [end.lines for end in ends] == [2, 2, 2]
         assert all(isinstance(end.error, rxtweets.ConnectionEnded) for end in ends)
-        assert w.stream.stats().gaps == 3
+        w.until(lambda: w.stream.stats().gaps == 3)
         assert w.stream.stats().reader_crashes == 0
 
 

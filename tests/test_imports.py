@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+CORE = {"reactivex", "httpx", "orjson", "tenacity"}
+THEIRS = {
+    *("anyio", "certifi", "click", "h11", "h2", "hpack", "httpcore", "hyperframe", "idna"),
+    *("pygments", "rich", "sniffio", "socksio", "typing_extensions", "zstandard", "brotli"),
+}
+"""What the core dependencies need, or use where it is there."""
+
+PROGRAM = """
+import json, sys
+before = set(sys.modules)
+import rxtweets
+print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+"""
+
+
+def test_importing_imports_no_optional_dependency() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True
+    )
+    imported = set(json.loads(done.stdout)) - set(sys.stdlib_module_names) - {"rxtweets"}
+    outside = {name for name in imported if not name.startswith("_")} - CORE - THEIRS
+    assert outside == set()
