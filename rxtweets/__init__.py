@@ -15,6 +15,10 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
 """
 
 from rxtweets import events, operators, simulator, subscribers
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rxtweets import events, operators
 from rxtweets.backoff import Backoff
 from rxtweets.collecting import collect
 from rxtweets.concurrency import Concurrency
@@ -104,6 +108,9 @@ from rxtweets.streams import (
 )
 from rxtweets.subscriber import Subscriber
 from rxtweets.telemetry import StageStats, Stats
+
+if TYPE_CHECKING:
+    from rxtweets import simulator
 
 __all__ = [
     "AccessError",
@@ -202,3 +209,10 @@ __all__ = [
     "simulator",
     "subscribers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The simulator is imported when it is first used: it is half of all that there is."""
+    if name == "simulator":
+        return importlib.import_module("rxtweets.simulator")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ import sys
 CORE = {"reactivex", "httpx", "orjson", "tenacity"}
 THEIRS = {
     *("anyio", "certifi", "click", "h11", "h2", "hpack", "httpcore", "hyperframe", "idna"),
-    *("pygments", "rich", "sniffio", "socksio", "typing_extensions", "zstandard", "brotli"),
+    *("pygments", "rich", "sniffio", "socksio", "tornado", "typing_extensions", "zstandard"),
 }
 """What the core dependencies need, or use where it is there."""
 
@@ -26,3 +26,13 @@ def test_importing_imports_no_optional_dependency() -> None:
     imported = set(json.loads(done.stdout)) - set(sys.stdlib_module_names) - {"rxtweets"}
     outside = {name for name in imported if not name.startswith("_")} - CORE - THEIRS
     assert outside == set()
+
+
+def test_the_simulator_is_imported_when_it_is_used() -> None:
+    program = """
+import sys
+import rxtweets
+assert "rxtweets.simulator" not in sys.modules
+assert callable(rxtweets.simulator.serve)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
