@@ -17,6 +17,9 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
 from rxtweets import events, operators, simulator, subscribers
 import importlib
 from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from rxtweets import events, operators
 from rxtweets.backoff import Backoff
@@ -109,7 +112,7 @@ from rxtweets.streams import (
 from rxtweets.subscriber import Subscriber
 from rxtweets.telemetry import StageStats, Stats
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from rxtweets import simulator
 
 __all__ = [
@@ -211,8 +214,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     """The simulator is imported when it is first used: it is half of all that there is."""
     if name == "simulator":
-        return importlib.import_module("rxtweets.simulator")
+        return _importlib.import_module("rxtweets.simulator")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
