@@ -14,14 +14,11 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
         input("Enter stops\n")
 """
 
-from rxtweets import events, operators, simulator, subscribers
-import importlib
-from typing import TYPE_CHECKING, Any
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from rxtweets import events, operators
+from rxtweets import events, operators, subscribers
 from rxtweets.backoff import Backoff
 from rxtweets.collecting import collect
 from rxtweets.concurrency import Concurrency
@@ -157,8 +154,8 @@ __all__ = [
     "QueueAcknowledger",
     "RateLimit",
     "RateLimitError",
-    "Replay",
     "ReaderCrashed",
+    "Replay",
     "ResponseError",
     "Restart",
     "Retry",
