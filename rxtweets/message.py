@@ -273,6 +273,11 @@ class Message(Generic[T_co]):
         failed = "" if self.status == "ok" else f", status={self.status!r}"
         return f"Message({self.data!r}, id={self.id!r}{failed})"
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from rxtweets.display import tweets  # noqa: PLC0415 - notebooks only, and a layer above
+
+        return {"text/plain": tweets.tweet_text(self), "text/html": tweets.tweet_html(self)}
+
     def _created(self) -> float | None:
         try:
             number = int(self.id)
@@ -421,6 +426,11 @@ class Batch(Sequence[Message[T_co]]):
         first = repr(self._messages[0].data) if self._messages else ""
         more = ", …" if len(self._messages) > 1 else ""
         return f"Batch({self.info.size} messages, trigger={self.info.trigger!r}: {first}{more})"
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from rxtweets.display import tweets  # noqa: PLC0415 - notebooks only, and a layer above
+
+        return {"text/plain": tweets.batch_text(self), "text/html": tweets.batch_html(self)}
 
 
 def group_by_acknowledger(

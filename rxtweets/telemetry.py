@@ -112,6 +112,11 @@ class Stats:
         """All figures by name, ``control`` included."""
         return {**asdict(self), "control": self.control}
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from rxtweets.display import stats  # noqa: PLC0415 - notebooks only, and a layer above
+
+        return {"text/plain": stats.stats_text(self), "text/html": stats.stats_html(self)}
+
 
 class EventBus:
     """Carries events to their observers on a thread of its own, one at a time, in order.

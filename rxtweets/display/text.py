@@ -9,7 +9,7 @@ from typing import Any
 from rxtweets.message import Batch
 from rxtweets.telemetry import Stats
 
-__all__ = ["batch_line", "summary_line"]
+__all__ = ["batch_line", "duration", "summary_line"]
 
 # A tweet could move the cursor, recolour the terminal or turn the writing direction with these:
 # C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm.
@@ -41,7 +41,7 @@ def summary_line(stats: Stats, rate: float | None = None, width: int | None = No
         f"batches {stats.batches:,}",
         f"dropped {stats.dropped:,}",
         f"reconnects {stats.reconnects:,}",
-        "lag –" if stats.lag is None else f"lag {_duration(stats.lag)}",
+        "lag –" if stats.lag is None else f"lag {duration(stats.lag)}",
     ]
     if rate is not None:
         parts.insert(1, f"{rate:,.0f}/s")
@@ -96,7 +96,7 @@ def _clean(text: str) -> str:
     return CONTROLS.sub(" ", text)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Short, in the unit that fits; clocks that disagree can make it negative."""
     size = abs(seconds)
     if size < 1:
