@@ -9,6 +9,7 @@ import reactivex
 from reactivex import Observable
 from reactivex import operators as ops
 
+from rxtweets.display import pictures
 from rxtweets.events import Event, StateChanged
 from rxtweets.observable import MessageStream
 from rxtweets.states import ConnectionState
@@ -58,6 +59,9 @@ class HotStream(MessageStream[T_co]):
 
         Without a subscriber it does nothing.
         """
+
+    def _ipython_display_(self) -> None:
+        pictures.show(self)
 
 
 def _is_later(event: Event, now: ConnectionState) -> bool:

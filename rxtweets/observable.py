@@ -15,7 +15,9 @@ from reactivex import Observable, Observer, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler
 
+from rxtweets.display.notebook import keep_log_out_of_cells
 from rxtweets.events import Abandoned, Event
+from rxtweets.instrumentation.failures import Failure, Failures
 from rxtweets.instrumentation.logging import EventLog
 from rxtweets.message import Batch, Message
 from rxtweets.subscriber import Contained, Settlement
@@ -49,6 +51,11 @@ class _Measured(Observable[T_co]):
     def events(self) -> Observable[Event]:
         """What happens in the stream and the stages before this point; hot, never completes."""
         return self.telemetry.bus.events
+
+    @property
+    def errors(self) -> tuple[Failure, ...]:
+        """The latest 30 things that went wrong in the stream and in all stages that hang on it."""
+        return tuple(self.telemetry.failures)
 
     def stats(self) -> Stats:
         """A snapshot of the counters of the stream and of all stages that hang on it."""
@@ -289,13 +296,16 @@ def telemetry_of(source: Observable[Any]) -> Telemetry:
 
 
 def new_telemetry(parts: Sequence[Telemetry] = ()) -> Telemetry:
-    """A place to count and report, that also writes the log.
+    """A place to count and report, that also writes the log and keeps the latest failures.
 
     Args:
         parts: those of the streams that it is for together.
     """
+    keep_log_out_of_cells()
     telemetry = Telemetry(parts)
     telemetry.bus.tap(EventLog())
+    telemetry.failures = Failures()
+    telemetry.bus.tap(telemetry.failures)
     return telemetry
 
 

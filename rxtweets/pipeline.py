@@ -16,8 +16,11 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler
 
 from rxtweets.checks import function, seconds, whole_number
+from rxtweets.display import pictures
+from rxtweets.display.notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError
 from rxtweets.events import Event
+from rxtweets.instrumentation.failures import Failure
 from rxtweets.message import Batch, Message
 from rxtweets.observable import ChunkGate, MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets.operators import batch, process
@@ -118,6 +121,11 @@ class Pipeline:
         """What happens in the pipeline and its source; hot, never completes."""
         return self._batches.events
 
+    @property
+    def errors(self) -> tuple[Failure, ...]:
+        """The latest 30 things that went wrong."""
+        return self._batches.errors
+
     def stats(self) -> Stats:
         """A snapshot of all counters."""
         return self._batches.stats()
@@ -132,6 +140,7 @@ class Pipeline:
             if self._subscription is not None:
                 raise PipelineError("a pipeline runs once; make another one")
             self._subscription = subscription = SingleAssignmentDisposable()
+        started(self)
         observer = _as_observer(self._subscriber)
         subscription.disposable = self._batches.subscribe(
             Observer(
@@ -226,6 +235,9 @@ class Pipeline:
         trace: TracebackType | None,
     ) -> None:
         self.stop(drain=kind is None)
+
+    def _ipython_display_(self) -> None:
+        pictures.show(self)
 
     def _drain(self, asked: threading.Event, limit: float) -> None:
         asked.clear()

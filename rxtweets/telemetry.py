@@ -225,6 +225,7 @@ class Telemetry:
         self._here = threading.local()
         self._states = 0
         self.bus = EventBus()
+        self.failures: Any = ()  # whoever keeps them, on a layer above
 
     def add(self, **amounts: int) -> None:
         """Add to counters; all of them in one step, so that no snapshot sees half of it."""

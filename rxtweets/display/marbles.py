@@ -163,7 +163,7 @@ def _value(mark: Mark, x: float, y: float, colour: str) -> list[str]:
 
 def _end(mark: Mark, x: float, y: float) -> list[str]:
     if mark.kind == "completed":
-        return [line(x, y - RADIUS - 2, x, y + RADIUS + 2, stroke=INK, stroke_width=2.5)]
+        return [line(x, y - RADIUS - 6, x, y + RADIUS + 6, stroke=INK, stroke_width=2.5)]
     r = RADIUS - 3
     cross = [
         line(x - r, y - r, x + r, y + r, stroke=RED, stroke_width=2.5),
@@ -201,13 +201,8 @@ def _text(record: Marbles) -> str:
         f"{clean(strand.name):<{width}}  {_characters(strand, record.seconds)}"
         for strand in record.strands
     ]
-    return "\n".join(
-        [
-            *([clean(record.title)] if record.title else []),
-            *lines,
-            f"{'':<{width}}  0 … {record.seconds:g} s",
-        ]
-    )
+    head = [clean(record.title)] if record.title else []
+    return "\n".join([*head, *lines, f"{'':<{width}}  0 … {record.seconds:g} s"])
 
 
 def _characters(strand: Strand, seconds: float) -> str:

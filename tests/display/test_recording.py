@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,11 +23,11 @@ def test_virtual_times_are_exact() -> None:
     clock = TestScheduler()
     source: Observable[Any] = reactivex.cold("-a--b-|", timespan=0.1, scheduler=clock)
     marbles = record({"source": source, "late": source.pipe(stock.delay(0.3))}, scheduler=clock)
-    assert marbles["source"].marks == (
-        Mark(pytest.approx(0.1), "next", "a"),
-        Mark(pytest.approx(0.4), "next", "b"),
-        Mark(pytest.approx(0.6), "completed"),
-    )
+    assert [replace(mark, at=round(mark.at, 6)) for mark in marbles["source"].marks] == [
+        Mark(0.1, "next", "a"),
+        Mark(0.4, "next", "b"),
+        Mark(0.6, "completed"),
+    ]
     assert [mark.at for mark in marbles["late"].marks] == pytest.approx([0.4, 0.7, 0.9])
     assert marbles.seconds == pytest.approx(0.9)
 
@@ -99,12 +100,9 @@ def test_subscriptions_are_disposed_of_however_it_ends() -> None:
     def source(name: str) -> Observable[Any]:
         return reactivex.create(lambda *_: Disposable(lambda: disposed.append(name)))
 
-    def refuse(*_: Any) -> Any:
-        raise RuntimeError("not today")
-
     record({"a": source("a")}, seconds=0.01)
-    with pytest.raises(RuntimeError, match="not today"):
-        record({"b": source("b"), "c": reactivex.create(refuse)}, seconds=0.01)
+    with pytest.raises(ZeroDivisionError):
+        record({"b": source("b"), "c": reactivex.of(0)}, label=lambda value: str(1 / value))
     assert disposed == ["a", "b"]
 
 
