@@ -21,7 +21,7 @@ __all__ = ["bars", "lines", "sparkline"]
 
 WIDTH, MARGIN = 640, 16
 LONGEST_NAME = 22
-NAMES = 150
+NAMES = 160
 ROW = 20
 PLOT = 160
 
@@ -97,9 +97,17 @@ def lines(
 def sparkline(
     values: Sequence[float], x: float, y: float, width: float, height: float
 ) -> list[str]:
-    """A small line without an axis; the tallest value touches the top."""
+    """A small area without an axis; the tallest value touches the top."""
     most = max(values, default=0) or 1
-    return _curve(values, x, y + height, x + width, most, BLUE, height=height)
+    bottom, right = y + height, x + width
+    if not values:
+        return []
+    edge = _points(values, x, bottom, right, most, height)
+    area = f"{x:g},{bottom:g} {edge} {right:g},{bottom:g}"
+    return [
+        shape("polygon", points=area, fill="#dcebf8"),
+        *_curve(values, x, bottom, right, most, BLUE, height=height),
+    ]
 
 
 def _curve(
@@ -111,23 +119,19 @@ def _curve(
     colour: str,
     height: float = PLOT,
 ) -> list[str]:
+    points = _points(values, left, bottom, right, most, height)
+    style: dict[str, str | float] = {"fill": "none", "stroke": colour, "stroke_width": 1.6}
+    return [shape("polyline", points=points, **style)] if points else []
+
+
+def _points(
+    values: Sequence[float], left: float, bottom: float, right: float, most: float, height: float
+) -> str:
     step = (right - left) / max(1, len(values) - 1)
-    points = " ".join(
+    return " ".join(
         f"{left + step * number:.1f},{bottom - height * max(0.0, value) / most:.1f}"
         for number, value in enumerate(values)
     )
-    if not points:
-        return []
-    return [
-        shape(
-            "polyline",
-            points=points,
-            fill="none",
-            stroke=colour,
-            stroke_width=1.6,
-            stroke_linejoin="round",
-        )
-    ]
 
 
 def _figure(value: float) -> str:

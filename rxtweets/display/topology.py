@@ -24,7 +24,7 @@ from rxtweets.display.text import duration
 
 __all__ = ["draw_topology"]
 
-BOX, GAP, MARGIN, TOP = 150, 42, 12, 12
+BOX, GAP, MARGIN, TOP = 158, 40, 12, 12
 LINE = 14
 LINES = 4
 HEIGHT = 26 + LINE * LINES
@@ -50,7 +50,7 @@ def draw_topology(snapshot: Snapshot) -> Drawing:
     for number, stages in enumerate(columns):
         x = MARGIN + number * (BOX + GAP)
         here = _places(stages, x, bottom)
-        parts += _arrows(before, here)
+        parts += _arrows(before, here, is_over=snapshot.is_over)
         for stage, (left, middle) in here:
             parts += _box(stage, left, middle - HEIGHT / 2)
         before = here
@@ -65,20 +65,24 @@ def _places(stages: Sequence[Stage], x: float, bottom: float) -> list[tuple[Stag
     return [(stage, (x, TOP + free * (row + 0.5))) for row, stage in enumerate(stages)]
 
 
-def _arrows(before: list[tuple[Stage, Point]], here: list[tuple[Stage, Point]]) -> list[str]:
-    """From every stage to its one successor, or to all of the next column; rates in the middle."""
-    pairs = (
-        list(zip(before, here, strict=True))
-        if len(before) == len(here)
-        else [(one, other) for one in before for other in here]
-    )
+def _arrows(
+    before: list[tuple[Stage, Point]], here: list[tuple[Stage, Point]], *, is_over: bool
+) -> list[str]:
+    """From every stage to its one successor, or to all of the next column; with the rates."""
+    if not before:
+        return []
+    pairs = [(one, other) for one in before for other in here]
+    if len(before) == len(here):
+        pairs = list(zip(before, here, strict=True))
     parts = []
     for (_, (x, y)), (_, (x2, y2)) in pairs:
         parts.append(line(x + BOX + 3, y, x2 - 8, y2, stroke_width=1.2))
         parts.append(shape("path", d=f"M{x2 - 10:g},{y2 - 4:g}l7,4l-7,4z", fill=GREY))
-    narrow = before if len(before) <= len(here) else here
-    for stage, (x, y) in narrow:
-        at = x + BOX + GAP / 2 if narrow is before else x - GAP / 2
+    if is_over:
+        return parts
+    leaving = len(before) >= len(here)
+    for stage, (x, y) in before if leaving else here:
+        at = x + BOX + GAP / 2 if leaving else x - GAP / 2
         rate = f"{stage.rate:,.0f}/s"
         parts.append(words(at, y - 6, rate, text_anchor="middle", fill=GREY, font_size=9))
     return parts
@@ -103,14 +107,15 @@ def _lines(stage: Stage) -> list[tuple[str, str]]:
     """What is said of a stage, with its colours: how it is, what came through, what did not."""
     lines = []
     if stage.state:
-        name = stage.state.split(" until")[0]
-        lines.append((f"● {stage.state}", STATES.get(name, YELLOW)))
+        name, _, until = stage.state.partition(" until ")
+        lines.append((f"● {name}", STATES.get(name, YELLOW)))
+        if until:
+            lines.append((f"until {until} UTC", GREY))
     if stage.detail:
         lines.append((clean(stage.detail), GREY))
-    through = f"{stage.passed:,} messages"
     if stage.batches is not None:
-        through = f"{stage.batches:,} batches · {stage.passed:,}"
-    lines.append((through, GREY))
+        lines.append((f"{stage.batches:,} batches", GREY))
+    lines.append((f"{stage.passed:,} messages", GREY))
     waiting = [
         f"{count:,} {what}"
         for what, count in (("in flight", stage.in_flight), ("waiting", stage.queued))
@@ -135,9 +140,12 @@ def _foot(snapshot: Snapshot, y: float, width: float) -> tuple[list[str], float]
     parts = []
     inner = width - 2 * MARGIN
     said = " · ".join([snapshot.state, *snapshot.notes])
-    rate = f"{snapshot.rates[-1]:,.0f} messages/s" if snapshot.rates else ""
     parts.append(words(MARGIN, y + 14, said, fill=GREY))
     if len(snapshot.rates) > 1:
+        # What is over has no rate of now, but one would still like to know how fast it was.
+        most, latest = max(snapshot.rates), snapshot.rates[-1]
+        rate = f"peak {most:,.0f}" if snapshot.is_over else f"{latest:,.0f}"
+        rate += " messages/s"
         parts.append(words(width - MARGIN, y + 14, rate, text_anchor="end", fill=BLUE))
         parts += sparkline(snapshot.rates, MARGIN, y + 20, inner, 28)
         y += 32
@@ -163,8 +171,8 @@ def _text(snapshot: Snapshot) -> str:
     ):
         for stage in stages:
             said = " · ".join(text for text, _ in _lines(stage))
-            name = clean(stage.name)
+            name = stage.name
             head = kind if name in ("", kind) else f"{kind} {name}"
             lines.append(f"{head}: {said}")
-    lines += [f"✗ {clean(error)}" for error in snapshot.errors[-SHOWN_ERRORS:]]
-    return "\n".join(lines)
+    lines += [f"✗ {error}" for error in snapshot.errors[-SHOWN_ERRORS:]]
+    return "\n".join(clean(each) for each in lines)
