@@ -2,10 +2,10 @@
 
 ::
 
-    from rxtweets import display
+    from rxtweets import display as draw        # `display` itself is IPython's
 
-    display.record({"tweets": tweets, "batches": batches}, seconds=3)     # a marble diagram
-    display.Live(lambda: display.bars(counts.most_common(10)), until=pipeline)
+    draw.record({"tweets": tweets, "batches": batches}, seconds=3)        # a marble diagram
+    draw.Live(lambda: draw.bars(counts.most_common(10)), until=pipeline)  # a chart that moves
 
 Messages, batches, figures, streams and pipelines show themselves in a notebook.
 """

@@ -137,7 +137,7 @@ def _x(at: float, seconds: float) -> float:
 
 def _is_dense(xs: Sequence[float]) -> bool:
     """Whether more than a third of the values would cover much of their neighbours."""
-    close = sum(after - before < RADIUS for before, after in pairwise(xs))
+    close = sum(after - before < 1.3 * RADIUS for before, after in pairwise(xs))
     return close * 3 > len(xs)
 
 

@@ -39,7 +39,7 @@ class Live:
 
     The last value of a cell is shown; so is what is given to IPython's ``display``::
 
-        display.Live(lambda: display.bars(counts.most_common(10)), until=pipeline)
+        draw.Live(lambda: draw.bars(counts.most_common(10)), until=pipeline)
 
     One thread draws all pictures of the program. It ends with the last of them, and after the
     last drawing the picture stays as it is, in the saved notebook too. Each run of a cell also

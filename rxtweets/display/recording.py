@@ -42,11 +42,11 @@ def record(
 
     ::
 
-        display.record({"tweets": tweets, "batches": tweets.pipe(ops.batch(20, 0.5))}, seconds=3)
+        draw.record({"tweets": tweets, "batches": tweets.pipe(ops.batch(20, 0.5))}, seconds=3)
 
         clock = TestScheduler()                      # virtual seconds: no waiting, exact times
         source = reactivex.cold("-a--b-|", timespan=0.1, scheduler=clock)
-        display.record({"source": source, "late": source.pipe(stock.delay(0.3))}, scheduler=clock)
+        draw.record({"source": source, "late": source.pipe(stock.delay(0.3))}, scheduler=clock)
 
     Args:
         streams: by the name that the diagram shows.

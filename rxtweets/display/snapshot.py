@@ -111,11 +111,11 @@ def snapshot_of(shown: Shown) -> Snapshot:
     )
     if hasattr(shown, "topology"):
         return _with_stages(picture, shown, stats)
-    has_life = hasattr(shown, "wait")
-    if has_life or stats.processed or stats.failed or stats.in_flight:
+    is_pipeline, handled = hasattr(shown, "wait"), stats.processed + stats.failed + stats.in_flight
+    done = stats.batched + stats.batched_failed
+    if handled or (is_pipeline and not done):  # what was batched and not handled had no handler
         picture = replace(picture, processors=(_processors(stats),))
-    if has_life or stats.batches or stats.batches_failed:
-        done = stats.batched + stats.batched_failed
+    if is_pipeline or done:
         batcher = Stage("batcher", passed=done, batches=stats.batches + stats.batches_failed)
         picture = replace(picture, batchers=(batcher,), subscribers=(_subscriber(stats),))
     return picture

@@ -41,6 +41,7 @@ def test_the_figures_of_a_pipeline_are_those_of_its_stats() -> None:
         snapshot = snapshot_of(pipeline)
     (subscriber,) = snapshot.subscribers
     assert (subscriber.batches, subscriber.passed) == (2, 4)
+    assert snapshot.processors == ()  # there was no handler
     assert snapshot.is_over
     assert snapshot.state == "stopped"
 
