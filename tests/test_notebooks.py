@@ -15,13 +15,14 @@ from tests.display.reading import html_text, parsed, texts
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 
-BEFORE = "import threading as _threading\n_before = _threading.active_count()"
+BEFORE = "import threading as _threading\n_before = set(_threading.enumerate())"
 AFTER = """
-for _ in range(1000):
-    if _threading.active_count() <= _before:
+for _ in range(500):
+    _left = [each.name for each in _threading.enumerate() if each not in _before]
+    if not _left:
         break
     _threading.Event().wait(0.02)
-_threading.active_count() - _before
+_left
 """
 
 pytestmark = [
@@ -42,7 +43,7 @@ class Ran:
             for output in cell.outputs:
                 assert output["output_type"] != "error"
                 assert output.get("name") != "stderr", output["text"]
-        assert notebook.cells[-1].outputs[0]["data"]["text/plain"] == "0"
+        assert notebook.cells[-1].outputs[0]["data"]["text/plain"] == "[]"
 
     def cell(self, contains: str, *, exactly: bool = False) -> Any:
         """The one cell with this in its text, or for its text."""

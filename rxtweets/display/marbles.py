@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Literal
 
 from rxtweets.display.drawing import (
+    BLUE,
     GREY,
     INK,
     PAPER,
@@ -116,6 +117,8 @@ def _strand(strand: Strand, y: float, seconds: float, colours: dict[str, str]) -
     ]
     values = [mark for mark in strand.marks if mark.kind == "next"]
     dense = _is_dense([_x(mark.at, seconds) for mark in values])
+    if dense:
+        parts.append(_ticks(values, y, seconds))
     for mark in values:
         colours.setdefault(mark.label, SERIES[len(colours) % len(SERIES)])
     # Where two overlap the earlier is in front, as it came first; the end is behind both.
@@ -123,9 +126,7 @@ def _strand(strand: Strand, y: float, seconds: float, colours: dict[str, str]) -
         x = _x(mark.at, seconds)
         if mark.kind != "next":
             parts += _end(mark, x, y)
-        elif dense:
-            parts.append(_tick(mark, x, y, colours[mark.label]))
-        else:
+        elif not dense:
             parts += _value(mark, x, y, colours[mark.label])
     return parts
 
@@ -141,9 +142,12 @@ def _is_dense(xs: Sequence[float]) -> bool:
     return close * 3 > len(xs)
 
 
-def _tick(mark: Mark, x: float, y: float, colour: str) -> str:
-    high = 6 if mark.count is None else 12
-    return line(x, y - high, x, y + high, stroke=colour, stroke_width=2)
+def _ticks(values: Sequence[Mark], y: float, seconds: float) -> str:
+    """Upright strokes, one for each half pixel that has a value: thousands are one shape."""
+    places = dict.fromkeys(round(2 * _x(mark.at, seconds)) / 2 for mark in values)
+    high = 6 if values[0].count is None else RADIUS
+    strokes = "".join(f"M{x:g},{y - high:g}v{2 * high:g}" for x in places)
+    return shape("path", d=strokes, stroke=BLUE, stroke_width=1.2)
 
 
 def _value(mark: Mark, x: float, y: float, colour: str) -> list[str]:

@@ -72,7 +72,13 @@ def test_values_too_close_to_be_read_are_ticks() -> None:
     svg = svg_of(Strand("a", values(*((number / 500, "x") for number in range(500)))))
     assert round_boxes(svg) == []
     assert "x" not in texts(svg)
-    assert len(all_of(svg, "line")) > 500
+    (ticks,) = [each.attrib["d"] for each in all_of(svg, "path") if "v" in each.attrib["d"]]
+    assert ticks.count("M") == 500
+
+
+def test_a_diagram_of_very_many_values_stays_small() -> None:
+    svg = svg_of(Strand("a", values(*((number / 1e5, "x") for number in range(100_000)))))
+    assert len(svg) < 64_000
 
 
 def test_a_few_values_that_overlap_stay_circles_the_earlier_in_front() -> None:
