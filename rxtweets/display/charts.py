@@ -19,7 +19,7 @@ from rxtweets.display.escape import clean, shortened
 
 __all__ = ["bars", "lines", "sparkline"]
 
-WIDTH, MARGIN = 640, 16
+WIDTH, MARGIN = 640, 8
 LONGEST_NAME = 22
 NAMES = 160
 ROW = 20

@@ -26,8 +26,8 @@ from rxtweets.display.escape import clean, shortened
 
 __all__ = ["Marbles", "Mark", "Strand", "draw_marbles"]
 
-WIDTH, ROW, NAMES, MARGIN, RADIUS = 760, 44, 150, 16, 12
-LONGEST_LABEL, LONGEST_NAME, LONGEST_ERROR = 6, 20, 24
+WIDTH, ROW, NAMES, MARGIN, RADIUS = 640, 44, 124, 8, 12
+LONGEST_LABEL, LONGEST_NAME, LONGEST_ERROR = 6, 18, 24
 MOST_TIMES = 10
 CHARACTERS = 60
 

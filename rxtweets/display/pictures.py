@@ -27,8 +27,11 @@ __all__ = ["Live", "show"]
 PERIOD = 1 / 3
 """Seconds between two drawings: quick enough for the eye, slow enough for the browser."""
 
-SHORTEST = 0.25
-"""Seconds that a rate is measured over at least."""
+SPAN = 2.0
+"""Seconds that a rate is measured over: less of it trembles, more of it lags behind."""
+
+STEP = 0.25
+"""Seconds between two looks that are kept; more come when cells end."""
 
 MOST_RATES = 120
 MOST_PLACES = 3
@@ -103,8 +106,7 @@ class Watch:
 
     def __init__(self, shown: Shown) -> None:
         self._shown = weakref.ref(shown)
-        self._before: Snapshot | None = None
-        self._at = 0.0
+        self._looks: deque[tuple[float, Snapshot]] = deque()
         self._rates: tuple[float, ...] = ()
         self._last = Snapshot("stopped", (), is_over=True)
 
@@ -117,9 +119,13 @@ class Watch:
         if now.is_over:
             self._last = replace(now, rates=self._rates)
             return self._last
-        self._last = with_rates(now, self._before, at - self._at, self._rates)
-        if self._before is None or at - self._at >= SHORTEST:
-            self._before, self._at, self._rates = now, at, self._last.rates[-MOST_RATES:]
+        while len(self._looks) > 1 and at - self._looks[0][0] > SPAN:
+            self._looks.popleft()
+        since, before = self._looks[0] if self._looks else (at, None)
+        self._last = with_rates(now, before, at - since, self._rates)
+        if not self._looks or at - self._looks[-1][0] >= STEP:
+            self._looks.append((at, now))
+            self._rates = self._last.rates[-MOST_RATES:]
         return self._last
 
     def has_ended(self) -> bool:
@@ -194,4 +200,4 @@ def _ending(until: Any) -> Callable[[], bool]:
 
 def _complaint(error: Exception) -> Drawing:
     said = f"this picture cannot be drawn: {type(error).__name__}: {error}"
-    return Drawing(page(760, 40, [words(12, 24, said, fill=RED)], "an error"), said)
+    return Drawing(page(640, 40, [words(12, 24, said, fill=RED)], "an error"), said)

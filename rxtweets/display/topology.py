@@ -24,13 +24,15 @@ from rxtweets.display.text import duration
 
 __all__ = ["draw_topology"]
 
-BOX, GAP, MARGIN, TOP = 158, 40, 12, 12
+BOX, GAP, MARGIN, TOP = 134, 32, 4, 8
+"""Four columns are 640 wide: what is wider, JupyterLab cuts off beside an open file browser."""
+
 LINE = 14
 LINES = 4
 HEIGHT = 26 + LINE * LINES
 SPACE = 12
 SHOWN_ERRORS = 3
-LONGEST_NAME, LONGEST_ERROR = 21, 110
+LONGEST_NAME, LONGEST_ERROR = 18, 96
 LEAST_WIDTH = 2 * MARGIN + 3 * BOX + 2 * GAP
 KINDS = ("source", "processors", "batcher", "subscriber")
 STATES = {"connected": GREEN, "failed": RED, "idle": GREY, "stopped": GREY}
@@ -83,7 +85,7 @@ def _arrows(
     leaving = len(before) >= len(here)
     for stage, (x, y) in before if leaving else here:
         at = x + BOX + GAP / 2 if leaving else x - GAP / 2
-        rate = f"{stage.rate:,.0f}/s"
+        rate = f"{_short(stage.rate)}/s"
         parts.append(words(at, y - 6, rate, text_anchor="middle", fill=GREY, font_size=9))
     return parts
 
@@ -117,8 +119,8 @@ def _lines(stage: Stage) -> list[tuple[str, str]]:
         lines.append((f"{stage.batches:,} batches", GREY))
     lines.append((f"{stage.passed:,} messages", GREY))
     waiting = [
-        f"{count:,} {what}"
-        for what, count in (("in flight", stage.in_flight), ("waiting", stage.queued))
+        f"{_short(count)} {what}"
+        for what, count in (("running", stage.in_flight), ("waiting", stage.queued))
         if count
     ]
     if stage.lag is not None:
@@ -155,6 +157,15 @@ def _foot(snapshot: Snapshot, y: float, width: float) -> tuple[list[str], float]
         parts.append(words(MARGIN, y + 12, f"✗ {shown}", fill=RED))
         y += LINE + 1
     return parts, y + 8
+
+
+def _short(figure: float) -> str:
+    """A figure of at most four characters, for where there is little room."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if figure >= size:
+            digits = 1 if figure < 10 * size else 0
+            return f"{figure / size:.{digits}f}{unit}"
+    return f"{figure:.0f}"
 
 
 def _passed(stages: Sequence[Stage]) -> str:

@@ -38,7 +38,7 @@ def test_every_figure_is_shown() -> None:
     said = texts(draw_topology(full()).svg)
     for text in (
         *("● connected", "1,234 messages", "5 waiting · lag 250 ms", "50 at once"),
-        *("37 in flight", "20 or 2 s", "12 waiting", "59 batches", "50/s", "49/s", "48/s"),
+        *("37 running", "20 or 2 s", "12 waiting", "59 batches", "50/s", "49/s", "48/s"),
     ):
         assert text in said
 
@@ -47,7 +47,7 @@ def test_without_pictures_every_stage_is_a_line() -> None:
     assert draw_topology(full()).text.splitlines() == [
         "connected",
         "source sample_stream: ● connected · 1,234 messages · 5 waiting · lag 250 ms",
-        "processors upcase: 50 at once · 1,200 messages · 37 in flight",
+        "processors upcase: 50 at once · 1,200 messages · 37 running",
         "batcher default: 20 or 2 s · 1,180 messages · 12 waiting",
         "subscriber Database: 59 batches · 1,180 messages",
     ]
@@ -137,6 +137,18 @@ def test_hostile_names_and_errors_do_no_harm(text: str) -> None:
     )
     assert parsed(drawing.svg)
     assert not set("\x1b\x00\u202e\ud800") & set(drawing.text)
+
+
+def test_a_usual_pipeline_is_not_wider_than_a_cell() -> None:
+    assert numbers(parsed(draw_topology(full()).svg), "width") == (640,)
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.4, "0/s"), (999, "999/s"), (1_250, "1.2k/s"), (98_765, "99k/s")]
+)
+def test_rates_are_short(rate: float, text: str) -> None:
+    svg = draw_topology(full(sources=(Stage("s", rate=rate),))).svg
+    assert text in texts(svg)
 
 
 def test_long_names_and_errors_are_cut() -> None:
