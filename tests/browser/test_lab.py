@@ -21,7 +21,8 @@ import pytest
 
 from tests.display.reading import parsed, texts
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "03-a-pipeline-live.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+PIPELINE, TRENDS = "03-a-pipeline-live.ipynb", "04-trends.ipynb"
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -39,7 +40,7 @@ def needed(missing: str) -> None:
     pytest.skip(f"{missing} is missing: pip install rxtweets[browser], and Debian's chromium")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
@@ -54,19 +55,21 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of a JupyterLab, and its folder, which has the notebook in it."""
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a JupyterLab, and its folder, which has the notebooks in it."""
     try:
         importlib.metadata.version("jupyterlab")
     except importlib.metadata.PackageNotFoundError:
         needed("jupyterlab")
+    tmp_path = tmp_path_factory.mktemp("lab")
     folder = tmp_path / "work"
     folder.mkdir()
-    notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types
-    last = nbformat.v4.new_code_cell(REQUESTS, id="requests")  # type: ignore[no-untyped-call]  # as above
-    notebook.cells.insert(-3, last)
-    nbformat.write(notebook, folder / NOTEBOOK.name)  # type: ignore[no-untyped-call]  # as above
+    for name in (PIPELINE, TRENDS):
+        notebook: Any = nbformat.read(NOTEBOOKS / name, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types
+        last = nbformat.v4.new_code_cell(REQUESTS, id="requests")  # type: ignore[no-untyped-call]  # as above
+        notebook.cells.insert(-3, last)
+        nbformat.write(notebook, folder / name)  # type: ignore[no-untyped-call]  # as above
     no_news = tmp_path / "settings" / "@jupyterlab" / "apputils-extension"
     no_news.mkdir(parents=True)
     (no_news / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
@@ -117,9 +120,9 @@ def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) ->
 class Page:
     """The notebook in the browser."""
 
-    def __init__(self, page: Any, address: str) -> None:
-        self.page = page
-        page.goto(f"{address}/lab/tree/{NOTEBOOK.name}?reset", wait_until="domcontentloaded")
+    def __init__(self, browser: Any, address: str, name: str) -> None:
+        self.page = page = browser.new_page(viewport={"width": 1100, "height": 1500})
+        page.goto(f"{address}/lab/tree/{name}?reset", wait_until="domcontentloaded")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=1000 * PATIENCE)
         page.wait_for_selector(
             '.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=30_000
@@ -134,10 +137,12 @@ class Page:
         cell = self.cell(contains)
         before = self.prompt(cell)
         until(lambda: self.begun(cell, before), f"the cell {contains!r} begins")
-        until(lambda: self.prompt(cell)[1:-2].isdigit(), f"the cell {contains!r} has run")
+        until(lambda: self.number(cell).isdigit(), f"the cell {contains!r} has run")
 
     def begun(self, cell: Any, before: str) -> bool:
         """Ask for it once more: keys that come before the kernel is there are lost."""
+        dialog = self.page.locator("dialog.jp-Dialog")
+        assert dialog.count() == 0, dialog.first.inner_text()
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
         patient = time.monotonic() + 2
@@ -147,6 +152,9 @@ class Page:
 
     def prompt(self, cell: Any) -> str:
         return str(cell.locator(".jp-InputPrompt").inner_text())
+
+    def number(self, cell: Any) -> str:
+        return self.prompt(cell)[1:-2]
 
     def text(self, contains: str) -> str:
         return str(self.cell(contains).locator(".jp-OutputArea-output").inner_text()).strip()
@@ -162,7 +170,7 @@ def test_a_live_pipeline_in_jupyterlab(
     lab: tuple[str, Path], chromium: Any, tmp_path: Path
 ) -> None:
     address, folder = lab
-    page = Page(chromium.new_page(viewport={"width": 1100, "height": 1500}), address)
+    page = Page(chromium, address, PIPELINE)
     for contains in ("import rxtweets", "def upcase", "live = pipeline.start()"):
         page.run(contains)
 
@@ -195,5 +203,23 @@ def test_a_live_pipeline_in_jupyterlab(
     page.page.screenshot(path=tmp_path / "stopped.png")
 
     page.page.keyboard.press("Control+s")
-    path = folder / NOTEBOOK.name
+    path = folder / PIPELINE
     until(lambda: "● stopped" in path.read_text(encoding="utf-8"), "the last picture is saved")
+    page.page.close()
+
+
+def test_charts_move_in_jupyterlab(lab: tuple[str, Path], chromium: Any, tmp_path: Path) -> None:
+    address, _ = lab
+    page = Page(chromium, address, TRENDS)
+    for contains in ("import time", "def hashtags_of", "windows = ", "top = ", "chart = "):
+        page.run(contains)
+    first = {name: page.picture(name) for name in ("top = ", "chart = ")}
+    until(lambda: page.picture("top = ") != first["top = "], "the bars move")
+    until(lambda: page.picture("chart = ") != first["chart = "], "the lines move")
+    page.page.screenshot(path=tmp_path / "charts.png")
+    page.run("watching.dispose()")
+    last = page.picture("top = ")
+    page.run("len(x.requests)")
+    assert page.picture("top = ") == last
+    assert len([text for text in texts(last) if text.startswith("#")]) == 10
+    page.page.close()
