@@ -14,7 +14,7 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
         input("Enter stops\n")
 """
 
-from rxtweets import events, operators, simulator
+from rxtweets import display, events, operators, simulator
 from rxtweets.backoff import Backoff
 from rxtweets.errors import (
     AccessError,
@@ -45,6 +45,7 @@ from rxtweets.errors import (
 from rxtweets.fields import UnknownNameWarning
 from rxtweets.held_connections import Connections, HeldConnection
 from rxtweets.hot import HotStream
+from rxtweets.instrumentation.failures import Failure
 from rxtweets.message import (
     Acknowledger,
     Batch,
@@ -96,6 +97,7 @@ __all__ = [
     "Connections",
     "DecodeError",
     "Failed",
+    "Failure",
     "HandlerError",
     "HeldConnection",
     "HostNotFound",
@@ -135,6 +137,7 @@ __all__ = [
     "UsageCapError",
     "activity_stream",
     "compliance_stream",
+    "display",
     "events",
     "filtered_stream",
     "firehose_stream",

@@ -141,14 +141,20 @@ class Page:
 
     def begun(self, cell: Any, before: str) -> bool:
         """Ask for it once more: keys that come before the kernel is there are lost."""
-        dialog = self.page.locator("dialog.jp-Dialog")
-        assert dialog.count() == 0, dialog.first.inner_text()
+        self.accept_kernel()
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
         patient = time.monotonic() + 2
         while self.prompt(cell) == before and time.monotonic() < patient:
             time.sleep(0.05)
         return self.prompt(cell) != before
+
+    def accept_kernel(self) -> None:
+        """Where the list of kernels came late, JupyterLab asks which to take."""
+        dialog = self.page.locator("dialog.jp-Dialog")
+        if dialog.count():
+            assert dialog.first.inner_text().startswith("Select Kernel")
+            dialog.first.locator(".jp-mod-accept").click()
 
     def prompt(self, cell: Any) -> str:
         return str(cell.locator(".jp-InputPrompt").inner_text())
