@@ -10,7 +10,7 @@ import nbclient
 import nbformat
 import pytest
 
-from tests.display.reading import html_text, parsed, texts
+from tests.display.reading import all_of, html_text, parsed, texts
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
@@ -93,8 +93,8 @@ def test_01_quickstart() -> None:
     assert "UTC" in ran.html("message = tweets.take(1).run()")
     assert "'author_id'" in ran.text("sorted(message.metadata)")
     assert "tzinfo=datetime.timezone.utc" in ran.text("message.created_at")
-    info = "BatchInfo(batcher='default', size=20, trigger='size')"
-    assert ran.text("seen[0].info") == info
+    info = "BatchInfo(batcher='default', size=20, trigger='size'"
+    assert ran.text("seen[0].info").startswith(info)
     printed = ran.text("for message in seen[0][:5]")
     assert printed == printed.upper()
     assert ran.text("Counter(languages)").startswith("[('")
@@ -131,8 +131,10 @@ def test_02_composing_operators() -> None:
 
 def test_03_a_pipeline_live() -> None:
     ran = Ran("03-a-pipeline-live.ipynb")
-    said = texts(ran.svg("live = pipeline.start()"))
-    assert {"source", "processors", "batcher", "subscriber", "● stopped"} <= set(said)
+    svg = ran.svg("live = pipeline.start()")
+    said = texts(svg)
+    assert len(all_of(svg, "rect")) == 1 + 4  # the paper, and four stages
+    assert "● stopped" in said
     assert any(text.endswith(" failed") for text in said)
     assert any("no Thai, please" in text for text in said)
     (delivered,) = re.findall(r"delivered ([\d,]+)", ran.text("live.stop()"))
