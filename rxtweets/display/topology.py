@@ -83,10 +83,14 @@ def _arrows(
     if is_over:
         return parts
     leaving = len(before) >= len(here)
+    others = here if leaving else before
     for stage, (x, y) in before if leaving else here:
         at = x + BOX + GAP / 2 if leaving else x - GAP / 2
+        # Beside an arrow that rises to it, a rate stands below: above, it would be on the arrow.
+        rises = len(before) != len(here) and y > max(other for _, (_, other) in others)
         rate = f"{_short(stage.rate)}/s"
-        parts.append(words(at, y - 6, rate, text_anchor="middle", fill=GREY, font_size=9))
+        down = 13 if rises else -6
+        parts.append(words(at, y + down, rate, text_anchor="middle", fill=GREY, font_size=9))
     return parts
 
 
@@ -116,8 +120,8 @@ def _lines(stage: Stage) -> list[tuple[str, str]]:
     if stage.detail:
         lines.append((clean(stage.detail), GREY))
     if stage.batches is not None:
-        lines.append((f"{stage.batches:,} batches", GREY))
-    lines.append((f"{stage.passed:,} messages", GREY))
+        lines.append((_counted(stage.batches, "batch", "es"), GREY))
+    lines.append((_counted(stage.passed, "message"), GREY))
     waiting = [
         f"{_short(count)} {what}"
         for what, count in (("running", stage.in_flight), ("waiting", stage.queued))
@@ -157,6 +161,10 @@ def _foot(snapshot: Snapshot, y: float, width: float) -> tuple[list[str], float]
         parts.append(words(MARGIN, y + 12, f"✗ {shown}", fill=RED))
         y += LINE + 1
     return parts, y + 8
+
+
+def _counted(count: int, what: str, ending: str = "s") -> str:
+    return f"{count:,} {what}{'' if count == 1 else ending}"
 
 
 def _short(figure: float) -> str:
