@@ -25,7 +25,7 @@ CARD = (
     "border-left:3px solid #1d6fb8;margin:4px 0;padding:4px 12px;max-width:38em;overflow:hidden;"
     "unicode-bidi:isolate"
 )
-TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5;margin:2px 0"
+TEXT = "overflow:hidden;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5;margin:2px 0"
 SMALL = "opacity:.7;font-size:85%"
 WRONG = "color:#c4183c"
 CELL = "text-align:start;vertical-align:top;padding:2px 8px;line-height:1.5"
@@ -41,11 +41,11 @@ def tweet_html(message: Message[Any]) -> str:
     head = " · ".join(
         part
         for part in (
-            f"<b>{_isolated(_author(message))}</b>" if _author(message) else "",
+            f"<b>{_author_html(message)}</b>",
             markup(_when(message.created_at)),
             markup(_field(message, "lang")),
         )
-        if part
+        if part not in ("", "<b></b>")
     )
     failed = (
         f'<div style="{WRONG}">failed: {_isolated(_reason(message.status))}</div>'
@@ -63,7 +63,12 @@ def tweet_html(message: Message[Any]) -> str:
 
 def tweet_text(message: Message[Any]) -> str:
     """One message in two or three lines: the same in words."""
-    head = [_author(message), _when(message.created_at), _field(message, "lang"), message.id]
+    head = [
+        " ".join(_author(message)),
+        _when(message.created_at),
+        _field(message, "lang"),
+        message.id,
+    ]
     lines = [
         clean(" · ".join(part for part in head if part)) or "a message",
         "  " + clean(shortened(_data(message), LONGEST)),
@@ -115,7 +120,7 @@ def _row(number: int, message: Message[Any]) -> str:
         str(number),
         f'<div style="overflow:hidden;max-width:38em">{text}</div>',
         markup(_field(message, "lang")),
-        _isolated(_author(message)),
+        _author_html(message),
         lag,
     )
     return "<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>"
@@ -153,15 +158,20 @@ def _reason(status: Failed) -> str:
     return shortened(said, 300)
 
 
-def _author(message: Message[Any]) -> str:
-    """``Name @handle`` of the author, where the line has it; else the author's id."""
+def _author_html(message: Message[Any]) -> str:
+    """Each part by itself: beside a name from right to left, a handle would turn its ``@``."""
+    return " ".join(_isolated(part) for part in _author(message))
+
+
+def _author(message: Message[Any]) -> list[str]:
+    """Name and ``@handle`` of the author, where the line has them; else the author's id."""
     author = _field(message, "author_id")
     for user in _users(_metadata(message).get("includes")):
         if author and str(user.get("id")) == author:
             name, handle = user.get("name"), user.get("username")
             both = [str(name or ""), f"@{handle}" if handle else ""]
-            return shortened(" ".join(part for part in both if part), 60)
-    return author
+            return [shortened(part, 60) for part in both if part]
+    return [author] if author else []
 
 
 def _users(includes: object) -> Sequence[Mapping[str, Any]]:

@@ -38,6 +38,17 @@ def test_a_tweet_takes_the_direction_of_its_own_text() -> None:
     assert "unicode-bidi:isolate" in tweet_html(tweet("צ"))
 
 
+def test_a_name_from_right_to_left_does_not_turn_the_handle() -> None:
+    includes = {"users": [{"id": "7", "name": "نور", "username": "noor"}]}
+    message = Message("x", {"author_id": "7", "includes": includes})
+    for shown in (tweet_html(message), batch_html(Batch([message]))):
+        assert '<bdi dir="auto">نور</bdi> <bdi dir="auto">@noor</bdi>' in shown
+
+
+def test_a_message_of_nobody_begins_without_an_author() -> None:
+    assert html_text(tweet_html(Message("x"))).startswith("a message")
+
+
 def test_the_lines_of_a_tweet_stay_lines() -> None:
     assert "a\nb" in html_text(tweet_html(tweet("a\nb")))
     assert "white-space:pre-wrap" in tweet_html(tweet())
