@@ -77,7 +77,10 @@ class Live:
         over = self.is_over  # asked before the drawing, so that the last one shows the end
         picture = self._picture()
         for place in tuple(self._places):
-            place.update(picture)
+            try:
+                place.update(picture)
+            except Exception:  # noqa: BLE001 - a notebook that has gone; a thread must not print
+                self._places.remove(place)
         return not over
 
     def _picture(self) -> Any:

@@ -356,6 +356,19 @@ def test_a_picture_that_fails_once_is_drawn_the_next_time() -> None:
     assert place.shown[1].text == "fine"
 
 
+def test_a_place_that_is_gone_is_drawn_no_more() -> None:
+    def gone(_: Any) -> None:
+        raise OSError("no such socket")
+
+    live = Live(lambda: Drawing("", "here"))
+    place = Place()
+    live._places.extend((SimpleNamespace(update=gone), place))
+    for _ in range(2):
+        live.refresh()
+    assert [picture.text for picture in place.shown] == ["here", "here"]
+    assert list(live._places) == [place]
+
+
 def test_a_picture_lives_in_the_latest_three_places_only() -> None:
     live = Live(lambda: Drawing("", ""))
     live._places.extend(Place() for _ in range(5))
