@@ -18,7 +18,7 @@ import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from rxtweets import events, operators, subscribers
+from rxtweets import display, events, operators, subscribers
 from rxtweets.backoff import Backoff
 from rxtweets.collecting import collect
 from rxtweets.concurrency import Concurrency
@@ -58,6 +58,7 @@ from rxtweets.errors import (
 from rxtweets.fields import UnknownNameWarning
 from rxtweets.held_connections import Connections, HeldConnection
 from rxtweets.hot import HotStream
+from rxtweets.instrumentation.failures import Failure
 from rxtweets.message import (
     Acknowledger,
     Batch,
@@ -136,6 +137,7 @@ __all__ = [
     "DecodeError",
     "ExecutorBroken",
     "Failed",
+    "Failure",
     "HandlerError",
     "HandlerTimeout",
     "HeldConnection",
@@ -193,6 +195,7 @@ __all__ = [
     "activity_stream",
     "collect",
     "compliance_stream",
+    "display",
     "events",
     "filtered_stream",
     "firehose_stream",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 
+from rxtweets.display import pictures
 from rxtweets.events import Event, StateChanged
 from rxtweets.observable import MessageStream
 from rxtweets.states import ConnectionState
@@ -52,6 +53,9 @@ class HotStream(MessageStream[T_co]):
 
         Without a subscriber it does nothing.
         """
+
+    def _ipython_display_(self) -> None:
+        pictures.show(self)
 
 
 class _Follower:

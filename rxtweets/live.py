@@ -20,6 +20,8 @@ from rxtweets import events
 from rxtweets.backoff import Pacer
 from rxtweets.decoding import Decoded, Disconnect, Undecodable, decode
 from rxtweets.deduplication import Deduplicator
+from rxtweets.display.notebook import started
+from rxtweets.display.snapshot import has_ended
 from rxtweets.handoff import Block, Handoff, Overflow
 from rxtweets.hot import HotStream
 from rxtweets.message import Message
@@ -113,6 +115,8 @@ class LiveStream(HotStream[Any]):
         self, observer: abc.ObserverBase[list[Message[Any]]], _: abc.SchedulerBase | None
     ) -> abc.DisposableBase:
         gate = ChunkGate(observer)
+        if has_ended(self):
+            started(self)
         with self._lock:
             if self._run is None or not self._run.add(gate):
                 before = self._run

@@ -383,6 +383,11 @@ class Message(Generic[T_co]):
         way = "" if self.batcher == "default" else f", batcher={self.batcher!r}"
         return f"Message({self.data!r}, id={self.id!r}{way}{failed})"
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from rxtweets.display import tweets  # noqa: PLC0415 - notebooks only, and a layer above
+
+        return {"text/plain": tweets.tweet_text(self), "text/html": tweets.tweet_html(self)}
+
     def _created(self) -> float | None:
         try:
             number = int(self.id)
@@ -641,6 +646,11 @@ class Batch(Sequence[Message[T_co]]):
         first = repr(self._messages[0].data) if self._messages else ""
         more = ", …" if len(self._messages) > 1 else ""
         return f"Batch({self.info.size} messages, trigger={self.info.trigger!r}: {first}{more})"
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from rxtweets.display import tweets  # noqa: PLC0415 - notebooks only, and a layer above
+
+        return {"text/plain": tweets.batch_text(self), "text/html": tweets.batch_html(self)}
 
 
 def group_by_acknowledger(

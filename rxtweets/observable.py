@@ -15,7 +15,9 @@ from reactivex import Observable, Observer, abc
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler
 
+from rxtweets.display.notebook import keep_log_out_of_cells
 from rxtweets.events import Abandoned, Event, Span
+from rxtweets.instrumentation.failures import Failure, Failures
 from rxtweets.instrumentation.logging import EventLog
 from rxtweets.message import Batch, Message
 from rxtweets.subscriber import Contained, FunctionSubscriber, Settlement
@@ -59,6 +61,11 @@ class _Measured(Observable[T_co]):
         Two or more for every message, so they are made only while somebody has subscribed.
         """
         return self.telemetry.bus.spans
+
+    @property
+    def errors(self) -> tuple[Failure, ...]:
+        """The latest 30 things that went wrong in the stream and in all stages that hang on it."""
+        return tuple(self.telemetry.failures)
 
     def stats(self) -> Stats:
         """A snapshot of the counters of the stream and of all stages that hang on it."""
@@ -349,13 +356,16 @@ def telemetry_of(source: Observable[Any]) -> Telemetry:
 
 
 def new_telemetry(parts: Sequence[Telemetry] = ()) -> Telemetry:
-    """A place to count and report, that also writes the log.
+    """A place to count and report, that also writes the log and keeps the latest failures.
 
     Args:
         parts: those of the streams that it is for together.
     """
+    keep_log_out_of_cells()
     telemetry = Telemetry(parts)
     telemetry.bus.tap(EventLog())
+    telemetry.failures = Failures()
+    telemetry.bus.tap(telemetry.failures)
     return telemetry
 
 

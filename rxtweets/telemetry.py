@@ -132,6 +132,11 @@ class Stats:
         """All figures by name, ``control`` included."""
         return {**asdict(self), "control": self.control}
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from rxtweets.display import stats  # noqa: PLC0415 - notebooks only, and a layer above
+
+        return {"text/plain": stats.stats_text(self), "text/html": stats.stats_html(self)}
+
 
 @dataclass(frozen=True, slots=True)
 class StageStats:
@@ -321,6 +326,7 @@ class Telemetry:
         self._here = threading.local()
         self._states = 0
         self.bus = EventBus()
+        self.failures: Any = ()  # whoever keeps them, on a layer above
 
     def add(self, **amounts: int) -> None:
         """Add to counters; all of them in one step, so that no snapshot sees half of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,43 +10,198 @@ import nbclient
 import nbformat
 import pytest
 
+from tests.display.reading import all_of, html_text, parsed, texts
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+
+BEFORE = "import threading as _threading\n_before = set(_threading.enumerate())"
+AFTER = """
+for _ in range(500):
+    _left = [each.name for each in _threading.enumerate() if each not in _before]
+    if not _left:
+        break
+    _threading.Event().wait(0.02)
+_left
+"""
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the machinery of notebooks
+]
 
 
-def outputs_of(name: str) -> list[str]:
-    """The text of every output, in order; what the log says on the way is left out."""
-    notebook: Any = nbformat.read(NOTEBOOKS / name, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types
-    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
-    shown = []
-    for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            assert output["output_type"] != "error"
-            if output.get("name") == "stderr":
-                continue
-            text = output.get("text") or output.get("data", {}).get("text/plain", "")
-            shown.append(text)
-    return shown
+class Ran:
+    """A notebook that was executed; nothing was written to standard error, no thread is left."""
+
+    def __init__(self, name: str) -> None:
+        notebook = read(name)
+        notebook.cells = [_code(BEFORE), *notebook.cells, _code(AFTER)]
+        nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+        self.cells = [cell for cell in notebook.cells[1:-1] if cell.cell_type == "code"]
+        for cell in self.cells:
+            for output in cell.outputs:
+                assert output["output_type"] != "error"
+                assert output.get("name") != "stderr", output["text"]
+        assert notebook.cells[-1].outputs[0]["data"]["text/plain"] == "[]"
+
+    def cell(self, contains: str, *, exactly: bool = False) -> Any:
+        """The one cell with this in its text, or for its text."""
+        (found,) = [
+            cell
+            for cell in self.cells
+            if (cell.source == contains if exactly else contains in cell.source)
+        ]
+        return found
+
+    def text(self, contains: str, *, exactly: bool = False) -> str:
+        """The last output of that cell, as text."""
+        output = self.cell(contains, exactly=exactly).outputs[-1]
+        return str(output.get("text") or output["data"]["text/plain"])
+
+    def svg(self, contains: str, *, exactly: bool = False) -> str:
+        """The one output of that cell, as a picture."""
+        (output,) = self.cell(contains, exactly=exactly).outputs
+        return str(output["data"]["image/svg+xml"])
+
+    def html(self, contains: str) -> str:
+        """The last output of that cell, as what a page of it says."""
+        return html_text(self.cell(contains).outputs[-1]["data"]["text/html"])
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the machinery of notebooks
-def test_the_quickstart_shows_what_it_says() -> None:
-    outputs = outputs_of("01-quickstart.ipynb")
-    state, text, keys, created, info, five, languages, total, status, adds_up = outputs
-    assert state == "'idle'"
-    assert len(text) > 10
-    assert "'author_id'" in keys
-    assert "'includes'" in keys
-    assert "tzinfo=datetime.timezone.utc" in created
-    assert info.startswith("BatchInfo(batcher='default', size=20, trigger='size'")
-    assert five.strip() == five.strip().upper()
-    assert languages.startswith("[('")
-    assert total == "1000"
-    assert status == "Failed(reason=ValueError('no English, please'))"
-    assert adds_up == "True"
+def read(name: str) -> Any:
+    return nbformat.read(NOTEBOOKS / name, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types
 
 
-def test_notebooks_are_kept_without_outputs() -> None:
-    for path in NOTEBOOKS.glob("*.ipynb"):
-        notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types
-        assert all(not cell.get("outputs") for cell in notebook.cells), path.name
+def _code(source: str) -> Any:
+    return nbformat.v4.new_code_cell(source)  # type: ignore[no-untyped-call]  # as above
+
+
+def strand(text: str, name: str) -> str:
+    """The characters of one stream of a marble diagram."""
+    (line,) = [line for line in text.splitlines() if line.startswith(name + "  ")]
+    return line.removeprefix(name).strip()
+
+
+def marks(characters: str) -> str:
+    return characters.replace("-", "")
+
+
+def test_01_quickstart() -> None:
+    ran = Ran("01-quickstart.ipynb")
+    assert ran.text("tweets.state.name") == "'idle'"
+    assert "UTC" in ran.html("message = tweets.take(1).run()")
+    assert "'author_id'" in ran.text("sorted(message.metadata)")
+    assert "tzinfo=datetime.timezone.utc" in ran.text("message.created_at")
+    info = "BatchInfo(batcher='default', size=20, trigger='size'"
+    assert ran.text("seen[0].info").startswith(info)
+    printed = ran.text("for message in seen[0][:5]")
+    assert printed == printed.upper()
+    assert ran.text("Counter(languages)").startswith("[('")
+    assert ran.text("def picky") == "1000"
+    assert ran.text("event.message.status") == "Failed(reason=ValueError('no English, please'))"
+    assert ran.text("stats.undecodable + stats.control") == "True"
+
+
+def test_02_composing_operators() -> None:
+    ran = Ran("02-composing-operators.ipynb")
+    shown = ran.text("def drawn")
+    assert [marks(strand(shown, name)) for name in ("source", "map", "filter", "take")] == [
+        *("abcd|", "ABCD|", "bd|", "ab|"),
+    ]
+    shown = ran.text('"Fewer"')
+    assert [
+        marks(strand(shown, name)) for name in ("debounce", "throttle_first", "sample", "distinct")
+    ] == ["bcd|", "acd|", "bccd|", "abcd|"]
+    assert {"a1", "b2", "c3"} <= set(texts(ran.svg('"Several streams"')))
+    shown = ran.text("buffer_with_time_or_count")
+    assert "0" in marks(strand(shown, "stock, 0.5 s or 3"))
+    assert marks(strand(shown, "ours, 3 or 0.5 s")) == "312|"
+    shown = ran.text("def fussy")
+    assert marks(strand(shown, "stock.map(fussy)")) == "AB#"
+    assert marks(strand(shown, "ops.process(fussy)")) == "ABDE|"
+    shown = ran.text("by_language = ")
+    assert set(marks(strand(shown, "batch(5, 1.0)"))) == {"5"}
+    shown = ran.text("def slow")
+    for name in ("tweets", "concurrency=1", "concurrency=10"):
+        assert strand(shown, name).count("|") == 1
+    # One at a time is the last to end, wherever the others do.
+    assert strand(shown, "concurrency=1").index("|") > strand(shown, "concurrency=10").index("|")
+
+
+def test_03_a_pipeline_live() -> None:
+    ran = Ran("03-a-pipeline-live.ipynb")
+    svg = ran.svg("live = pipeline.start()")
+    said = texts(svg)
+    assert len(all_of(svg, "rect")) == 1 + 4  # the paper, and four stages
+    assert "● stopped" in said
+    assert any(text.endswith(" failed") for text in said)
+    assert any("no Thai, please" in text for text in said)
+    (delivered,) = re.findall(r"delivered ([\d,]+)", ran.text("live.stop()"))
+    assert f"{delivered} messages" in said
+    assert ran.text("live.wait(4)") == "False"
+    assert ran.text("languages.most_common").startswith("[('")
+    assert "no Thai, please" in ran.html("live.errors[-1].event.message")
+    assert f"{delivered} messages" in texts(ran.svg("tweets", exactly=True))
+    assert ran.text("stats.delivered == ") == "True"
+
+
+def test_04_trends() -> None:
+    ran = Ran("04-trends.ipynb")
+    assert ran.text("def hashtags_of").count("#") == 6
+    assert strand(ran.text("windows = "), "2 s, every 0.5 s").count("-") < 60
+    top = texts(ran.svg("top = "))
+    assert top[0] == "Hashtags of the last two seconds"
+    assert len([text for text in top if text.startswith("#")]) == 10
+    assert {"Tweets a second, by language", "0/s"} <= set(texts(ran.svg("chart = ")))
+    assert ran.text("len(x.requests)") == "(True, True, 3)"
+
+
+def test_05_writing_a_subscriber() -> None:
+    ran = Ran("05-writing-a-subscriber.ipynb")
+    assert ran.text("def test_a_batch_becomes_lines") == "'passed'"
+    assert {"10 batches", "500 messages"} <= set(texts(ran.svg("stream(limit=500)")))
+    assert ran.text("csv.reader") == "(500, 500)"
+    assert {"4 batches", "100 failed"} <= set(texts(ran.svg("class Database")))
+    outcomes = "[(50, 0), (50, 0), (0, 50), (0, 50), (50, 0), (50, 0)]"
+    assert ran.text("outcomes", exactly=True) == outcomes
+    printed = ran.text("events.BatchFailed")
+    assert printed.count("the database is away') · 50 messages") == 2
+
+
+def test_06_failures() -> None:
+    ran = Ran("06-failures.ipynb")
+    states = ran.text("connection = draw.record")
+    assert strand(states, "connected").count("●") == 3
+    assert "503: Service Unavailable" in ran.text("for failure in tweets.errors")
+    assert ran.text("stats.server_errors") == "(4, 3, 1, 1)"
+    assert ran.text("cut_off = ").startswith('b\'{"data":')
+    assert ran.text("wrong = ").startswith("AuthenticationError · 401")
+    assert any(text.endswith(" dropped") for text in texts(ran.svg("def slow")))
+    assert ran.text("stats.dropped > 0") == "(True, True)"
+    assert parsed(ran.svg("def watched"))
+    assert ran.text("missed > 0.3") == "(1, True, True)"
+    assert ran.text("stats().duplicates") == "(0, True)"
+    assert ran.text("stats.batched_failed") == "(True, True, 1)"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_are_kept_without_outputs(name: str) -> None:
+    for cell in read(name).cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_notebook_has_one_cell_that_switches_to_the_live_stream(name: str) -> None:
+    switches = [cell for cell in read(name).cells if "# X itself, with the token" in cell.source]
+    assert len(switches) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_notebook_says_what_it_is_about_and_links_to_what_exists(name: str) -> None:
+    cells = read(name).cells
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    links = re.findall(r"\]\(([^)]+\.ipynb)\)", "".join(cell.source for cell in cells))
+    assert all((NOTEBOOKS / link).exists() for link in links)

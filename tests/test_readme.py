@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 import rxtweets
+from tests.display import kernels
+from tests.display.reading import parsed
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CELLS = re.findall(r"```python notebook\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
@@ -28,9 +31,21 @@ def test_every_program_runs_and_prints(
     assert printed.is_set()
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the machinery of notebooks
+def test_every_cell_shows_a_picture_and_prints_nothing() -> None:
+    with rxtweets.simulator.serve(rate=300) as x:
+        setting = f"X_BEARER_TOKEN='any', RXTWEETS_BASE_URL={x.url!r}"
+        cells = kernels.run(f"import os; os.environ.update({setting})", *CELLS, "live.stop()")
+    assert len(CELLS) == 3
+    for cell in cells[1:4]:
+        assert parsed(kernels.picture(cell))
+    assert kernels.streams(cells) == set()
+
+
 def test_every_name_that_the_readme_uses_is_public() -> None:
     packages = {"instrumentation", "testing"}  # imported from there, where they are needed
-    for name in re.findall(r"rxtweets\.(\w+)", " ".join(PROGRAMS)):
+    for name in re.findall(r"rxtweets\.(\w+)", " ".join(PROGRAMS + CELLS)):
         assert name in {*rxtweets.__all__, *packages}
 
 
@@ -46,7 +61,7 @@ def test_nothing_public_is_left_out_of_all() -> None:
         for name, value in vars(rxtweets).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
-    modules = {"events", "operators", "simulator", "subscribers"}
+    modules = {"display", "events", "operators", "simulator", "subscribers"}
     assert public | modules == set(rxtweets.__all__)
 
 

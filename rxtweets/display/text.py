@@ -9,7 +9,15 @@ from typing import Any
 from rxtweets.message import Batch, Message
 from rxtweets.telemetry import Stats
 
-__all__ = ["batch_line", "clean", "figures", "pointer", "summary_line", "tweet_line"]
+__all__ = [
+    "batch_line",
+    "clean",
+    "duration",
+    "figures",
+    "pointer",
+    "summary_line",
+    "tweet_line",
+]
 
 # A tweet could move the cursor, recolour the terminal or turn the writing direction with these:
 # C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm.
@@ -44,7 +52,7 @@ def summary_line(stats: Stats, rate: float | None = None, width: int | None = No
         f"batches {stats.batches:,}",
         f"dropped {stats.dropped:,}",
         f"reconnects {stats.reconnects:,}",
-        "lag –" if stats.lag is None else f"lag {_duration(stats.lag)}",
+        "lag –" if stats.lag is None else f"lag {duration(stats.lag)}",
     ]
     if rate is not None:
         parts.insert(1, f"{rate:,.0f}/s")
@@ -117,7 +125,7 @@ def figures(stats: Stats, rate: float) -> list[tuple[str, str]]:
         ("state", stats.state),
         ("rate", f"{rate:,.0f}/s"),
         ("delivered", f"{stats.delivered:,}"),
-        ("lag", "–" if stats.lag is None else _duration(stats.lag)),
+        ("lag", "–" if stats.lag is None else duration(stats.lag)),
         ("queue", f"{stats.queued:,}"),
         ("dropped", f"{stats.dropped:,}"),
     ]
@@ -146,7 +154,7 @@ def clean(text: str) -> str:
     return CONTROLS.sub(" ", text)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Short, in the unit that fits; clocks that disagree can make it negative."""
     size = abs(seconds)
     if size < 1:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from rxtweets import events
 from rxtweets.message import Failed, Message
 
-__all__ = ["EventLog"]
+__all__ = ["EventLog", "line_for"]
 
 log = logging.getLogger("rxtweets")
 
@@ -40,7 +40,7 @@ class EventLog:
 
     def __call__(self, event: events.Event) -> None:
         """Write the event, or leave it out for now."""
-        level, text = _line_for(event)
+        level, text = line_for(event)
         if not log.isEnabledFor(level):
             return
         more = self._due(event)
@@ -80,7 +80,8 @@ FREQUENT = {
 }
 
 
-def _line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PLR0912, PLR0915 - a line an event
+def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PLR0912, PLR0915 - a line an event
+    """The level of the event, and what happened in words."""
     match event:
         case events.Connecting(number, url):
             return logging.DEBUG, f"connection {number}: connecting to {url}"

@@ -20,9 +20,12 @@ from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets.checks import function, seconds, whole_number
 from rxtweets.concurrency import Concurrency
+from rxtweets.display import pictures
+from rxtweets.display.notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError
 from rxtweets.events import Event, PipelineEnded, PipelineStarted
 from rxtweets.hot import HotStream
+from rxtweets.instrumentation.failures import Failure
 from rxtweets.merged import furthest
 from rxtweets.message import Batch, Message
 from rxtweets.observable import MessageStream, new_telemetry, telemetry_of
@@ -157,6 +160,18 @@ class Pipeline:
             if hasattr(source, "telemetry") and telemetry_of(source) is not self._telemetry
         ]
         return reactivex.merge(own, *parts) if parts else own
+
+    @property
+    def errors(self) -> tuple[Failure, ...]:
+        """The latest things that went wrong, thirty at most of each source and of the stages."""
+        sources = [each for each in self._plan.sources if hasattr(each, "telemetry")]
+        every = (self._telemetry, *map(telemetry_of, sources))
+        places = {id(each): each for each in every}
+        found = [failure for each in places.values() for failure in each.failures]
+        return tuple(sorted(found, key=lambda failure: failure.at))
+
+    def _ipython_display_(self) -> None:
+        pictures.show(self)
 
     @property
     def concurrency(self) -> Concurrency:
@@ -373,6 +388,7 @@ class Pipeline:
                 raise PipelineError("a pipeline runs once; make another one")
             self._subscription = subscription = SingleAssignmentDisposable()
         self._started = time.monotonic()
+        started(self)
         self._virtual = scheduler if isinstance(scheduler, VirtualTimeScheduler) else None
         self._telemetry.publish(PipelineStarted(self.topology()))
         stream = self._plan.stream(self._intake.stream, subscribers)

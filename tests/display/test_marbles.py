@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+
+from rxtweets.display.drawing import RED
+from rxtweets.display.marbles import Marbles, Mark, Strand, draw_marbles
+from tests.display.reading import HOSTILE, all_of, is_inside, numbers, parsed, texts
+
+
+def values(*pairs: tuple[float, str]) -> tuple[Mark, ...]:
+    return tuple(Mark(at, "next", label) for at, label in pairs)
+
+
+def svg_of(*strands: Strand, seconds: float = 1.0) -> str:
+    return draw_marbles(Marbles(strands, seconds)).svg
+
+
+def round_boxes(svg: str) -> list[float]:
+    """Where values are, from left to right."""
+    return sorted(
+        float(rect.attrib["x"]) + float(rect.attrib["width"]) / 2
+        for rect in all_of(svg, "rect")
+        if rect.attrib["rx"] == "12"
+    )
+
+
+def test_a_value_is_a_circle_at_its_time() -> None:
+    svg = svg_of(Strand("a", values((0.0, "x"), (0.5, "y"), (1.0, "z"))))
+    left, middle, right = round_boxes(svg)
+    assert left < middle < right
+    assert middle - left == pytest.approx(right - middle)
+    assert {"x", "y", "z"} <= set(texts(svg))
+
+
+def test_streams_share_the_scale() -> None:
+    svg = svg_of(Strand("a", values((0.3, "x"))), Strand("b", values((0.3, "y"))))
+    first, second = round_boxes(svg)
+    assert first == second
+    assert [text for text in texts(svg) if text in {"a", "b"}] == ["a", "b"]
+
+
+def test_equal_values_have_the_same_colour_in_all_streams() -> None:
+    svg = svg_of(Strand("a", values((0.1, "x"), (0.5, "y"))), Strand("b", values((0.8, "x"))))
+    fills = [rect.attrib["fill"] for rect in all_of(svg, "rect") if rect.attrib["rx"] == "12"]
+    assert len(fills) == 3
+    assert len(set(fills)) == 2
+
+
+def test_a_batch_is_a_box_with_its_size() -> None:
+    svg = svg_of(Strand("batches", (Mark(0.5, "next", "20", 20),)))
+    assert [rect.attrib["rx"] for rect in all_of(svg, "rect")] == ["6", "3"]
+    assert "20" in texts(svg)
+
+
+def test_the_end_is_a_bar_at_its_time() -> None:
+    svg = svg_of(Strand("a", (Mark(0.5, "completed"),)))
+    upright = [
+        bar
+        for bar in all_of(svg, "line")
+        if bar.attrib["x1"] == bar.attrib["x2"] and bar.attrib.get("stroke-width") == "2.5"
+    ]
+    assert len(upright) == 1
+
+
+def test_an_error_is_a_red_cross_with_what_it_says() -> None:
+    svg = svg_of(Strand("a", (Mark(0.5, "error", "ValueError: no"),)))
+    assert sum(each.attrib["stroke"] == RED for each in all_of(svg, "line")) == 2
+    assert "ValueError: no" in texts(svg)
+
+
+def test_values_too_close_to_be_read_are_ticks() -> None:
+    svg = svg_of(Strand("a", values(*((number / 500, "x") for number in range(500)))))
+    assert round_boxes(svg) == []
+    assert "x" not in texts(svg)
+    (ticks,) = [each.attrib["d"] for each in all_of(svg, "path") if "v" in each.attrib["d"]]
+    assert ticks.count("M") == 500
+
+
+def test_a_diagram_of_very_many_values_stays_small() -> None:
+    svg = svg_of(Strand("a", values(*((number / 1e5, "x") for number in range(100_000)))))
+    assert len(svg) < 64_000
+
+
+def test_a_few_values_that_overlap_stay_circles_the_earlier_in_front() -> None:
+    svg = svg_of(Strand("a", values((0.1, "x"), (0.101, "y"), (0.5, "z"), (0.9, "w"))))
+    assert len(round_boxes(svg)) == 4
+    order = [text for text in texts(svg) if text in {"x", "y"}]
+    assert order == ["y", "x"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.7, 1.0, 3.0, 59.0, 86_400.0])
+def test_times_are_round_numbers_few_enough_to_be_read(seconds: float) -> None:
+    svg = svg_of(Strand("a", ()), seconds=seconds)
+    times = [float(text.removesuffix(" s")) for text in texts(svg) if text.endswith(" s")]
+    assert times[0] == 0
+    assert len(times) <= 11
+    assert all(at <= seconds * 1.0001 for at in times)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_labels_names_and_errors_do_no_harm(text: str) -> None:
+    marks = (*values((0.1, text)), Mark(0.5, "next", text, 3), Mark(0.9, "error", text))
+    drawing = draw_marbles(Marbles((Strand(text, marks),), 1.0, text))
+    assert parsed(drawing.svg)
+    assert not set("\x1b\x00\u202e\ud800") & set(drawing.text)
+
+
+def test_everything_is_on_the_page_however_late_or_long() -> None:
+    marks = values((0.0, "a long label"), (1.0, "a long label"), (5.0, "after the end"))
+    svg = svg_of(Strand("a very long name of a stream", marks), Strand("", ()), Strand("c", ()))
+    assert is_inside(svg)
+    assert numbers(parsed(svg), "height") > (3 * 44,)
+
+
+def test_without_pictures_it_is_a_line_of_characters() -> None:
+    marks = (*values((0.0, "a"), (0.5, "bc")), Mark(1.0, "completed"))
+    record = Marbles((Strand("source", marks), Strand("x", (Mark(0.5, "error", "no"),))), 1.0)
+    source, other, scale = draw_marbles(record).text.splitlines()
+    assert source == "source  a" + "-" * 28 + "b" + "-" * 28 + "|-"
+    assert other == "x       " + "-" * 29 + "#" + "-" * 30
+    assert scale == "        0 … 1 s"
+
+
+def test_in_characters_the_end_comes_after_what_it_came_with() -> None:
+    marks = (*values((1.0, "a")), Mark(1.0, "completed"))
+    assert draw_marbles(Marbles((Strand("s", marks),), 1.0)).text.startswith(
+        "s  " + "-" * 58 + "a|"
+    )
+
+
+def test_a_record_is_shown_by_itself_and_knows_its_strands() -> None:
+    record = Marbles((Strand("a", ()),), 1.0, "title")
+    assert record._repr_mimebundle_()["image/svg+xml"] == draw_marbles(record).svg
+    assert record["a"].marks == ()
+    with pytest.raises(KeyError, match="b"):
+        record["b"]

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from reactivex import Observable
+from reactivex.subject import Subject
+
+import rxtweets
+from rxtweets import Batcher, Message, Pipeline, RxTweetsError, Stats
+from rxtweets.display.snapshot import (
+    Snapshot,
+    Stage,
+    has_ended,
+    is_running,
+    snapshot_of,
+    with_rates,
+)
+
+
+def pipeline_of(source: Observable[Any], **options: Any) -> Pipeline:
+    return Pipeline(source, batchers={"default": Batcher(lambda _: None, 2)}, **options)
+
+
+def test_a_pipeline_has_all_its_stages_before_anything_came() -> None:
+    snapshot = snapshot_of(pipeline_of(Subject(), handle_message=lambda message: message))
+    assert [len(stages) for stages in snapshot.columns] == [1, 1, 1, 1]
+    assert not snapshot.is_over
+
+
+def test_the_figures_of_a_pipeline_are_those_of_its_stats() -> None:
+    subject: Subject[Message[str]] = Subject()
+    pipeline = pipeline_of(subject)
+    with pipeline:
+        for number in range(4):
+            subject.on_next(Message(str(number)))
+        subject.on_completed()
+        assert pipeline.wait(10)
+        snapshot = snapshot_of(pipeline)
+    (subscriber,) = snapshot.subscribers
+    assert (subscriber.batches, subscriber.passed) == (2, 4)
+    assert snapshot.processors == ()  # there was no handler
+    assert snapshot.is_over
+    assert snapshot.state == "stopped"
+
+
+def test_a_pipeline_that_failed_says_so() -> None:
+    subject: Subject[Message[str]] = Subject()
+    pipeline = pipeline_of(subject).start()
+    subject.on_error(ValueError("no"))
+    with pytest.raises((ValueError, RxTweetsError), match="no"):
+        pipeline.wait(10)
+    assert snapshot_of(pipeline).state == "failed"
+    assert has_ended(pipeline)
+
+
+def test_the_life_of_a_pipeline_is_known() -> None:
+    pipeline = pipeline_of(Subject())
+    assert (is_running(pipeline), has_ended(pipeline)) == (False, False)
+    pipeline.start()
+    assert (is_running(pipeline), has_ended(pipeline)) == (True, False)
+    pipeline.stop()
+    assert (is_running(pipeline), has_ended(pipeline)) == (False, True)
+
+
+def test_a_stream_is_one_box_with_the_state_of_its_connection() -> None:
+    with rxtweets.simulator.serve(rate=100) as x:
+        tweets = rxtweets.sample_stream(token="any", base_url=x.url)
+        assert snapshot_of(tweets).state == "idle"
+        assert not is_running(tweets)
+        tweets.take(5).run()
+    snapshot = snapshot_of(tweets)
+    assert [len(stages) for stages in snapshot.columns] == [1]
+    assert snapshot.sources[0].passed >= 5
+    assert snapshot.sources[0].lag is not None
+
+
+def test_a_stream_of_several_connections_is_a_box_for_each() -> None:
+    with rxtweets.simulator.serve(rate=100) as x:
+        tweets = rxtweets.sample10_stream(token="any", base_url=x.url, partition=(1, 2))
+        names = [stage.name for stage in snapshot_of(tweets).sources]
+    assert names == ["connection 1", "connection 2"]
+
+
+def test_errors_and_rare_figures_are_noted() -> None:
+    shown = SimpleNamespace(errors=("a", "b"), stats=lambda: Stats(gaps=1, reconnects=2000))
+    snapshot = snapshot_of(shown)
+    assert snapshot.errors == ("a", "b")
+    assert snapshot.notes == ("reconnects 2,000", "gaps 1")
+
+
+def test_rates_lie_between_two_looks() -> None:
+    before = Snapshot("connected", (Stage("s", passed=100),), (Stage("p", passed=90),))
+    now = Snapshot("connected", (Stage("s", passed=200),), (Stage("p", passed=100),))
+    rated = with_rates(now, before, 2.0, (7.0,))
+    assert (rated.sources[0].rate, rated.processors[0].rate) == (50.0, 5.0)
+    assert rated.rates == (7.0, 50.0)
+
+
+def test_one_look_knows_no_rates() -> None:
+    now = Snapshot("connected", (Stage("s", passed=200),))
+    assert with_rates(now, None, 0.0).rates == ()
+    assert with_rates(now, None, 0.0).sources == now.sources
+
+
+def test_a_stage_that_is_new_has_no_rate_yet() -> None:
+    before = Snapshot("connected", (Stage("s"),))
+    now = Snapshot("connected", (Stage("s", passed=4),), (Stage("p", passed=3),))
+    assert with_rates(now, before, 1.0).processors[0].rate == 0.0
+
+
+def test_counters_that_begin_anew_give_no_negative_rate() -> None:
+    before, now = (Snapshot("connected", (Stage("s", passed=n),)) for n in (9, 2))
+    assert with_rates(now, before, 1.0).sources[0].rate == 0.0
+
+
+@dataclass
+class Named:
+    """A pipeline that names its stages."""
+
+    topology_: Any
+    stages_: tuple[Any, ...]
+    errors: tuple[str, ...] = ()
+
+    def topology(self) -> Any:
+        return self.topology_
+
+    def stages(self) -> tuple[Any, ...]:
+        return self.stages_
+
+    def stats(self) -> Stats:
+        return Stats(processed=40, failed=2, batches=3, batched=30)
+
+    def wait(self, _: float) -> bool:
+        return False
+
+
+def figures(kind: str, name: str, **values: int) -> Any:
+    known = {"running": 0, "in_flight": 0, "done": 0, "failed": 0, "queued": 0}
+    return SimpleNamespace(kind=kind, name=name, **(known | values))
+
+
+def topology(sources: int, batchers: dict[str, str]) -> Any:
+    return SimpleNamespace(
+        sources=tuple(SimpleNamespace(name=str(n), kind="LiveStream") for n in range(sources)),
+        processors=SimpleNamespace(handler="upcase", concurrency=50),
+        batchers=tuple(
+            SimpleNamespace(name=name, subscriber=subscriber, size=20, timeout=2.0)
+            for name, subscriber in batchers.items()
+        ),
+    )
+
+
+def test_a_pipeline_that_names_its_stages_is_shown_by_these() -> None:
+    shown = Named(
+        topology(2, {"default": "Database", "alerts": "post"}),
+        (
+            figures("source", "0", done=7),
+            figures("source", "1", done=8),
+            figures("processors", "processors", running=5, in_flight=9),
+            figures("batcher", "alerts", done=4, queued=2),
+            figures("subscribers", "default", done=9, failed=1),
+        ),
+    )
+    snapshot = snapshot_of(shown)
+    assert [(each.name, each.passed) for each in snapshot.sources] == [
+        ("LiveStream 0", 7),
+        ("LiveStream 1", 8),
+    ]
+    assert snapshot.processors == (
+        Stage("upcase", "50 at once", passed=40, queued=4, in_flight=5, failed=2),
+    )
+    assert [(each.name, each.detail, each.queued) for each in snapshot.batchers] == [
+        ("default", "20 or 2 s", 0),
+        ("alerts", "20 or 2 s", 2),
+    ]
+    assert [(each.name, each.passed, each.failed) for each in snapshot.subscribers] == [
+        ("Database", 9, 1),
+        ("post", 0, 0),
+    ]
+
+
+def test_of_a_single_named_batcher_the_counters_say_more() -> None:
+    (subscriber,) = snapshot_of(Named(topology(1, {"default": "Database"}), ())).subscribers
+    assert (subscriber.name, subscriber.batches, subscriber.passed) == ("Database", 3, 30)
