@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
-from rxtweets import bench, simulator
+from rxtweets import simulator
+from rxtweets.commands import bench, record, replay, tail
 from rxtweets.commands import connections as connections_command
-from rxtweets.commands import record, replay, tail
 from rxtweets.commands import rules as rules_command
 from rxtweets.commands.server import STAND_IN, server_options
 from rxtweets.commands.sources import ending

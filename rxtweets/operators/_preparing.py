@@ -52,7 +52,8 @@ class Preparing:
 
     def clear(self) -> None:
         """Forget what waits."""
-        self._waiting.clear()
+        with self._lock:
+            self._waiting.clear()
 
     def _wake(self) -> None:
         with self._lock:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rxtweets import bench
 from rxtweets.cli import main
+from rxtweets.commands import bench
 
 
 @pytest.mark.timeout(120)

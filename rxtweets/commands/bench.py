@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - this is the command line
+    print(text, flush=True)
 
 
 def _measure(row: _Row, duration: float) -> tuple[float, float]:
