@@ -114,7 +114,7 @@ def test_partitions_go_from_one_to_xs_number(name: str, client: Any) -> None:
     assert statuses == [400, 200, 200, 400, 400, 400, 400]
 
 
-@pytest.mark.parametrize("name", PATHS.keys() - MOST.keys())
+@pytest.mark.parametrize("name", sorted(PATHS.keys() - MOST.keys()))
 def test_a_partition_of_an_undivided_stream_is_refused(name: str, client: Any) -> None:
     with simulator.serve(rules=["x"]) as x:
         answer = client(x).get(PATHS[name], params={"partition": "1"})
