@@ -82,13 +82,18 @@ class Handoff:
         return self._lines
 
     def put(self, block: Block) -> None:
-        """Hand over a block; after `close` it is dropped."""
+        """Hand over a block; after `close` it is dropped.
+
+        One without lines never waits, and takes the place of another that came just before.
+        """
         with self._changed:
-            if self._policy == "block":
+            if self._policy == "block" and block.lines:
                 self._changed.wait_for(lambda: self._closed or self._lines < self._capacity)
             if self._closed:
                 self._on_drop(len(block.lines))
                 return
+            if not block.lines and self._blocks and _follows(block, self._blocks[-1]):
+                self._blocks.pop()
             self._blocks.append(block)
             self._lines += len(block.lines)
             if self._lines > self._capacity and self._policy != "block":
@@ -156,6 +161,10 @@ class Handoff:
     def _end_burst(self) -> None:
         dropped, self._burst = self._burst, 0
         self._on_burst("ended", dropped)
+
+
+def _follows(block: Block, last: Block) -> bool:
+    return not last.lines and last.connection == block.connection
 
 
 def _without(block: Block, excess: int, newest: bool, tweets_only: bool) -> Block:

@@ -50,6 +50,22 @@ def test_blocks_come_out_in_their_order() -> None:
     assert len(watched.handoff) == 0
 
 
+def test_a_block_without_lines_does_not_wait_for_room() -> None:
+    watched = Watched(1, "block")
+    watched.put("a")
+    putting = threading.Thread(target=watched.put, daemon=True)  # of no lines
+    putting.start()
+    putting.join(PATIENCE)
+    assert not putting.is_alive()
+
+
+def test_of_blocks_without_lines_in_a_row_the_last_is_kept() -> None:
+    watched = Watched(10, "drop_oldest")
+    for at in range(1000):
+        watched.handoff.put(Block([], float(at), 1))
+    assert watched.handoff.get(1000) == [Block([], 999.0, 1)]
+
+
 def test_no_more_blocks_are_taken_than_asked_for() -> None:
     watched = Watched(10, "drop_oldest")
     for text in "abc":
