@@ -54,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     deleting.add_argument("rules", nargs="+", metavar="ID|VALUE", help="digits are an id")
     syncing = command("sync", "make the rules of X those of a file", _sync)
     syncing.add_argument("file", metavar="FILE", help="see rxtweets rules --help")
+    syncing.add_argument(
+        "--delete-all", action="store_true", help="delete every rule, if the file has none"
+    )
     checking = command("check", "look at the syntax of rules, here; no token needed", _check)
     checking.add_argument("rules", nargs="+", metavar="FILE|VALUE", help="a file if there is one")
     counting = command("counts", "how many rules there are and may be", _counts)
@@ -98,6 +101,12 @@ def _sync(options: argparse.Namespace) -> int:
     placed = read_rules(options.file)
     if wrong := _mistakes(placed, options.longest):
         return wrong
+    if not placed and not (options.delete_all or options.dry_run):
+        _complain(
+            f"rxtweets: {options.file} has no rules, so every rule would be deleted; --delete-all "
+            "does it, --dry-run shows them"
+        )
+        return WRONG
     rules = [each.rule for each in placed]
     return _report(_client(options).sync(rules, dry_run=options.dry_run))
 

@@ -156,6 +156,28 @@ def test_a_file_is_text_json_lines_or_an_array(run: Run, stub: Stub, file: Path,
     assert (code, out) == (0, "0 added, 0 deleted, 2 kept; 1 request(s)\n")
 
 
+def test_a_file_without_rules_deletes_none(run: Run, stub: Stub, file: Path) -> None:
+    file.write_text("// nothing yet\n")
+    code, _, err = run("sync", str(file), "--base-url", stub.url)
+    assert (code, stub.asked) == (2, [])
+    assert "--delete-all" in err
+
+
+def test_a_file_without_rules_deletes_all_if_that_is_said(run: Run, stub: Stub, file: Path) -> None:
+    file.write_text("")
+    stub.answers({"data": [CATS]}, {"meta": {"summary": {"deleted": 1, "not_deleted": 0}}})
+    code, out, _ = run("sync", str(file), "--delete-all", "--base-url", stub.url)
+    assert code == 0
+    assert out.startswith("- cat has:media\tcats\n0 added, 1 deleted")
+
+
+def test_a_file_without_rules_can_be_rehearsed(run: Run, stub: Stub, file: Path) -> None:
+    file.write_text("")
+    stub.answers({"data": [CATS]}, {"meta": {"summary": {"deleted": 1, "not_deleted": 0}}})
+    _, out, _ = run("sync", str(file), "--dry-run", "--base-url", stub.url)
+    assert "1 would be deleted" in out
+
+
 def test_what_was_listed_can_be_synced(run: Run, stub: Stub, file: Path) -> None:
     stub.answers({"data": [CATS, DOGS]}, {"data": [CATS, DOGS]})
     _, listed, _ = run("list", "--json", "--base-url", stub.url)
