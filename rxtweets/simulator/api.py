@@ -15,6 +15,7 @@ from rxtweets.simulator import script
 from rxtweets.simulator.feed import Feed, Frames, MadeFrames
 from rxtweets.simulator.gate import Gate, Slot
 from rxtweets.simulator.happenings import happenings
+from rxtweets.simulator.parameters import names_refusal
 from rxtweets.simulator.ruleset import Ruleset
 from rxtweets.simulator.script import Reply, invalid_request
 from rxtweets.simulator.selection import Selection
@@ -82,6 +83,7 @@ class Content:
         timeline: if things happen by the clock.
         backfill: whether the account has it.
         time_scale: factor for minutes of backfill.
+        strict: whether parameters and names that X was not known to have are refused.
     """
 
     tweets: Frames
@@ -92,6 +94,7 @@ class Content:
     timeline: Timeline | None
     backfill: bool
     time_scale: float
+    strict: bool = True
 
 
 class Api:
@@ -164,6 +167,8 @@ class Api:
 
     def _refusal(self, endpoint: Endpoint, query: dict[str, str]) -> Reply | None:
         """What is wrong with the query of a stream, if anything is."""
+        if self._content.strict and (refusal := names_refusal(endpoint, query)) is not None:
+            return refusal
         for check in (self._partition_refusal, self._backfill_refusal, self._replay_refusal):
             refusal = check(endpoint, query)
             if refusal is not None:

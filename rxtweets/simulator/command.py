@@ -95,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     account.add_argument("--no-backfill", action="store_true", help="refuse backfill_minutes")
     account.add_argument(
+        "--lenient",
+        action="store_true",
+        help="accept parameters, fields and expansions that X was not known to have",
+    )
+    account.add_argument(
         "--buffer",
         type=int,
         default=10_000,
@@ -156,6 +161,7 @@ def _serve(options: argparse.Namespace) -> Simulator:
         forget_after=options.forget_after,
         backfill=not options.no_backfill,
         buffer=options.buffer,
+        strict=not options.lenient,
         keep_alive=options.keep_alive,
         time_scale=options.time_scale,
         http2=not options.http1_only,

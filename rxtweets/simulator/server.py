@@ -90,6 +90,7 @@ def serve(
     forget_after: float = 0.0,
     backfill: bool = True,
     buffer: int = 10_000,
+    strict: bool = True,
     keep_alive: float = 20.0,
     time_scale: float = 1.0,
     http2: bool = True,
@@ -110,8 +111,8 @@ def serve(
     a replay brings it, and all connections to a stream get the same. A replay gives what happened
     from ``start_time`` on and before ``end_time``, and ends the connection then.
 
-    Fields and expansions that a request asks for are not applied: frames are as they were
-    recorded or made.
+    Fields and expansions that a request asks for are looked at, but not applied: frames are as
+    they were recorded or made.
 
     Args:
         host: address to listen on.
@@ -140,6 +141,8 @@ def serve(
             that a new one is refused (`script.Stall`, `script.Abort`); on X it is minutes.
         backfill: whether the account has backfill; else asking for it is answered with 400.
         buffer: tweets that wait for a client that is too slow, before it is cut off; if ``live``.
+        strict: whether parameters, fields and expansions that X was not known to have are answered
+            with 400, as by X; else they are left unread.
         keep_alive: seconds of silence after which an empty line is sent.
         time_scale: factor for ``window``, ``forget_after``, ``keep_alive``, minutes of backfill
             and `script.Stall`, to rehearse minutes in seconds.
@@ -184,6 +187,7 @@ def serve(
         timeline=Timeline(rate or 0.0, history) if live else None,
         backfill=backfill,
         time_scale=time_scale,
+        strict=strict,
     )
     delivery = Delivery(
         chunking=_checked_chunking(chunking),

@@ -144,6 +144,36 @@ def test_backfill_goes_from_zero_to_five_minutes(given: str, status: int, client
         assert answer.json()["errors"][0]["parameters"] == parameters
 
 
+@pytest.mark.parametrize(
+    ("stream", "name", "value", "refused"),
+    [
+        ("sample_stream", "tweet.fields", "id,text", None),
+        ("sample_stream", "tweet.fields", "id,colour", "colour"),
+        ("sample_stream", "user.fields", "username,", ""),
+        ("sample_stream", "expansions", "author_id,author", "author"),
+        ("sample_stream", "tweet_fields", "id", "id"),
+        ("sample_stream", "like_with_tweet_author.fields", "id", "id"),
+        ("likes_compliance_stream", "tweet.fields", "id", "id"),
+        ("likes_compliance_stream", "backfill_minutes", "1", None),
+    ],
+)
+def test_what_x_does_not_have_cannot_be_asked_for(
+    client: Any, stream: str, name: str, value: str, refused: str | None
+) -> None:
+    with simulator.serve(rate=None, script=[Close()]) as x:
+        answer = client(x).get(PATHS[stream], params={name: value})
+    assert answer.status_code == (200 if refused is None else 400)
+    if refused is not None:
+        parameters = {name: [refused] if refused else []}
+        assert answer.json()["errors"][0]["parameters"] == parameters
+
+
+def test_a_lenient_simulator_leaves_unknown_names_unread(client: Any) -> None:
+    with simulator.serve(rate=None, strict=False, script=[Close()]) as x:
+        answer = client(x).get(SAMPLE, params={"tweet.fields": "colour", "shade": "1"})
+    assert answer.status_code == 200
+
+
 def test_an_account_without_backfill_is_refused_it(client: Any) -> None:
     with simulator.serve(backfill=False, script=[Close()]) as x:
         http = client(x)
