@@ -109,17 +109,17 @@ class MergedStream(HotStream[Any]):
     def _forward(self, name: str, event: events.Event) -> None:
         """Pass a part's event on, with the name of the part."""
         if isinstance(event, events.StateChanged):
+            if event.state.name in {"stopped", "failed"} and self._gaps is not None:
+                self._gaps.lost_from_now(name)
             self.telemetry.publish(replace(event, part=name))
             self._update_state()
         elif isinstance(event, events.Gap) and self._gaps is not None:
             for gap in self._gaps.common(name, event):
                 self.telemetry.publish(gap)
         elif isinstance(event, events.Connected) and self._gaps is not None:
-            self._gaps.found_again(name)
+            self._gaps.found(name)
             self.telemetry.publish(replace(event, part=name))
         elif isinstance(event, events.StreamEnded):
-            if event.error is not None and self._gaps is not None:
-                self._gaps.lost_from_now(name)
             self.telemetry.publish(events.PartEnded(event.error, part=name))
         else:
             self.telemetry.publish(replace(event, part=name))
@@ -231,6 +231,8 @@ class _Run:
 
     def on_next(self, messages: list[Message[Any]]) -> None:
         with self._emitting, self._telemetry.working():
+            if not self._gates:
+                return  # all have left: what is seen here would not be new to the next run
             fresh = messages
             if self._deduplicate is not None:
                 fresh = self._deduplicate.fresh(messages)
@@ -309,7 +311,9 @@ class _CommonGaps:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._known: dict[str, list[tuple[datetime, datetime]]] = {name: [] for name in names}
+        # A connection that was never made misses everything.
+        self._known: dict[str, list[Span]] = {name: [(EVER, NEVER)] for name in names}
+        self._reported: list[Span] = []
         self._lock = threading.Lock()
         self.count = 0
 
@@ -319,30 +323,56 @@ class _CommonGaps:
             pieces = [(gap.start, gap.end)]
             for other, gaps in self._known.items():
                 if other != name:
-                    pieces = [
-                        (max(start, since), min(end, until))
-                        for start, end in pieces
-                        for since, until in gaps
-                        if max(start, since) < min(end, until)
-                    ]
-            own = self._known[name]
-            own.append((gap.start, gap.end))
-            del own[:-KEPT_GAPS]
-            self.count += len(pieces)
-            return [events.Gap(start, end, "", "") for start, end in pieces]
+                    pieces = [part for piece in pieces for part in _shared(piece, gaps)]
+            _keep(self._known[name], (gap.start, gap.end))
+            common: list[Span] = []
+            for piece in pieces:
+                # What a connection misses is told when it ends and when it is there again.
+                fresh = _without(piece, self._reported)
+                common += fresh
+                for each in fresh:
+                    _keep(self._reported, each)
+            self.count += len(common)
+            return [events.Gap(start, end, "", "") for start, end in common]
 
     def lost_from_now(self, name: str) -> None:
-        """This connection is over for good: from now on it misses everything."""
+        """This connection is over: from now on it misses everything."""
         with self._lock:
-            self._known[name].append((datetime.now(UTC), NEVER))
+            _keep(self._known[name], (datetime.now(UTC), NEVER))
 
-    def found_again(self, name: str) -> None:
-        """This connection was over and is there again, in a new run."""
+    def found(self, name: str) -> None:
+        """This connection is there, for the first time or again in a new run."""
+        now = datetime.now(UTC)
         with self._lock:
-            own = self._known[name]
-            if own and own[-1][1] == NEVER:
-                own[-1] = (own[-1][0], datetime.now(UTC))
+            self._known[name] = [(since, min(now, until)) for since, until in self._known[name]]
 
+
+Span = tuple[datetime, datetime]
 
 KEPT_GAPS = 1_000
+EVER = datetime.min.replace(tzinfo=UTC)
 NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def _keep(spans: list[Span], span: Span) -> None:
+    spans.append(span)
+    del spans[:-KEPT_GAPS]
+
+
+def _shared(span: Span, others: Sequence[Span]) -> list[Span]:
+    """Where the span and one of the others are."""
+    both = [(max(span[0], since), min(span[1], until)) for since, until in others]
+    return [(start, end) for start, end in both if start < end]
+
+
+def _without(span: Span, others: Sequence[Span]) -> list[Span]:
+    """What of the span is in none of the others."""
+    left = [span]
+    for since, until in others:
+        parts = [
+            side
+            for start, end in left
+            for side in ((start, min(end, since)), (max(start, until), end))
+        ]
+        left = [(start, end) for start, end in parts if start < end]
+    return left

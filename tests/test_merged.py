@@ -21,7 +21,7 @@ from rxtweets.metering import Limit, PostMeter
 from rxtweets.states import StateName
 from rxtweets.telemetry import Telemetry
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOON = datetime(2126, 3, 1, 12, tzinfo=UTC)
 FATAL = rxtweets.AccessError("403", 403, "", {})
 
 
@@ -302,6 +302,9 @@ def test_of_redundant_connections_a_gap_is_what_both_missed(
     parts: dict[str, Part], ones: list[Any], twos: list[Any], common: list[Any]
 ) -> None:
     stream = merged(parts, is_redundant=True)
+    for part in parts.values():
+        part.tell(events.Connected(1, "HTTP/2"))
+    flush(stream)
     seen = told(stream)
     for part, gaps in zip(parts.values(), (ones, twos), strict=True):
         for start, end in gaps:
@@ -316,17 +319,32 @@ def test_what_one_misses_after_the_other_is_over_is_missing(parts: dict[str, Par
     stream, taker = merged(parts, is_redundant=True), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
-        one.end(FATAL)
+        one.tell(events.Connected(1, "HTTP/2"))
+        one.enter("failed")
         later = datetime.now(UTC) + timedelta(seconds=60)
         two.tell(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
         assert stream.stats().gaps == 1
+
+
+def test_what_one_misses_while_the_other_was_never_connected_is_missing_once(
+    parts: dict[str, Part],
+) -> None:
+    stream = merged(parts, is_redundant=True)
+    one, two = parts.values()
+    one.tell(events.Connected(1, "HTTP/2"))
+    flush(stream)
+    seen = told(stream)
+    one.tell(between(0, 5))
+    two.tell(between(-10, 10))
+    flush(stream)
+    assert seen == [between(0, 5)]
 
 
 def test_a_connection_that_is_there_again_misses_nothing_any_more(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, is_redundant=True), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
-        one.end(FATAL)
+        one.enter("failed")
         one.tell(events.Connected(2, "HTTP/2"))
         later = datetime.now(UTC) + timedelta(seconds=60)
         two.tell(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
@@ -343,6 +361,20 @@ def test_of_redundant_connections_each_message_comes_once(parts: dict[str, Part]
         stats = stream.stats()
     assert taker.ids == ["1", "2", "3"]
     assert (stats.delivered, stats.duplicates) == (6, 3)
+
+
+def test_what_comes_when_all_have_left_is_new_to_the_next_subscriber(
+    parts: dict[str, Part],
+) -> None:
+    stream, taker = merged(parts, deduplicate=Deduplicator(), is_redundant=True), Taker()
+    one = parts["partition 1"]
+    subscription = Taker().subscribe(stream)
+    [late] = one.observers
+    subscription.dispose()
+    late.on_next([Message("tweet 1", {"id": 1})])
+    with taker.subscribe(stream):
+        one.send(1)
+    assert taker.ids == ["1"]
 
 
 def test_a_limit_holds_over_all_parts_together(parts: dict[str, Part]) -> None:
