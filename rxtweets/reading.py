@@ -147,6 +147,7 @@ class Reader:
         self._headers: Mapping[str, str] = {}
         self._number = 0
         self._ever_connected = False
+        self._is_connected = False
         self._is_prepared = False
         self.gaps: deque[tuple[int, Interval]] = deque()
         """What was missed before which connection; taken by the thread that delivers."""
@@ -217,9 +218,10 @@ class Reader:
             self._handoff.close()
 
     def _note_the_rest(self) -> None:
-        """A stream that failed has missed what came since it last spoke."""
+        """A stream that ends without a connection has missed what came since it last spoke."""
         since, now = self._continuity.alive_until, time.time()
-        if self.error is not None and since is not None and since < now:
+        missed = self.error is not None or not (self._is_connected or self._options.is_replay)
+        if missed and since is not None and since < now:
             self.gaps.append((self._number, Interval(since, now)))
 
     def _prepare(self) -> None:
@@ -267,13 +269,15 @@ class Reader:
         self._heed_last_words(end)
         if self._stopped.is_set():
             end.error = None
+        else:
+            self._is_connected = False
         self._telemetry.publish(events.Disconnected(number, end.error, end.lines, end.seconds))
         return end
 
     def _opened(
         self, connection: Connection | IsolatedConnection, number: int, minutes: int
     ) -> None:
-        self._ever_connected = True
+        self._ever_connected = self._is_connected = True
         self._headers = connection.headers
         self._pacer.budget.learn(connection.headers)
         self._telemetry.publish(events.Connected(number, connection.http_version))
@@ -366,13 +370,15 @@ class Reader:
             self._free_connections()
 
     def _is_refused_backfill(self, error: StreamError, end: _End) -> bool:
-        """Whether the account cannot have the backfill that was asked for only by ourselves."""
+        """Whether it may be for the backfill, which only we asked for, that the answer is no.
+
+        Whatever its words are: a connection without it shows.
+        """
         return (
             self._options.backfill == "auto"
             and end.minutes > 0
             and isinstance(error, ResponseError)
             and error.status in {400, 403}
-            and "backfill" in error.body
         )
 
     def _free_connections(self) -> None:

@@ -9,14 +9,17 @@ from typing import Any
 
 import orjson
 import pytest
+from tenacity import wait_fixed
 
 import rxtweets
 from rxtweets import Backoff, events, simulator
+from rxtweets.continuity import LATENESS
 from rxtweets.simulator.script import (
     Abort,
     Close,
     Disconnect,
     Part,
+    Reply,
     Serve,
     Stall,
     forbidden,
@@ -24,6 +27,7 @@ from rxtweets.simulator.script import (
     too_many_connections,
     unavailable,
 )
+from rxtweets.simulator.tweets import SNOWFLAKE_EPOCH_MS
 from tests.streams.watching import Watched
 
 SCALE = 0.01
@@ -53,6 +57,11 @@ def inside(gaps: Iterable[events.Gap], ids: Iterable[str]) -> set[str]:
     """Those of the ids that lie in the gaps."""
     bounds = [(int(gap.after), int(gap.before)) for gap in gaps]
     return {each for each in ids if any(low < int(each) < high for low, high in bounds)}
+
+
+def written_at(identifier: str) -> float:
+    """When the tweet of this id was, in seconds since 1970."""
+    return ((int(identifier) >> 22) + SNOWFLAKE_EPOCH_MS) / 1000
 
 
 def until_after(w: Watched, kind: type[events.Event], more: int = 200) -> None:
@@ -159,6 +168,18 @@ def test_an_account_without_backfill_is_asked_once_and_its_gap_reported() -> Non
         assert w.stream.stats().gaps == 2
 
 
+def test_a_backfill_that_is_refused_in_other_words_is_not_asked_for_again() -> None:
+    script: list[Part] = [[Serve(100), Close()], forbidden()]
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, backoff=SCALED, backfill_minutes="auto") as w,
+    ):
+        w.until_event(events.BackfillRefused)
+        until_after(w, events.Gap)
+        asked = ["backfill_minutes" in request.query for request in x.requests[:3]]
+        assert asked == [False, True, False]
+
+
 def test_a_backfill_that_is_broken_off_is_asked_for_again_as_far_as_it_was_not_read() -> None:
     # The second connection brings fifty of the oldest tweets and breaks: the rest is still due.
     script: list[Part] = [[Serve(300), Close()], provisioning(), [Serve(50), Abort()]]
@@ -179,6 +200,16 @@ def test_a_stream_that_fails_reports_what_it_missed_since_it_last_spoke() -> Non
         [gap] = w.until_event(events.Gap)
         assert gap.after == w.messages[-1].id
         assert gap.before == ""
+
+
+def test_a_stream_that_is_stopped_while_it_waits_reports_what_it_missed() -> None:
+    script: list[Part] = [[Serve(20), Close()], Reply(503, {})]
+    backoff = Backoff(scale=SCALE, proved_after=0.0, server=wait_fixed(6000))
+    with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=backoff) as w:
+        w.until_event(events.Reconnecting, 2)
+        w.stream.stop()
+        [gap] = w.until_event(events.Gap)
+        assert gap.after == w.messages[-1].id
 
 
 # Over the end of the program.
@@ -291,6 +322,25 @@ def test_what_both_connections_missed_is_a_gap() -> None:
         w.until_messages(seen + 200)
         assert len(missing(x, w.messages)) > 10
         assert w.stream.stats().gaps >= 1
+
+
+def test_what_came_before_the_second_connection_could_be_made_is_a_gap() -> None:
+    # X lets one in at a time, so the second is made only after the first has ended.
+    script: list[Part] = [[Serve(100), Close()], *[unavailable()] * 4]
+    with (
+        simulator.serve(script=script, **LIVE) as x,
+        Watched(x, backoff=SCALED, connections=2) as w,
+    ):
+        w.until_messages(300)
+        w.stream.stop()
+        w.until_completed()
+        lost = missing(x, w.messages)
+        gaps = w.until_event(events.Gap)
+        assert len(lost) > 10
+        spans = [(gap.start.timestamp(), gap.end.timestamp()) for gap in gaps]
+        for written in map(written_at, lost):
+            # What was written just before the last that was read may have come after it.
+            assert any(start - LATENESS * SCALE <= written <= end for start, end in spans)
 
 
 def test_two_connections_with_backfill_deliver_each_tweet_once() -> None:
