@@ -425,11 +425,13 @@ def _shut(live: socket.socket) -> None:
 
 
 def _body_of(response: httpx.Response) -> bytes:
+    """As much of it as can be had: the status says most, also where the rest never comes."""
     body = bytearray()
-    for block in response.iter_bytes():
-        body += block
-        if len(body) >= MAX_ERROR_BODY:
-            break
+    with contextlib.suppress(httpx.HTTPError, httpx.StreamError, OSError):
+        for block in response.iter_bytes():
+            body += block
+            if len(body) >= MAX_ERROR_BODY:
+                break
     return bytes(body[:MAX_ERROR_BODY])
 
 

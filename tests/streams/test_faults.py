@@ -45,6 +45,21 @@ def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[
     return [round(event.delay / backoff.scale, 2) for event in reconnecting]
 
 
+@pytest.mark.parametrize("ending", ["closed", "silent"])
+def test_a_refusal_whose_body_never_ends_is_the_refusal_of_its_status(ending: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with Watched(base_url=f"http://127.0.0.1:{port}", stall_timeout=0.3) as w:
+            client, _ = server.accept()
+            with client:
+                client.recv(65_536)
+                client.sendall(b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 99\r\n\r\n{")
+                if ending == "closed":
+                    client.close()
+                [reconnecting] = w.until_event(events.Reconnecting)[:1]
+    assert isinstance(reconnecting.error, rxtweets.RateLimitError)
+
+
 # Ends of a connection.
 
 
