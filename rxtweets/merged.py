@@ -33,7 +33,7 @@ class MergedStream(HotStream[Any]):
     """The merge of hot streams, hot itself.
 
     A part that fails for good ends alone, with a `events.PartEnded`; when all have ended, the
-    merge does, with the first error if there was one.
+    merge does, with the first error if there was one and nobody stopped it.
 
     Args:
         parts: by name.
@@ -85,6 +85,10 @@ class MergedStream(HotStream[Any]):
 
         Without a subscriber it does nothing.
         """
+        with self._lock:
+            run = self._run
+        if run is not None:
+            run.complete()
         for part in self._parts.values():
             part.stop()
 
@@ -177,6 +181,7 @@ class _Run:
         self._left = len(parts)
         self._delivered = 0
         self._error: Exception | None = None
+        self._is_stopped = False
         self._over = threading.Event()
 
     def start(self) -> None:
@@ -202,6 +207,11 @@ class _Run:
             if not self._over.is_set():
                 self._gates += (gate,)
             return not self._over.is_set()
+
+    def complete(self) -> None:
+        """Its end is wanted: parts that failed before have said so, and do not make it an error."""
+        with self._lock:
+            self._is_stopped = True
 
     def remove(self, gate: Gate) -> None:
         """Leave; the last one closes all connections."""
@@ -254,6 +264,8 @@ class _Run:
             self._error = self._error or error
             if self._left:
                 return
+            if self._is_stopped:
+                self._error = None
             self._over.set()
             gates, self._gates = self._gates, ()
         if gates:

@@ -202,6 +202,26 @@ def test_stopping_stops_every_part_and_completes(parts: dict[str, Part]) -> None
     assert taker.completed == 1
 
 
+def test_stopping_completes_although_a_part_has_failed(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts), Taker()
+    seen = told(stream)
+    taker.subscribe(stream)
+    parts["partition 1"].end(FATAL)
+    stream.stop()
+    assert (taker.completed, taker.error) == (1, None)
+    flush(stream)
+    assert events.PartEnded(FATAL, part="partition 1") in seen
+    assert events.StreamEnded(None) in seen
+
+
+def test_a_limit_completes_although_a_part_has_failed(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, limit=Limit(messages=1)), Taker()
+    taker.subscribe(stream)
+    parts["partition 1"].end(FATAL)
+    parts["partition 2"].send(1)
+    assert (taker.completed, taker.error) == (1, None)
+
+
 def test_after_its_end_a_new_subscription_begins_anew(parts: dict[str, Part]) -> None:
     stream, first, second = merged(parts), Taker(), Taker()
     first.subscribe(stream)
