@@ -72,7 +72,8 @@ class StreamOptions(ServerOptions, total=False):
         end_time: see there.
         limit: completes after so many messages, or after a `timedelta`: posts cost money.
         free_stale_connections: when X refuses because the token's connection is taken, ask it to
-            give up this stream's connections; those of other programs too. Off by default.
+            give up this stream's connections; those of other programs too, and of other partitions,
+            which connect again then. Off by default.
         buffer_size: messages that may wait for the subscribers; 10,000 by default.
         overflow: what happens when there are more: ``drop_oldest`` (default), ``drop_newest``,
             or ``block``, which stops reading, and after a while X cuts a client off that does.
