@@ -230,7 +230,8 @@ class _Run:
     def _deliver_all(self) -> None:
         while blocks := self._handoff.get(CHUNK):
             self._pass_on(blocks)
-        self._report_gaps(None, self._newest_id, "")
+        if not self._is_full:  # what comes after a limit is not missed
+            self._report_gaps(None, self._newest_id, "")
         self._save(now=True)
         with self._lock:
             self._over = True

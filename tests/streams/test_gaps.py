@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -322,6 +323,30 @@ def test_what_both_connections_missed_is_a_gap() -> None:
         w.until_messages(seen + 200)
         assert len(missing(x, w.messages)) > 10
         assert w.stream.stats().gaps >= 1
+
+
+def test_nothing_is_missed_after_a_limit() -> None:
+    backoff = Backoff(scale=SCALE, proved_after=0.0, server=wait_fixed(6000))
+    waiting, over = threading.Event(), threading.Event()
+    seen: list[events.Event] = []
+
+    def note(event: events.Event) -> None:
+        seen.append(event)
+        if isinstance(event, events.Reconnecting) and event.delay > 1:
+            waiting.set()
+
+    def hold(_: rxtweets.Message[str]) -> None:
+        # All that is wanted is there by now, and the stream waits to connect again.
+        waiting.wait(20)
+
+    with simulator.serve(script=[[Serve(20), Close()], Reply(503, {})], **LIVE) as x:
+        stream = rxtweets.sample_stream(token="any", base_url=x.url, backoff=backoff, limit=20)
+        stream.events.subscribe(note)
+        stream.subscribe(hold, on_completed=over.set)
+        assert over.wait(20)
+        assert waiting.is_set()
+        assert stream.telemetry.bus.flush()
+    assert not any(isinstance(event, events.Gap) for event in seen)
 
 
 def test_what_came_before_the_second_connection_could_be_made_is_a_gap() -> None:
