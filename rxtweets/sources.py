@@ -21,6 +21,7 @@ from rxtweets.errors import ConfigurationError, HandlerError
 from rxtweets.events import Abandoned
 from rxtweets.message import NOOP, Acknowledger, Message
 from rxtweets.observable import ChunkGate, MessageStream, demand_of, new_telemetry
+from rxtweets.subscriber import as_exception, is_interrupt
 from rxtweets.telemetry import Telemetry
 
 __all__ = ["PullSource", "QueueAcknowledger", "from_iterable", "from_queue", "polling_source"]
@@ -121,8 +122,10 @@ class _Puller(abc.DisposableBase):
                 self._gate.on_completed()
                 return None
             self._give(_checked(messages))
-        except Exception as error:  # noqa: BLE001 - whatever a source of the user raises
-            self._gate.on_error(error)
+        except BaseException as error:  # a SystemExit would end this thread silently
+            self._gate.on_error(as_exception(error))
+            if is_interrupt(error):
+                raise
             return None
         return len(messages)
 
@@ -193,7 +196,7 @@ def from_iterable(
 
     def begin() -> Poll:
         iterator = iter(items)
-        fault: list[Exception] = []
+        fault: list[BaseException] = []
 
         def poll(wanted: int) -> list[Message[Any]] | None:
             if fault:
@@ -302,11 +305,11 @@ def check_on_failure(choice: Any) -> OnFailure:
     raise ConfigurationError(f"on_failure={choice!r}: choose one of discard, requeue")
 
 
-def _until_fault(items: Iterator[T], fault: list[Exception]) -> Iterator[T]:
+def _until_fault(items: Iterator[T], fault: list[BaseException]) -> Iterator[T]:
     """The items; what their iterator raises is kept, so that those before it are not lost."""
     try:
         yield from items
-    except Exception as error:  # noqa: BLE001 - whatever a source of the user raises
+    except BaseException as error:  # noqa: BLE001 - whatever a source of the user raises
         fault.append(error)
 
 

@@ -32,14 +32,16 @@ __all__ = [
     "Share",
     "Subscriber",
     "acknowledge",
+    "as_exception",
     "fail",
     "handle_failed",
+    "is_interrupt",
     "take_over",
 ]
 
 T = TypeVar("T")
 
-OnFailed = Callable[[list[Message[Any]]], list[Message[Any]]]
+OnFailed = Callable[[list[Message[Any]]], Sequence[Message[Any]]]
 """Is given failed messages before they are acknowledged, and returns as many."""
 
 
@@ -90,26 +92,28 @@ class Contained(abc.ObserverBase[T]):
         """Pass the value on."""
         try:
             self._observer.on_next(value)
-        except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+        except BaseException as error:  # a SystemExit would end a thread silently
             self._report(value, error)
 
     def on_error(self, error: Exception) -> None:
         """Pass the error on."""
         try:
             self._observer.on_error(error)
-        except Exception as raised:  # noqa: BLE001 - whatever a user's code raises
+        except BaseException as raised:  # a SystemExit would keep the end from those behind
             self._report(error, raised)
 
     def on_completed(self) -> None:
         """Pass the end on."""
         try:
             self._observer.on_completed()
-        except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+        except BaseException as error:  # a SystemExit would keep the end from those behind
             self._report(None, error)
 
     def _report(self, value: object, error: BaseException) -> None:
         self._telemetry.add(subscriber_errors=1)
         self._telemetry.publish(SubscriberFailed(value, error))
+        if is_interrupt(error):
+            raise error
 
 
 class FunctionSubscriber(abc.ObserverBase[T]):
@@ -289,7 +293,7 @@ class Share:
                 returned = take()
         except BaseException as raised:  # a SystemExit would end a thread silently
             error = raised
-            if isinstance(raised, KeyboardInterrupt) and _on_main_thread():
+            if is_interrupt(raised):
                 raise
         finally:
             _here.pending = outside
@@ -317,12 +321,17 @@ def acknowledge(
     successful: Sequence[Message[Any]], failed: Sequence[Message[Any]], telemetry: Telemetry
 ) -> None:
     """Tell every acknowledger its part of the outcome; one that raises does not stop the others."""
+    interrupt: BaseException | None = None
     for acknowledger, good, bad in group_by_acknowledger(successful, failed):
         try:
             acknowledger.ack(good, bad)
-        except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+        except BaseException as error:  # a SystemExit would keep the others from being told
             telemetry.add(acknowledger_errors=1)
             telemetry.publish(AcknowledgerFailed((*good, *bad), error))
+            if is_interrupt(error):
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def fail(
@@ -347,7 +356,7 @@ def handle_failed(
     try:
         with telemetry.working():
             answer = _checked(on_failed(list(failed)), len(failed))
-    except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+    except BaseException as error:  # a SystemExit would keep them from being acknowledged
         telemetry.add(failure_handler_errors=1)
         took = perf_counter() - started
         telemetry.publish(FailureHandlerFailed(tuple(failed), error, took))
@@ -361,9 +370,22 @@ def handle_failed(
     return handled
 
 
-def _on_main_thread() -> bool:
-    """Where a KeyboardInterrupt is the user's, not the subscriber's."""
-    return threading.current_thread() is threading.main_thread()
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this is the user's Ctrl-C: on the main thread, not what some code of theirs raised.
+
+    Only where a source or a scheduler of theirs runs there; a `Pipeline` has threads of its own.
+    """
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    return isinstance(error, KeyboardInterrupt) and on_main_thread
+
+
+def as_exception(error: BaseException) -> Exception:
+    """The error as ``on_error`` takes it; a SystemExit is none that ends a program there."""
+    if isinstance(error, Exception):
+        return error
+    wrapped = RuntimeError(f"{error!r} was raised, where an Exception was expected")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _still_failed(before: Message[Any], after: Message[Any]) -> Message[Any]:

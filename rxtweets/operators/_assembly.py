@@ -17,11 +17,12 @@ from rxtweets.operators._executors import AnyExecutor, ExecutorRunner
 from rxtweets.operators._flow import Flow
 from rxtweets.operators._loop import LoopRunner, OwnLoop
 from rxtweets.operators._preparing import Prepare
-from rxtweets.operators._processor import OnFailed, Processor
+from rxtweets.operators._processor import Processor
 from rxtweets.operators._results import AsTheyCome, InOrder
 from rxtweets.operators._threads import ThreadRunner
 from rxtweets.operators._time_limits import LimitedThreadRunner
 from rxtweets.retry import Retry
+from rxtweets.subscriber import OnFailed
 from rxtweets.telemetry import Telemetry
 from rxtweets.timers import SchedulerTimers, ThreadTimers, Timers
 from rxtweets.workers import WorkerPool

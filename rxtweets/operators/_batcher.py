@@ -168,13 +168,13 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
     def _add(self, message: Message[Any]) -> None:
         try:
             key = (message.batch_key, self._partition_of(message))
-        except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+        except BaseException as error:  # noqa: BLE001 - whatever a user's code raises
             self._refuse(message, error)
             return
         batch = self._open.get(key) or self._begin(key)
         try:
             trigger = self._include(key, batch, message)
-        except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+        except BaseException as error:  # noqa: BLE001 - whatever a user's code raises
             if not batch.messages and self._open.get(key) is batch:
                 self._finish(key)
             self._refuse(message, error)
@@ -182,7 +182,7 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if trigger is not None:
             self._emit(key, self._finish(key), trigger)
 
-    def _refuse(self, message: Message[Any], error: Exception) -> None:
+    def _refuse(self, message: Message[Any], error: BaseException) -> None:
         self._failed += 1
         fail([message.failed(error)], self._options.on_failed, self._telemetry)
 

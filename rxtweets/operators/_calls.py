@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from rxtweets.errors import HandlerError
 from rxtweets.message import Message
+from rxtweets.subscriber import is_interrupt
 
 __all__ = [
     "NOT_GIVEN",
@@ -128,7 +128,7 @@ def calling(function: Callable[[Any], Any], name: str) -> Callable[[Message[Any]
         try:
             result = function(message)
         except BaseException as error:  # a SystemExit would end a worker silently
-            if isinstance(error, KeyboardInterrupt) and _on_main_thread():
+            if is_interrupt(error):
                 raise
             return message.failed(error)
         if isinstance(result, Message):
@@ -150,8 +150,3 @@ def checked(result: object, message: Message[Any], name: str) -> Message[Any]:
     return message.failed(
         HandlerError(f"{name} returned {type(result).__name__}; return the message")
     )
-
-
-def _on_main_thread() -> bool:
-    """Where a KeyboardInterrupt is the user's, not the handler's: with a scheduler of their own."""
-    return threading.current_thread() is threading.main_thread()

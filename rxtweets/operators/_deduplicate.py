@@ -77,7 +77,7 @@ class _Once(abc.ObserverBase[list[Message[Any]]]):
         for message in value:
             try:
                 (fresh if self._seen.is_new(self._by(message)) else again).append(message)
-            except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+            except BaseException as error:  # noqa: BLE001 - whatever a user's code raises
                 failed.append(message.failed(error))
         if again or failed:
             self._leave_out(again, failed)

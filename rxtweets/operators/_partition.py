@@ -58,7 +58,7 @@ def partition(
                 number = by(message)
                 if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                     raise HandlerError(f"by returned {number!r}; return a whole number from 0")  # noqa: TRY301 - one way for both
-            except Exception as error:  # noqa: BLE001 - whatever a user's code raises
+            except BaseException as error:  # noqa: BLE001 - whatever a user's code raises
                 failed.append(message.failed(error))
             else:
                 parts.setdefault(number % n, []).append(message)

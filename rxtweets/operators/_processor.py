@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any, Protocol
 
 from reactivex import abc
 
 from rxtweets.concurrency import Concurrency
-from rxtweets.errors import HandlerError
-from rxtweets.events import Abandoned, FailureHandlerFailed, HandlerFailed, SubscriberFailed
+from rxtweets.events import Abandoned, HandlerFailed, SubscriberFailed
 from rxtweets.message import Message
 from rxtweets.operators._results import Results
-from rxtweets.subscriber import acknowledge
+from rxtweets.subscriber import OnFailed, acknowledge, handle_failed
 from rxtweets.telemetry import StageStats, Telemetry
 
-__all__ = ["Entry", "OnFailed", "Processor"]
+__all__ = ["Entry", "Processor"]
 
 AHEAD = 10
 """Messages taken from the source for each processor, as Broadway's default demand."""
-
-OnFailed = Callable[[Sequence[Message[Any]]], Sequence[Message[Any]]]
 
 
 class Entry(Protocol):
@@ -117,6 +114,14 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._closing.append(close)
 
     # The source's side.
+
+    def demand(self, most: int) -> int:
+        """Wait until there is room; how many messages a source that can wait should take now."""
+        if self._may_wait and self._in_flight() >= self._limit:
+            self._wait_for_room()
+        if self._disposed or self.is_broken:
+            return 0
+        return max(0, min(most, self._limit - self._in_flight()))
 
     def on_next(self, chunk: list[Message[Any]]) -> None:
         """Take messages; wait first while there are too many in flight."""
@@ -266,7 +271,8 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if failed:
             for message in failed:
                 self._telemetry.publish(HandlerFailed(message))
-            acknowledge([], self._told(failed), self._telemetry)
+            handled = handle_failed(failed, self._on_failed, self._telemetry)
+            acknowledge([], handled, self._telemetry)
         if good:
             self._give(good)
 
@@ -280,19 +286,6 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._telemetry.publish(SubscriberFailed(good, error))
             if isinstance(error, KeyboardInterrupt) and not self._may_wait:
                 raise  # the user's own thread, and their own Ctrl-C
-
-    def _told(self, failed: list[Message[Any]]) -> Sequence[Message[Any]]:
-        """The failed messages, as the user's ``on_failed`` gives them back."""
-        if self._on_failed is None:
-            return failed
-        try:
-            told = self._on_failed(list(failed))
-            _refuse_others(told, len(failed))
-        except BaseException as error:  # noqa: BLE001 - whatever a user's code raises
-            self._telemetry.add(failure_handler_errors=1)
-            self._telemetry.publish(FailureHandlerFailed(tuple(failed), error))
-            return failed
-        return told
 
     def _settle(self, good: int, failed: int) -> bool:
         """Count results, before they are passed on; ``False`` if they were abandoned before."""
@@ -355,11 +348,3 @@ class _Capacity:
 
     def stop(self) -> None:
         self.changed(0)
-
-
-def _refuse_others(told: Any, count: int) -> None:
-    """What ``on_failed`` gives back must be so many messages."""
-    if not isinstance(told, Sequence) or not all(isinstance(each, Message) for each in told):
-        raise HandlerError(f"on_failed returned {type(told).__name__}; return the messages")
-    if len(told) != count:
-        raise HandlerError(f"on_failed got {count} messages and returned {len(told)}; return all")

@@ -156,10 +156,16 @@ class PauseGate(abc.ObserverBase[Chunk]):
 
     def demand(self, most: int) -> int:
         """Wait until messages are wanted; how many."""
-        if self._may_wait:
-            self._switch.wait()
-        is_shut = self._switch.is_closed or self._switch.is_over or self._switch.is_open_for_good
-        return 0 if is_shut else demand_of(self._observer, most)
+        while True:
+            if self._may_wait:
+                self._switch.wait()
+            if self._is_shut():
+                return 0
+            wanted = demand_of(self._observer, most)
+            if not self._is_shut():  # the pipeline may have been paused while it was full
+                return wanted
+            if not self._may_wait:
+                return 0
 
     def on_next(self, chunk: Chunk) -> None:
         """Pass the chunk on, now or later."""
@@ -198,6 +204,9 @@ class PauseGate(abc.ObserverBase[Chunk]):
             self._end = None
             self._switch.remove(self)
         end()
+
+    def _is_shut(self) -> bool:
+        return self._switch.is_closed or self._switch.is_over or self._switch.is_open_for_good
 
     def _abandon(self, count: int) -> None:
         self._telemetry.add(abandoned=count)

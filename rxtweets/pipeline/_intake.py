@@ -19,6 +19,7 @@ from rxtweets.operators._rate_limit import Limiting, limiting
 from rxtweets.pipeline._gate import EndGate, PauseGate, Switch
 from rxtweets.pipeline._restart import Restart, RestartCount
 from rxtweets.rate import RateLimit
+from rxtweets.subscriber import as_exception
 from rxtweets.telemetry import StageStats, Telemetry
 
 __all__ = ["Intake"]
@@ -228,9 +229,9 @@ class _Inlet:
             self._gate, self._finish = gate, None
         try:
             upstream = subscribe_in_chunks(self._source, gate, self._scheduler)
-        except Exception as error:  # noqa: BLE001 - whatever a source of the user raises
+        except BaseException as error:  # noqa: BLE001 - whatever a source of the user raises
             self._subscribed.set()
-            gate.on_error(error)
+            gate.on_error(as_exception(error))
             return
         with self._lock:
             is_current = self._gate is gate

@@ -229,12 +229,29 @@ class TestDemand:
         pipeline = Pipeline(
             rxtweets.polling_source(service, most=5), handle_message=handler, concurrency=1
         ).start()
-        # Ten for the one processor, and five that wait before it.
-        assert service.wait_for(15)
+        assert service.wait_for(10)  # ten for the one processor
         assert pipeline.wait(0.1) is False
-        assert (service.asked, pipeline.stats().in_flight) == ([5, 5, 5], 10)
+        assert (service.asked, pipeline.stats().in_flight) == ([5, 5], 10)
         pipeline.stop(drain=False)
         held.set()
+
+    def test_paused_while_it_is_full_it_asks_for_nothing_when_there_is_room(self) -> None:
+        service = Counted()
+        held = threading.Event()
+
+        def handler(message: Message[Any]) -> Message[Any]:
+            assert held.wait(PATIENCE)
+            return message
+
+        pipeline = Pipeline(
+            rxtweets.polling_source(service, most=5), handle_message=handler, concurrency=1
+        ).start()
+        assert service.wait_for(10)
+        pipeline.pause()
+        held.set()
+        assert pipeline.wait(0.1) is False
+        assert service.asked == [5, 5]
+        assert pipeline.stop().acknowledged == 10
 
     def test_paused_by_its_own_handler_it_takes_no_more_than_it_had_asked_for(self) -> None:
         service = Counted()

@@ -129,4 +129,14 @@ def test_putting_the_status_right_does_not_undo_the_failure(process: Any) -> Non
 
     watched = process(fail_odd, [1], on_failed=on_failed)
     assert watched.until_end() == []
-    assert watched.failed == [(1, None)]
+    assert repr(watched.failed) == "[(1, ValueError(1))]"
+
+
+def test_it_is_reported_with_what_it_gave_back(process: Any) -> None:
+    def on_failed(messages: Messages) -> Messages:
+        return [each.put_data(f"dead {each.data}") for each in messages]
+
+    watched = process(fail_odd, [1], on_failed=on_failed)
+    watched.until_end()
+    [event] = watched.happened(events.FailureHandled)
+    assert [each.data for each in event.messages] == ["dead 1"]
