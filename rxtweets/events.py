@@ -40,6 +40,7 @@ __all__ = [
     "Paused",
     "PipelineEnded",
     "PipelineStarted",
+    "Prepared",
     "ProcessorStarted",
     "ProcessorStopped",
     "Reconnecting",
@@ -432,6 +433,21 @@ class ProcessorStopped(Span):
     successful: tuple[Message[Any], ...]
     failed: tuple[Message[Any], ...]
     duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared(Span):
+    """``prepare`` was given messages, before their handlers.
+
+    Attributes:
+        messages: what it gave back; failed, if it raised.
+        duration: seconds it took.
+        error: that it raised, or what was wrong with its answer.
+    """
+
+    messages: tuple[Message[Any], ...]
+    duration: float
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)

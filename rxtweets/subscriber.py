@@ -92,21 +92,21 @@ class Contained(abc.ObserverBase[T]):
         """Pass the value on."""
         try:
             self._observer.on_next(value)
-        except BaseException as error:  # a SystemExit would end a thread silently
+        except BaseException as error:  # noqa: BLE001 - a SystemExit would end a thread silently
             self._report(value, error)
 
     def on_error(self, error: Exception) -> None:
         """Pass the error on."""
         try:
             self._observer.on_error(error)
-        except BaseException as raised:  # a SystemExit would keep the end from those behind
+        except BaseException as raised:  # noqa: BLE001 - a SystemExit would keep back the end
             self._report(error, raised)
 
     def on_completed(self) -> None:
         """Pass the end on."""
         try:
             self._observer.on_completed()
-        except BaseException as error:  # a SystemExit would keep the end from those behind
+        except BaseException as error:  # noqa: BLE001 - a SystemExit would keep back the end
             self._report(None, error)
 
     def _report(self, value: object, error: BaseException) -> None:
@@ -325,7 +325,7 @@ def acknowledge(
     for acknowledger, good, bad in group_by_acknowledger(successful, failed):
         try:
             acknowledger.ack(good, bad)
-        except BaseException as error:  # a SystemExit would keep the others from being told
+        except BaseException as error:  # noqa: BLE001 - the others must be told in any case
             telemetry.add(acknowledger_errors=1)
             telemetry.publish(AcknowledgerFailed((*good, *bad), error))
             if is_interrupt(error):
@@ -356,7 +356,7 @@ def handle_failed(
     try:
         with telemetry.working():
             answer = _checked(on_failed(list(failed)), len(failed))
-    except BaseException as error:  # a SystemExit would keep them from being acknowledged
+    except BaseException as error:  # noqa: BLE001 - they must be acknowledged in any case
         telemetry.add(failure_handler_errors=1)
         took = perf_counter() - started
         telemetry.publish(FailureHandlerFailed(tuple(failed), error, took))

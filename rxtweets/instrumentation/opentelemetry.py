@@ -10,6 +10,7 @@ Only the API is needed here; which SDK and exporters get the figures is the prog
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,9 +19,15 @@ from reactivex import abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxtweets.events import (
+    BatchDelivered,
+    BatchFailed,
+    Event,
+    FailureHandled,
+    FailureHandlerFailed,
     HandlerRaised,
     HandlerStarted,
     HandlerStopped,
+    Prepared,
     ProcessorStarted,
     ProcessorStopped,
     Span,
@@ -35,6 +42,7 @@ from rxtweets.instrumentation.figures import (
     numbers,
     stages_of,
 )
+from rxtweets.message import BatchInfo
 from rxtweets.telemetry import StageStats, Stats
 
 __all__ = ["instrument"]
@@ -46,11 +54,13 @@ MOST_OPEN = 10_000
 def instrument(
     source: Source, *, name: str = "", meter_provider: Any = None, tracer_provider: Any = None
 ) -> abc.DisposableBase:
-    """Give the figures of a stream or a pipeline to OpenTelemetry, and spans of its handlers.
+    """Give the figures of a stream or a pipeline to OpenTelemetry, and spans of its work.
 
     The metrics are observable instruments ``rxtweets.received`` and its kin, and
-    ``rxtweets.stage.…`` by ``stage``. Spans are ``rxtweets.process`` for what a processor takes
-    up, and ``rxtweets.handle`` within it for each message; they cost some 50 µs a message.
+    ``rxtweets.stage.…`` by ``stage`` and ``kind``. Spans are ``rxtweets.process`` for what a
+    processor takes up, and ``rxtweets.handle`` within it for each message, which cost some 50 µs
+    a message; and ``rxtweets.prepare``, ``rxtweets.deliver`` for each batch that a subscriber is
+    given, and ``rxtweets.handle_failed``.
 
     Args:
         source: the stream, or the pipeline.
@@ -71,7 +81,9 @@ def instrument(
     parts: list[abc.DisposableBase] = [Disposable(measures.close)]
     spans = getattr(source, "spans", None)
     if spans is not None:
-        parts.append(spans.subscribe(_Spans(name, tracer_provider)))
+        made = _Spans(name, tracer_provider)
+        parts.append(spans.subscribe(made))
+        parts.append(source.events.subscribe(made.on_event))
     return CompositeDisposable(parts)
 
 
@@ -142,7 +154,7 @@ class _Spans(abc.ObserverBase[Span]):
     def __init__(self, name: str, provider: Any) -> None:
         self._trace = needed("opentelemetry.trace", "opentelemetry")
         self._tracer = self._trace.get_tracer("rxtweets", tracer_provider=provider)
-        self._attributes = {"stream": name}
+        self._attributes: dict[str, Any] = {"stream": name}
         self._open: OrderedDict[int, Any] = OrderedDict()
 
     def on_next(self, value: Span) -> None:
@@ -159,12 +171,47 @@ class _Spans(abc.ObserverBase[Span]):
             case ProcessorStopped():
                 counts = {"successful": len(value.successful), "failed": len(value.failed)}
                 self._end(value, value.duration, attributes=counts)
+            case Prepared():
+                self._begin(value, "rxtweets.prepare", None)
+                count = {"messages": len(value.messages)}
+                self._end(value, value.duration, value.error, count)
+
+    def on_event(self, event: Event) -> None:
+        """Make a span of what an event says is over."""
+        match event:
+            case BatchDelivered():
+                self._over("rxtweets.deliver", event.seconds, len(event.batch), event.batch.info)
+            case BatchFailed():
+                batch = event.batch
+                self._over("rxtweets.deliver", event.seconds, len(batch), batch.info, event.error)
+            case FailureHandled():
+                self._over("rxtweets.handle_failed", event.seconds, len(event.messages))
+            case FailureHandlerFailed():
+                count = len(event.messages)
+                self._over("rxtweets.handle_failed", event.seconds, count, error=event.error)
 
     def on_error(self, error: Exception) -> None:
         """Never called: spans are hot and do not end."""
 
     def on_completed(self) -> None:
         """Never called: spans are hot and do not end."""
+
+    def _over(
+        self,
+        name: str,
+        seconds: float,
+        count: int,
+        info: BatchInfo | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        end = time.time()
+        attributes = {**self._attributes, "messages": count}
+        if info is not None:
+            attributes |= {"batcher": info.batcher, "trigger": info.trigger}
+        span = self._tracer.start_span(
+            name, attributes=attributes, start_time=_nanoseconds(end - seconds)
+        )
+        self._finish(span, end, error)
 
     def _begin(self, ours: Span, name: str, parent: Any) -> None:
         context = None if parent is None else self._trace.set_span_in_context(parent)
@@ -186,10 +233,13 @@ class _Spans(abc.ObserverBase[Span]):
             return
         if attributes:
             span.set_attributes(attributes)
+        self._finish(span, ours.started + duration, error)
+
+    def _finish(self, span: Any, end: float, error: BaseException | None) -> None:
         if error is not None:
             span.record_exception(error)
             span.set_status(self._trace.StatusCode.ERROR, str(error))
-        span.end(_nanoseconds(ours.started + duration))
+        span.end(_nanoseconds(end))
 
 
 def _nanoseconds(seconds: float) -> int:

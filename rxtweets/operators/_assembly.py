@@ -17,7 +17,7 @@ from rxtweets.operators._executors import AnyExecutor, ExecutorRunner
 from rxtweets.operators._flow import Flow
 from rxtweets.operators._loop import LoopRunner, OwnLoop
 from rxtweets.operators._preparing import Prepare
-from rxtweets.operators._processor import Processor
+from rxtweets.operators._processor import Demand, Processor
 from rxtweets.operators._results import AsTheyCome, InOrder
 from rxtweets.operators._threads import ThreadRunner
 from rxtweets.operators._time_limits import LimitedThreadRunner
@@ -48,6 +48,7 @@ class Plan:
         deadline: seconds after ``received_at``, or a function that gives seconds since 1970.
         executor: where calls run, if not here.
         scheduler: the user's, if not threads of our own.
+        demand: how many messages are taken in advance.
     """
 
     handler: Callable[[Message[Any]], Any]
@@ -63,6 +64,7 @@ class Plan:
     deadline: float | Callable[[Message[Any]], float | None] | None
     executor: AnyExecutor | None
     scheduler: abc.SchedulerBase | None
+    demand: Demand
 
     @property
     def is_plain(self) -> bool:
@@ -113,6 +115,7 @@ def assemble(
         close,
         may_wait=may_wait,
         on_failed=plan.on_failed,
+        demand=plan.demand,
     )
     if plan.is_plain:
         job = _Plain(processor, plan)

@@ -72,7 +72,7 @@ class Flow:
         self._preparing = (
             None
             if prepare is None
-            else Preparing(prepare, concurrency, processor.spawn, self._prepared)
+            else Preparing(prepare, concurrency, processor.spawn, self._prepared, telemetry)
         )
         self._retry = retry
         self._timers = timers

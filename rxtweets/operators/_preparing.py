@@ -11,6 +11,8 @@ from rxtweets.concurrency import Concurrency
 from rxtweets.errors import HandlerError
 from rxtweets.message import Message
 from rxtweets.operators._calls import Call
+from rxtweets.operators._tracing import Tracing
+from rxtweets.telemetry import Telemetry
 
 __all__ = ["Prepare", "Preparing"]
 
@@ -28,6 +30,7 @@ class Preparing:
         concurrency: calls at once at most.
         spawn: runs a task on some thread.
         prepared: takes the calls with what the function gave back for each.
+        telemetry: where to tell of the calls, if somebody listens.
     """
 
     def __init__(
@@ -36,11 +39,14 @@ class Preparing:
         concurrency: Concurrency,
         spawn: Callable[[Callable[[], None]], None],
         prepared: Callable[[list[tuple[Call, Message[Any]]]], None],
+        telemetry: Telemetry,
     ) -> None:
         self._prepare = prepare
         self._concurrency = concurrency
         self._spawn = spawn
         self._prepared = prepared
+        self._bus = telemetry.bus
+        self._tracing = Tracing(telemetry)
         self._lock = threading.Lock()
         self._waiting: deque[Call] = deque()
         self._running = 0
@@ -79,11 +85,15 @@ class Preparing:
 
     def _call(self, calls: list[Call]) -> list[Message[Any]]:
         messages = [call.message for call in calls]
+        span = self._tracing.now() if self._bus.is_traced else None
+        fault: BaseException | None = None
         try:
             prepared = list(self._prepare(list(messages)))
             _refuse_others(prepared, len(messages))
         except BaseException as error:  # noqa: BLE001 - whatever a user's code raises
-            return [message.failed(error) for message in messages]
+            fault, prepared = error, [message.failed(error) for message in messages]
+        if span is not None:
+            self._tracing.prepared(span, prepared, fault)
         return prepared
 
 

@@ -17,6 +17,7 @@ from rxtweets.message import Message
 from rxtweets.observable import MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets.operators._assembly import Plan, assemble
 from rxtweets.operators._calls import NOT_GIVEN, is_async, name_of, with_context
+from rxtweets.operators._processor import Demand
 from rxtweets.retry import Retry
 
 __all__ = ["process"]
@@ -41,12 +42,14 @@ def process(
     time_limit: float | timedelta | None = None,
     deadline: float | timedelta | Callable[[Message[T]], float | None] | None = None,
     executor: Executor | Callable[[], Executor] | None = None,
+    max_demand: int = 10,
+    min_demand: int | None = None,
     scheduler: abc.SchedulerBase | None = None,
 ) -> Callable[[Observable[Message[T]]], MessageStream[U]]:
     """Call a handler for every message, many at once, and pass on what it returns.
 
     This is ``flat_map`` over a thread-pool scheduler, made bounded and safe: at most
-    ``concurrency`` handlers run at once, about ten messages for each of them are taken from the
+    ``concurrency`` handlers run at once, up to ten messages for each of them are taken from the
     source in advance, and then the source waits (for X's stream that means the hand-off fills,
     and its overflow policy decides). Results are emitted one at a time, never from two threads.
 
@@ -98,6 +101,11 @@ def process(
             down. If it breaks, the messages in its hands fail, and the stream ends with
             `ExecutorBroken`. Give a function that makes an executor, and another is made instead;
             the last one is shut down.
+        max_demand: messages that are taken from the source for each of the ``concurrency``,
+            those in its hands included. A source that is asked gives no more; one that pushes
+            waits with the next list of messages. With an ``executor``, long chunks need more.
+        min_demand: the source goes on when there are so few left for each, less than
+            ``max_demand``; by default half of it.
         scheduler: run handlers on this scheduler instead of on threads of the operator's own; a
             scheduler of virtual time given to ``subscribe`` is taken as well.
 
@@ -126,6 +134,7 @@ def process(
         deadline=_deadline(deadline),
         executor=executor,
         scheduler=scheduler,
+        demand=_demand(max_demand, min_demand),
     )
     _refuse_contradictions(plan)
 
@@ -154,6 +163,16 @@ def _plain_function(name: str, value: Any) -> None:
     function(name, value)
     if is_async(value):
         raise ConfigurationError(f"{name} is called on a thread: give a plain function, not async")
+
+
+def _demand(most: Any, least: Any) -> Demand:
+    whole_number("max_demand", most)
+    if least is None:
+        return Demand(most, most // 2)
+    whole_number("min_demand", least, least=0)
+    if least >= most:
+        raise ConfigurationError(f"min_demand={least}: it is less than max_demand, here {most}")
+    return Demand(most, least)
 
 
 def _deadline(value: Any) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from reactivex import abc
 
@@ -17,10 +17,19 @@ from rxtweets.operators._results import Results
 from rxtweets.subscriber import OnFailed, acknowledge, handle_failed
 from rxtweets.telemetry import StageStats, Telemetry
 
-__all__ = ["Entry", "Processor"]
+__all__ = ["Demand", "Entry", "Processor"]
 
-AHEAD = 10
-"""Messages taken from the source for each processor, as Broadway's default demand."""
+
+class Demand(NamedTuple):
+    """Messages in flight for each processor.
+
+    Attributes:
+        most: so many, and the source waits.
+        least: so few, and it goes on.
+    """
+
+    most: int
+    least: int
 
 
 class Entry(Protocol):
@@ -51,6 +60,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         close: gives the threads back.
         may_wait: whether the source's thread may be made to wait for room.
         on_failed: the user's, for failed messages before they are acknowledged.
+        demand: how many messages are taken in advance.
     """
 
     def __init__(
@@ -64,6 +74,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         *,
         may_wait: bool,
         on_failed: OnFailed | None,
+        demand: Demand,
     ) -> None:
         self._observer = observer
         self._telemetry = telemetry
@@ -72,7 +83,9 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._closing = [close]
         self._may_wait = may_wait
         self._on_failed = on_failed
-        self._limit = AHEAD * concurrency.limit
+        self._demand = demand
+        self._limit = demand.most * concurrency.limit
+        self._enough = demand.least * concurrency.limit
         self._capacity = _Capacity(concurrency)
         self._entry: Entry | None = None
 
@@ -176,7 +189,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             return  # a handler's result came round to the source: waiting would be for ourselves
         with self._books:
             self._room.wait_for(
-                lambda: self._disposed or self.is_broken or self._in_flight() <= self._limit // 2
+                lambda: self._disposed or self.is_broken or self._in_flight() <= self._enough
             )
 
     def _in_flight(self) -> int:
@@ -212,7 +225,8 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
     def _resize(self) -> None:
         self._capacity.changed()
         with self._books:
-            self._limit = AHEAD * self._concurrency.limit
+            self._limit = self._demand.most * self._concurrency.limit
+            self._enough = self._demand.least * self._concurrency.limit
             self._room.notify_all()
         if self._entry is not None:
             self._entry.resize()
@@ -294,8 +308,8 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
                 return False
             self._settled += good + failed
             self._telemetry.add(processed=good, failed=failed)
-            # Waking the source's thread at half the room, not at every message.
-            if self._in_flight() <= self._limit // 2:
+            # Waking the source's thread when there is much room, not at every message.
+            if self._in_flight() <= self._enough:
                 self._room.notify_all()
             return True
 

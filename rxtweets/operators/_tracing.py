@@ -11,6 +11,7 @@ from rxtweets.events import (
     HandlerRaised,
     HandlerStarted,
     HandlerStopped,
+    Prepared,
     ProcessorStarted,
     ProcessorStopped,
 )
@@ -36,9 +37,13 @@ class Tracing:
     def __init__(self, telemetry: Telemetry) -> None:
         self._publish = telemetry.bus.publish
 
+    def now(self) -> SpanStart:
+        """Something begins."""
+        return next(numbers), time.time(), time.perf_counter()
+
     def begin(self) -> SpanStart:
         """A processor takes up messages."""
-        span = next(numbers), time.time(), time.perf_counter()
+        span = self.now()
         self._publish(ProcessorStarted(span[0], span[1]))
         return span
 
@@ -49,9 +54,16 @@ class Tracing:
         duration = time.perf_counter() - span[2]
         self._publish(ProcessorStopped(span[0], span[1], good, bad, duration))
 
+    def prepared(
+        self, since: SpanStart, messages: Sequence[Message[Any]], error: BaseException | None
+    ) -> None:
+        """A chunk has been prepared."""
+        duration = time.perf_counter() - since[2]
+        self._publish(Prepared(since[0], since[1], tuple(messages), duration, error))
+
     def called(self, parent: SpanStart, message: Message[Any]) -> SpanStart:
         """A handler is called."""
-        span = next(numbers), time.time(), time.perf_counter()
+        span = self.now()
         self._publish(HandlerStarted(span[0], span[1], parent[0], message))
         return span
 

@@ -23,7 +23,7 @@ from rxtweets.concurrency import Concurrency
 from rxtweets.display import pictures
 from rxtweets.display.notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError
-from rxtweets.events import Event, PipelineEnded, PipelineStarted
+from rxtweets.events import Event, PipelineEnded, PipelineStarted, Span
 from rxtweets.hot import HotStream
 from rxtweets.instrumentation.failures import Failure
 from rxtweets.merged import furthest
@@ -44,6 +44,7 @@ from rxtweets.telemetry import StageStats, Stats, Telemetry
 __all__ = ["Pipeline"]
 
 DRAIN_TIMEOUT = 30.0
+MAX_DEMAND = 10
 DEFAULT_RESTART = Restart()
 STAGES = ("source", "processors", "batcher", "subscribers")
 
@@ -91,6 +92,8 @@ class Pipeline:
         time_limit: see `operators.process`.
         deadline: see `operators.process`.
         executor: see `operators.process`.
+        max_demand: see `operators.process`.
+        min_demand: see `operators.process`.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -114,6 +117,8 @@ class Pipeline:
         time_limit: float | timedelta | None = None,
         deadline: float | timedelta | Callable[[Message[Any]], float | None] | None = None,
         executor: Executor | Callable[[], Executor] | None = None,
+        max_demand: int = MAX_DEMAND,
+        min_demand: int | None = None,
     ) -> None:
         processing = {
             "ordered": ordered,
@@ -123,6 +128,8 @@ class Pipeline:
             "time_limit": time_limit,
             "deadline": deadline,
             "executor": executor,
+            "max_demand": max_demand,
+            "min_demand": min_demand,
         }
         self._plan = Plan(
             sources_of(source),
@@ -172,6 +179,14 @@ class Pipeline:
 
     def _ipython_display_(self) -> None:
         pictures.show(self)
+
+    @property
+    def spans(self) -> Observable[Span]:
+        """Where the work of the processors begins and ends; hot, never completes.
+
+        Two or more for every message, so they are made only while somebody has subscribed.
+        """
+        return self._telemetry.bus.spans
 
     @property
     def concurrency(self) -> Concurrency:
@@ -451,8 +466,11 @@ def _refuse_contradictions(plan: Plan, rate_limit: Any, restart: Any) -> None:
         raise ConfigurationError(f"rate_limit={rate_limit!r}: give a rxtweets.RateLimit")
     if restart is not None and not isinstance(restart, Restart):
         raise ConfigurationError(f"restart={restart!r}: give a rxtweets.Restart, or None")
-    unused = [name for name, value in plan.processing.items() if value]
-    if plan.handler is None and unused and unused != ["partition_by"]:
+    given = {**plan.processing, "partition_by": None}  # which is for batchers as well
+    if given["max_demand"] == MAX_DEMAND:
+        del given["max_demand"]
+    unused = [name for name, value in given.items() if value]
+    if plan.handler is None and unused:
         raise ConfigurationError(f"{unused[0]}= is for handlers: give handle_message= too")
 
 

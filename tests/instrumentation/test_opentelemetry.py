@@ -14,7 +14,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from rxtweets import ConfigurationError, Message, MessageStream, Stats
+from rxtweets import (
+    Batcher,
+    ConfigurationError,
+    Message,
+    MessageStream,
+    Pipeline,
+    Stats,
+    from_iterable,
+)
 from rxtweets import operators as ops
 from rxtweets.events import ProcessorStarted
 from rxtweets.instrumentation import opentelemetry
@@ -145,6 +153,52 @@ def test_a_handler_that_raises_is_a_span_with_the_exception(watched: Watched) ->
     assert span.status.description == "not this one"
     [event] = span.events
     assert event.attributes["exception.type"] == "ValueError"
+
+
+def test_a_pipeline_gives_spans_of_all_that_users_write(watched: Watched) -> None:
+    def take(batch: Any) -> None:
+        raise OSError(f"no room for {batch}")
+
+    pipeline = Pipeline(
+        from_iterable([Message("a"), Message("bad")]),
+        prepare_messages=lambda messages: messages,
+        handle_message=handle,
+        handle_failed=lambda messages: messages,
+        batchers={"archive": Batcher(take), "default": Batcher(take)},
+    )
+    with opentelemetry.instrument(
+        pipeline, meter_provider=watched.meters, tracer_provider=watched.tracers
+    ):
+        pipeline.run()
+        assert pipeline.wait(PATIENCE)
+        pipeline.stop()  # which waits for the events
+    spans = watched.spans()
+    assert set(spans) == {
+        f"rxtweets.{name}" for name in ("process", "handle", "prepare", "deliver", "handle_failed")
+    }
+    [delivery] = spans["rxtweets.deliver"]
+    assert delivery.attributes["batcher"] == "default"
+    assert (delivery.attributes["messages"], delivery.attributes["trigger"]) == (1, "flush")
+    assert delivery.status.status_code is StatusCode.ERROR
+    assert len(spans["rxtweets.handle_failed"]) == 2  # of the processor and of the batcher
+    assert spans["rxtweets.prepare"][0].attributes["messages"] >= 1
+
+
+def test_a_batcher_and_its_subscriber_are_told_apart_by_their_kind() -> None:
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader])
+    pipeline = Pipeline(from_iterable([]), batchers={"archive": Batcher(print)})
+    with opentelemetry.instrument(pipeline, meter_provider=meters):
+        pipeline.run()
+        data: Any = reader.get_metrics_data()
+    meters.shutdown()
+    [scope] = data.resource_metrics[0].scope_metrics
+    [metric] = [each for each in scope.metrics if each.name == "rxtweets.stage.received"]
+    points = [each.attributes for each in metric.data.data_points]
+    assert sorted(each["kind"] for each in points if each["stage"] == "archive") == [
+        "batcher",
+        "subscribers",
+    ]
 
 
 def test_nothing_comes_after_the_disposal(watched: Watched) -> None:

@@ -36,6 +36,7 @@ class Leaving(rxtweets.Subscriber[Any]):
 
 class LeavingAcknowledger:
     def ack(self, successful: Any, failed: Any) -> None:
+        del successful, failed
         raise SystemExit("asked for")
 
 

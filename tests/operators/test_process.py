@@ -508,3 +508,44 @@ def test_a_handler_may_feed_its_own_source() -> None:
 def test_arguments_that_cannot_work_are_refused_at_once(arguments: Any, words: str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=words):
         ops.process(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("most", "least", "at_first", "then"),
+    [(1, None, [2], [2]), (6, 2, [10, 2], [8]), (6, 5, [10, 2], [2])],
+)
+def test_a_source_that_is_asked_gives_so_many_for_each_processor(
+    most: int, least: int | None, at_first: list[int], then: list[int]
+) -> None:
+    held = threading.Semaphore(0)
+    asked: list[int] = []
+    changed = threading.Condition()
+
+    def poll(count: int) -> list[Message[int]]:
+        with changed:
+            asked.append(count)
+            changed.notify_all()
+        return [message(0)] * count
+
+    def handle(each: Message[int]) -> Message[int]:
+        held.acquire()
+        return each
+
+    stream = rxtweets.polling_source(poll, most=10).pipe(
+        ops.process(handle, 2, max_demand=most, min_demand=least)
+    )
+    with stream.subscribe(lambda _: None), changed:
+        assert changed.wait_for(lambda: asked == at_first, PATIENCE)
+        held.release(sum(then))
+        assert changed.wait_for(lambda: asked == at_first + then, PATIENCE)
+        changed.wait(0.05)  # nothing more comes
+        assert asked == at_first + then
+        assert stream.stats().in_flight == 2 * most
+    held.release(sum(asked))
+
+
+@pytest.mark.parametrize("options", [{"max_demand": 0}, {"min_demand": -1}, {"min_demand": 10}])
+def test_a_demand_that_cannot_work_is_refused(options: Any) -> None:
+    [name] = options
+    with pytest.raises(rxtweets.ConfigurationError, match=name):
+        ops.process(upcase, **options)
