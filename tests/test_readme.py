@@ -76,3 +76,12 @@ def test_every_event_of_the_table_exists() -> None:
 def test_every_counter_of_the_table_exists() -> None:
     for name in re.findall(r"stats\(\)\.(\w+)", README):
         assert hasattr(rxtweets.Stats(), name), name
+
+
+def test_the_table_of_modules_is_that_which_is_checked() -> None:
+    table = README.split("`lint-imports` checks that:\n\n```\n")[1].split("\n```")[0]
+    rows = table.replace("\n    ", " ").splitlines()
+    shown = [re.split(r" {2,}", row)[0].split(" · ") for row in rows]
+    contract = (Path(__file__).parents[1] / ".importlinter").read_text(encoding="utf-8")
+    layers = contract.split("layers =\n")[1].split("exhaustive")[0].strip().splitlines()
+    assert shown == [layer.strip().split(" | ") for layer in layers]

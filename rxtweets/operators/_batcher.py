@@ -13,11 +13,11 @@ from reactivex import abc
 from rxtweets.errors import HandlerError
 from rxtweets.events import Abandoned
 from rxtweets.message import DEFAULT_ROUTE, Batch, Message, Trigger
-from rxtweets.meter import Meter
 from rxtweets.operators._splitting import Split
-from rxtweets.operators._timers import timer_for
+from rxtweets.operators._timer import timer_for
 from rxtweets.subscriber import OnFailed, acknowledge, fail
 from rxtweets.telemetry import StageStats, Telemetry
+from rxtweets.throughput import Throughput
 
 __all__ = ["BatchOptions", "Batcher"]
 
@@ -76,7 +76,7 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._timer = timer_for(self._expired, scheduler, "rxtweets-batch")
         self._source: abc.DisposableBase | None = None
         self._over = False
-        self._meter = Meter(self._timer.now)
+        self._meter = Throughput(self._timer.now)
         self._emitted = 0
         self._failed = 0
         self._forget = telemetry.stage(self._stage)

@@ -11,9 +11,9 @@ from reactivex import abc
 
 from rxtweets.events import Abandoned
 from rxtweets.message import DEFAULT_ROUTE, Batch
-from rxtweets.meter import Meter
 from rxtweets.subscriber import Contained, Settlement
 from rxtweets.telemetry import StageStats, Telemetry
+from rxtweets.throughput import Throughput
 from rxtweets.workers import WorkerPool
 
 __all__ = ["Delivery", "InlineDelivery"]
@@ -53,7 +53,7 @@ class InlineDelivery(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
         self._finished = False
         self._books = threading.Condition()
         self._emitting = threading.RLock()
-        self._meter = Meter()
+        self._meter = Throughput()
         self._done = 0
         self._failed = 0
         self._busy = 0.0

@@ -16,7 +16,7 @@ from rxtweets.errors import ConfigurationError
 from rxtweets.events import Abandoned
 from rxtweets.message import Message
 from rxtweets.observable import MessageStream, demand_of, subscribe_in_chunks, telemetry_of
-from rxtweets.operators._timers import timer_for
+from rxtweets.operators._timer import timer_for
 from rxtweets.rate import RateLimit
 from rxtweets.telemetry import Telemetry
 

@@ -13,7 +13,6 @@ from reactivex.scheduler import CurrentThreadScheduler, VirtualTimeScheduler
 from rxtweets.errors import RxTweetsError, SourceError
 from rxtweets.events import Paused, Resumed, SourceFailed, SourceRestarting
 from rxtweets.message import Message
-from rxtweets.meter import Meter
 from rxtweets.observable import MessageStream, demand_of, subscribe_in_chunks
 from rxtweets.operators._rate_limit import Limiting, limiting
 from rxtweets.pipeline._gate import EndGate, PauseGate, Switch
@@ -21,6 +20,7 @@ from rxtweets.pipeline._restart import Restart, RestartCount
 from rxtweets.rate import RateLimit
 from rxtweets.subscriber import as_exception
 from rxtweets.telemetry import StageStats, Telemetry
+from rxtweets.throughput import Throughput
 
 __all__ = ["Intake"]
 
@@ -173,7 +173,7 @@ class _Inlet:
         self._subscribed = threading.Event()
         self._stopping = threading.Event()
         self._is_over = False
-        self._meter = Meter()
+        self._meter = Throughput()
         self._forget = telemetry.stage(self._stage)
 
     def start(self) -> None:
@@ -315,7 +315,7 @@ class _Inlet:
 class _Tail(abc.ObserverBase[Chunk]):
     """The end of an inlet: messages go into the pipeline, the end to the inlet."""
 
-    def __init__(self, inlet: _Inlet, observer: EndGate, meter: Meter) -> None:
+    def __init__(self, inlet: _Inlet, observer: EndGate, meter: Throughput) -> None:
         self._inlet = inlet
         self._observer = observer
         self._meter = meter

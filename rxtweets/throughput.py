@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["Meter"]
+__all__ = ["Throughput"]
 
 WINDOW = 10
 """Seconds that a rate looks back."""
 
 
-class Meter:
+class Throughput:
     """Counts, and knows how much of it was in the last ten seconds; from any thread.
 
     Args:
