@@ -109,6 +109,7 @@ from rxtweets.streams import (
 )
 from rxtweets.subscriber import Subscriber
 from rxtweets.telemetry import StageStats, Stats
+from rxtweets.valve import Valve
 
 if _TYPE_CHECKING:
     from rxtweets import simulator
@@ -190,6 +191,7 @@ __all__ = [
     "TweetOptions",
     "UnknownNameWarning",
     "UsageCapError",
+    "Valve",
     "WorkerLost",
     "ack_immediately",
     "activity_stream",

@@ -10,6 +10,7 @@ from rxtweets.operators._batch import batch
 from rxtweets.operators._deduplicate import deduplicate
 from rxtweets.operators._deliver import deliver
 from rxtweets.operators._partition import partition
+from rxtweets.operators._pausable import pausable
 from rxtweets.operators._process import process
 from rxtweets.operators._rate_limit import rate_limit
 from rxtweets.operators._route import route
@@ -20,6 +21,7 @@ __all__ = [
     "deduplicate",
     "deliver",
     "partition",
+    "pausable",
     "process",
     "rate_limit",
     "route",

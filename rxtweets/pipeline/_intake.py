@@ -14,13 +14,15 @@ from rxtweets.errors import RxTweetsError, SourceError
 from rxtweets.events import Paused, Resumed, SourceFailed, SourceRestarting
 from rxtweets.message import Message
 from rxtweets.observable import MessageStream, demand_of, subscribe_in_chunks
+from rxtweets.operators._pausable import Pausing
 from rxtweets.operators._rate_limit import Limiting, limiting
-from rxtweets.pipeline._gate import EndGate, PauseGate, Switch
+from rxtweets.pipeline._gate import EndGate
 from rxtweets.pipeline._restart import Restart, RestartCount
 from rxtweets.rate import RateLimit
 from rxtweets.subscriber import as_exception
 from rxtweets.telemetry import StageStats, Telemetry
 from rxtweets.throughput import Throughput
+from rxtweets.valve import Valve
 
 __all__ = ["Intake"]
 
@@ -52,40 +54,40 @@ class Intake:
         self._restart = restart
         self._limit = limit
         self._telemetry = telemetry
-        self._switch = Switch()
+        self._valve = Valve()
         self._inlets: tuple[_Inlet, ...] = ()
         self._gate: EndGate | None = None
         self._lock = threading.Lock()
         self._open = 0
         self._error: Exception | None = None
         self._is_shut = False
+        self._is_closed = False
         self.stream: MessageStream[Any] = MessageStream(self._subscribe, telemetry)
 
     def shut(self) -> None:
         """End the sources in order: what they have received is still taken."""
         self._is_shut = True
-        self._switch.open_for_good()
         for inlet in self._inlets:
             inlet.shut()
 
     def pause(self) -> None:
         """Take nothing for now."""
-        if self._switch.set(paused=True):
+        if self._valve.pause():
             self._telemetry.publish(Paused())
 
     def resume(self) -> None:
         """Take again."""
-        if self._switch.set(paused=False):
+        if self._valve.resume():
             self._telemetry.publish(Resumed())
 
     @property
     def is_paused(self) -> bool:
         """Whether nothing is taken for now."""
-        return self._switch.is_paused
+        return self._valve.is_paused
 
     def push(self, messages: Chunk) -> bool:
         """Bring messages in beside the sources; ``False`` if there is nobody to take them."""
-        if self._gate is None or self._is_shut or self._switch.is_over:
+        if self._gate is None or self._is_shut or self._is_closed:
             return False
         self._gate.on_next(messages)
         return True
@@ -100,7 +102,7 @@ class Intake:
                 number,
                 source,
                 self._gate,
-                self._switch,
+                self._valve,
                 RestartCount(self._restart, *_clock_of(scheduler)),
                 self._limit,
                 self._telemetry,
@@ -118,7 +120,7 @@ class Intake:
         return Disposable(self._close)
 
     def _close(self) -> None:
-        self._switch.end()
+        self._is_closed = True
         for inlet in self._inlets:
             inlet.close()
 
@@ -148,7 +150,7 @@ class _Inlet:
         number: int,
         source: Observable[Message[Any]],
         observer: EndGate,
-        switch: Switch,
+        valve: Valve,
         count: RestartCount,
         limit: RateLimit | None,
         telemetry: Telemetry,
@@ -158,7 +160,7 @@ class _Inlet:
         self._number = number
         self._source = source
         self._observer = observer
-        self._switch = switch
+        self._valve = valve
         self._count = count
         self._limit = limit
         self._telemetry = telemetry
@@ -170,6 +172,7 @@ class _Inlet:
         self._finish: Callable[[], None] | None = None
         self._gate: EndGate | None = None
         self._limiting: Limiting | None = None
+        self._pausing: Pausing | None = None
         self._subscribed = threading.Event()
         self._stopping = threading.Event()
         self._is_over = False
@@ -197,8 +200,9 @@ class _Inlet:
     def shut(self) -> None:
         """End the source; a hot stream of ours delivers first what it has received."""
         self._stopping.set()
-        if self._limiting is not None:
-            self._limiting.lift()
+        for holding in (self._pausing, self._limiting):
+            if holding is not None:
+                holding.lift()
         with self._lock:
             finish, gate = self._finish, self._gate
         if finish is not None:
@@ -212,8 +216,9 @@ class _Inlet:
     def close(self) -> None:
         """End the source at once."""
         self._stopping.set()
-        if self._limiting is not None:
-            self._limiting.dispose()
+        for holding in (self._pausing, self._limiting):
+            if holding is not None:
+                holding.dispose()
         self._upstream.dispose()
         self._forget()
 
@@ -223,7 +228,8 @@ class _Inlet:
         if self._limit is not None:
             scheduler = self._scheduler if self._is_virtual else None
             first = self._limiting = limiting(tail, self._limit, self._telemetry, scheduler)
-        pausing = PauseGate(first, self._switch, self._telemetry, may_wait=not self._is_virtual)
+        may_wait = not self._is_virtual
+        self._pausing = pausing = Pausing(first, self._valve, self._telemetry, may_wait=may_wait)
         gate = EndGate(pausing, self._telemetry)
         with self._lock:
             self._gate, self._finish = gate, None

@@ -20,7 +20,7 @@ from reactivex.disposable import Disposable
 from reactivex.scheduler import NewThreadScheduler
 from reactivex.subject import Subject
 
-from rxtweets import Batch, Message, Retry, Stats
+from rxtweets import Batch, Message, Retry, Stats, Valve
 from rxtweets import operators as ops
 from rxtweets.observable import BatchStream, MessageStream, new_telemetry
 
@@ -175,6 +175,7 @@ CHAINS: dict[str, Any] = {
     "partitioned process": [
         ops.partition(lambda each: each.data, 3, ops.process(handler, 2, ordered=True))
     ],
+    "pausable and process": [ops.pausable(Valve()), ops.process(handler, 8)],
     "rate limit and process": [ops.rate_limit(50, 0.001), ops.process(handler, 8)],
     "process and acknowledge": [ops.process(handler, 8), ops.acknowledge()],
     "process": [ops.process(handler, 8)],
