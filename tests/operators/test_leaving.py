@@ -95,6 +95,7 @@ def test_an_acknowledger_that_leaves_does_not_keep_others_from_being_told() -> N
     pipeline = Pipeline(
         rxtweets.from_iterable(messages),
         handle_message=same,
+        ordered=True,
         batchers={"default": Batcher(lambda _: None, 10, 0.1)},
     ).start()
     assert pipeline.wait(PATIENCE)
