@@ -182,13 +182,12 @@ class Settlement(Contained[Batch[Any]]):
             What became of its messages; of a batch that was taken over, what is known by now.
         """
         telemetry = self._telemetry
-        with telemetry.working():
-            if telemetry.bus.has_observers:
-                telemetry.publish(BatchStarted(batch))
-            pending = _Pending(batch, self, telemetry)
-            take: Any = self._observer.on_next
-            Share(pending).deliver(lambda: take(batch))
-            return pending.outcome
+        if telemetry.bus.has_observers:
+            telemetry.publish(BatchStarted(batch))
+        pending = _Pending(batch, self, telemetry)
+        take: Any = self._observer.on_next
+        Share(pending).deliver(lambda: take(batch))
+        return pending.outcome
 
     def settled(
         self, batch: Batch[Any], outcome: Batch[Any], error: BaseException | None, took: float
@@ -288,16 +287,15 @@ class Share:
             return
         outside, _here.pending = getattr(_here, "pending", None), pending
         returned, error = None, None
-        try:
-            with pending.telemetry.working():
+        with pending.telemetry.working():
+            try:
                 returned = take()
-        except BaseException as raised:  # a SystemExit would end a thread silently
-            error = raised
-            if is_interrupt(raised):
-                raise
-        finally:
-            _here.pending = outside
-            with pending.telemetry.working():
+            except BaseException as raised:  # a SystemExit would end a thread silently
+                error = raised
+                if is_interrupt(raised):
+                    raise
+            finally:
+                _here.pending = outside
                 pending.close(returned, error)
 
 

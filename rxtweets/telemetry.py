@@ -308,6 +308,26 @@ class EventBus:
             return self._pending.popleft()
 
 
+class Working:
+    """A thread works for a stream within the block.
+
+    A class, since a generator costs a microsecond more, and there is one for every batch.
+    """
+
+    __slots__ = ("_here", "_outside")
+
+    def __init__(self, here: threading.local) -> None:
+        self._here = here
+        self._outside = False
+
+    def __enter__(self) -> None:
+        self._outside = getattr(self._here, "working", False)
+        self._here.working = True
+
+    def __exit__(self, *_: object) -> None:
+        self._here.working = self._outside
+
+
 class Telemetry:
     """The counters and the event bus of one stream and of the operators behind it.
 
@@ -380,18 +400,12 @@ class Telemetry:
             self._states += 1
             return self._states
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> Working:
         """Mark this thread as one that works for the stream, for the time of the block.
 
         Whoever is called from here cannot wait for the stream to end: it would wait for itself.
         """
-        outside = self.is_working()
-        self._here.working = True
-        try:
-            yield
-        finally:
-            self._here.working = outside
+        return Working(self._here)
 
     def is_working(self) -> bool:
         """Whether this thread works for the stream just now."""
