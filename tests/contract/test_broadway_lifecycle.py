@@ -230,6 +230,8 @@ class TestDemand:
             rxtweets.polling_source(service, most=5), handle_message=handler, concurrency=1
         ).start()
         assert service.wait_for(10)  # ten for the one processor
+        while pipeline.stats().in_flight < 10:
+            pipeline.wait(0.001)
         assert pipeline.wait(0.1) is False
         assert (service.asked, pipeline.stats().in_flight) == ([5, 5], 10)
         pipeline.stop(drain=False)

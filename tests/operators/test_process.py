@@ -538,6 +538,8 @@ def test_a_source_that_is_asked_gives_so_many_for_each_processor(
         assert changed.wait_for(lambda: asked == at_first, PATIENCE)
         held.release(sum(then))
         assert changed.wait_for(lambda: asked == at_first + then, PATIENCE)
+        while stream.stats().in_flight < 2 * most:
+            changed.wait(0.001)
         changed.wait(0.05)  # nothing more comes
         assert asked == at_first + then
         assert stream.stats().in_flight == 2 * most
