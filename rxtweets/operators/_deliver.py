@@ -27,6 +27,7 @@ def deliver(
     subscriber: AnySubscriber,
     concurrency: int | None = None,
     *,
+    waiting: int | None = None,
     name: str = "default",
     on_failed: OnFailed | None = None,
 ) -> Callable[[Observable[Batch[T]]], SettledStream[Any]]:
@@ -49,9 +50,12 @@ def deliver(
             ``async``: then it runs on an event loop in a thread of the operator's own. Returning
             means that the batch was taken, raising fails it, and returning a list of its messages
             settles each by its status. It is told of the end when everything was delivered.
-        concurrency: batches at once at most, on threads of the operator's own, where as many may
-            wait; then the source does. ``None`` delivers on the thread that brings the batch, as
-            does every stream under a scheduler of virtual time.
+        concurrency: batches at once at most, on threads of the operator's own. ``None`` delivers
+            on the thread that brings the batch, as does every stream under a scheduler of virtual
+            time.
+        waiting: batches that may wait for these threads; then the source waits. Behind `route`
+            that means all branches, so this is how far one may fall behind the others. By default
+            as many as ``concurrency``.
         name: of the stage.
         on_failed: is given messages that failed before they are acknowledged; returns as many.
 
@@ -61,6 +65,8 @@ def deliver(
     observer = subscriber_of(subscriber)
     if concurrency is not None:
         whole_number("concurrency", concurrency)
+    if waiting is not None:
+        whole_number("waiting", waiting)
 
     def operator(source: Observable[Batch[T]]) -> SettledStream[Any]:
         if not isinstance(source, BatchStream):
@@ -79,7 +85,10 @@ def deliver(
             settlement = Settlement(told, telemetry, on_failed)
             args = (settlement, told, settled, telemetry, name, close)
             is_inline = concurrency is None or isinstance(given, VirtualTimeScheduler)
-            delivery = InlineDelivery(*args) if is_inline else Delivery(concurrency or 1, *args)
+            threads = concurrency or 1
+            delivery = (
+                InlineDelivery(*args) if is_inline else Delivery(threads, waiting or threads, *args)
+            )
             delivery.listen(lambda batches: source.subscribe_batches(batches, given))
             return delivery
 

@@ -175,16 +175,17 @@ class Delivery(InlineDelivery):
     """Delivers on threads of its own, several batches at once.
 
     Batches of one partition, or of one key that a message was given, are delivered one after the
-    other, in order; those without either go to whoever is free. As many batches as are being
-    delivered may wait; then the source does.
+    other, in order; those without either go to whoever is free.
 
     Args:
         concurrency: batches at once at most.
+        waiting: batches that may wait; then the source does.
         args: see `InlineDelivery`.
     """
 
-    def __init__(self, concurrency: int, *args: Any) -> None:
+    def __init__(self, concurrency: int, waiting: int, *args: Any) -> None:
         super().__init__(*args)
+        self._most = waiting
         self._threads = concurrency
         self._pool = WorkerPool("rxtweets-subscriber")
         self._pending: list[Batch[Any]] = []
@@ -234,7 +235,7 @@ class Delivery(InlineDelivery):
         self._pool.close()
 
     def _has_room(self) -> bool:
-        return len(self._pending) < self._threads
+        return len(self._pending) < self._most
 
     def _waiting(self) -> int:
         return sum(map(len, self._pending))

@@ -41,8 +41,8 @@ def route(
 
     A message that names a branch that does not exist fails: it is counted, reported
     (`events.HandlerFailed`) and acknowledged as failed, and the others go on. So long as a branch
-    makes its source wait, the others get nothing either: give slow ones ``deliver(…, 1)``, which
-    has a thread and a short line of its own.
+    makes its source wait, the others get nothing either, as nothing here is without bound: give
+    slow ones ``deliver(…, 1, waiting=100)``, which has a thread and a line of its own.
 
     Args:
         branches: an operator, or a list of them, for each name. All end in the same kind of

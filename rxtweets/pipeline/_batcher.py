@@ -31,6 +31,9 @@ class Batcher:
         timeout: seconds from the first message of a batch to its emission at the latest.
         concurrency: batches that are delivered at once at most. Batches of one partition, or of
             one key that messages were given, still follow each other.
+        waiting: batches that may wait for delivery, before the processors wait, and with them
+            the other batchers: how far this one may fall behind. By default as many as
+            ``concurrency``.
         max_bytes: a batch is never larger than this.
         bytes_of: how large a message is; by default its line, or its data if that is text.
         partition_by: gives each message a whole number from 0; the same number modulo
@@ -48,6 +51,7 @@ class Batcher:
         timeout: float | timedelta = 1.0,
         *,
         concurrency: int = 1,
+        waiting: int | None = None,
         max_bytes: int | None = None,
         bytes_of: Callable[[Message[Any]], int] = bytes_of,
         partition_by: Callable[[Message[Any]], int] | None = None,
@@ -61,6 +65,7 @@ class Batcher:
         self.size = size
         self.timeout = seconds("timeout", timeout)
         self.concurrency = whole_number("concurrency", concurrency)
+        self.waiting = None if waiting is None else whole_number("waiting", waiting)
         self.max_bytes = max_bytes
         self.bytes_of = bytes_of
         self.partition_by = partition_by

@@ -115,7 +115,12 @@ class Plan:
     ) -> list[Any]:
         partition_by = self._partition_by(batcher)
         # Alone and one at a time, a batcher needs no threads: nobody waits behind its subscriber.
-        is_alone = len(self.batchers) == 1 and batcher.concurrency == 1 and subscriber is None
+        is_alone = (
+            len(self.batchers) == 1
+            and batcher.concurrency == 1
+            and batcher.waiting is None
+            and subscriber is None
+        )
         return [
             ops.batch(
                 batcher.size,
@@ -130,6 +135,7 @@ class Plan:
             ops.deliver(
                 subscriber or self._subscriber_of(batcher),
                 None if is_alone else batcher.concurrency,
+                waiting=batcher.waiting,
                 name=name,
                 on_failed=self._on_failed,
             ),

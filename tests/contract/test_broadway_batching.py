@@ -1,4 +1,7 @@
-"""Batches by size, time, key, function, bytes and partition, to the tick of a virtual clock."""
+"""Batches by size, time, key, function, bytes and partition, to the tick of a virtual clock.
+
+Over a pipeline composed by hand and over the ready one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from reactivex.subject import Subject
 
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline
@@ -16,7 +20,8 @@ from rxtweets.testing import DummySource, VirtualTime, test_batch, test_message
 class Taken:
     """Keeps batches with the time at which they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "ready") -> None:
+        self.kind = kind
         self.clock: VirtualTime | None = None
         self.batches: list[tuple[float, Batch[Any]]] = []
 
@@ -32,18 +37,53 @@ class Taken:
         ]
 
 
-def pipeline_of(taken: Taken, handler: Any = None, **options: Any) -> tuple[Pipeline, VirtualTime]:
-    batcher = Batcher(taken, **{"size": 3, "timeout": 2.0, **options})
-    pipeline = Pipeline(
-        DummySource(), handle_message=handler, ordered=bool(handler), batchers={"default": batcher}
-    )
+class ByHand:
+    """The same stages as operators, with as much of a pipeline's life as these tests need."""
+
+    def __init__(self, taken: Taken, handler: Any, concurrency: int = 1, **options: Any) -> None:
+        self._source: Subject[Message[Any]] = Subject()
+        batching: list[Any] = [
+            ops.batch(**options, partitions=concurrency),
+            ops.deliver(taken, concurrency),
+        ]
+        stream: Any = self._source
+        if handler is not None:
+            stream = stream.pipe(ops.process(handler, ordered=True))
+        self._stream = stream.pipe(ops.route({"default": batching}))
+        self.stats, self.stages = self._stream.stats, self._stream.stages
+        self._scheduler: Any = None
+
+    def start(self, *, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self._stream.subscribe(lambda _: None, scheduler=scheduler)
+
+    def push(self, messages: Sequence[Message[Any]]) -> None:
+        for message in messages:
+            self._source.on_next(message)
+
+    def stop(self, *, drain: bool) -> None:
+        del drain
+        self._source.on_completed()
+        self._scheduler.start()
+
+
+def pipeline_of(taken: Taken, handler: Any = None, **given: Any) -> tuple[Any, VirtualTime]:
+    options = {"size": 3, "timeout": 2.0, **given}
+    pipeline: Any
+    if taken.kind == "ready":
+        batchers = {"default": Batcher(taken, **options)}
+        pipeline = Pipeline(
+            DummySource(), handle_message=handler, ordered=bool(handler), batchers=batchers
+        )
+    else:
+        pipeline = ByHand(taken, handler, **options)
     taken.clock = VirtualTime(pipeline)
     return pipeline, taken.clock
 
 
-@pytest.fixture
-def taken() -> Taken:
-    return Taken()
+@pytest.fixture(params=["ready", "by hand"])
+def taken(request: pytest.FixtureRequest) -> Taken:
+    return Taken(request.param)
 
 
 class TestSizeAndTime:
@@ -264,8 +304,8 @@ class TestPartitions:
         pipeline, clock = pipeline_of(taken, size=1, concurrency=3, partition_by=lambda m: m.data)
         with clock:
             test_batch(pipeline, [0, 1, 1, 2, 2, 2])
-            stage = pipeline.stages()[-1]
-        assert (stage.kind, stage.partitions) == ("subscribers", (1, 2, 3))
+            [stage] = [each for each in pipeline.stages() if each.kind == "subscribers"]
+        assert stage.partitions == (1, 2, 3)
 
 
 @pytest.mark.parametrize(

@@ -585,6 +585,28 @@ class TestDelivery:
         held.set()
         assert pipeline.stop().batches == 2
 
+    def test_how_far_a_batcher_may_fall_behind_the_others_is_said_by_what_may_wait(self) -> None:
+        held, others = threading.Event(), threading.Semaphore(0)
+
+        def slow(_: Batch[Any]) -> None:
+            assert held.wait(PATIENCE)
+
+        def quick(_: Batch[Any]) -> None:
+            others.release()
+
+        source: Subject[Message[Any]] = Subject()
+        pipeline = Pipeline(
+            source,
+            handle_message=lambda m: m.put_batcher(m.data),
+            ordered=True,
+            batchers={"slow": Batcher(slow, 1, waiting=50), "quick": Batcher(quick, 1)},
+        ).start()
+        for name in ["slow"] * 50 + ["quick"]:
+            source.on_next(Message(name))
+        assert others.acquire(timeout=PATIENCE)
+        held.set()
+        assert pipeline.stop().batches == 51
+
 
 class TestShutdown:
     def test_it_waits_for_unfinished_batches_of_every_batcher(self) -> None:

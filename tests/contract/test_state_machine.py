@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, RateLimit
+from rxtweets.operators import _assembly, _threads
 from rxtweets.testing import VirtualTime
 
 TRIES = 2
@@ -27,6 +29,7 @@ KINDS = [
     "fail",
     "raise",
     "crash",
+    "kill",
     "wrong",
     "nowhere",
     "early",
@@ -45,10 +48,13 @@ class StubBroker:
         self.dead: set[int] = set()
         self.tries: dict[int, int] = {}
         self.published = 0
+        self.killers: list[int] = []
         self.is_down = False
 
     def publish(self, what: str) -> None:
         self.queued.append((self.published, what))
+        if what == "kill":
+            self.killers.append(self.published)
         self.published += 1
 
     def poll(self, wanted: int) -> list[Message[str]]:
@@ -72,9 +78,30 @@ class StubBroker:
                 self.dead.add(message.ack_data)
 
 
+class Deadly(BaseException):
+    """Ends a worker where no handler is to blame."""
+
+
+class MortalRunner(_threads.ThreadRunner):
+    """Its workers die of certain messages, in place of calling the handler."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        inner = self._handle
+
+        def handle(item: Any) -> Any:
+            if item.data == "kill":
+                raise Deadly
+            return inner(item)
+
+        self._handle = handle
+
+
 class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(_assembly, "ThreadRunner", MortalRunner)
         self.broker = StubBroker()
         self.is_broken = False
         self.limit = RateLimit(None, 5.0)
@@ -177,6 +204,8 @@ class Machine(RuleBasedStateMachine):
         self.is_over = True
         assert self.broker.in_flight == {}
         assert self.pipeline.stats().abandoned == 0
+        killed = sum(self.broker.tries.get(tag, 0) for tag in self.broker.killers)
+        assert self.pipeline.stats().workers_lost == killed
 
     @invariant()
     def every_message_is_in_one_place(self) -> None:
@@ -196,6 +225,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not self.is_over:
             self.drain()
+        self.patch.undo()
 
 
 TestMachine = Machine.TestCase
