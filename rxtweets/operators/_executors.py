@@ -296,7 +296,7 @@ def _message(given: Message[Any], answer: Any) -> Message[Any]:
     result: Message[Any] = answer
     if type(given.acknowledger) is NoopAcknowledger:
         return result
-    return result.with_acknowledger(given.acknowledger)
+    return result.with_acknowledger(given.acknowledger, given.ack_ref, given.ack_data)
 
 
 def _lost(error: BaseException, count: int) -> WorkerLost:

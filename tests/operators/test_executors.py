@@ -26,9 +26,11 @@ from rxtweets import (
     Retry,
     WorkerLost,
     events,
+    from_iterable,
 )
 from rxtweets import operators as ops
 from rxtweets.operators import _remote as remote
+from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
 
@@ -467,3 +469,25 @@ def test_a_handler_that_cannot_travel_is_refused_at_once(processes: Any) -> None
         ops.process(lambda each: each, executor=processes)
     with pytest.raises(ConfigurationError, match="define it at the top of a module"):
         ops.process(lambda each: each, executor=ProcessPoolExecutor)
+
+
+def upper(message: Message[str]) -> Message[str]:
+    return message.update_data(str.upper).put_batcher("alerts")
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_what_the_acknowledger_knows_a_message_by_comes_back(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    acks = RecordingAcknowledger()
+    message = Message("a").with_acknowledger(acks, ref="channel", data=17)
+    handled: list[Message[str]] = []
+    over = threading.Event()
+    stream = from_iterable([message]).pipe(
+        ops.process(upper, executor=request.getfixturevalue(kind)), ops.acknowledge()
+    )
+    stream.subscribe(handled.append, on_completed=over.set)
+    assert over.wait(PATIENCE)
+    [told] = acks.successful
+    assert (told.data, told.batcher) == ("A", "alerts")
+    assert (told.ack_ref, told.ack_data) == ("channel", 17)
