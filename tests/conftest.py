@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,16 +18,62 @@ from rxtweets import rest, telemetry
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 OURS = ("rxtweets-", "simulator")
 DEADLINE = 10.0
+KEEP_SOCKETS = {
+    "test_dask",
+    "test_lab",
+    "test_notebooks",
+    "test_pictures",
+    "test_readme",
+    "test_their_rules",
+}
+"""Files in which a cluster, a kernel or another client of X keeps connections of its own."""
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_outlives_a_test() -> Iterator[None]:
-    before = set(threading.enumerate())
+def _nothing_outlives_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    threads, sockets, processes = set(threading.enumerate()), open_sockets(), child_processes()
     yield
     for thread in threading.enumerate():
-        if thread not in before and thread.name.startswith(OURS):
+        is_ours = thread.name.startswith(OURS) or isinstance(thread, threading.Timer)
+        if thread not in threads and is_ours:
             thread.join(DEADLINE)
             assert not thread.is_alive(), f"{thread.name} is still there after the test"
+    for what, before, now in (
+        ("sockets", sockets, open_sockets),
+        ("processes", processes, child_processes),
+    ):
+        if what == "sockets" and request.path.stem in KEEP_SOCKETS:
+            continue
+        deadline = time.monotonic() + DEADLINE
+        while left := now() - before:
+            gc.collect()  # a client that a test forgot is not a leak of ours
+            assert time.monotonic() < deadline, f"{what} still there after the test: {left}"
+            threading.Event().wait(0.02)
+
+
+def open_sockets() -> set[str]:
+    """The sockets of this process, by their numbers; none where the system does not show them."""
+    found = set()
+    for entry in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found.add(str(entry.readlink()))
+    return {each for each in found if each.startswith("socket:")}
+
+
+def child_processes() -> set[str]:
+    """The processes that this one has started; multiprocessing keeps one of its own for ever."""
+    found = set()
+    for children in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found |= set(children.read_text().split())
+    return {each for each in found if b"resource_tracker" not in command_of(each)}
+
+
+def command_of(process: str) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b"resource_tracker"  # gone meanwhile
 
 
 @pytest.fixture(autouse=True)

@@ -40,17 +40,12 @@ TWEETS = 100_000
 BETWEEN_FAULTS = 500
 RATE = 1_000
 SCALE = 0.004
-"""A minute of backfill is 240 tweets, so that a connection of five hundred gets ahead; five, as far
-as backfill reaches, are 1.2 s."""
+"""An outage of a minute is 0.24 s."""
 
-BACKOFF = Backoff(scale=SCALE, proved_after=0.0)
-LIVE: dict[str, Any] = {
-    "rate": RATE,
-    "live": True,
-    "buffer": 1_000_000,
-    "time_scale": SCALE,
-    "connects": 10**6,
-}
+RECOVERED = 0.02
+"""With backfill, a minute is 1.2 s: the five that it reaches are longer than a machine pauses."""
+
+LIVE: dict[str, Any] = {"rate": RATE, "live": True, "buffer": 1_000_000, "connects": 10**6}
 BREAKS: list[list[Step]] = [
     [Close()],
     [Abort()],
@@ -81,14 +76,14 @@ REFUSALS: list[Part] = [
 ]
 
 
-def faults(seed: int) -> Generator[Part, simulator.Request, None]:
+def faults(seed: int, scale: float) -> Generator[Part, simulator.Request, None]:
     """Connections that end after five hundred new tweets on average, and some that are refused."""
     rng = random.Random(seed)
     request = yield ()
     while True:
         if rng.random() < 0.15:
             request = yield rng.choice(REFUSALS)
-        again = int(request.query.get("backfill_minutes", "0")) * 60 * SCALE * RATE
+        again = int(request.query.get("backfill_minutes", "0")) * 60 * scale * RATE
         part: list[Step] = [Serve(int(again + rng.expovariate(1 / BETWEEN_FAULTS)))]
         if rng.random() < 0.2:
             part += [*rng.choice(INTERLUDES), Serve(int(rng.expovariate(1 / BETWEEN_FAULTS)))]
@@ -107,8 +102,8 @@ def ids_until(x: simulator.Simulator, first: int, last: int) -> list[int]:
 class Soak:
     """What arrived of a stream, what its server had, and what was said of it."""
 
-    def __init__(self, tweets: int, seed: int, **options: Any) -> None:
-        parts = faults(seed)
+    def __init__(self, tweets: int, seed: int, scale: float = SCALE, **options: Any) -> None:
+        parts = faults(seed, scale)
         next(parts)
         lock = threading.Lock()
 
@@ -117,13 +112,13 @@ class Soak:
                 return parts.send(request)
 
         settings: dict[str, Any] = {
-            "backoff": BACKOFF,
+            "backoff": Backoff(scale=scale, proved_after=0.0),
             "stall_timeout": 0.2,
             "overflow": "block",
             "limit": tweets,
         }
         with (
-            simulator.serve(script=script, **LIVE) as x,
+            simulator.serve(script=script, time_scale=scale, **LIVE) as x,
             Watched(x, **(settings | options)) as w,
         ):
             w.patience = 400.0
@@ -146,9 +141,10 @@ class Soak:
 
 HTTP1: dict[str, Any] = {"http2": False}
 HTTP2: dict[str, Any] = {"http1": False}
+BACKFILL: dict[str, Any] = {"scale": RECOVERED, "backfill_minutes": "auto"}
 RUNS: dict[str, dict[str, Any]] = {
-    "backfill over HTTP/1.1": {"seed": 1, "backfill_minutes": "auto", **HTTP1},
-    "backfill over HTTP/2": {"seed": 2, "backfill_minutes": "auto", **HTTP2},
+    "backfill over HTTP/1.1": {"seed": 1, **BACKFILL, **HTTP1},
+    "backfill over HTTP/2": {"seed": 2, **BACKFILL, **HTTP2},
     "no backfill over HTTP/1.1": {"seed": 3, **HTTP1},
     "no backfill over HTTP/2": {"seed": 4, **HTTP2},
 }
@@ -203,7 +199,7 @@ def test_without_backfill_what_is_missing_is_what_the_gaps_say(
 
 
 def test_a_short_soak_with_backfill_misses_nothing() -> None:
-    soak = Soak(4_000, 5, backfill_minutes="auto")
+    soak = Soak(4_000, 5, **BACKFILL)
     assert len(soak.ids) == len(set(soak.ids)) == 4_000
     assert soak.gaps == []
     assert soak.missing == set()
