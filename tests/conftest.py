@@ -18,7 +18,7 @@ from rxtweets import rest, telemetry
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 OURS = ("rxtweets-", "simulator")
 DEADLINE = 10.0
-KEEP_SOCKETS = {
+OTHERS = {
     "test_dask",
     "test_lab",
     "test_notebooks",
@@ -26,7 +26,7 @@ KEEP_SOCKETS = {
     "test_readme",
     "test_their_rules",
 }
-"""Files in which a cluster, a kernel or another client of X keeps connections of its own."""
+"""Files in which a cluster, a kernel or another client of X keeps what it needs for itself."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def _nothing_outlives_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
         ("sockets", sockets, open_sockets),
         ("processes", processes, child_processes),
     ):
-        if what == "sockets" and request.path.stem in KEEP_SOCKETS:
+        if request.path.stem in OTHERS:
             continue
         deadline = time.monotonic() + DEADLINE
         while left := now() - before:
