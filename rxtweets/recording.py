@@ -14,7 +14,7 @@ from rxtweets.checks import seconds, whole_number
 from rxtweets.events import SubscriberFailed
 from rxtweets.line_files import LineWriter
 from rxtweets.message import Message
-from rxtweets.message_lines import to_line
+from rxtweets.message_lines import to_lines
 from rxtweets.observable import MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets.telemetry import Telemetry
 
@@ -101,7 +101,7 @@ class _Recorder(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
     def on_next(self, value: list[Message[Any]]) -> None:
         with self._lock:
             if not self._over:
-                self._try(lambda: self._writer.write(b"".join(map(to_line, value))), value)
+                self._try(lambda: self._writer.write(to_lines(value)), value)
         self._observer.on_next(value)
 
     def on_error(self, error: Exception) -> None:

@@ -10,7 +10,7 @@ from rxtweets.checks import seconds, whole_number
 from rxtweets.errors import DecodeError
 from rxtweets.line_files import LineWriter, files_of, lines_in
 from rxtweets.message import Batch
-from rxtweets.message_lines import from_line, key_of, to_line
+from rxtweets.message_lines import from_line, key_of, to_lines
 from rxtweets.subscribers._seen import WINDOW, Seen
 from rxtweets.subscribers._store import Store
 
@@ -72,7 +72,7 @@ class JSONLinesSubscriber(Store):
             self._seen = self._written()
         fresh = self._seen.fresh(batch)
         if fresh:
-            self._writer.write(b"".join(map(to_line, fresh.values())))
+            self._writer.write(to_lines(fresh.values()))
             self._seen.remember(fresh)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rxtweets.message import Message
-from rxtweets.message_lines import key_of
+from rxtweets.message_lines import keys_of
 
 __all__ = ["WINDOW", "Seen"]
 
@@ -31,12 +31,11 @@ class Seen:
 
     def fresh(self, messages: Sequence[Message[Any]]) -> dict[str, Message[Any]]:
         """Those that were not stored, by their keys; of each only one."""
-        recent, before = self._recent, self._before
-        return {
-            key: message
-            for message in messages
-            if (key := key_of(message)) not in recent and key not in before
-        }
+        found = dict(zip(keys_of(messages), messages, strict=True))
+        for stored in (self._recent, self._before):
+            if not stored.isdisjoint(found):  # which is rare, and told without a loop of ours
+                found = {key: found[key] for key in found if key not in stored}
+        return found
 
     def remember(self, keys: Iterable[str]) -> None:
         """These are stored."""
