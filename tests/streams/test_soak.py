@@ -158,6 +158,7 @@ def soaks() -> dict[str, Soak]:
         return {name: future.result() for name, future in futures.items()}
 
 
+@pytest.mark.xdist_group("soak")
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
@@ -169,6 +170,7 @@ def test_every_line_of_a_soak_is_accounted_for(soaks: dict[str, Soak], name: str
     assert stats.delivered == TWEETS + stats.duplicates
 
 
+@pytest.mark.xdist_group("soak")
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
@@ -177,6 +179,7 @@ def test_nothing_comes_twice(soaks: dict[str, Soak], name: str) -> None:
     assert len(ids) == len(set(ids)) == TWEETS
 
 
+@pytest.mark.xdist_group("soak")
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("backfill")])
@@ -186,6 +189,7 @@ def test_with_backfill_nothing_is_missing(soaks: dict[str, Soak], name: str) -> 
     assert soak.missing == set()
 
 
+@pytest.mark.xdist_group("soak")
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("no backfill")])
