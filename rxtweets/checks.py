@@ -43,3 +43,15 @@ def function(name: str, value: Any) -> None:
     """
     if not callable(value):
         raise ConfigurationError(f"{name}={value!r}: give a function")
+
+
+def no_class(name: str, value: Any) -> None:
+    """Refuse a class where an instance is meant; it would be called, or fail, for each batch.
+
+    Raises:
+        ConfigurationError: it is a class.
+    """
+    if isinstance(value, type):
+        raise ConfigurationError(
+            f"{name}={value!r} is a class: give an instance, {value.__name__}(...)"
+        )

@@ -805,3 +805,11 @@ def test_a_timeout_that_cannot_work_is_refused_and_the_pipeline_goes_on(
     source.on_next(Message("still there"))
     pipeline.stop()
     assert recorder.texts == [["still there"]]
+
+
+def test_a_class_where_a_subscriber_is_meant_is_refused() -> None:
+    class Store(Subscriber[Any]):
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"give an instance, Store\(...\)"):
+        Batcher(Store)  # type: ignore[arg-type]  # the mistake that is tested

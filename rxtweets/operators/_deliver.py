@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.checks import function, whole_number
+from rxtweets.checks import function, no_class, whole_number
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Batch
 from rxtweets.observable import BatchStream, SettledStream
@@ -105,8 +105,9 @@ def subscriber_of(subscriber: Any) -> abc.ObserverBase[Batch[Any]]:
     """The subscriber as an observer.
 
     Raises:
-        ConfigurationError: it is none, and no function.
+        ConfigurationError: it is none, and no function; or it is a class.
     """
+    no_class("subscriber", subscriber)
     if callable(getattr(subscriber, "on_next", None)):
         observer: abc.ObserverBase[Batch[Any]] = subscriber
         return observer

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 from reactivex import abc
 
-from rxtweets.checks import function, whole_number
+from rxtweets.checks import function, no_class, whole_number
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.message import Batch
 from rxtweets.subscriber import Subscriber, take_over
@@ -162,8 +162,9 @@ def function_of(subscriber: AnySubscriber) -> Callable[[Batch[Any]], object]:
     """What takes the batches of a subscriber.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is none, or a class.
     """
+    no_class("subscriber", subscriber)
     on_next = getattr(subscriber, "on_next", None)
     if callable(on_next):
         return cast("Callable[[Batch[Any]], object]", on_next)

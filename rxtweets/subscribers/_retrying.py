@@ -67,8 +67,13 @@ class Retrying(Subscriber[Any]):
             )
         self._subscriber = subscriber
         self._take = function_of(subscriber)
-        for name, strategy in (("stop", stop), ("wait", wait), ("retry", retry)):
-            function(name, strategy)
+        for name, strategy, example in (
+            ("stop", stop, "tenacity.stop_after_attempt(3)"),
+            ("wait", wait, "tenacity.wait_fixed(1)"),
+            ("retry", retry, "tenacity.retry_if_exception_type(OSError)"),
+        ):
+            if not callable(strategy):
+                raise ConfigurationError(f"{name}={strategy!r}: give a strategy, such as {example}")
         self._bury: Callable[[DeadLetter], object]
         if isinstance(dead_letters, str | os.PathLike):
             self._bury = DeadLetterFile(dead_letters)

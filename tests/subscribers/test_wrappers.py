@@ -500,3 +500,13 @@ def test_a_file_of_something_else_is_no_dead_letter(tmp_path: Path) -> None:
 def test_jq_reads_dead_letters(tmp_path: Path, tweets: Make, tool: Callable[..., str]) -> None:
     DeadLetterFile(tmp_path / "dead.jsonl")(letter_of(tweets(2)))
     assert tool("jq", "-r", ".failed.error", tmp_path / "dead.jsonl") == "E: x\nE: x"
+
+
+def test_a_class_where_a_subscriber_is_meant_is_refused() -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="give an instance"):
+        Retrying(rxtweets.Subscriber, dead_letters=print)  # type: ignore[arg-type]  # the mistake tested
+
+
+def test_what_is_no_strategy_is_refused_with_an_example() -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=r"tenacity\.stop_after_attempt"):
+        Retrying(print, dead_letters=print, stop=3)  # type: ignore[arg-type]  # the mistake tested
