@@ -90,7 +90,7 @@ def marks(characters: str) -> str:
 def test_01_quickstart() -> None:
     ran = Ran("01-quickstart.ipynb")
     assert ran.text("tweets.state.name") == "'idle'"
-    assert "UTC" in ran.html("message = tweets.take(1).run()")
+    assert "UTC" in ran.html("message = rxtweets.collect(tweets, 1)")
     assert "'author_id'" in ran.text("sorted(message.metadata)")
     assert "tzinfo=datetime.timezone.utc" in ran.text("message.created_at")
     info = "BatchInfo(batcher='default', size=20, trigger='size'"

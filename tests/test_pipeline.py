@@ -812,4 +812,4 @@ def test_a_class_where_a_subscriber_is_meant_is_refused() -> None:
         pass
 
     with pytest.raises(ConfigurationError, match=r"give an instance, Store\(...\)"):
-        Batcher(Store)  # type: ignore[arg-type]  # the mistake that is tested
+        Batcher(Store)
