@@ -382,6 +382,8 @@ class Simulator:
         try:
             part = _steps(self._script(self._request(head, 200, self._answered + 1)))
             if part and isinstance(part[0], Reply):
+                # Before the answer: who has it must find that the refused one holds nothing.
+                self._gate.leave(answer.slot, "refused", unnoticed=False)
                 self._reply(transport, head, part[0], answer.headers)
                 return False
             playing = self._begin(transport, head, answer)
