@@ -316,8 +316,8 @@ def test_nothing_comes_after_a_disposal_from_inside_on_next(name: str, seed: int
             super()._next(value)
             if len(self.items) >= goal and not disposed.is_set():
                 subscription.dispose()
-                disposed.set()
                 self.at_disposal = len(self.items)
+                disposed.set()
 
     referee = Leaving()
     subscription = chain(name, source).subscribe(referee)
