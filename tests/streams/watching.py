@@ -33,6 +33,8 @@ class Watched:
         self._changed = threading.Condition()
         self.messages: list[rxtweets.Message[Any]] = []
         self.events: list[events.Event] = []
+        self.times: list[float] = []
+        """When each of them was told, in monotonic seconds."""
         self.error: Exception | None = None
         self.is_completed = False
         self.patience = PATIENCE
@@ -76,6 +78,7 @@ class Watched:
 
     def _note(self, event: events.Event) -> None:
         self._tell(self.events.append, event)
+        self.times.append(time.monotonic())
 
     def _fail(self, error: Exception) -> None:
         self._tell(lambda each: setattr(self, "error", each), error)

@@ -1,0 +1,52 @@
+"""Ten thousand connections, one after the other."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+import rxtweets
+from rxtweets import Backoff, simulator
+from rxtweets.simulator import server
+from rxtweets.simulator.script import Close, Part, Serve
+
+RECONNECTS = 10_000
+SETTLED = 2_000
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(500)
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts what /proc shows")
+def test_ten_thousand_reconnects_leave_nothing_behind(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What pytest and the simulator keep for later is not what is looked for.
+    caplog.set_level(logging.ERROR, "rxtweets")
+    monkeypatch.setattr(server, "KEPT_REQUESTS", 10)
+    process = psutil.Process()
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return process.memory_info().rss, len(list(Path("/proc/self/fd").iterdir()))
+
+    def script(_: simulator.Request) -> Part:
+        return [Serve(2), Close()]
+
+    at_once = Backoff(scale=0.0, proved_after=0.0, connects=10**6)
+    with simulator.serve(script=script, rate=None, connects=10**6) as x:
+        stream = rxtweets.sample_stream(token="any", base_url=x.url, backoff=at_once)
+        with stream.subscribe():
+            assert x.wait_for_requests(SETTLED, 400)
+            rss, descriptors = held()
+            threads = threading.active_count()
+            assert x.wait_for_requests(RECONNECTS, 400)
+            grown, descriptors_now = held()
+            assert grown - rss < 12 * 2**20
+            assert abs(descriptors_now - descriptors) <= 8
+            assert abs(threading.active_count() - threads) <= 6
+            assert stream.stats().reconnects >= RECONNECTS - 2

@@ -1,0 +1,59 @@
+"""A hundred thousand tweets over a connection that breaks all the time, had back by backfill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.streams.soaking import BACKFILL, HTTP1, HTTP2, TO_CONNECT, Soak
+
+TWEETS = 100_000
+RUNS: dict[str, dict[str, Any]] = {
+    "over HTTP/1.1": {"seed": 1, **BACKFILL, **HTTP1},
+    "over HTTP/2": {"seed": 2, **BACKFILL, **HTTP2},
+}
+
+
+@pytest.fixture(scope="module")
+def soaks() -> dict[str, Soak]:
+    return Soak.side_by_side(TWEETS, RUNS)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("name", RUNS)
+def test_every_line_of_a_soak_is_accounted_for(soaks: dict[str, Soak], name: str) -> None:
+    stats = soaks[name].stats
+    assert stats.connects > 100
+    accounted = stats.delivered + stats.dropped + stats.undecodable + stats.control
+    assert stats.received == accounted
+    assert stats.delivered == TWEETS + stats.duplicates
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_comes_twice(soaks: dict[str, Soak], name: str) -> None:
+    ids = soaks[name].ids
+    assert len(ids) == len(set(ids)) == TWEETS
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_is_missing(soaks: dict[str, Soak], name: str) -> None:
+    nothing_is_missing(soaks[name])
+
+
+def test_nothing_is_missing_of_a_short_one() -> None:
+    soak = Soak(4_000, 5, **BACKFILL)
+    assert len(soak.ids) == len(set(soak.ids)) == 4_000
+    nothing_is_missing(soak)
+
+
+def nothing_is_missing(soak: Soak) -> None:
+    assert soak.missing <= soak.reported
+    if soak.slowest < TO_CONNECT:
+        assert soak.gaps == []
+        assert soak.missing == set()

@@ -1,0 +1,49 @@
+"""A hundred thousand tweets over a connection that breaks all the time, and what was missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.streams.soaking import HTTP1, HTTP2, Soak
+
+TWEETS = 100_000
+RUNS: dict[str, dict[str, Any]] = {
+    "over HTTP/1.1": {"seed": 3, **HTTP1},
+    "over HTTP/2": {"seed": 4, **HTTP2},
+}
+
+
+@pytest.fixture(scope="module")
+def soaks() -> dict[str, Soak]:
+    return Soak.side_by_side(TWEETS, RUNS)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("name", RUNS)
+def test_every_line_of_a_soak_is_accounted_for(soaks: dict[str, Soak], name: str) -> None:
+    stats = soaks[name].stats
+    assert stats.connects > 100
+    accounted = stats.delivered + stats.dropped + stats.undecodable + stats.control
+    assert stats.received == accounted
+    assert stats.delivered == TWEETS + stats.duplicates
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("name", RUNS)
+def test_nothing_comes_twice(soaks: dict[str, Soak], name: str) -> None:
+    ids = soaks[name].ids
+    assert len(ids) == len(set(ids)) == TWEETS
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("name", RUNS)
+def test_what_is_missing_is_what_the_gaps_say(soaks: dict[str, Soak], name: str) -> None:
+    soak = soaks[name]
+    assert soak.missing == soak.reported
+    assert len(soak.missing) > 1_000
+    assert soak.stats.gaps == len(soak.gaps) > 100
