@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import date
 from hashlib import blake2b
@@ -22,6 +23,10 @@ __all__ = ["ParquetSubscriber"]
 
 NOWHEN = "__HIVE_DEFAULT_PARTITION__"
 """Hive's name of the partition of what has no date."""
+
+
+LONGEST = 64
+"""Characters of an id in a file's name; X's have 19, and digests 32."""
 
 
 class ParquetSubscriber(Store):
@@ -116,8 +121,7 @@ class ParquetSubscriber(Store):
             row_group_size=self._row_group_size,
             compression=self._compression,
         )
-        digest = blake2b("\n".join(row.id for row in rows).encode(), digest_size=8)
-        name = f"{directory}/{rows[0].id}-{digest.hexdigest()}.parquet"
+        name = f"{directory}/{_name(rows)}"
         content = sink.getvalue()
         if not isinstance(self._filesystem, self._fs.LocalFileSystem):
             # An object of a cloud appears when it is complete; it cannot be renamed.
@@ -154,6 +158,13 @@ class ParquetSubscriber(Store):
         ]
         files.sort(key=lambda file: file.mtime_ns or 0, reverse=True)
         return (file.path for file in files)
+
+
+def _name(rows: list[Row]) -> str:
+    digest = blake2b("\n".join(row.id for row in rows).encode(), digest_size=8)
+    # Who made the id can be anybody: it must not lead out of the directory, nor be too long.
+    first = re.sub(r"[^\w-]", "_", rows[0].id, flags=re.ASCII)[:LONGEST]
+    return f"{first}-{digest.hexdigest()}.parquet"
 
 
 def _day(row: Row) -> date | None:

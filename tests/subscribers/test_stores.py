@@ -364,6 +364,16 @@ def test_parquet_refuses_what_it_does_not_know(tmp_path: Path) -> None:
         ParquetSubscriber("ftp://host/path")
 
 
+@pytest.mark.parametrize("odd", ["../../out", "a/b", "x" * 300, "é:?*", "\0"])
+def test_an_id_does_not_lead_out_of_the_directory(odd: str, tmp_path: Path) -> None:
+    with ParquetSubscriber(tmp_path / "in" / "t") as store:
+        store.on_next(Batch([Message("text", {"id": odd})]))
+    [file] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert file.parent == tmp_path / "in" / "t" / "date=__HIVE_DEFAULT_PARTITION__"
+    [row] = ask_duckdb(f"SELECT id FROM '{file}'")
+    assert row["id"] == odd
+
+
 def test_a_failed_batch_leaves_nothing_in_sqlite(tmp_path: Path, tweets: Make) -> None:
     path = tmp_path / "tweets.db"
     with SQLiteSubscriber(path) as store:
