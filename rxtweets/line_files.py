@@ -22,11 +22,7 @@ from typing import Any, BinaryIO, Protocol
 
 from rxtweets.errors import ConfigurationError
 from rxtweets.extras import needed
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows, where two writers are not kept apart
-    fcntl = None  # type: ignore[assignment]  # that is how a missing module is written
+from rxtweets.locks import lock
 
 __all__ = ["LineWriter", "check_path", "files_of", "lines_in"]
 
@@ -268,17 +264,14 @@ def _repack(part: Path, path: Path) -> int:
 
 
 def _locked(path: Path, mode: str) -> Any:
-    """The file, for us alone as long as it is open; the system lets go when the process ends."""
+    """The file, for us alone as long as it is open."""
     file = path.open(mode, buffering=0)
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ConfigurationError(
-            f"{path} is being written by somebody else; give each writer a path of its own"
-        ) from None
-    return file
+    if lock(file):
+        return file
+    file.close()
+    raise ConfigurationError(
+        f"{path} is being written by somebody else; give each writer a path of its own"
+    )
 
 
 def _write_all(file: Any, data: bytes) -> None:

@@ -17,6 +17,7 @@ from rxtweets.message import Batch
 from rxtweets.rows import Row, row_of
 from rxtweets.subscribers._seen import WINDOW, Seen
 from rxtweets.subscribers._store import Store
+from rxtweets.subscribers._whole_files import remove_leftovers, write_whole
 from rxtweets.tables import arrow_table
 
 __all__ = ["ParquetSubscriber"]
@@ -37,9 +38,14 @@ class ParquetSubscriber(Store):
         PATH/date=2026-11-24/212…-5f0c….parquet
 
     The day is that of ``created_at``, in UTC, else of ``received_at``; the columns are those of
-    `rxtweets.rows.Row`. A file appears complete or not at all. **One batch is one file**, so make
-    the batches large: ``Batcher(ParquetSubscriber(…), size=20_000, timeout=60)``; they are held
-    in memory until then, and are not acknowledged before.
+    `rxtweets.rows.Row`. **One batch is one file**, so make the batches large:
+    ``Batcher(ParquetSubscriber(…), size=20_000, timeout=60)``; they are held in memory until
+    then, and are not acknowledged before.
+
+    A file appears complete or not at all. While it is written to a disk it is hidden, and no
+    ``*.parquet``: readers that are given a directory pass over it; polars does so only if it is
+    given ``PATH/**/*.parquet``. What a killed process was writing is removed with the first batch
+    of the next that writes there, on a disk; in a cloud nobody sees it.
 
     A file is named after the messages in it, and a message whose key is among the last ``window``
     is not written again; those of earlier runs are read from the newest files.
@@ -81,6 +87,8 @@ class ParquetSubscriber(Store):
     def on_next(self, batch: Batch[Any]) -> None:
         """Write the messages that were not written before."""
         if self._seen is None:
+            if self._is_local():
+                remove_leftovers(Path(self._root))
             self._seen = self._written()
         fresh = self._seen.fresh(batch)
         days: dict[date | None, list[Row]] = {}
@@ -122,18 +130,15 @@ class ParquetSubscriber(Store):
             compression=self._compression,
         )
         name = f"{directory}/{_name(rows)}"
-        content = sink.getvalue()
-        if not isinstance(self._filesystem, self._fs.LocalFileSystem):
-            # An object of a cloud appears when it is complete; it cannot be renamed.
-            with self._filesystem.open_output_stream(name) as file:
-                file.write(content)
+        if self._is_local():
+            write_whole(Path(name), sink.getvalue())
             return
-        self._filesystem.create_dir(directory)
-        with Path(f"{name}.part").open("wb") as part:
-            part.write(content)
-            part.flush()
-            os.fsync(part.fileno())
-        Path(f"{name}.part").replace(name)
+        # An object of a cloud appears when it is complete; it cannot be renamed.
+        with self._filesystem.open_output_stream(name) as file:
+            file.write(sink.getvalue())
+
+    def _is_local(self) -> bool:
+        return isinstance(self._filesystem, self._fs.LocalFileSystem)
 
     def _written(self) -> Seen:
         """What earlier runs wrote, from the newest files until there is enough."""

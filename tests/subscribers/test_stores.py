@@ -290,9 +290,8 @@ def test_duckdb_and_polars_read_parquet_by_day(tweets: Make, tmp_path: Path) -> 
         store.on_next(Batch([*messages, old, undated]))
     days = sorted(path.name for path in (tmp_path / "t").iterdir())
     assert days == ["date=2021-04-01", "date=2025-11-24", "date=__HIVE_DEFAULT_PARTITION__"]
-    frame = pl.scan_parquet(tmp_path / "t", hive_partitioning=True).collect()
-    assert len(frame) == 52
     files = f"'{tmp_path}/t/**/*.parquet'"
+    assert len(pl.scan_parquet(files.strip("'"), hive_partitioning=True).collect()) == 52
     [group] = ask_duckdb(f"SELECT max(row_group_num_rows) AS most FROM parquet_metadata({files})")
     assert group["most"] == 20
     [found] = ask_duckdb(
