@@ -51,7 +51,8 @@ class ParquetSubscriber(Store):
     is not written again; those of earlier runs are read from the newest files.
 
     Args:
-        path: a directory, or a URI: ``s3://bucket/path?region=…``, ``gs://bucket/path``.
+        path: a directory, or a URI: ``s3://bucket/path?region=…``,
+            ``gs://bucket/path?retry_limit_seconds=60``.
         filesystem: a ``pyarrow.fs.FileSystem`` for which ``path`` is meant; by default the one of
             the URI, with the credentials that its library finds in the environment.
         row_group_size: rows of a row group at most, 1 or more.
