@@ -73,17 +73,30 @@ def stored(kind: str, place: Path) -> list[str]:
     return [message.id for message in stream.to_list().run()]
 
 
+def left_in(place: Path) -> list[str]:
+    """Files that are not complete."""
+    return [path.name for path in place.rglob("*") if path.suffix in {".part", ".new"}]
+
+
 def kill_and_resume(kind: str, place: Path, seed: int, ids: list[str]) -> bool:
     chance = random.Random(seed)
-    size = chance.choice([1, 7, 20, 100])
-    acknowledged, was_killed = run(kind, place, 0, size, chance.randrange(0, TOTAL // 2))
-    found = stored(kind, place)
-    assert set(acknowledged) <= set(found), "an acknowledged message is missing"
-    assert len(found) == len(set(found)), "a message is there twice"
-    # The source gives again what was not acknowledged, and in other batches.
+    acknowledged: list[str] = []
+    was_killed = True
+    # The second one is killed soon after its start: while it looks after what the first one left.
+    for kill_after in (chance.randrange(0, TOTAL // 2), chance.choice([0, 1, 50])):
+        # The source gives again what was not acknowledged, and in other batches.
+        size = chance.choice([1, 7, 20, 100])
+        told, at_work = run(kind, place, len(acknowledged), size, kill_after)
+        was_killed = was_killed and at_work
+        acknowledged += told
+        found = stored(kind, place)
+        assert acknowledged == ids[: len(acknowledged)]
+        assert set(acknowledged) <= set(found), "an acknowledged message is missing"
+        assert len(found) == len(set(found)), "a message is there twice"
     rest, _ = run(kind, place, len(acknowledged), chance.choice([20, 33, 500]))
     assert acknowledged + rest == ids
     assert sorted(stored(kind, place)) == sorted(ids)
+    assert left_in(place) == []
     return was_killed
 
 
