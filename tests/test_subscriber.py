@@ -232,7 +232,7 @@ def test_calls_of_a_subscriber_never_overlap() -> None:
         if not inside.acquire(blocking=False):
             overlaps += 1
             return
-        threading.Event().wait(0.001)
+        threading.Event().wait(0.001)  # time for another call to come in, if one could
         inside.release()
 
     source.pipe(ops.process(lambda each: each, 8), ops.batch(3, 0.001)).subscribe(take)

@@ -326,7 +326,7 @@ def test_messages_wait_for_room_as_with_threads(process: Any) -> None:
     feeder.start()
     while watched.stats().in_flight < 20:
         threading.Event().wait(0.001)
-    threading.Event().wait(0.05)
+    threading.Event().wait(0.05)  # time for what must not happen
     assert handed <= 21
     go.set()
     feeder.join(PATIENCE)

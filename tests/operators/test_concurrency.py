@@ -152,7 +152,7 @@ def test_nothing_is_lost_while_the_limit_changes_all_the_time(process: Any, seed
 
     def handle(message: Message[int]) -> Message[int]:
         if message.data % 3 == 0:
-            threading.Event().wait(0.000_5)
+            threading.Event().wait(0.000_5)  # blocks, so that more threads come in
         return message
 
     watched = process(handle, concurrency=limit)

@@ -73,6 +73,27 @@ class Counting(Executor):
         self.inner.shutdown(wait, cancel_futures=cancel_futures)
 
 
+class Outstanding(Counting):
+    """Counts what is not answered yet, and how much that was at most."""
+
+    def __init__(self, inner: Executor) -> None:
+        super().__init__(inner)
+        self.lock = threading.Lock()
+        self.out = self.most = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        with self.lock:
+            self.out += 1
+            self.most = max(self.most, self.out)
+        future = super().submit(fn, *args, **kwargs)
+        future.add_done_callback(self.answered)
+        return future
+
+    def answered(self, _: Future[Any]) -> None:
+        with self.lock:
+            self.out -= 1
+
+
 class Dead(Executor):
     """Takes nothing."""
 
@@ -158,27 +179,24 @@ def test_nothing_waits_behind_a_slow_neighbour(process: Any, threads: Any) -> No
 
     def meet(message: Message[int]) -> Message[int]:
         together.wait(PATIENCE)
-        time.sleep(0.02)  # long beside the goal of a chunk
+        time.sleep(0.02)  # chunks are made by how long calls take: this is a slow one
         return message
 
     assert len(process(meet, range(40), concurrency=4, executor=threads).until_end()) == 40
 
 
 def test_no_more_chunks_are_out_than_the_concurrency_says(process: Any, threads: Any) -> None:
-    lock, running, most = threading.Lock(), 0, 0
+    executor, both = Outstanding(threads), threading.Barrier(2)
 
     def handle(message: Message[int]) -> Message[int]:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.001)
-        with lock:
-            running -= 1
+        if message.data < 2:
+            both.wait(PATIENCE)
         return message
 
-    process(handle, range(100), concurrency=2, executor=threads).until_end()
-    assert most <= 2
+    watched = process(handle, range(1000), concurrency=2, executor=executor)
+    assert len(watched.until_end()) == 1000
+    assert executor.most == 2
+    assert executor.out == 0
 
 
 def test_more_chunks_go_out_at_once_when_the_limit_grows(process: Any) -> None:
@@ -421,25 +439,25 @@ def test_no_process_of_ours_is_left_when_the_stream_is_over(process: Any) -> Non
     pids = {where for _, where in watched.until_end()}
     assert pids
     while any(psutil.pid_exists(pid) for pid in pids):  # or the test's own time limit ends it
-        time.sleep(0.01)
+        time.sleep(0.01)  # the system tells nobody
 
 
 def test_disposing_takes_back_what_has_not_begun(process: Any) -> None:
-    go, begun = threading.Event(), []
+    go, begun, handled = threading.Event(), threading.Event(), []
 
     def wait(message: Message[int]) -> Message[int]:
-        begun.append(message.data)
+        handled.append(message.data)
+        begun.set()
         assert go.wait(PATIENCE)
         return message
 
     with ThreadPoolExecutor(1) as executor:
         watched = process(wait, executor=executor)
         watched.feed(*range(10))
-        while not begun:
-            time.sleep(0.001)
+        assert begun.wait(PATIENCE)
         watched.subscription.dispose()
         go.set()
-    assert len(begun) == 1
+    assert len(handled) == 1
     assert watched.stats().abandoned == 10
     assert watched.data == watched.end == []
 

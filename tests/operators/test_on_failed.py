@@ -109,12 +109,12 @@ def test_calls_never_overlap(process: Any) -> None:
 
     def on_failed(messages: Messages) -> Messages:
         assert inside.acquire(blocking=False)
-        threading.Event().wait(0.000_1)
+        threading.Event().wait(0.000_1)  # time for another call to come in, if one could
         inside.release()
         return messages
 
     def handle(message: Message[int]) -> Message[int]:
-        threading.Event().wait(0.000_3)
+        threading.Event().wait(0.000_3)  # several at once
         raise ValueError(message.data)
 
     watched = process(handle, range(200), on_failed=on_failed)

@@ -25,7 +25,9 @@ def test_messages_of_one_key_are_handled_one_at_a_time_and_in_order(process: Any
     def handle(message: Message[tuple[str, int]]) -> Message[Any]:
         key, number = message.data
         assert inside[key].acquire(blocking=False)
-        threading.Event().wait(rng.random() * 0.002)
+        threading.Event().wait(
+            rng.random() * 0.002
+        )  # calls of uneven length, to overtake each other
         seen[key].append(number)
         inside[key].release()
         return message
@@ -39,7 +41,9 @@ def test_results_of_one_key_leave_in_order(process: Any) -> None:
     rng = random.Random(8)
 
     def handle(message: Message[tuple[str, int]]) -> Message[Any]:
-        threading.Event().wait(rng.random() * 0.001)
+        threading.Event().wait(
+            rng.random() * 0.001
+        )  # calls of uneven length, to overtake each other
         return message
 
     data = process(handle, [("ab"[n % 2], n) for n in range(200)], partition_by=key_of).until_end()
@@ -77,7 +81,9 @@ def test_the_source_s_order_can_be_kept_over_all_keys(process: Any) -> None:
     rng = random.Random(9)
 
     def handle(message: Message[int]) -> Message[int]:
-        threading.Event().wait(rng.random() * 0.001)
+        threading.Event().wait(
+            rng.random() * 0.001
+        )  # calls of uneven length, to overtake each other
         return message
 
     watched = process(handle, range(100), ordered=True, partition_by=lambda each: each.data % 5)

@@ -265,7 +265,7 @@ def test_a_source_waits_while_too_many_are_in_flight() -> None:
     deadline = threading.Event()
     while stream.stats().in_flight < 20:
         deadline.wait(0.01)
-    deadline.wait(0.05)
+    deadline.wait(0.05)  # time for what must not happen
     assert handed <= 21
     go.set()
     assert sorted(sink.until_end()) == list(range(1000))

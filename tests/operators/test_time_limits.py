@@ -100,7 +100,7 @@ def test_no_more_threads_are_lost_than_the_concurrency_says(process: Any, hangin
     watched = process(handler, concurrency=2, time_limit=LIMIT)
     watched.feed(*["hang"] * 4, "next")
     watched.until(lambda: len(watched.failed) == 4)
-    threading.Event().wait(0.05)
+    threading.Event().wait(0.05)  # time for what must not happen
     assert watched.stats().threads_lost == 2
     assert watched.data == []  # two hang and were replaced, two more keep their places
     handler.go.set()
@@ -132,7 +132,7 @@ def test_never_more_run_than_the_concurrency_beside_those_that_are_lost(
         with lock:
             running += 1
             most = max(most, running)
-        threading.Event().wait(0.001)
+        threading.Event().wait(0.001)  # time for another call to come in, if one could
         with lock:
             running -= 1
         return message

@@ -224,7 +224,7 @@ def test_a_slow_reader_makes_the_server_wait(http1: bool) -> None:
         sent = -1
         while x.sent > sent:
             sent = x.sent
-            threading.Event().wait(0.2)
+            threading.Event().wait(0.2)  # time for what must not happen
         assert sent < 50_000
 
 
