@@ -14,6 +14,7 @@ from reactivex import abc
 from rxtweets.checks import function, no_class, whole_number
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.message import Batch
+from rxtweets.operators._calls import is_async
 from rxtweets.subscriber import Subscriber, take_over
 
 __all__ = ["AnySubscriber", "Buffered", "Overflow", "function_of"]
@@ -87,11 +88,8 @@ class Buffered(Subscriber[Any]):
 
     def on_error(self, error: Exception) -> None:
         """Deliver what is queued, then pass the error on."""
-        on_error = getattr(self._subscriber, "on_error", None)
-        if on_error is not None:
-            self._put_and_wait(lambda: on_error(error))
-        else:
-            self._put_and_wait(lambda: None)
+        on_error = getattr(self._subscriber, "on_error", lambda _: None)
+        self._put_and_wait(lambda: on_error(error))
 
     def on_completed(self) -> None:
         """Deliver what is queued, then pass the end on."""
@@ -162,11 +160,15 @@ def function_of(subscriber: AnySubscriber) -> Callable[[Batch[Any]], object]:
     """What takes the batches of a subscriber.
 
     Raises:
-        ConfigurationError: it is none, or a class.
+        ConfigurationError: it is none, or a class, or async.
     """
     no_class("subscriber", subscriber)
     on_next = getattr(subscriber, "on_next", None)
-    if callable(on_next):
-        return cast("Callable[[Batch[Any]], object]", on_next)
-    function("subscriber", subscriber)
-    return cast("Callable[[Batch[Any]], object]", subscriber)
+    take = on_next if callable(on_next) else subscriber
+    function("subscriber", take)
+    if is_async(cast("Callable[..., Any]", take)):
+        raise ConfigurationError(
+            f"subscriber={subscriber!r} is async, and would be called on a thread without a loop: "
+            "give it to a Batcher as it is, and let it retry by itself (tenacity.retry can)"
+        )
+    return cast("Callable[[Batch[Any]], object]", take)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import tenacity
 from tenacity import retry_if_exception_type
@@ -30,7 +30,8 @@ class Retrying(Subscriber[Any]):
     A batch that the policy gives up, or does not retry, is a dead letter: it is written to
     ``dead_letters`` first, and is failed then, so its messages are acknowledged as failed and
     counted, with an error that says where they are. Nothing vanishes: if the dead letter cannot
-    be written either, the batch fails with both errors.
+    be written either, the batch fails with both errors. Messages that the subscriber returns as
+    failed are failed; they are neither tried again nor dead letters.
 
     While it waits, the stream's thread waits. With `Buffered` around it only this subscriber
     does: ``Buffered(Retrying(subscriber))``.
@@ -86,22 +87,25 @@ class Retrying(Subscriber[Any]):
         self.retried = 0
         self.dead_lettered = 0
 
-    def on_next(self, batch: Batch[Any]) -> None:
+    def on_next(self, batch: Batch[Any]) -> Any:
         """Deliver the batch, or make it a dead letter and raise.
+
+        Returns:
+            What the subscriber returned at last.
 
         Raises:
             SubscriberError: it is a dead letter; the last exception is its cause.
         """
         attempts = 0
 
-        def attempt() -> None:
+        def attempt() -> object:
             nonlocal attempts
             attempts += 1
             self.retried += attempts > 1
-            self._take(batch)
+            return self._take(batch)
 
         try:
-            self._policy(attempt)
+            return self._policy(attempt)
         except Exception as error:  # noqa: BLE001 - whatever a user's code raises
             self._give_up(batch, error, attempts)
 
@@ -116,7 +120,7 @@ class Retrying(Subscriber[Any]):
     def __repr__(self) -> str:
         return f"Retrying({self._subscriber!r})"
 
-    def _give_up(self, batch: Batch[Any], error: Exception, attempts: int) -> None:
+    def _give_up(self, batch: Batch[Any], error: Exception, attempts: int) -> NoReturn:
         what = f"{type(error).__name__} at attempt {attempts}, the last: {error}"
         at = datetime.now(UTC)
         letter = DeadLetter(batch, f"{type(error).__name__}: {error}", attempts, at)

@@ -375,6 +375,36 @@ def test_what_is_given_up_is_in_the_file_then_failed_and_counted(
     assert isinstance(failed.error.__cause__, TimeoutError)
 
 
+def test_messages_that_it_returned_as_failed_are_failed(stage: Stage, tmp_path: Path) -> None:
+    def picky(batch: Batch[Any]) -> list[Message[Any]]:
+        return [each.failed("bad") if each.data == "bad" else each for each in batch]
+
+    stage.batches.subscribe(Retrying(picky, dead_letters=tmp_path / "dead.jsonl"))
+    stage.send("a", "bad")
+    assert (stage.acks.good, stage.acks.bad) == (["a"], ["bad"])
+    assert not (tmp_path / "dead.jsonl").exists()
+
+
+def test_a_coroutine_that_nobody_awaits_has_not_taken_the_batch(stage: Stage) -> None:
+    async def post(_: Batch[Any], __: str) -> None: ...
+
+    stage.batches.subscribe(Retrying(lambda batch: post(batch, "there")))
+    stage.send("a")
+    assert (stage.acks.good, stage.acks.bad) == ([], ["a"])
+
+
+@pytest.mark.parametrize("wrap", [Buffered, Retrying])
+def test_what_is_async_is_refused(wrap: Any) -> None:
+    async def post(_: Batch[Any]) -> None: ...
+
+    class Posting(rxtweets.Subscriber[Any]):
+        async def on_next(self, batch: Batch[Any]) -> None: ...  # type: ignore[override]  # the point
+
+    for subscriber in (post, Posting()):
+        with pytest.raises(rxtweets.ConfigurationError, match="async"):
+            wrap(subscriber)
+
+
 def test_what_the_policy_does_not_retry_is_a_dead_letter_at_once(stage: Stage) -> None:
     letters: list[DeadLetter] = []
     flaky = Flaky(1)
