@@ -51,8 +51,9 @@ class Subscriber(Observer[Batch[T]], Generic[T]):
     Returning means that the batch was taken; raising means that it failed: its messages are
     acknowledged as failed, the failure is counted and reported, and the next batch comes. If only
     some messages failed, return a list of all of them, those with ``message.failed(reason)``. Calls
-    never overlap, so a subscriber needs no lock. ``on_completed`` and ``on_error`` are called
-    once at the end, at most one of them, and are the places to close what was opened.
+    never overlap, so a subscriber needs no lock, unless a `Batcher` or `operators.deliver` was told
+    to deliver several batches at once. ``on_completed`` and ``on_error`` are called once at the
+    end, at most one of them, and are the places to close what was opened.
 
     ::
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 from typing import Any, TextIO
 
 from rxtweets.display.text import batch_line
@@ -28,9 +29,12 @@ class ConsoleSubscriber(Subscriber[Any]):
         self._file = file
         self._width = width
         self._batches = 0
+        self._alone = threading.Lock()
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Print the batch."""
-        self._batches += 1
         width = self._width or shutil.get_terminal_size((120, 24)).columns
-        print(batch_line(self._batches, batch, width), file=self._file or sys.stdout, flush=True)
+        with self._alone:  # batches may come on several threads
+            self._batches += 1
+            line = batch_line(self._batches, batch, width)
+            print(line, file=self._file or sys.stdout, flush=True)

@@ -67,17 +67,19 @@ class JSONLinesSubscriber(Store):
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Append the messages that were not written before."""
-        self._writer.open()
-        if self._seen is None:
-            self._seen = self._written()
-        fresh = self._seen.fresh(batch)
-        if fresh:
-            self._writer.write(to_lines(fresh.values()))
-            self._seen.remember(fresh)
+        with self._alone:
+            self._writer.open()
+            if self._seen is None:
+                self._seen = self._written()
+            fresh = self._seen.fresh(batch)
+            if fresh:
+                self._writer.write(to_lines(fresh.values()))
+                self._seen.remember(fresh)
 
     def close(self) -> None:
         """Complete the file."""
-        self._writer.close()
+        with self._alone:
+            self._writer.close()
 
     def __repr__(self) -> str:
         return f"JSONLinesSubscriber({os.fspath(self._writer.path)!r})"

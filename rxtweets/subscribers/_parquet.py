@@ -87,6 +87,10 @@ class ParquetSubscriber(Store):
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Write the messages that were not written before."""
+        with self._alone:
+            self._take(batch)
+
+    def _take(self, batch: Batch[Any]) -> None:
         if self._seen is None:
             if self._is_local():
                 remove_leftovers(Path(self._root))

@@ -64,20 +64,22 @@ class PostgresSubscriber(Store):
     def on_next(self, batch: Batch[Any]) -> None:
         """Store the batch, or nothing of it."""
         rows = [_values(row_of(message)) for message in batch]
-        was_open = self._connection is not None
-        try:
-            self._store(rows)
-        except self._psycopg.OperationalError:
-            self.close()
-            if not was_open:
-                raise
-            self._store(rows)
+        with self._alone:
+            was_open = self._connection is not None
+            try:
+                self._store(rows)
+            except self._psycopg.OperationalError:
+                self.close()
+                if not was_open:
+                    raise
+                self._store(rows)
 
     def close(self) -> None:
         """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        with self._alone:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
     def __repr__(self) -> str:
         return f"PostgresSubscriber(table={self._table!r})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -84,6 +85,7 @@ class Retrying(Subscriber[Any]):
         self._policy = tenacity.Retrying(
             stop=stop, wait=wait, retry=retry, sleep=sleep, reraise=True
         )
+        self._counting = threading.Lock()
         self.retried = 0
         self.dead_lettered = 0
 
@@ -101,7 +103,8 @@ class Retrying(Subscriber[Any]):
         def attempt() -> object:
             nonlocal attempts
             attempts += 1
-            self.retried += attempts > 1
+            if attempts > 1:
+                self._count(retried=1)
             return self._take(batch)
 
         try:
@@ -120,6 +123,11 @@ class Retrying(Subscriber[Any]):
     def __repr__(self) -> str:
         return f"Retrying({self._subscriber!r})"
 
+    def _count(self, *, retried: int = 0, dead_lettered: int = 0) -> None:
+        with self._counting:  # batches may come on several threads
+            self.retried += retried
+            self.dead_lettered += dead_lettered
+
     def _give_up(self, batch: Batch[Any], error: Exception, attempts: int) -> NoReturn:
         what = f"{type(error).__name__} at attempt {attempts}, the last: {error}"
         at = datetime.now(UTC)
@@ -130,5 +138,5 @@ class Retrying(Subscriber[Any]):
             raise SubscriberError(
                 f"{what}; and the dead letter could not be kept by {self._bury!r}: {trouble}"
             ) from error
-        self.dead_lettered += len(batch)
+        self._count(dead_lettered=len(batch))
         raise SubscriberError(f"{what}; the batch is kept by {self._bury!r}") from error

@@ -92,22 +92,22 @@ class SQLiteSubscriber(Store):
     def on_next(self, batch: Batch[Any]) -> None:
         """Store the batch, or nothing of it."""
         rows = [_values(row_of(message)) for message in batch]
-        connection = self._open()
-        with connection:
+        with self._alone, self._open() as connection:  # which commits, or rolls back
             connection.executemany(UPSERT, rows)
 
     def close(self) -> None:
         """Close the database."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        with self._alone:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
     def __repr__(self) -> str:
         return f"SQLiteSubscriber({os.fspath(self._path)!r})"
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            # Batches come from several threads, but never two at once.
+            # Batches come from several threads, and are kept apart by our lock.
             connection = sqlite3.connect(self._path, timeout=30.0, check_same_thread=False)
             try:
                 connection.execute("PRAGMA journal_mode = WAL")

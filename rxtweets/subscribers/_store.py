@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -19,7 +20,14 @@ class Store(Subscriber[Any]):
     It is closed when the stream is over, by `close`, and at the end of a ``with`` block. A
     subscription that is disposed does not close it, as others may feed it too; what was taken is
     stored all the same. A batch that comes after it was closed opens it again.
+
+    Those of this package may be called by several threads at once, as with ``concurrency=`` of a
+    `Batcher`: they take one batch after the other, the webhook several.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alone = threading.RLock()
 
     def on_error(self, error: Exception) -> None:  # noqa: ARG002 - closing is all that is left
         """Close it."""

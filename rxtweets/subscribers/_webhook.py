@@ -106,18 +106,18 @@ class WebhookSubscriber(Store):
 
     def close(self) -> None:
         """Close the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        with self._alone:
+            client, self._client = self._client, None
+            if client is not None:
+                client.close()
 
     def __repr__(self) -> str:
         return f"WebhookSubscriber({self._where!r})"
 
     def _post(self, body: bytes, key: str) -> None:
-        if self._client is None:
-            self._client = httpx.Client(timeout=self._timeout, headers=self._headers)
+        client = self._open()
         try:
-            answer = self._client.post(self._url, content=body, headers={"Idempotency-Key": key})
+            answer = client.post(self._url, content=body, headers={"Idempotency-Key": key})
         except httpx.TransportError as error:
             raise _Again(f"{self._where}: {type(error).__name__}: {error}") from error
         if answer.is_success:
@@ -126,6 +126,12 @@ class WebhookSubscriber(Store):
         if answer.status_code in {408, 425, 429} or answer.status_code >= 500:
             raise _Again(said, _retry_after(answer.headers.get("retry-after", "")))
         raise SubscriberError(said)
+
+    def _open(self) -> httpx.Client:
+        with self._alone:
+            if self._client is None:
+                self._client = httpx.Client(timeout=self._timeout, headers=self._headers)
+            return self._client
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

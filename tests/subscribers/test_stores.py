@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -224,6 +225,14 @@ def test_whatever_a_handler_made_breaks_no_store(place: Place, odd: list[Message
         with place.store() as store:
             store.on_next(Batch(odd))
     assert len(place.rows()) == len(odd)
+
+
+def test_batches_may_come_on_several_threads_at_once(place: Place, tweets: Make) -> None:
+    messages = tweets(400)
+    batches = [Batch(messages[start : start + 10]) for start in range(0, 400, 10)]
+    with place.store() as store, ThreadPoolExecutor(4) as threads:
+        list(threads.map(store.on_next, batches * 2))
+    assert ids_of(place.rows()) == sorted(each.id for each in messages)
 
 
 def test_an_empty_store_can_be_closed(place: Place) -> None:
