@@ -112,7 +112,9 @@ class LineWriter:
             raise
         self._size += len(packed)
         if self._rotate_size is not None and self._size >= self._rotate_size:
-            self.close()
+            # The lines are written, whatever becomes of the part: the next `open` completes it.
+            with contextlib.suppress(OSError):
+                self.close()
 
     def close(self) -> None:
         """Complete the part, if there is one.

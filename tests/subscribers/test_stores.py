@@ -443,6 +443,25 @@ def test_a_full_disk_fails_the_batch_and_leaves_whole_lines(
         assert ids == [each.id for each in tweets(10)]
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_batch_whose_file_cannot_be_completed_is_stored_once(
+    suffix: str, tmp_path: Path, tweets: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(5, os.strerror(5))
+
+    path = tmp_path / f"t.jsonl{suffix}"
+    with JSONLinesSubscriber(path, rotate_size=1) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            store.on_next(Batch(tweets(5)))
+        assert [each.name for each in tmp_path.iterdir()] == [f"{path.name}.part"]
+        store.on_next(Batch(tweets(10)))
+    assert sorted(each.name for each in tmp_path.iterdir()) == [f"t-2.jsonl{suffix}", path.name]
+    ids = [each.id for each in rxtweets.replay(path, None).to_list().run()]
+    assert ids == [each.id for each in tweets(10)]
+
+
 def test_the_last_messages_are_remembered_and_not_all(tmp_path: Path, tweets: Make) -> None:
     messages = tweets(30)
     path = tmp_path / "t.jsonl"
