@@ -106,13 +106,12 @@ def row_of(message: Message[Any]) -> Row:
     entities = _object(tweet.get("entities"))
     referenced = _referenced(tweet.get("referenced_tweets") or tweet.get("referenced_posts"))
     author = _text(tweet.get("author_id")) or _author_in(message.data)
-    received_at = message.received_at
     text, data = _text_and_data(message.data, tweet)
-    return Row(
+    row = Row(
         key_of(message),
         _kind(message, payload),
         message.created_at,
-        None if received_at is None else datetime.fromtimestamp(received_at, UTC),
+        _time(message.received_at),
         author,
         _name_of(author, payload),
         _text(tweet.get("lang")),
@@ -131,6 +130,8 @@ def row_of(message: Message[Any]) -> Row:
         _rules(message, payload),
         raw.decode(errors="replace") if raw else to_json(message.metadata).decode(),
     )
+    # A line has whole characters only; the metadata of other sources can be anything.
+    return row if raw else Row._make(map(_storable, row))
 
 
 def _kind(message: Message[Any], payload: Any) -> str:
@@ -179,6 +180,19 @@ def _whole(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode(errors="replace").decode()
     return text
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return _whole(value) if isinstance(value, str) else value
+
+
+def _time(seconds: float | None) -> datetime | None:
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError):
+        return None  # somebody else's recording can have any number there
 
 
 def _count(value: Any) -> int | None:

@@ -61,6 +61,17 @@ def test_data_that_is_no_text_stands_beside_the_text_of_the_tweet() -> None:
     assert (row.text, row.data) == ("hi @a #b", '{"score":0.5}')
 
 
+def test_half_characters_in_metadata_become_question_marks() -> None:
+    half = "a\ud83d"
+    row = row_of(Message(half, {"lang": half, "entities": {"hashtags": [{"tag": half}]}}))
+    assert (row.text, row.lang, row.hashtags) == ("a?", "a?", ["a?"])
+
+
+@pytest.mark.parametrize("number", [1e300, -1e12, float("inf"), float("nan")])
+def test_a_time_that_cannot_be_is_none(number: float) -> None:
+    assert row_of(Message.from_line(LINE, number)).received_at is None
+
+
 @pytest.mark.parametrize("names", ["both", "tweet", "post"])
 def test_older_and_newer_names_give_the_same_rows(names: Names) -> None:
     def rows(names: Names) -> list[dict[str, Any]]:
