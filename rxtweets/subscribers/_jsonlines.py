@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -70,7 +71,7 @@ class JSONLinesSubscriber(Store):
         with self._alone:
             self._writer.open()
             if self._seen is None:
-                self._seen = self._written()
+                self._seen = Seen.in_files(self._window, self._keys())
             fresh = self._seen.fresh(batch)
             if fresh:
                 self._writer.write(to_lines(fresh.values()))
@@ -84,17 +85,10 @@ class JSONLinesSubscriber(Store):
     def __repr__(self) -> str:
         return f"JSONLinesSubscriber({os.fspath(self._writer.path)!r})"
 
-    def _written(self) -> Seen:
-        """What the files of earlier runs have, the newest until there is enough."""
-        files: list[list[str]] = []
+    def _keys(self) -> Iterator[list[str]]:
+        """Those in the files of earlier runs, the newest file first."""
         for path in reversed(files_of(self._writer.path)):
-            files.append([key for line in lines_in(path) if (key := _key_in(line))])
-            if sum(map(len, files)) >= self._window:
-                break
-        seen = Seen(self._window)
-        for keys in reversed(files):
-            seen.remember(keys)
-        return seen
+            yield [key for line in lines_in(path) if (key := _key_in(line))]
 
 
 def _key_in(line: bytes) -> str:

@@ -94,7 +94,7 @@ class ParquetSubscriber(Store):
         if self._seen is None:
             if self._is_local():
                 remove_leftovers(Path(self._root))
-            self._seen = self._written()
+            self._seen = Seen.in_files(self._window, self._keys())
         fresh = self._seen.fresh(batch)
         days: dict[date | None, list[Row]] = {}
         for row in map(row_of, fresh.values()):
@@ -145,19 +145,13 @@ class ParquetSubscriber(Store):
     def _is_local(self) -> bool:
         return isinstance(self._filesystem, self._fs.LocalFileSystem)
 
-    def _written(self) -> Seen:
-        """What earlier runs wrote, from the newest files until there is enough."""
-        keys: list[list[str]] = []
+    def _keys(self) -> Iterator[list[str]]:
+        """Those in the files of earlier runs, the newest file first."""
         for path in self._newest():
             # As a file of its own: else the directory's name would be taken for a column.
             with self._filesystem.open_input_file(path) as file:
-                keys.append(self._parquet.read_table(file, columns=["id"])["id"].to_pylist())
-            if sum(map(len, keys)) >= self._window:
-                break
-        seen = Seen(self._window)
-        for found in reversed(keys):
-            seen.remember(found)
-        return seen
+                ids = self._parquet.read_table(file, columns=["id"])["id"]
+            yield ids.to_pylist()
 
     def _newest(self) -> Iterator[str]:
         selector = self._fs.FileSelector(self._root, allow_not_found=True, recursive=True)

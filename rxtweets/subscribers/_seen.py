@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from rxtweets.message import Message
 from rxtweets.message_lines import keys_of
@@ -28,6 +28,24 @@ class Seen:
         self._window = window
         self._recent: set[str] = set()
         self._before: set[str] = set()
+
+    @classmethod
+    def in_files(cls, window: int, newest_first: Iterable[Sequence[str]]) -> Self:
+        """What earlier runs stored; no more files are read than are needed.
+
+        Args:
+            window: keys that are remembered.
+            newest_first: the keys of each file, in their order.
+        """
+        needed: list[Sequence[str]] = []
+        for keys in newest_first:
+            needed.append(keys)
+            if sum(map(len, needed)) >= window:
+                break
+        seen = cls(window)
+        for keys in reversed(needed):
+            seen.remember(keys)
+        return seen
 
     def fresh(self, messages: Sequence[Message[Any]]) -> dict[str, Message[Any]]:
         """Those that were not stored, by their keys; of each only one."""
