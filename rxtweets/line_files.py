@@ -70,11 +70,6 @@ class LineWriter:
         self._size = 0
         self._opened = 0.0
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a part is being written."""
-        return self._file is not None
-
     def open(self) -> None:
         """Complete what was left behind, and begin a part, if none is open.
 
@@ -163,7 +158,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
 def files_of(path: Path) -> list[Path]:
     """The files of a recording in their order, its part files included."""
-    found = [(_number(each, path), each) for each in path.parent.glob("*") if _number(each, path)]
+    found = [(number, each) for each in path.parent.glob("*") if (number := _number(each, path))]
     return [each for _, each in sorted(found)]
 
 

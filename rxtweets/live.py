@@ -164,9 +164,7 @@ class _Run:
         self._newest: Message[Any] | None = None
         self._delivered = 0
         self._is_full = False
-        self._handoff = Handoff(
-            options.buffer_size, options.overflow, self._dropped, self._burst(options)
-        )
+        self._handoff = Handoff(options.buffer_size, options.overflow, self._dropped, self._burst)
         position = None if options.state_file is None else options.state_file.load()
         self._newest_id = "" if position is None else position.newest_id
         self._alive_until = 0.0 if position is None else position.alive_until
@@ -204,9 +202,9 @@ class _Run:
             if gate not in self._gates:
                 return
             self._gates = tuple(each for each in self._gates if each is not gate)
-            self._over = self._over or not self._gates
-            last = not self._gates
-        if last:
+            is_last = not self._gates
+            self._over = self._over or is_last
+        if is_last:
             self._handoff.close(discard=True)
             self.reader.stop()
 
@@ -373,17 +371,13 @@ class _Run:
     def _dropped(self, lines: int) -> None:
         self._telemetry.add(dropped=lines)
 
-    def _burst(self, options: LiveOptions) -> Callable[[Literal["began", "ended"], int], None]:
-        def report(phase: Literal["began", "ended"], dropped: int) -> None:
-            policy, capacity = options.overflow, options.buffer_size
-            event = (
-                events.OverflowBegan(policy, capacity)
-                if phase == "began"
-                else events.OverflowEnded(policy, dropped)
-            )
-            self._telemetry.publish(event)
-
-        return report
+    def _burst(self, phase: Literal["began", "ended"], dropped: int) -> None:
+        policy, capacity = self._options.overflow, self._options.buffer_size
+        self._telemetry.publish(
+            events.OverflowBegan(policy, capacity)
+            if phase == "began"
+            else events.OverflowEnded(policy, dropped)
+        )
 
 
 OVERLAP = timedelta(seconds=10)

@@ -107,4 +107,4 @@ def _end(thing: Startable) -> None:
         log.warning("what an earlier run of this cell has started did not stop: %r", error)
     deadline = time.monotonic() + STOP_TIMEOUT
     while is_running(thing) and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.01)  # a stream tells its subscribers of its end, and nobody else

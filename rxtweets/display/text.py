@@ -20,9 +20,9 @@ __all__ = [
 ]
 
 # A tweet could move the cursor, recolour the terminal or turn the writing direction with these:
-# C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm.
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
-
+# C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm. Half a
+# surrogate pair cannot be written to it at all.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 BESIDE = 36
 """Characters shown on either side of a caret."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from rxtweets.message import Batch
 from rxtweets.subscriber import Subscriber
 
 __all__ = ["Store"]
-
-T = TypeVar("T")
 
 
 class Store(Subscriber[Any]):
@@ -48,9 +45,3 @@ class Store(Subscriber[Any]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-
-def latest(batch: Batch[T], keys: list[str]) -> list[tuple[str, Any]]:
-    """Each key once, with the last message that has it, in the order of the batch."""
-    found = dict(zip(keys, batch, strict=True))
-    return list(found.items())

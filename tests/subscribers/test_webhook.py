@@ -159,6 +159,13 @@ def test_a_webhook_needs_a_url(url: Any) -> None:
         WebhookSubscriber(url)
 
 
+def test_the_console_can_write_whatever_it_shows() -> None:
+    written = io.BytesIO()
+    console = ConsoleSubscriber(io.TextIOWrapper(written, encoding="utf-8"), width=60)
+    console.on_next(Batch([Message("half \ud83d of a pair")]))
+    assert written.getvalue().decode().endswith("half   of a pair\n")
+
+
 def test_the_console_shows_a_line_a_batch() -> None:
     file = io.StringIO()
     console = ConsoleSubscriber(file, width=60)
