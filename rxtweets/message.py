@@ -397,9 +397,11 @@ class Message(Generic[T_co]):
             return ((number >> 22) + SNOWFLAKE_EPOCH_MS) / 1000
         try:
             written = datetime.fromisoformat(_time_in(self.metadata))
-            return (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
-        except (TypeError, ValueError):
+            seconds = (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
+            datetime.fromtimestamp(seconds, UTC)  # raises where the year is 0 or 10000 in UTC
+        except (TypeError, ValueError, OverflowError):
             return None
+        return seconds
 
     def _copy(self) -> Message[T_co]:
         return self._copy_to(_new(Message))

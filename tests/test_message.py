@@ -122,6 +122,16 @@ def test_a_time_without_a_zone_is_in_utc() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00+12:00"],
+)
+def test_a_time_that_no_datetime_can_hold_in_utc_is_none(written: str) -> None:
+    message = tweet(id="20", created_at=written)
+    assert message.created_at is None
+    assert message.lag is None
+
+
 @pytest.mark.parametrize("data", [{}, {"id": "20"}, {"id": "x"}, {"id": "20", "created_at": 3}])
 def test_a_time_that_nobody_knows_is_none(data: dict[str, Any]) -> None:
     message = tweet(**data)
