@@ -43,7 +43,7 @@ def replay(
     hot: bool = False,
     scheduler: abc.SchedulerBase | None = None,
 ) -> Replay:
-    """A stream of the messages of a recording, each equal to what was recorded.
+    """A stream of the messages of a recording.
 
     Id, data, metadata, line, arrival time, and so lag, are as they were. The pauses between
     messages are those between their arrivals, divided by ``speed``; messages whose arrival is not
