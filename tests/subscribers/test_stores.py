@@ -334,6 +334,29 @@ def test_a_lost_connection_to_postgres_is_made_again(postgres: str, tweets: Make
     assert len(PostgresPlace(postgres).rows()) == 20
 
 
+def test_a_batch_in_whose_middle_the_connection_is_lost_is_sent_again(
+    postgres: str, tweets: Make
+) -> None:
+    import psycopg
+
+    waits = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
+    with (
+        PostgresSubscriber(postgres) as store,
+        ThreadPoolExecutor(1) as threads,
+        psycopg.connect(postgres, autocommit=True) as other,
+    ):
+        store.on_next(Batch(tweets(10)))
+        pid = store._connection.info.backend_pid
+        with other.transaction():
+            other.execute("LOCK TABLE tweets")
+            stored = threads.submit(store.on_next, Batch(tweets(10, 10)))
+            while other.execute(waits, (pid,)).fetchone() != (1,):
+                pass  # until the batch has begun, and can go no further
+            other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        stored.result(timeout=30)
+    assert ids_of(PostgresPlace(postgres).rows()) == sorted(each.id for each in tweets(20))
+
+
 def test_a_database_that_is_not_there_fails_the_batch(tweets: Make) -> None:
     import psycopg
 
