@@ -17,7 +17,7 @@ from rxtweets.message import Batch
 from rxtweets.subscriber import Subscriber
 from rxtweets.subscribers._buffered import AnySubscriber, Buffered, function_of
 from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile
-from rxtweets.subscribers._policy import STOP, WAIT
+from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
 
 __all__ = ["Retrying"]
 
@@ -69,13 +69,7 @@ class Retrying(Subscriber[Any]):
             )
         self._subscriber = subscriber
         self._take = function_of(subscriber)
-        for name, strategy, example in (
-            ("stop", stop, "tenacity.stop_after_attempt(3)"),
-            ("wait", wait, "tenacity.wait_fixed(1)"),
-            ("retry", retry, "tenacity.retry_if_exception_type(OSError)"),
-        ):
-            if not callable(strategy):
-                raise ConfigurationError(f"{name}={strategy!r}: give a strategy, such as {example}")
+        check_strategies(stop=stop, wait=wait, retry=retry, sleep=sleep)
         self._bury: Callable[[DeadLetter], object]
         if isinstance(dead_letters, str | os.PathLike):
             self._bury = DeadLetterFile(dead_letters)

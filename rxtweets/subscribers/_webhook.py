@@ -13,12 +13,12 @@ import httpx
 import tenacity
 from tenacity import retry_if_exception_type
 
-from rxtweets.checks import function, seconds
+from rxtweets.checks import seconds
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.jsonable import to_json
 from rxtweets.message import Batch
 from rxtweets.message_lines import keys_of, to_lines
-from rxtweets.subscribers._policy import STOP, WAIT
+from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
 from rxtweets.subscribers._store import Store
 
 __all__ = ["WebhookSubscriber"]
@@ -83,8 +83,7 @@ class WebhookSubscriber(Store):
         self._where = f"{self._url.host}{self._url.path}"
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._timeout = seconds("timeout", timeout)
-        for name, strategy in (("stop", stop), ("wait", wait)):
-            function(name, strategy)
+        check_strategies(stop=stop, wait=wait, sleep=sleep)
         self._wait = wait
         self._policy = tenacity.Retrying(
             stop=stop,

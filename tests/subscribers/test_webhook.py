@@ -153,6 +153,13 @@ def test_a_server_that_is_not_there_fails_the_batch(tweets: Make) -> None:
         store.on_next(Batch(tweets(1)))
 
 
+@pytest.mark.parametrize("wrong", [{"stop": 3}, {"wait": tenacity.wait_fixed}, {"sleep": 1}])
+def test_what_is_no_strategy_is_refused(wrong: dict[str, Any]) -> None:
+    [name] = wrong
+    with pytest.raises(rxtweets.ConfigurationError, match=f"^{name}="):
+        WebhookSubscriber("http://127.0.0.1:9/", **wrong)
+
+
 @pytest.mark.parametrize("url", ["", "ftp://host/", "http://", "no url", None])
 def test_a_webhook_needs_a_url(url: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="url"):

@@ -460,6 +460,8 @@ def test_retrying_refuses_what_cannot_work(tmp_path: Path) -> None:
         {"stop": 3},
         {"wait": 0.5},
         {"retry": ValueError("x")},
+        {"stop": tenacity.stop_after_attempt},
+        {"sleep": 1},
         {"dead_letters": tmp_path / "no" / "where"},
         {"dead_letters": tmp_path / "x.gz"},
         {"dead_letters": 7},
