@@ -38,7 +38,8 @@ class Buffered(Subscriber[Any]):
 
     When the stream is over, what is queued is delivered first, then the end is passed on, and
     only then does the stream's thread go on; so a pipeline that drains waits for it. After a
-    subscription is disposed, what is queued is delivered and settled all the same.
+    subscription is disposed, what is queued is delivered and settled all the same, as long as the
+    program runs: before it ends, call ``on_completed()``, which waits.
 
     Args:
         subscriber: a `Subscriber`, any observer, or a function of one batch.

@@ -207,6 +207,17 @@ def test_what_is_queued_is_delivered_after_the_subscription_was_disposed(
     assert stage.acks.good == ["a", "b", "c"]
 
 
+def test_after_that_its_end_can_be_waited_for(stage: Stage, gate: Gate) -> None:
+    buffered = Buffered(gate)
+    subscription = stage.batches.subscribe(buffered)
+    stage.send("a", "b", "c")
+    subscription.dispose()
+    threading.Timer(0.01, gate.let_on.release, [10]).start()
+    buffered.on_completed()
+    assert stage.acks.good == ["a", "b", "c"]
+    assert gate.ends == ["completed"]
+
+
 def test_a_pipeline_that_drains_waits_for_the_queue(gate: Gate) -> None:
     source: Subject[Message[Any]] = Subject()
     buffered = Buffered(gate)
