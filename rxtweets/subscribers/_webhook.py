@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -28,6 +29,9 @@ LONGEST = 300.0
 
 SHOWN = 200
 """Characters of an answer that are put into an error."""
+
+
+HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
 
 class _Again(SubscriberError):
@@ -81,7 +85,7 @@ class WebhookSubscriber(Store):
         super().__init__()
         self._url = _checked(url)
         self._where = f"{self._url.host}{self._url.path}"
-        self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._headers = {"Content-Type": "application/json", **_checked_headers(headers or {})}
         self._timeout = seconds("timeout", timeout)
         check_strategies(stop=stop, wait=wait, sleep=sleep)
         self._wait = wait
@@ -114,14 +118,15 @@ class WebhookSubscriber(Store):
         return f"WebhookSubscriber({self._where!r})"
 
     def _post(self, body: bytes, key: str) -> None:
-        client = self._open()
+        headers = {"Idempotency-Key": key}
         try:
-            answer = client.post(self._url, content=body, headers={"Idempotency-Key": key})
+            with self._open().stream("POST", self._url, content=body, headers=headers) as answer:
+                text = _text_of(answer)
         except httpx.TransportError as error:
             raise _Again(f"{self._where}: {type(error).__name__}: {error}") from error
         if answer.is_success:
             return
-        said = f"{self._where} answered {answer.status_code}: {answer.text[:SHOWN]}"
+        said = f"{self._where} answered {answer.status_code}: {text[:SHOWN]}"
         if answer.status_code in {408, 425, 429} or answer.status_code >= 500:
             raise _Again(said, _retry_after(answer.headers.get("retry-after", "")))
         raise SubscriberError(said)
@@ -146,6 +151,25 @@ def _checked(url: str) -> httpx.URL:
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise ConfigurationError("url: give an http or https URL with a host")
     return parsed
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not isinstance(value, str) or not HEADER_VALUE.fullmatch(value):
+            raise ConfigurationError(  # without the value, which can be a secret
+                f"headers[{name!r}]: its value has to be printable ASCII, without spaces or a line "
+                "end around it"
+            )
+    return dict(headers)
+
+
+def _text_of(answer: httpx.Response) -> str:
+    """What the answer says besides its status; that counts, even if the rest cannot be read."""
+    try:
+        answer.read()
+    except httpx.RequestError:
+        return ""
+    return answer.text
 
 
 def _body(batch: Batch[Any]) -> bytes:

@@ -27,6 +27,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.script: list[Answer | None] = []
+        self.text = b""
         self.got: list[tuple[dict[str, str], Any]] = []
         hook = self
 
@@ -44,8 +45,9 @@ class Hook:
                 self.send_response(answer[0])
                 for name, value in answer[1].items():
                     self.send_header(name, value)
-                self.send_header("content-length", "0")
+                self.send_header("content-length", str(len(hook.text)))
                 self.end_headers()
+                self.wfile.write(hook.text)
 
             def log_message(self, *_: object) -> None: ...
 
@@ -111,6 +113,30 @@ def test_what_cannot_fails_the_batch_at_once(hook: Hook, tweets: Make, status: i
     assert len(hook.got) == 1
     assert f"/hook answered {status}" in str(raised.value)
     assert "hush" not in f"{raised.value}{store!r}"
+
+
+def test_the_status_counts_even_if_the_text_cannot_be_read(hook: Hook, tweets: Make) -> None:
+    hook.text = b"not gzip"
+    hook.script = [(503, {"Content-Encoding": "gzip"}), (200, {"Content-Encoding": "gzip"})]
+    with store_for(hook) as store:
+        store.on_next(Batch(tweets(1)))
+    assert len(hook.got) == 2
+
+
+def test_an_error_says_what_the_answer_says(hook: Hook, tweets: Make) -> None:
+    hook.text = b"no such hook"
+    hook.script = [(404, {})]
+    with store_for(hook) as store, pytest.raises(rxtweets.SubscriberError, match="no such hook"):
+        store.on_next(Batch(tweets(1)))
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer hush\n", " Bearer hush", "Bearer hush €", b"Bearer hush"]
+)
+def test_a_header_that_cannot_be_sent_is_refused_and_not_shown(value: Any) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="Authorization") as raised:
+        WebhookSubscriber("http://127.0.0.1:9/", headers={"Authorization": value})
+    assert "hush" not in str(raised.value)
 
 
 def test_it_gives_up_by_the_policy(hook: Hook, tweets: Make) -> None:
