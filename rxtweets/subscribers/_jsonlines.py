@@ -85,10 +85,10 @@ class JSONLinesSubscriber(Store):
     def __repr__(self) -> str:
         return f"JSONLinesSubscriber({os.fspath(self._writer.path)!r})"
 
-    def _keys(self) -> Iterator[list[str]]:
+    def _keys(self) -> Iterator[Iterator[str]]:
         """Those in the files of earlier runs, the newest file first."""
         for path in reversed(files_of(self._writer.path)):
-            yield [key for line in lines_in(path) if (key := _key_in(line))]
+            yield (key for line in lines_in(path) if (key := _key_in(line)))
 
 
 def _key_in(line: bytes) -> str:

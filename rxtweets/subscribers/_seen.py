@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -30,16 +31,16 @@ class Seen:
         self._before: set[str] = set()
 
     @classmethod
-    def in_files(cls, window: int, newest_first: Iterable[Sequence[str]]) -> Self:
-        """What earlier runs stored; no more files are read than are needed.
+    def in_files(cls, window: int, newest_first: Iterable[Iterable[str]]) -> Self:
+        """What earlier runs stored; no more files are read, and keys kept, than are needed.
 
         Args:
             window: keys that are remembered.
             newest_first: the keys of each file, in their order.
         """
-        needed: list[Sequence[str]] = []
+        needed: list[deque[str]] = []
         for keys in newest_first:
-            needed.append(keys)
+            needed.append(deque(keys, window))
             if sum(map(len, needed)) >= window:
                 break
         seen = cls(window)
