@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -66,6 +67,7 @@ PROGRAM = textwrap.dedent(
     stream.events.subscribe(show)
     stream.subscribe(show, fail, over.set)
     assert over.wait(30)
+    assert stream.telemetry.bus.flush()
     for value in (stream, stream.stats(), stream.state, rxtweets.Rules, rxtweets.Connections):
         show(value)
     for client in (rxtweets.Rules, rxtweets.Connections):
@@ -146,7 +148,8 @@ def test_the_output_of_a_notebook_that_fails_has_no_token_in_it() -> None:
         notebook: Any = nbformat.v4.new_notebook()  # type: ignore[no-untyped-call]  # it has no types
         code: Any = nbformat.v4.new_code_cell(textwrap.dedent(cell))  # type: ignore[no-untyped-call]  # it has no types
         notebook.cells = [code]
-        NotebookClient(notebook, timeout=60, allow_errors=True).execute()
+        # On a loop of its own: the one that nbclient makes for itself stays open.
+        asyncio.run(NotebookClient(notebook, timeout=60, allow_errors=True).async_execute())
     written = nbformat.writes(notebook)  # type: ignore[no-untyped-call]  # it has no types
     assert "AuthenticationError" in written
     assert SECRET not in written
