@@ -31,6 +31,18 @@ FLAGS = [
 PATIENCE = 30.0
 ONCE_MORE = 2.0
 """Seconds after which keys that came to nothing are pressed again."""
+IMAGE = """
+cell => {
+    const images = cell.querySelectorAll(".jp-OutputArea-output img");
+    const [image] = images;
+    return images.length === 1 && image.complete && image.naturalWidth ? {
+        source: image.src,
+        shown: image.width,
+        natural: image.naturalWidth,
+        room: image.closest(".jp-OutputArea-output").clientWidth,
+    } : null;
+}
+"""
 REQUESTS = "[request.status for request in x.requests]"
 
 pytestmark = pytest.mark.timeout(180)
@@ -169,9 +181,14 @@ class Page:
 
     def picture(self, contains: str) -> str:
         """The SVG that the cell shows now."""
-        (image,) = self.cell(contains).locator(".jp-OutputArea-output img").all()
-        head, _, data = str(image.get_attribute("src")).partition(",")
+        head, _, data = str(self.image(contains)["source"]).partition(",")
         return b64decode(data).decode() if "base64" in head else unquote(data)
+
+    def image(self, contains: str) -> dict[str, Any]:
+        """The one picture of the cell, at one moment: another takes its place all the time."""
+        images = self.cell(contains).evaluate
+        found: dict[str, Any] = until(lambda: images(IMAGE), f"{contains!r} has a picture")
+        return found
 
 
 def test_a_live_pipeline_in_jupyterlab(
@@ -191,11 +208,8 @@ def test_a_live_pipeline_in_jupyterlab(
     assert parsed(moved)
     assert "● connected" in texts(moved)
     assert any("no Thai, please" in text for text in texts(moved))
-    image = page.cell("live = pipeline.start()").locator(".jp-OutputArea-output img").first
-    shown, natural, room = image.evaluate(
-        "each => [each.width, each.naturalWidth, each.closest('.jp-OutputArea-output').clientWidth]"
-    )
-    assert shown == natural <= room, "the picture is neither clipped nor scaled"
+    image = page.image("live = pipeline.start()")
+    assert image["shown"] == image["natural"] <= image["room"], "neither clipped nor scaled"
     page.page.screenshot(path=tmp_path / "running.png")
 
     page.run("live = pipeline.start()")  # again
