@@ -11,7 +11,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
 from rxtweets import simulator
@@ -94,6 +94,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ABANDONED
 
 
+def _logged(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The command, with the log in the form of its other lines."""
+
+    def run(options: argparse.Namespace) -> int:
+        with _log_to(sys.stderr, verbose=False):
+            return command(options)
+
+    return run
+
+
 def _complain(error: Exception, code: int) -> int:
     print(f"rxtweets: {error}", file=sys.stderr)  # noqa: T201 - this is the command line
     return code
@@ -139,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=summary, description=module.DESCRIPTION, formatter_class=raw
         )
         module.add_arguments(other)
-        other.set_defaults(run=module.run)
+        other.set_defaults(run=_logged(module.run))
     measure = commands.add_parser(
         "bench",
         help="measure what this machine can do, in a minute",
@@ -184,7 +194,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def upcase(message: Message[str]) -> Message[str]:
-    """The article's handler."""
+    """The handler of the main job."""
     return message.update_data(str.upper)
 
 
@@ -193,8 +203,10 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--limit {options.limit}: give 1 or more")
     screen = _Screen(sys.stdout, sys.stderr)
     with _log_to(screen, verbose=options.verbose), _source_options(options) as source:
-        buffer = StreamOptions(buffer_size=options.buffer_size, overflow=options.overflow)
-        stream = sample_stream(**(source | buffer))
+        own = StreamOptions(
+            buffer_size=options.buffer_size, overflow=options.overflow, limit=options.limit
+        )
+        stream = sample_stream(**(source | own))
         printer = _Printer(screen, options)
         pipeline = Pipeline(
             stream,
@@ -204,9 +216,10 @@ def _run(options: argparse.Namespace) -> int:
                 "default": Batcher(printer, size=options.batch_size, timeout=options.batch_timeout)
             },
         )
-        printer.full = pipeline.stop
+        printer.unread = pipeline.stop
         if screen.is_live:
-            screen.write(f"reading {_where(source)}; Ctrl-C stops and delivers what is in flight\n")
+            where = _where(source, is_own=not (options.live or server_options(options)))
+            screen.write(f"reading {where}; Ctrl-C stops and delivers what is in flight\n")
         with ending(pipeline, options.duration), _watching(pipeline, screen, options):
             stats = pipeline.run()
     _last_words(screen, stats, options)
@@ -227,11 +240,11 @@ def _source_options(options: argparse.Namespace) -> Iterator[StreamOptions]:
             yield StreamOptions(base_url=x.url, token=STAND_IN)
 
 
-def _where(source: StreamOptions) -> str:
+def _where(source: StreamOptions, *, is_own: bool) -> str:
     url = source.get("base_url")
     if url is None:
         return "X"
-    return f"a simulation of X's stream on {url}" if source.get("token") == STAND_IN else str(url)
+    return f"a simulation of X's stream on {url}" if is_own else str(url)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -293,26 +306,19 @@ class _Screen:
 
 
 class _Printer(Subscriber[Any]):
-    """Prints batches; stops the run when there were enough."""
+    """Prints batches; stops the run when nobody reads them any more."""
 
     def __init__(self, screen: _Screen, options: argparse.Namespace) -> None:
         super().__init__()
         self._screen = screen
         self._options = options
         self._batches = 0
-        self._messages = 0
-        self.full: Any = None
+        self.unread: Any = None
 
     def on_next(self, batch: Batch[Any]) -> None:
         self._batches += 1
-        limit = self._options.limit
-        left = len(batch) if limit is None else limit - self._messages
-        self._messages += len(batch)
-        shown = batch if left >= len(batch) else Batch(batch[: max(0, left)], batch.info.trigger)
-        if len(shown) and not self._options.quiet:
-            self._print(shown)
-        if limit is not None and self._messages >= limit:
-            self.full()
+        if not self._options.quiet:
+            self._print(batch)
 
     def _print(self, batch: Batch[Any]) -> None:
         try:
@@ -322,7 +328,7 @@ class _Printer(Subscriber[Any]):
                 self._screen.print(batch_line(self._batches, batch, self._screen.width))
         except BrokenPipeError:
             self._options.quiet = True
-            self.full()
+            self.unread()
 
 
 def _as_json(number: int, batch: Batch[Any]) -> str:
@@ -368,7 +374,7 @@ def _last_words(screen: _Screen, stats: Stats, options: argparse.Namespace) -> N
 
 
 @contextlib.contextmanager
-def _log_to(screen: _Screen, *, verbose: bool) -> Iterator[None]:
+def _log_to(screen: _Screen | TextIO, *, verbose: bool) -> Iterator[None]:
     handler = logging.StreamHandler(screen)
     handler.setFormatter(logging.Formatter("rxtweets: %(message)s"))
     handler.addFilter(lambda record: record.levelno < logging.ERROR)  # main says how it ended

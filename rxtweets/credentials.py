@@ -32,7 +32,8 @@ class Token:
             if not value:
                 raise ConfigurationError(
                     "no bearer token: set X_BEARER_TOKEN or TWITTER_BEARER_TOKEN, or pass token=; "
-                    "without one, use the simulator (rxtweets.simulator.serve())"
+                    "without one, use the simulator (rxtweets.simulator.serve(), or in a shell "
+                    "`rxtweets simulate` and its URL)"
                 )
         if not isinstance(value, str):
             raise ConfigurationError(

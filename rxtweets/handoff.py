@@ -47,8 +47,8 @@ class Block(NamedTuple):
 class Handoff:
     """A queue of blocks, bounded in lines.
 
-    The reading side never waits, unless the policy is ``block``. When there are more lines than
-    the capacity, lines are dropped one by one until it holds again, the oldest
+    The reading side never waits, unless the policy is ``block`` or enough waits. When there are
+    more lines than the capacity, lines are dropped one by one until it holds again, the oldest
     (``drop_oldest``, as GenStage's buffer) or those that just came (``drop_newest``); what is
     dropped is counted to the line. Lines that are about the stream, not tweets, are kept.
 
@@ -58,6 +58,8 @@ class Handoff:
         on_burst: told ``("began", 0)`` with a burst's first drop and ``("ended", dropped)`` when it
             is over: the queue has come down to half its capacity, or was closed.
         on_drop: told of every drop, with the number of lines.
+        wanted: how many lines will be taken yet at most; while so many wait, the reading side
+            waits as well, whatever the policy. ``None`` for no such bound.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class Handoff:
         policy: Overflow,
         on_drop: Callable[[int], None],
         on_burst: Callable[[Literal["began", "ended"], int], None],
+        wanted: Callable[[], int] | None = None,
     ) -> None:
+        self._wanted = wanted
         self._capacity = capacity
         self._policy = policy
         self._on_drop = on_drop
@@ -87,8 +91,8 @@ class Handoff:
         One without lines never waits, and takes the place of another that came just before.
         """
         with self._changed:
-            if self._policy == "block" and block.lines:
-                self._changed.wait_for(lambda: self._closed or self._lines < self._capacity)
+            if block.lines:
+                self._changed.wait_for(lambda: self._closed or self._has_room())
             if self._closed:
                 self._on_drop(len(block.lines))
                 return
@@ -131,6 +135,12 @@ class Handoff:
             if self._burst:
                 self._end_burst()
             self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        if self._policy == "block" and self._lines >= self._capacity:
+            return False
+        # Lines that wait can be others than those that are counted, so none waits for ever.
+        return self._wanted is None or not self._lines or self._lines < self._wanted()
 
     def _drop(self) -> None:
         # Tweets first; only if that does not do, a flood of something else is cut as well.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -17,13 +18,14 @@ def to_json(value: object) -> bytes:
     """The value as JSON, in UTF-8.
 
     Dataclasses, times, dates, enums and UUIDs are written as orjson does it, mappings as objects,
-    sets as arrays, bytes as text, and whatever JSON cannot hold as its ``repr``.
+    sets as arrays, bytes as text, and whatever JSON cannot hold as its ``repr``; of what is nested
+    deeper than that can be written, the outer levels.
     """
     try:
         return orjson.dumps(value, _other, OPTIONS)
     except (orjson.JSONEncodeError, RecursionError):
         # Too deep, too large a number, half a surrogate pair: the value as a whole, readable.
-        return orjson.dumps(ascii(value))
+        return orjson.dumps(_readable(value))
 
 
 def _other(value: Any) -> Any:
@@ -33,4 +35,12 @@ def _other(value: Any) -> Any:
         return list(value)
     if isinstance(value, bytes | bytearray):
         return bytes(value).decode(errors="replace")
-    return ascii(value)
+    return _readable(value)
+
+
+def _readable(value: object) -> str:
+    """The ``repr`` in ASCII; of what is nested too deep even for that, its outer levels."""
+    try:
+        return ascii(value)
+    except RecursionError:
+        return reprlib.repr(value).encode("ascii", "backslashreplace").decode()

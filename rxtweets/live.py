@@ -164,7 +164,14 @@ class _Run:
         self._newest: Message[Any] | None = None
         self._delivered = 0
         self._is_full = False
-        self._handoff = Handoff(options.buffer_size, options.overflow, self._dropped, self._burst)
+        self._handoff = Handoff(
+            options.buffer_size,
+            options.overflow,
+            self._dropped,
+            self._burst,
+            # X bills what it has sent, so no more is read than the limit lets through.
+            wanted=None if options.limit.messages is None else self._wanted,
+        )
         position = None if options.state_file is None else options.state_file.load()
         self._newest_id = "" if position is None else position.newest_id
         self._alive_until = 0.0 if position is None else position.alive_until
@@ -271,7 +278,7 @@ class _Run:
         if self._options.meter is not None:
             self._options.meter.count(messages)
         if not gates or self._is_full:
-            self._telemetry.add(dropped=len(messages))
+            self._dropped(len(messages))
             return
         fresh = messages
         if self._options.deduplicate is not None:
@@ -279,7 +286,7 @@ class _Run:
         kept = self._within_limit(fresh)
         self._telemetry.add(
             delivered=len(messages) - len(fresh) + len(kept),
-            dropped=len(fresh) - len(kept),
+            beyond_limit=len(fresh) - len(kept),
             duplicates=len(messages) - len(fresh),
         )
         if kept:
@@ -368,8 +375,14 @@ class _Run:
         except OSError as error:
             self._telemetry.publish(events.StateFileFailed(str(file.path), error))
 
+    def _wanted(self) -> int:
+        return (self._options.limit.messages or 0) - self._delivered
+
     def _dropped(self, lines: int) -> None:
-        self._telemetry.add(dropped=lines)
+        if self._is_full:
+            self._telemetry.add(beyond_limit=lines)
+        else:
+            self._telemetry.add(dropped=lines)
 
     def _burst(self, phase: Literal["began", "ended"], dropped: int) -> None:
         policy, capacity = self._options.overflow, self._options.buffer_size

@@ -288,7 +288,7 @@ class _Run:
         self._delivered += len(kept)
         # The parts have counted them as delivered; beyond the limit they are not.
         left_out = len(messages) - len(kept)
-        self._telemetry.add(delivered=-left_out, dropped=left_out)
+        self._telemetry.add(delivered=-left_out, beyond_limit=left_out)
         if self._delivered >= most and is_first:
             self._telemetry.publish(events.LimitReached(self._delivered, left_out))
         return kept

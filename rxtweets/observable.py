@@ -7,15 +7,20 @@ of one. So our operators ask their source for lists of messages where it can giv
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from reactivex import Observable, Observer, abc
+from reactivex import operators as stock
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler
+from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 
+from rxtweets.checks import no_class
 from rxtweets.display.notebook import keep_log_out_of_cells
+from rxtweets.errors import HandlerError
 from rxtweets.events import Abandoned, Event, Span
 from rxtweets.instrumentation.failures import Failure, Failures
 from rxtweets.instrumentation.logging import EventLog
@@ -97,6 +102,9 @@ class _Measured(Observable[T_co]):
 
         Returns:
             What ends the subscription, by ``dispose()`` or at the end of a ``with`` block.
+
+        Raises:
+            ConfigurationError: an observer's class was given instead of an observer.
         """
         return self._attach(_as_observer(on_next, on_error, on_completed), scheduler)
 
@@ -113,6 +121,21 @@ class _Measured(Observable[T_co]):
                 if type(result) is Observable:
                     result = Derived(result, self.telemetry)
             return result
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        """Await the last item, on the event loop that runs.
+
+        RxPY would complete its future on the stream's thread, where a loop does not notice it.
+
+        Raises:
+            SequenceContainsNoElementsError: there was none.
+        """
+        loop = asyncio.get_running_loop()
+        on_loop = stock.observe_on(AsyncIOThreadSafeScheduler(loop))
+        last: asyncio.Future[T_co] = self.pipe(
+            stock.last(), on_loop, stock.to_future(loop.create_future)
+        )
+        return last.__await__()
 
     def _attach(
         self, observer: abc.ObserverBase[T_co], scheduler: abc.SchedulerBase | None
@@ -328,11 +351,23 @@ def subscribe_in_chunks(
     observer: ChunkObserver[Any],
     scheduler: abc.SchedulerBase | None,
 ) -> abc.DisposableBase:
-    """Subscribe to lists of messages where the source has them, else to lists of one."""
+    """Subscribe to lists of messages where the source has them, else to lists of one.
+
+    What is no message is not passed on: the source's ``on_next`` raises a `HandlerError`.
+    """
     if isinstance(source, MessageStream):
         return source.subscribe_chunks(observer, scheduler)
+
+    def pass_on(message: Message[Any]) -> None:
+        if not isinstance(message, Message):
+            raise HandlerError(
+                f"a {type(message).__name__} came where a Message was expected: "
+                "keep messages (message.update_data(...)) up to the last operator of rxtweets"
+            )
+        observer.on_next([message])
+
     return source.subscribe(
-        lambda message: observer.on_next([message]),
+        pass_on,
         observer.on_error,
         observer.on_completed,
         scheduler=scheduler,
@@ -372,6 +407,8 @@ def new_telemetry(parts: Sequence[Telemetry] = ()) -> Telemetry:
 def _as_observer(
     on_next: Any, on_error: abc.OnError | None, on_completed: abc.OnCompleted | None
 ) -> abc.ObserverBase[Any]:
+    if isinstance(on_next, type) and issubclass(on_next, abc.ObserverBase):
+        no_class("on_next", on_next)
     if callable(getattr(on_next, "on_next", None)):
         observer: abc.ObserverBase[Any] = on_next
         return observer

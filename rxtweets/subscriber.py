@@ -94,7 +94,8 @@ class Contained(abc.ObserverBase[T]):
         try:
             self._observer.on_next(value)
         except BaseException as error:  # noqa: BLE001 - a SystemExit would end a thread silently
-            self._report(value, error)
+            if is_interrupt(error) or not _fails_here(value, error):
+                self._report(value, error)
 
     def on_error(self, error: Exception) -> None:
         """Pass the error on."""
@@ -258,6 +259,14 @@ class _Pending:
         took = perf_counter() - self._started
         self.outcome = self._settlement.settled(self._batch, self.outcome, self._error, took)
 
+    def fail(self, batch: object, error: BaseException) -> bool:
+        """Note that somebody to whom the batch went on raised; whether it is this one's reason."""
+        with self._lock:
+            is_reason = batch is self._batch and self._error is None
+            if is_reason:
+                self._error = error
+        return is_reason
+
     def _note(self, returned: object, error: BaseException | None) -> None:
         try:
             outcome = self._batch if error is not None else _outcome(self._batch, returned)
@@ -303,6 +312,15 @@ class Share:
 _here = threading.local()
 """The batch that this thread is delivering. Not an argument of ``on_next``: an observer of RxPY
 that stands between would not pass it on."""
+
+
+def _fails_here(value: object, error: BaseException) -> bool:
+    """Whether the batch that this thread is delivering has failed by the error.
+
+    A stock operator that stands between, such as ``share``, returns as if all had gone well.
+    """
+    pending: _Pending | None = getattr(_here, "pending", None)
+    return pending is not None and pending.fail(value, error)
 
 
 def take_over() -> Share:

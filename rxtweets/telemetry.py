@@ -27,8 +27,8 @@ LINGER = 0.2
 class Stats:
     """A snapshot of all counters, which add up once a stream is at rest.
 
-    ``received == delivered + dropped + undecodable + control``, where ``control`` is
-    ``keep_alives + disconnects + unknown``; and ``processed + failed`` are the messages that
+    ``received == delivered + dropped + beyond_limit + undecodable + control``, where ``control``
+    is ``keep_alives + disconnects + unknown``; and ``processed + failed`` are the messages that
     handlers were given.
 
     Attributes:
@@ -37,8 +37,8 @@ class Stats:
         received: lines read, keep-alives included.
         bytes: of all lines, after decompression.
         delivered: tweets handed to the subscribers of the stream.
-        dropped: lines given up because the hand-off was full, because everybody left, or because
-            they came beyond the limit.
+        dropped: lines given up because the hand-off was full, or because everybody left.
+        beyond_limit: tweets that had come already when the ``limit`` was reached; X bills them.
         undecodable: lines that are not JSON, too long, or cut off.
         keep_alives: empty lines.
         disconnects: disconnects that the server announced.
@@ -84,6 +84,7 @@ class Stats:
     bytes: int = 0
     delivered: int = 0
     dropped: int = 0
+    beyond_limit: int = 0
     undecodable: int = 0
     keep_alives: int = 0
     disconnects: int = 0

@@ -25,6 +25,7 @@ from reactivex.disposable import Disposable
 from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets.checks import seconds
+from rxtweets.errors import ConfigurationError
 from rxtweets.message import Acknowledger, BatchMode, Message
 from rxtweets.observable import ChunkGate, MessageStream, new_telemetry
 from rxtweets.pipeline import Pipeline
@@ -130,7 +131,7 @@ def test_message(
 
     Args:
         pipeline: started.
-        data: of the message.
+        data: of the message; or a message, which keeps its metadata.
         metadata: of the message; none by default.
         acknowledger: told the outcome too.
 
@@ -152,7 +153,7 @@ def test_batch(
 
     Args:
         pipeline: started.
-        data: of each message.
+        data: of each message; or messages, which keep their metadata.
         batch_mode: ``bulk`` batches them as usual, ``flush`` sends batches on at once.
         metadata: of each message; none by default.
         acknowledger: told the outcome too.
@@ -193,11 +194,19 @@ def _push(
 ) -> RecordingAcknowledger:
     recording = RecordingAcknowledger() if acknowledger is None else _Both(acknowledger)
     messages = [
-        Message(each, metadata or {}).with_acknowledger(recording).put_batch_mode(batch_mode)
+        _message(each, metadata).with_acknowledger(recording).put_batch_mode(batch_mode)
         for each in data
     ]
     pipeline.push(messages)
     return recording
+
+
+def _message(data: Any, metadata: Mapping[str, Any] | None) -> Message[Any]:
+    if not isinstance(data, Message):
+        return Message(data, metadata or {})
+    if metadata is not None:
+        raise ConfigurationError("metadata: not with messages, which have their own")
+    return data
 
 
 def _never(

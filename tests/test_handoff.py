@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ PATIENCE = 20.0
 class Watched:
     """A hand-off with what it told."""
 
-    def __init__(self, capacity: int, policy: Overflow) -> None:
+    def __init__(
+        self, capacity: int, policy: Overflow, wanted: Callable[[], int] | None = None
+    ) -> None:
         self.dropped = 0
         self.bursts: list[tuple[str, int]] = []
         self.handoff = Handoff(
-            capacity, policy, self._drop, lambda *burst: self.bursts.append(burst)
+            capacity, policy, self._drop, lambda *burst: self.bursts.append(burst), wanted
         )
 
     def _drop(self, lines: int) -> None:
@@ -166,6 +169,29 @@ def test_block_makes_the_reading_side_wait_until_there_is_room(release: str) -> 
     assert passed.wait(PATIENCE)
     thread.join(PATIENCE)
     assert watched.dropped == (release == "close")
+
+
+def test_the_reading_side_waits_while_as_much_waits_as_will_be_taken() -> None:
+    watched, passed = Watched(100, "drop_oldest", lambda: 3), threading.Event()
+    watched.put(*"abc")
+
+    def put() -> None:
+        watched.put("d")
+        passed.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    assert not passed.wait(0.05)
+    assert watched.get() == ["a", "b", "c"]
+    assert passed.wait(PATIENCE)
+    thread.join(PATIENCE)
+    assert watched.get() == ["d"]
+
+
+def test_where_nothing_waits_lines_are_taken_even_if_none_are_wanted() -> None:
+    watched = Watched(100, "drop_oldest", lambda: 0)
+    watched.put("a")
+    assert watched.get() == ["a"]
 
 
 def test_getting_waits_for_blocks() -> None:

@@ -406,7 +406,7 @@ def test_a_limit_holds_over_all_parts_together(parts: dict[str, Part]) -> None:
     two.send(3, 4, 5)
     assert (taker.ids, taker.completed) == (["1", "2", "3"], 1)
     stats = stream.stats()
-    assert (stats.received, stats.delivered, stats.dropped) == (5, 3, 2)
+    assert (stats.received, stats.delivered, stats.beyond_limit, stats.dropped) == (5, 3, 2, 0)
     flush(stream)
     assert events.LimitReached(3, 2) in seen
 

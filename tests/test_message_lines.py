@@ -13,9 +13,9 @@ from rxtweets.message_lines import from_line, key_of, keys_of, to_line, to_lines
 LINE = b'{"data":{"id":"7","text":"caf\xc3\xa9"}}'
 
 
-def deep() -> list[Any]:
+def deep(levels: int = 400) -> list[Any]:
     value: list[Any] = []
-    for _ in range(400):
+    for _ in range(levels):
         value = [value]
     return value
 
@@ -32,6 +32,11 @@ MESSAGES: dict[str, Message[Any]] = {
     "an event": Message.from_event({"like": 1}, "", b'{"like":1}', 2.0),
     "a message without a line": Message("x\ny", {"id": 8, "tags": {"a"}}),
 }
+
+
+def test_of_data_that_is_nested_without_end_the_outer_levels_are_written() -> None:
+    line = to_line(Message.from_line(LINE).put_data({"deep": deep(20_000)}))
+    assert "[[[[[...]]]]]" in json.loads(line)["data"]
 
 
 @pytest.mark.parametrize("name", MESSAGES)

@@ -276,7 +276,9 @@ def test_backfill_takes_none_to_five_minutes(minutes: Any) -> None:
 
 
 def test_without_a_token_there_is_no_stream() -> None:
-    with pytest.raises(ConfigurationError, match=r"X_BEARER_TOKEN.*TWITTER_BEARER_TOKEN.*token="):
+    with pytest.raises(
+        ConfigurationError, match=r"X_BEARER_TOKEN.*TWITTER_BEARER_TOKEN.*token=.*rxtweets simulate"
+    ):
         sample_stream()
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rxtweets import Batcher, Message, Pipeline, PipelineError, testing
+from rxtweets import Batcher, ConfigurationError, Message, Pipeline, PipelineError, testing
 from rxtweets.testing import (
     DummySource,
     RecordingAcknowledger,
@@ -78,3 +78,18 @@ def test_the_helpers_need_a_running_pipeline() -> None:
 def test_pytest_does_not_take_the_helpers_for_tests() -> None:
     helpers: Any = testing
     assert helpers.test_message.__test__ is helpers.test_batch.__test__ is False
+
+
+def test_messages_with_ids_of_their_own_can_be_pushed() -> None:
+    with Pipeline(DummySource(), handle_message=same) as pipeline:
+        acks = test_batch(pipeline, [Message("a", {"id": "1"}), Message("b", {"id": "2"})])
+        acks.wait_for(2)
+    assert sorted((each.id, each.data) for each in acks.successful) == [("1", "a"), ("2", "b")]
+
+
+def test_messages_are_given_no_other_metadata() -> None:
+    with (
+        Pipeline(DummySource(), handle_message=same) as pipeline,
+        pytest.raises(ConfigurationError, match="metadata"),
+    ):
+        test_message(pipeline, Message("a"), metadata={"id": "1"})

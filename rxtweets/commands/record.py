@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from rxtweets.commands.sources import add_source, ending, source_of
-from rxtweets.display.text import summary_line
+from rxtweets.display.text import end_line
 from rxtweets.pipeline import Batcher, Pipeline
 from rxtweets.recording import record
 
@@ -14,7 +14,8 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
 Write every tweet of a stream to a file, with its arrival time, until Ctrl-C, which completes the
-file. What has come is in it, whatever happens to the process.
+file. What has come is in it, whatever happens to the process. A file that is there already is
+kept: the recording goes on in another beside it, and replay FILE plays both.
 
   rxtweets record tweets.jsonl.gz x --duration 3600
   rxtweets replay tweets.jsonl.gz --speed 10
@@ -48,5 +49,5 @@ def run(options: argparse.Namespace) -> int:
         )
         with ending(pipeline, options.duration):
             stats = pipeline.run()
-    print(summary_line(stats), file=sys.stderr)
+    print(end_line(stats), file=sys.stderr)
     return 1 if stats.subscriber_errors else 0

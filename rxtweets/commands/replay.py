@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from rxtweets.commands.sources import speed_of
-from rxtweets.display.text import summary_line
+from rxtweets.display.text import end_line
 from rxtweets.message import Batch
 from rxtweets.pipeline import Batcher, Pipeline
 from rxtweets.replaying import replay
@@ -48,5 +48,5 @@ def run(options: argparse.Namespace) -> int:
     pipeline = Pipeline(source, batchers={"default": Batcher(write, size=128, timeout=0.01)})
     stats = pipeline.run()
     with contextlib.suppress(BrokenPipeError):
-        print(summary_line(stats), file=sys.stderr)
+        print(end_line(stats), file=sys.stderr)
     return 1 if stats.undecodable else 0

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(name: str, summary: str, run: Any) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=summary, description=f"{summary}.".capitalize())
+        made = commands.add_parser(
+            name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}."
+        )
         made.set_defaults(run=_saying_where(run))
         return made
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rxtweets.commands.sources import add_source, ending, source_of
-from rxtweets.display.text import figures, summary_line, tweet_line
+from rxtweets.display.text import end_line, figures, tweet_line
 from rxtweets.errors import ConfigurationError
 from rxtweets.extras import needed
 from rxtweets.message import Batch
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         with view(pipeline, tail), ending(pipeline, options.duration):
             stats = pipeline.run()
     with contextlib.suppress(BrokenPipeError):
-        print(summary_line(stats), file=sys.stderr)
+        print(end_line(stats), file=sys.stderr)
     return 0
 
 

@@ -193,13 +193,20 @@ def _state(shown: object, stats: Stats, *, over: bool) -> str:
 
 
 def _sources(shown: object, stats: Stats) -> tuple[Stage, ...]:
-    parts = getattr(shown, "parts", ())
-    if len(parts) > 1:
-        return tuple(
-            _source(f"connection {number}", part.stats(), str(part.state))
-            for number, part in enumerate(parts, 1)
-        )
+    if connections := _connections(shown):
+        return connections
     return (_source("source", stats, str(getattr(shown, "state", stats.state))),)
+
+
+def _connections(stream: object, of: str = "") -> tuple[Stage, ...]:
+    """The single connections of a stream that has several."""
+    parts = getattr(stream, "parts", ())
+    if len(parts) == 1 or not parts:
+        return ()
+    return tuple(
+        _source(f"connection {of}{number}", part.stats(), str(part.state))
+        for number, part in enumerate(parts, 1)
+    )
 
 
 def _source(name: str, stats: Stats, state: str) -> Stage:
@@ -229,14 +236,6 @@ def _with_stages(picture: Snapshot, shown: Any, stats: Stats) -> Snapshot:
     """The stages by their own names and figures."""
     topology = shown.topology()
     figures = {(each.kind, each.name): each for each in shown.stages()}
-    sources = picture.sources
-    if len(topology.sources) == 1:
-        sources = (replace(sources[0], name=topology.sources[0].kind),)
-    elif topology.sources:
-        sources = tuple(
-            _measured(Stage(f"{each.kind} {each.name}"), figures.get(("source", each.name)))
-            for each in topology.sources
-        )
     batchers = topology.batchers
     subscribers = [
         _measured(Stage(each.subscriber), figures.get(("subscribers", each.name)))
@@ -246,7 +245,7 @@ def _with_stages(picture: Snapshot, shown: Any, stats: Stats) -> Snapshot:
         subscribers = [replace(_subscriber(stats), name=batchers[0].subscriber)]
     return replace(
         picture,
-        sources=sources,
+        sources=_named_sources(picture.sources, topology.sources, shown, figures),
         processors=_handlers(topology.processors, figures, stats),
         batchers=tuple(
             _measured(Stage(each.name, _batching(each)), figures.get(("batcher", each.name)))
@@ -254,6 +253,24 @@ def _with_stages(picture: Snapshot, shown: Any, stats: Stats) -> Snapshot:
         ),
         subscribers=tuple(subscribers),
     )
+
+
+def _named_sources(
+    whole: tuple[Stage, ...], named: Sequence[Any], shown: Any, figures: Mapping[Any, Any]
+) -> tuple[Stage, ...]:
+    """What feeds a pipeline, each connection by itself, with its own state and lag."""
+    streams = getattr(shown, "sources", (None,) * len(named))
+    if len(named) == 1:
+        return _connections(streams[0]) or (replace(whole[0], name=named[0].kind),)
+    stages: list[Stage] = []
+    for each, stream in zip(named, streams, strict=True):
+        name = f"{each.kind} {each.name}"
+        if hasattr(stream, "parts"):
+            one = _source(name, stream.stats(), str(stream.state))
+            stages += _connections(stream, f"{each.name}.") or (one,)
+        else:
+            stages.append(_measured(Stage(name), figures.get(("source", each.name))))
+    return tuple(stages) or whole
 
 
 def _measured(stage: Stage, figures: Any) -> Stage:

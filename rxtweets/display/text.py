@@ -13,6 +13,7 @@ __all__ = [
     "batch_line",
     "clean",
     "duration",
+    "end_line",
     "figures",
     "pointer",
     "summary_line",
@@ -47,7 +48,7 @@ def summary_line(stats: Stats, rate: float | None = None, width: int | None = No
     """
     parts = [
         stats.state,
-        f"received {stats.delivered + stats.dropped + stats.queued:,}",
+        f"received {_received(stats):,}",
         f"processed {stats.processed:,}",
         f"batches {stats.batches:,}",
         f"dropped {stats.dropped:,}",
@@ -56,20 +57,43 @@ def summary_line(stats: Stats, rate: float | None = None, width: int | None = No
     ]
     if rate is not None:
         parts.insert(1, f"{rate:,.0f}/s")
+    line = " · ".join(parts + _troubles(stats))
+    if width is None or len(line) <= width:
+        return line
+    for word, short in SHORT.items():
+        line = line.replace(word, short)
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def end_line(stats: Stats) -> str:
+    """How it ended, in one line, where messages were only passed on.
+
+    Figures of a connection are left out where there was none, as for a recording.
+
+    Args:
+        stats: the last snapshot.
+    """
+    parts = [f"received {_received(stats):,}", f"dropped {stats.dropped:,}"]
+    if stats.connects:
+        parts = [stats.state, *parts, f"reconnects {stats.reconnects:,}"]
+        parts += [] if stats.lag is None else [f"lag {duration(stats.lag)}"]
+    return " · ".join(parts + _troubles(stats))
+
+
+def _received(stats: Stats) -> int:
+    return stats.delivered + stats.dropped + stats.queued
+
+
+def _troubles(stats: Stats) -> list[str]:
     troubles = {
+        "beyond the limit": stats.beyond_limit,
         "failed": stats.failed,
         "undecodable": stats.undecodable,
         "unknown": stats.unknown,
         "batches failed": stats.batches_failed,
         "abandoned": stats.abandoned,
     }
-    parts += [f"{name} {count:,}" for name, count in troubles.items() if count]
-    line = " · ".join(parts)
-    if width is None or len(line) <= width:
-        return line
-    for word, short in SHORT.items():
-        line = line.replace(word, short)
-    return line if len(line) <= width else line[: width - 1] + "…"
+    return [f"{name} {count:,}" for name, count in troubles.items() if count]
 
 
 def batch_line(number: int, batch: Batch[Any], width: int) -> str:

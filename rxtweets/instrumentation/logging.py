@@ -133,10 +133,10 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
         case events.PartialErrors(message):
             return logging.DEBUG, f"tweet {message.id} came with errors about parts of it"
         case events.HandlerFailed(message):
-            return logging.WARNING, f"the handler failed tweet {message.id}: {_reason(message)}"
+            return logging.WARNING, f"the handler failed {_named(message)}: {_reason(message)}"
         case events.HandlerRetried(message, attempt, delay):
             again = f"attempt {attempt} failed, again in {delay:.2f} s"
-            return logging.INFO, f"tweet {message.id}: {again}: {_reason(message)}"
+            return logging.INFO, f"{_named(message)}: {again}: {_reason(message)}"
         case events.FailureHandlerFailed(messages, error):
             return logging.WARNING, f"on_failed raised {error!r} on {len(messages)} messages"
         case events.WorkerReplaced(what, error, messages, lost):
@@ -174,6 +174,10 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
             return logging.WARNING, f"stopped at once: {count} messages abandoned in {where}"
         case _:
             return logging.DEBUG, repr(event)
+
+
+def _named(message: Message[object]) -> str:
+    return f"tweet {message.id}" if message.id else "a message without an id"
 
 
 def _reason(message: Message[object]) -> str:

@@ -169,6 +169,11 @@ class Pipeline:
         return reactivex.merge(own, *parts) if parts else own
 
     @property
+    def sources(self) -> tuple[Observable[Message[Any]], ...]:
+        """Those that were given, in their order; X's streams among them have a ``state``."""
+        return tuple(self._plan.sources)
+
+    @property
     def errors(self) -> tuple[Failure, ...]:
         """The latest things that went wrong, thirty at most of each source and of the stages."""
         sources = [each for each in self._plan.sources if hasattr(each, "telemetry")]

@@ -186,7 +186,10 @@ def _summary(simulator: Simulator) -> str:
 
 
 def _rate(text: str) -> float | None:
-    return None if text == "max" else float(text)
+    try:
+        return None if text == "max" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give tweets a second, or max") from None
 
 
 def _chunking(text: str) -> Chunking:

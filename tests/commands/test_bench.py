@@ -12,7 +12,9 @@ def test_the_table_has_a_line_for_everything_that_was_measured(
 ) -> None:
     monkeypatch.setattr(bench, "ROWS", bench.ROWS[:1] + bench.ROWS[-1:])
     assert main(["bench", "--seconds", "0.2"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert said.err == ""
+    lines = said.out.splitlines()
     for row in bench.ROWS:
         [line] = [line for line in lines if line.startswith(row.title + "  ")]
         rate, cost = line.split()[-2:]

@@ -67,6 +67,19 @@ def test_replay_writes_the_lines_as_they_came(recording: Path) -> None:
     assert done.stdout.splitlines() == lines * 2
 
 
+def test_replay_ends_without_the_figures_of_a_connection(recording: Path) -> None:
+    done = run("replay", recording, "--speed", "max")
+    assert done.stderr.splitlines() == ["received 100 · dropped 0"]
+
+
+def test_a_stream_that_fails_for_good_is_said_once() -> None:
+    with rxtweets.simulator.serve(token="another") as x:
+        done = run("tail", x.url, X_BEARER_TOKEN="any")
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("rxtweets: 401")
+
+
 def test_replay_says_what_it_could_not_read(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text("nonsense\n")
     done = run("replay", tmp_path / "t.jsonl")

@@ -84,6 +84,30 @@ def test_a_stream_of_several_connections_is_a_box_for_each() -> None:
     assert names == ["connection 1", "connection 2"]
 
 
+def test_in_a_pipeline_as_well() -> None:
+    stream = rxtweets.sample10_stream(token="any", base_url="http://127.0.0.1:1", partition=(1, 2))
+    sources = snapshot_of(pipeline_of(stream)).sources
+    assert [(each.name, each.state) for each in sources] == [
+        ("connection 1", "idle"),
+        ("connection 2", "idle"),
+    ]
+
+
+def test_each_of_several_streams_of_a_pipeline_has_its_state_and_its_lag() -> None:
+    lagging = rxtweets.sample_stream(token="any", base_url="http://127.0.0.1:1")
+    lagging.telemetry.show("lag", lambda: 1.5)
+    divided = rxtweets.sample10_stream(token="any", base_url="http://127.0.0.1:1")
+    pipeline = Pipeline(
+        [Subject(), lagging, divided], batchers={"default": Batcher(lambda _: None)}
+    )
+    assert [(each.name, each.state, each.lag) for each in snapshot_of(pipeline).sources] == [
+        ("Subject 0", "", None),
+        ("LiveStream 1", "idle", 1.5),
+        ("connection 2.1", "idle", None),
+        ("connection 2.2", "idle", None),
+    ]
+
+
 def test_errors_and_rare_figures_are_noted() -> None:
     shown = SimpleNamespace(errors=("a", "b"), stats=lambda: Stats(gaps=1, reconnects=2000))
     snapshot = snapshot_of(shown)

@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from rxtweets import Batch, Message, Stats
-from rxtweets.display.text import batch_line, summary_line
+from rxtweets.display.text import batch_line, end_line, summary_line
 
 HEAD = "    1 │   1 by size    │ "
 
@@ -33,6 +33,19 @@ def test_the_summary_counts_tweets_received_as_delivered_dropped_and_waiting() -
     line = summary_line(Stats(received=9999, delivered=1000, dropped=200, queued=34))
     assert "received 1,234" in line
     assert "dropped 200" in line
+
+
+def test_the_last_line_of_a_recording_has_no_figures_of_a_connection() -> None:
+    assert end_line(Stats(delivered=1000, undecodable=2)) == (
+        "received 1,000 · dropped 0 · undecodable 2"
+    )
+
+
+def test_the_last_line_of_a_stream_has_them() -> None:
+    stats = Stats(state="stopped", delivered=5, beyond_limit=7, connects=2, reconnects=1, lag=0.002)
+    assert end_line(stats) == (
+        "stopped · received 5 · dropped 0 · reconnects 1 · lag 2 ms · beyond the limit 7"
+    )
 
 
 def test_large_numbers_are_grouped() -> None:

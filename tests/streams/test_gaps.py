@@ -497,6 +497,19 @@ def test_a_limit_completes_the_stream_after_exactly_so_many_messages(source: Any
         assert len(w.messages) == reached.messages == w.stream.stats().delivered == 137
 
 
+def test_what_came_beyond_a_limit_is_no_overflow_and_the_books_add_up() -> None:
+    with simulator.serve(**LIVE) as x, Watched(x, limit=20) as w:
+        w.until_completed()
+        w.until(lambda: balance(w.stream.stats()) == 0)
+        assert w.stream.stats().dropped == 0
+        assert w.stream.stats().delivered == 20
+
+
+def balance(stats: rxtweets.Stats) -> int:
+    booked = stats.delivered + stats.dropped + stats.beyond_limit
+    return stats.received - booked - stats.undecodable - stats.control
+
+
 @pytest.mark.parametrize("source", [rxtweets.sample_stream, rxtweets.sample10_stream])
 def test_a_limit_of_time_completes_the_stream(source: Any) -> None:
     limit = timedelta(seconds=0.3)
@@ -516,4 +529,4 @@ def test_distinct_posts_of_the_day_are_counted_however_often_they_come() -> None
         stats = w.stream.stats()
         beyond = w.until_event(events.LimitReached)[0].left_out
         assert stats.duplicates > 0
-        assert 500 <= stats.posts_today <= 500 + beyond + stats.dropped
+        assert 500 <= stats.posts_today <= 500 + beyond + stats.beyond_limit
