@@ -59,7 +59,8 @@ class Handoff:
             is over: the queue has come down to half its capacity, or was closed.
         on_drop: told of every drop, with the number of lines.
         wanted: how many lines will be taken yet at most; while so many wait, the reading side
-            waits as well, whatever the policy. ``None`` for no such bound.
+            waits as well, whatever the policy. Asked with every `put` and `get`. ``None`` for no
+            such bound.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class Handoff:
         One without lines never waits, and takes the place of another that came just before.
         """
         with self._changed:
-            if block.lines:
-                self._changed.wait_for(lambda: self._closed or self._has_room())
+            if self._policy == "block" and block.lines:
+                self._changed.wait_for(lambda: self._closed or self._lines < self._capacity)
             if self._closed:
                 self._on_drop(len(block.lines))
                 return
@@ -103,6 +104,9 @@ class Handoff:
             if self._lines > self._capacity and self._policy != "block":
                 self._drop()
             self._changed.notify_all()
+            if self._wanted is not None and block.lines:
+                # Here, and not before the next block: that would have been read by then.
+                self._changed.wait_for(lambda: self._closed or self._is_more_wanted())
 
     def get(self, most: int) -> list[Block]:
         """Wait for blocks; an empty list says that the hand-off was closed and is drained.
@@ -111,6 +115,8 @@ class Handoff:
             most: take no further block once there are so many lines.
         """
         with self._changed:
+            if self._wanted is not None:
+                self._changed.notify_all()  # more may be wanted than when the last were taken
             self._changed.wait_for(lambda: self._closed or bool(self._blocks))
             taken: list[Block] = []
             lines = 0
@@ -136,11 +142,8 @@ class Handoff:
                 self._end_burst()
             self._changed.notify_all()
 
-    def _has_room(self) -> bool:
-        if self._policy == "block" and self._lines >= self._capacity:
-            return False
-        # Lines that wait can be others than those that are counted, so none waits for ever.
-        return self._wanted is None or not self._lines or self._lines < self._wanted()
+    def _is_more_wanted(self) -> bool:
+        return self._wanted is None or self._lines < self._wanted()
 
     def _drop(self) -> None:
         # Tweets first; only if that does not do, a flood of something else is cut as well.

@@ -7,6 +7,7 @@ clients; what cannot be delivered in time is dropped by a declared policy, and c
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -163,6 +164,7 @@ class _Run:
         self._over = False
         self._newest: Message[Any] | None = None
         self._delivered = 0
+        self._in_hand = 0
         self._is_full = False
         self._handoff = Handoff(
             options.buffer_size,
@@ -234,7 +236,9 @@ class _Run:
 
     def _deliver_all(self) -> None:
         while blocks := self._handoff.get(CHUNK):
+            self._in_hand = sum(len(block.lines) for block in blocks)
             self._pass_on(blocks)
+            self._in_hand = 0
         if not self._is_full:  # what comes after a limit is not missed
             self._report_gaps(None, self._newest_id, "")
         self._save(now=True)
@@ -289,6 +293,9 @@ class _Run:
             beyond_limit=len(fresh) - len(kept),
             duplicates=len(messages) - len(fresh),
         )
+        self._in_hand = 0
+        if self._is_full:
+            self.reader.stop()  # subscribers may take long, and X bills what it sends meanwhile
         if kept:
             for gate in gates:
                 gate.on_next(kept)
@@ -376,7 +383,11 @@ class _Run:
             self._telemetry.publish(events.StateFileFailed(str(file.path), error))
 
     def _wanted(self) -> int:
-        return (self._options.limit.messages or 0) - self._delivered
+        """Lines up to the limit; of what comes beyond it, all are taken, and counted as such."""
+        most = self._options.limit.messages
+        if most is None or self._is_full:
+            return sys.maxsize
+        return most - self._delivered - self._in_hand
 
     def _dropped(self, lines: int) -> None:
         if self._is_full:

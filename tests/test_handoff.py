@@ -172,26 +172,35 @@ def test_block_makes_the_reading_side_wait_until_there_is_room(release: str) -> 
 
 
 def test_the_reading_side_waits_while_as_much_waits_as_will_be_taken() -> None:
-    watched, passed = Watched(100, "drop_oldest", lambda: 3), threading.Event()
-    watched.put(*"abc")
+    wanted, passed = 3, threading.Event()
+    watched = Watched(100, "drop_oldest", lambda: wanted)
+    watched.put(*"ab")
 
     def put() -> None:
-        watched.put("d")
+        watched.put("c")
         passed.set()
 
     thread = threading.Thread(target=put)
     thread.start()
+    wanted = 0
+    assert watched.get(2) == ["a", "b"]
+    assert watched.get() == ["c"]
     assert not passed.wait(0.05)
-    assert watched.get() == ["a", "b", "c"]
+    wanted = 1
+    watched.handoff.put(Block([], 0.0, 1))  # of the one who takes, so that it does not wait
+    assert watched.get() == []
     assert passed.wait(PATIENCE)
     thread.join(PATIENCE)
-    assert watched.get() == ["d"]
 
 
-def test_where_nothing_waits_lines_are_taken_even_if_none_are_wanted() -> None:
+def test_closing_lets_a_reading_side_go_of_which_nothing_is_wanted() -> None:
     watched = Watched(100, "drop_oldest", lambda: 0)
-    watched.put("a")
+    thread = threading.Thread(target=watched.put, args=("a",))
+    thread.start()
     assert watched.get() == ["a"]
+    watched.handoff.close()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_getting_waits_for_blocks() -> None:

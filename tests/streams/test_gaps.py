@@ -326,27 +326,14 @@ def test_what_both_connections_missed_is_a_gap() -> None:
 
 
 def test_nothing_is_missed_after_a_limit() -> None:
-    backoff = Backoff(scale=SCALE, proved_after=0.0, server=wait_fixed(6000))
-    waiting, over = threading.Event(), threading.Event()
-    seen: list[events.Event] = []
-
-    def note(event: events.Event) -> None:
-        seen.append(event)
-        if isinstance(event, events.Reconnecting) and event.delay > 1:
-            waiting.set()
-
-    def hold(_: rxtweets.Message[str]) -> None:
-        # All that is wanted is there by now, and the stream waits to connect again.
-        waiting.wait(20)
-
-    with simulator.serve(script=[[Serve(20), Close()], Reply(503, {})], **LIVE) as x:
-        stream = rxtweets.sample_stream(token="any", base_url=x.url, backoff=backoff, limit=20)
-        stream.events.subscribe(note)
-        stream.subscribe(hold, on_completed=over.set)
-        assert over.wait(20)
-        assert waiting.is_set()
-        assert stream.telemetry.bus.flush()
-    assert not any(isinstance(event, events.Gap) for event in seen)
+    with (
+        simulator.serve(script=[[Serve(20), Close()], Reply(503, {})], **LIVE) as x,
+        Watched(x, backoff=SCALED, limit=20) as w,
+    ):
+        w.until_completed()
+        w.until_event(events.StreamEnded)
+        assert w.of(events.Gap) == []
+        assert len(x.requests) == 1
 
 
 def test_what_came_before_the_second_connection_could_be_made_is_a_gap() -> None:
@@ -503,6 +490,21 @@ def test_what_came_beyond_a_limit_is_no_overflow_and_the_books_add_up() -> None:
         w.until(lambda: balance(w.stream.stats()) == 0)
         assert w.stream.stats().dropped == 0
         assert w.stream.stats().delivered == 20
+
+
+def test_the_connection_ends_at_the_limit_and_not_when_subscribers_are_done() -> None:
+    with simulator.serve(**LIVE) as x:
+        stream = rxtweets.sample_stream(token="any", base_url=x.url, limit=1)
+        stopped, over, waited = threading.Event(), threading.Event(), []
+
+        def look(state: rxtweets.ConnectionState) -> None:
+            if state.name == "stopped":
+                stopped.set()
+
+        with stream.states.subscribe(look):
+            stream.subscribe(lambda _: waited.append(stopped.wait(20)), on_completed=over.set)
+            assert over.wait(20)
+        assert waited == [True]
 
 
 def balance(stats: rxtweets.Stats) -> int:
