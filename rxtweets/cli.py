@@ -80,7 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line by default.
     """
     parser = _parser()
-    parsed = parser.parse_args(arguments)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        here = " ".join(filter(None, ("rxtweets", parsed.command)))
+        said = " ".join(unknown)
+        parser.exit(USAGE, f"{here}: unrecognized arguments: {said}; see {here} --help\n")
     if parsed.run is None:
         parser.print_help()
         return ENDED
@@ -117,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     version = importlib.metadata.version("rxtweets")
     parser.add_argument("--version", action="version", version=f"rxtweets {version}")
     parser.set_defaults(run=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     run = commands.add_parser(
         "run",
         help="stream → processors → batches, printed",

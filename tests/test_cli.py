@@ -130,7 +130,7 @@ def test_live_reads_the_server_of_the_environment_with_the_token_of_the_environm
         (["run", "--limit", "0"], "--limit 0"),
         (["run", "--duration", "0"], "--duration 0"),
         (["run", "--base-url", "x.com"], "give scheme and host"),
-        (["run", "--nonsense"], "--nonsense"),
+        (["run", "--nonsense"], "--nonsense; see rxtweets run --help"),
         (["simulate", "--rate", "fast"], "'fast': give tweets a second, or max"),
         (["simulate", "--port", "99999"], "port=99999"),
         (["simulate", "--from", "no-such-file"], "no-such-file"),

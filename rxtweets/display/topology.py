@@ -42,7 +42,12 @@ Point = tuple[float, float]
 
 
 def draw_topology(snapshot: Snapshot) -> Drawing:
-    """Draw the stages with their figures, the rate of late, and the latest errors."""
+    """Draw the stages with their figures, the rate of late, and the latest errors.
+
+    ::
+
+        draw_topology(snapshot_of(pipeline))  # as it is now; the pipeline itself shows it live
+    """
     columns = snapshot.columns
     tall = max(len(stages) for stages in columns)
     bottom = TOP + tall * (HEIGHT + SPACE) - SPACE
