@@ -253,6 +253,13 @@ def test_a_terminal_gets_a_live_summary_that_is_wiped_at_the_end() -> None:
     assert text.splitlines()[-1].split("\x1b[K")[-1].startswith("stopped · received")
 
 
+def test_a_server_that_was_named_is_not_called_a_simulation() -> None:
+    with simulator.serve(rate=200) as x:
+        shown, code = screen_of(["run", "--base-url", x.url], b"reconn", signal.SIGINT)
+    assert code == 0
+    assert f"reading {x.url};" in shown.decode()
+
+
 def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
     program = tmp_path / "stuck.py"
     program.write_text(

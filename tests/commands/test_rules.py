@@ -312,3 +312,9 @@ def test_a_command_that_is_none_is_one_line_and_exit_code_2(run: Run, arguments:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
+
+
+def test_the_help_of_a_command_writes_x_as_x_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["rules", "sync", "--help"])
+    assert "Make the rules of X those of a file." in capsys.readouterr().out
