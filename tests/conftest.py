@@ -36,6 +36,8 @@ def _nothing_outlives_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
     for thread in threading.enumerate():
         is_ours = thread.name.startswith(OURS) or isinstance(thread, threading.Timer)
         if thread not in threads and is_ours:
+            # One that is just beginning is listed here, and cannot be joined yet.
+            thread._started.wait(DEADLINE)  # type: ignore[attr-defined]
             thread.join(DEADLINE)
             assert not thread.is_alive(), f"{thread.name} is still there after the test"
     for what, before, now in (
