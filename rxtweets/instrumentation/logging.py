@@ -1,7 +1,8 @@
 """Events as lines of the standard library's log, under the name ``rxtweets``.
 
 What went wrong is a warning, what ended a stream an error, the rest is for those who ask for more.
-Something that happens thousands of times a second is written once a second, with its count.
+Something that happens thousands of times a second is written once a second, with its count; what is
+left at the end of a stream is counted there.
 """
 
 from __future__ import annotations
@@ -35,33 +36,44 @@ class EventLog:
         self._interval = interval
         self._clock = clock
         self._written: dict[type[events.Event], float] = {}
-        self._left_out: dict[type[events.Event], int] = {}
+        self._left_out: dict[type[events.Event], tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, event: events.Event) -> None:
         """Write the event, or leave it out for now."""
+        if isinstance(event, ENDS):
+            self._account_for_the_rest()
         level, text = line_for(event)
         if not log.isEnabledFor(level):
             return
-        more = self._due(event)
+        more = self._due(event, level)
         if more is None:
             return
         line = " ".join(text.split())  # what a server sends cannot forge lines of the log
         where = f"{event.part}: " if event.part else ""
         log.log(level, "%s%s%s", where, line, f" (and {more} more like it)" if more else "")
 
-    def _due(self, event: events.Event) -> int | None:
+    def _account_for_the_rest(self) -> None:
+        with self._lock:
+            rest, self._left_out = self._left_out, {}
+        for kind, (level, count) in rest.items():
+            log.log(level, "%d more of %s, each left out here", count, kind.__name__)
+
+    def _due(self, event: events.Event, level: int) -> int | None:
         """How many of its kind were left out before this one; ``None`` to leave it out too."""
         kind, now = type(event), self._clock()
         if kind not in FREQUENT:
             return 0
         with self._lock:
             if now - self._written.get(kind, -self._interval) < self._interval:
-                self._left_out[kind] = self._left_out.get(kind, 0) + 1
+                self._left_out[kind] = level, self._left_out.get(kind, (level, 0))[1] + 1
                 return None
             self._written[kind] = now
-            return self._left_out.pop(kind, 0)
+            return self._left_out.pop(kind, (level, 0))[1]
 
+
+ENDS = (events.StreamEnded, events.PipelineEnded)
+"""After these, there may be no other line that could say how many were left out."""
 
 FREQUENT = {
     events.AcknowledgerFailed,

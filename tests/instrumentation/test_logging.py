@@ -266,6 +266,19 @@ def test_the_count_starts_anew_after_it_was_written(log: pytest.LogCaptureFixtur
     assert ["more like it" in message for message in log.messages] == [False, True, False]
 
 
+@pytest.mark.parametrize("end", [events.StreamEnded(None), events.PipelineEnded(None, 1.0)])
+def test_at_the_end_those_that_were_left_out_are_counted(
+    log: pytest.LogCaptureFixture, end: events.Event
+) -> None:
+    log.set_level(logging.WARNING, "rxtweets")
+    write = EventLog(clock=Clock())
+    for _ in range(3):
+        write(events.HandlerFailed(TWEET.failed(FAULT)))
+    write(end)
+    write(end)
+    assert log.messages[1:] == ["2 more of HandlerFailed, each left out here"]
+
+
 def test_one_frequent_kind_does_not_silence_another(log: pytest.LogCaptureFixture) -> None:
     write = EventLog(clock=Clock())
     for event in BURSTS * 3:
