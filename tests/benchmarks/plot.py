@@ -12,11 +12,19 @@ WIDTH, HEIGHT, LEFT, TOP, GAP = 640, 260, 80, 30, 40
 
 @dataclass(frozen=True)
 class Curve:
-    """Measured points; a panel of its own, from zero."""
+    """Measured points; a panel of its own, from zero.
+
+    Attributes:
+        name: of what is on the y axis.
+        x: places.
+        y: the median at each.
+        range: the least and the most at each.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    range: Sequence[tuple[float, float]]
 
 
 def plot(label: str, curves: Sequence[Curve]) -> str:
@@ -29,22 +37,28 @@ def plot(label: str, curves: Sequence[Curve]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH + 2 * LEFT}" height="{height}" '
         f'font-family="sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="white"/>{body}'
-        f'<text x="{LEFT + WIDTH / 2}" y="{height - 12}" text-anchor="middle">{label}</text>'
-        "</svg>\n"
+        f'<text x="{LEFT + WIDTH / 2}" y="{height - 12}" text-anchor="middle">{label}; '
+        "bars from the least to the most</text></svg>\n"
     )
 
 
 def _panel(curve: Curve, top: float) -> str:
-    most = max(*curve.y, 1e-9)
+    most = max(1e-9, *(each for _, each in curve.range))
     step = WIDTH / max(1, len(curve.x) - 1)
-    places = [
-        (LEFT + number * step, top + HEIGHT * (1 - value / most))
-        for number, value in enumerate(curve.y)
-    ]
+
+    def height(value: float) -> float:
+        return top + HEIGHT * (1 - value / most)
+
+    places = [(LEFT + number * step, height(value)) for number, value in enumerate(curve.y)]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    bars = "".join(
+        f'<path d="M{x - 5:.1f} {height(low):.1f}h10m-5 0V{height(high):.1f}m-5 0h10" '
+        'stroke="#1d6fa5" fill="none"/>'
+        for (x, _), (low, high) in zip(places, curve.range, strict=True)
+    )
     dots = "".join(
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#1d6fa5"/>'
-        f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{_short(value)}</text>'
+        f'<text x="{x + 8:.1f}" y="{y - 8:.1f}">{_short(value)}</text>'
         for (x, y), value in zip(places, curve.y, strict=True)
     )
     ticks = "".join(
@@ -55,7 +69,8 @@ def _panel(curve: Curve, top: float) -> str:
         f'<text x="{LEFT}" y="{top - 14}" font-weight="bold">{curve.name}</text>'
         f'<line x1="{LEFT}" y1="{top + HEIGHT}" x2="{LEFT + WIDTH}" y2="{top + HEIGHT}" '
         f'stroke="#999"/>'
-        f'<polyline points="{line}" fill="none" stroke="#1d6fa5" stroke-width="2"/>{dots}{ticks}'
+        f'<polyline points="{line}" fill="none" stroke="#1d6fa5" stroke-width="2"/>'
+        f"{bars}{dots}{ticks}"
     )
 
 

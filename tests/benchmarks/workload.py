@@ -1,6 +1,8 @@
 """One measured run in a process of its own; prints its figures as one JSON object.
 
-Usage: workload.py JSON, the fields of `Workload` and of its kind.
+A line ``begin`` and a line ``end`` come before, when the time that is measured begins and ends.
+
+Usage: workload.py JSON, the fields of `Workload`.
 """
 
 from __future__ import annotations
@@ -15,21 +17,25 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
-import orjson
 import psutil
-import reactivex
-from reactivex import operators as stock
-from reactivex.disposable import Disposable
-from reactivex.scheduler import ThreadPoolScheduler
 
-import rxtweets
-from rxtweets import operators as ops
+from tests.benchmarks import foreign
+
+# What is measured is imported where it is used: its memory is part of the figures.
+if TYPE_CHECKING:
+    from reactivex import Observable, abc
+
+    from rxtweets import Message
 
 WARM_UP = 1.0
 """Seconds after the first tweet that do not count."""
+
+LOOK = 0.25
+"""Seconds between two looks at the memory."""
+
+Handler = Callable[["Message[str]"], "Message[str]"]
 
 
 @dataclass
@@ -39,7 +45,7 @@ class Workload:
     Attributes:
         url: of the server.
         cafile: of its authority.
-        kind: ``rxtweets`` or ``naive``.
+        kind: ``rxtweets``, ``naive``, or the name of somebody else's client.
         seconds: measured.
         isolated: the reader is a process.
         http2: the protocol.
@@ -71,11 +77,12 @@ class Workload:
     drain: bool = False
     waits: list[float] = field(default_factory=list)
     count: int = 0
+    idle_mb: float = 0.0
 
-    def handler(self) -> Callable[[rxtweets.Message[str]], rxtweets.Message[str]]:
+    def handler(self) -> Handler:
         """What the processors do with a message."""
 
-        def handle(message: rxtweets.Message[str]) -> rxtweets.Message[str]:
+        def handle(message: Message[str]) -> Message[str]:
             if self.latency:
                 self.waits.append(time.time() - (message.received_at or 0.0))
             if self.block:
@@ -98,8 +105,12 @@ class Workload:
         self.count += len(batch)
 
 
-def run_rxtweets(work: Workload) -> dict[str, float]:
+def run_rxtweets(work: Workload) -> dict[str, Any]:
     """The article's pipeline."""
+    import rxtweets
+    from rxtweets import operators as ops
+
+    work.idle_mb = _memory(psutil.Process())
     trusted = ssl.create_default_context(cafile=work.cafile)
     options: dict[str, Any] = {"isolated": work.isolated, "overflow": work.overflow}
     stream = rxtweets.sample_stream(
@@ -128,14 +139,21 @@ def run_rxtweets(work: Workload) -> dict[str, float]:
     return figures
 
 
-def run_naive(work: Workload) -> dict[str, float]:
+def run_naive(work: Workload) -> dict[str, Any]:
     """What one writes with stock parts: httpx lines, flat_map on a thread pool, a buffer."""
+    import httpx
+    import orjson
+    import reactivex
+    from reactivex import operators as stock
+    from reactivex.disposable import Disposable
+    from reactivex.scheduler import ThreadPoolScheduler
+
     over = threading.Event()
     pool = ThreadPoolScheduler(work.concurrency)
     room = threading.Semaphore(10 * work.concurrency)
     trusted = ssl.create_default_context(cafile=work.cafile)
 
-    def read(observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
+    def read(observer: Any, _scheduler: Any) -> abc.DisposableBase:
         with (
             httpx.Client(http2=work.http2, timeout=None, verify=trusted) as client,  # noqa: S113 - a stream has no end
             client.stream("GET", f"{work.url}/2/tweets/sample/stream") as response,
@@ -157,10 +175,10 @@ def run_naive(work: Workload) -> dict[str, float]:
     def take(batch: list[str]) -> None:
         work.count += len(batch)
 
-    def upcased(tweet: dict[str, Any]) -> reactivex.Observable[str]:
+    def upcased(tweet: dict[str, Any]) -> Observable[str]:
         return reactivex.just(tweet).pipe(stock.map(upcase), stock.subscribe_on(pool))
 
-    source: reactivex.Observable[dict[str, Any]] = reactivex.create(read)
+    source: Observable[dict[str, Any]] = reactivex.create(read)
     batches = source.pipe(stock.flat_map(upcased), stock.buffer_with_time_or_count(2.0, work.batch))
     thread = threading.Thread(target=lambda: batches.subscribe(take), daemon=True)
     thread.start()
@@ -169,24 +187,51 @@ def run_naive(work: Workload) -> dict[str, float]:
     return figures
 
 
-def _measured(work: Workload) -> dict[str, float]:
+def run_foreign(work: Workload) -> dict[str, Any]:
+    """Somebody else's client: on one thread, as all of them are made."""
+
+    def use(identifier: str, text: str) -> None:
+        if not (identifier and text):
+            raise ValueError(identifier, text)
+        if work.block:
+            time.sleep(work.block)
+        work.count += 1
+
+    listen = foreign.CLIENTS[work.kind]
+    threading.Thread(target=listen, args=(work.url, use), daemon=True).start()
+    return _measured(work)
+
+
+def _measured(work: Workload) -> dict[str, Any]:
     while not work.count:
         time.sleep(0.005)
     time.sleep(WARM_UP)
+    own = psutil.Process()
+    readers = own.children()  # the process of an isolated reader, if there is one
     work.waits.clear()
-    started, cpu, count, reader = time.perf_counter(), time.process_time(), work.count, _reader()
-    time.sleep(work.seconds)
-    seconds = time.perf_counter() - started
-    done = work.count - count
-    now = _reader()
-    spent = time.process_time() - cpu + now[0] - reader[0]
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    figures = {
+    memory = []
+    print("begin", flush=True)
+    started, count = time.perf_counter(), work.count
+    cpu, reading = time.process_time(), _cpu(readers)
+    while (rest := started + work.seconds - time.perf_counter()) > 0:
+        time.sleep(min(LOOK, rest))
+        memory.append(_memory(own, *readers))
+    seconds, done = time.perf_counter() - started, work.count - count
+    spent = time.process_time() - cpu + _cpu(readers) - reading
+    print("end", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    quarter = max(1, len(memory) // 4)
+    figures: dict[str, Any] = {
         "tweets_per_second": done / seconds,
         "cpu_seconds_per_million": spent / max(1, done) * 1e6,
         "cores": spent / seconds,
-        "peak_rss_mb": own + now[1],
+        "peak_rss_mb": max(peak + _memory(*readers), *memory),
+        "rss_first_quarter_mb": statistics.fmean(memory[:quarter]),
+        "rss_last_quarter_mb": statistics.fmean(memory[-quarter:]),
+        "rss_mb": [round(each, 1) for each in memory],
     }
+    if work.idle_mb:
+        figures["rss_above_idle_mb"] = max(memory) - work.idle_mb
     if work.waits:
         waits = sorted(work.waits)
         figures["p50_ms"] = statistics.median(waits) * 1000
@@ -194,21 +239,21 @@ def _measured(work: Workload) -> dict[str, float]:
     return figures
 
 
-def _reader() -> tuple[float, float]:
-    """CPU seconds and memory in MB of the reader's process, if there is one."""
-    cpu = memory = 0.0
-    for child in psutil.Process().children():
-        times = child.cpu_times()
-        cpu += times.user + times.system
-        memory += child.memory_info().rss / 2**20
-    return cpu, memory
+def _cpu(processes: Sequence[psutil.Process]) -> float:
+    """Seconds."""
+    return sum(each.cpu_times().user + each.cpu_times().system for each in processes)
+
+
+def _memory(*processes: psutil.Process) -> float:
+    """MB."""
+    return sum(each.memory_info().rss for each in processes) / 2**20
 
 
 def main() -> None:
     """Run what the argument says."""
     work = Workload(**json.loads(sys.argv[1]))
-    figures = {"rxtweets": run_rxtweets, "naive": run_naive}[work.kind](work)
-    print(json.dumps(figures), flush=True)
+    run = {"rxtweets": run_rxtweets, "naive": run_naive}.get(work.kind, run_foreign)
+    print(json.dumps(run(work)), flush=True)
     os._exit(0)  # the pool of the reference would hold the program up
 
 

@@ -1,0 +1,174 @@
+"""Servers and measured runs, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import trustme
+
+__all__ = ["ROOT", "Bench", "Figures", "Runs", "machine", "spread"]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+LOOK = 0.05
+"""Seconds between two looks at the server's send buffer."""
+
+Figures = dict[str, Any]
+"""What one run has measured: numbers by name, and lists of them where they are over time."""
+
+Runs = dict[str, list[Figures]]
+"""Several runs of each kind."""
+
+Ask = Callable[[], dict[str, float]]
+
+
+class Bench:
+    """Starts servers and runs.
+
+    Args:
+        runs: of each.
+        seconds: of each run, where a row does not say otherwise.
+        source: a file of frames, instead of simulated tweets.
+    """
+
+    def __init__(self, runs: int, seconds: float, source: str | None) -> None:
+        self.runs = runs
+        self._seconds = seconds
+        self._source = ["--from", source] if source else []
+        authority = trustme.CA()
+        self._directory = tempfile.TemporaryDirectory()
+        self._pem = Path(self._directory.name, "server.pem")
+        self._cafile = Path(self._directory.name, "authority.pem")
+        issued = authority.issue_cert("127.0.0.1")
+        self._pem.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+        authority.cert_pem.write_to_path(str(self._cafile))
+
+    def run(self, work: Mapping[str, Any], server: Sequence[str]) -> Figures:
+        """One run, and what the server says about the time that was measured."""
+        load = os.getloadavg()[0]
+        with self._server(server) as (url, ask):
+            settings = {"url": url, "cafile": str(self._cafile), "seconds": self._seconds, **work}
+            command = [sys.executable, str(HERE / "workload.py"), json.dumps(settings)]
+            # The clients of others know one way to be told of an authority.
+            environment = {
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "REQUESTS_CA_BUNDLE": str(self._cafile),
+            }
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            ) as running:
+                figures = _followed(running, ask)
+        return {"load_before": load, **figures}
+
+    @contextlib.contextmanager
+    def _server(self, arguments: Sequence[str]) -> Iterator[tuple[str, Ask]]:
+        command = [sys.executable, str(HERE / "server.py"), "--cert", str(self._pem)]
+        with subprocess.Popen(
+            [*command, *arguments, *self._source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ) as server:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            source, sink = server.stdout, server.stdin
+            alone = threading.Lock()
+
+            def ask() -> dict[str, float]:
+                with alone:
+                    sink.write("\n")
+                    answer: dict[str, float] = json.loads(source.readline())
+                return answer
+
+            port = json.loads(source.readline())["port"]
+            try:
+                yield f"https://127.0.0.1:{port}", ask
+            finally:
+                sink.close()
+
+
+def _followed(running: subprocess.Popen[str], ask: Ask) -> Figures:
+    """What the run says, and the server at the beginning, in the course and at the end of it."""
+    assert running.stdout is not None
+    assert running.stderr is not None
+    said: list[str] = []
+    errors = threading.Thread(target=lambda: said.extend(running.stderr or ()), daemon=True)
+    errors.start()
+    marks: dict[str, dict[str, float]] = {}
+    unsent: list[int] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            unsent.append(int(ask()["unsent"]))
+
+    looking = threading.Thread(target=look, daemon=True)
+    last = ""
+    for line in running.stdout:
+        last = line.strip()
+        if last in {"begin", "end"}:
+            marks[last] = {**ask(), "at": time.perf_counter()}
+        if last == "begin":
+            looking.start()
+        if last == "end":
+            over.set()
+            looking.join()
+    over.set()
+    errors.join()
+    if running.wait() or len(marks) < 2:
+        raise RuntimeError(f"the run failed with {running.returncode}:\n{''.join(said[-20:])}")
+    figures: Figures = json.loads(last)
+    before, after = marks["begin"], marks["end"]
+    took, sent = after["at"] - before["at"], max(1.0, after["sent"] - before["sent"])
+    ordered = sorted(unsent) or [0]
+    figures |= {
+        "server_cpu_seconds_per_million": (after["cpu"] - before["cpu"]) / sent * 1e6,
+        "server_waited_share": (after["waited"] - before["waited"]) / took,
+        "server_sent_per_second": sent / took,
+        "unsent_kb_p99": ordered[int(len(ordered) * 0.99)] / 1024,
+        "unsent_kb_max": ordered[-1] / 1024,
+        "unsent_kb": [round(each / 1024, 1) for each in unsent],
+    }
+    return figures
+
+
+def spread(figures: Sequence[Figures], name: str, digits: int | None = None) -> str:
+    """Median, least and most."""
+    values = [each[name] for each in figures]
+    middle = statistics.median(values)
+    digits = digits if digits is not None else (0 if abs(middle) >= 100 else 2)
+    return f"{middle:,.{digits}f} [{min(values):,.{digits}f} .. {max(values):,.{digits}f}]"
+
+
+def machine() -> str:
+    """What this is measured on, and with."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((each.partition(": ")[2] for each in lines if "model name" in each), model)
+    memory = psutil.virtual_memory().total / 2**30
+    parts = ("rxtweets", "reactivex", "httpx", "httpcore", "orjson")
+    return (
+        f"{os.cpu_count()} cores ({model}), {memory:.0f} GB, {platform.system()} "
+        f"{platform.release()}, load {os.getloadavg()[0]:.1f}\n"
+        f"Python {platform.python_version()}, "
+        + ", ".join(f"{each} {version(each)}" for each in parts)
+    )
