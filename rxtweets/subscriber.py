@@ -187,8 +187,7 @@ class Settlement(Contained[Batch[Any]]):
         if telemetry.bus.has_observers:
             telemetry.publish(BatchStarted(batch))
         pending = _Pending(batch, self, telemetry)
-        take: Any = self._observer.on_next
-        Share(pending).deliver(lambda: take(batch))
+        pending.deliver(self._observer.on_next, batch)
         return pending.outcome
 
     def settled(
@@ -229,7 +228,22 @@ class Settlement(Contained[Batch[Any]]):
 
 
 class _Pending:
-    """A batch that is not settled yet, and how many have yet to say how it ended for them."""
+    """A batch that is not settled yet, and how many have yet to say how it ended for them.
+
+    At first that is one, the thread that brings it.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_error",
+        "_lock",
+        "_open",
+        "_settlement",
+        "_started",
+        "_unsettled",
+        "outcome",
+        "telemetry",
+    )
 
     def __init__(self, batch: Batch[Any], settlement: Settlement, telemetry: Telemetry) -> None:
         self.telemetry = telemetry
@@ -238,13 +252,28 @@ class _Pending:
         self._settlement = settlement
         self._started = perf_counter()
         self._lock = threading.Lock()
-        self._open = 0
+        self._open = 1
         self._unsettled = 0
         self._error: BaseException | None = None
 
     def open(self) -> None:
         with self._lock:
             self._open += 1
+
+    def deliver(self, take: Callable[..., object], *args: object) -> None:
+        """Call the function: what it returns or raises is the outcome for one of those."""
+        outside, _here.pending = getattr(_here, "pending", None), self
+        returned, error = None, None
+        with self.telemetry.working():
+            try:
+                returned = take(*args)
+            except BaseException as raised:  # a SystemExit would end a thread silently
+                error = raised
+                if is_interrupt(raised):
+                    raise
+            finally:
+                _here.pending = outside
+                self.close(returned, error)
 
     def close(self, returned: object, error: BaseException | None) -> None:
         with self._lock:
@@ -291,22 +320,10 @@ class Share:
 
     def deliver(self, take: Callable[[], object]) -> None:
         """Call the function: what it returns or raises is the outcome. Once, on any thread."""
-        pending = self._pending
-        if pending is None:
+        if self._pending is None:
             take()
-            return
-        outside, _here.pending = getattr(_here, "pending", None), pending
-        returned, error = None, None
-        with pending.telemetry.working():
-            try:
-                returned = take()
-            except BaseException as raised:  # a SystemExit would end a thread silently
-                error = raised
-                if is_interrupt(raised):
-                    raise
-            finally:
-                _here.pending = outside
-                pending.close(returned, error)
+        else:
+            self._pending.deliver(take)
 
 
 _here = threading.local()

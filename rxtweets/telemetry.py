@@ -15,7 +15,7 @@ from reactivex.disposable import Disposable
 
 from rxtweets.events import Event, Span
 
-__all__ = ["EventBus", "StageStats", "Stats", "Telemetry"]
+__all__ = ["EventBus", "StageStats", "Stats", "Telemetry", "Working"]
 
 log = logging.getLogger("rxtweets")
 

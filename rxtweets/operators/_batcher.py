@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,21 +96,25 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             failed = [message for message in chunk if message.status != "ok"]
             self._failed += len(failed)
             acknowledge([], failed, self._telemetry)
-        with self._alone():
+        with self._lock:
             if self._over:
                 self._abandon(len(good))
             elif good:
                 self._take(good)
+        if self._over:
+            self._give_up()
 
     def on_error(self, error: Exception) -> None:
-        with self._alone():
+        with self._lock:
             if self._end():
                 self._observer.on_error(error)
+        self._give_up()
 
     def on_completed(self) -> None:
-        with self._alone():
+        with self._lock:
             if self._end():
                 self._observer.on_completed()
+        self._give_up()
 
     def dispose(self) -> None:
         """Stop at once; the messages of the unfinished batches are counted abandoned."""
@@ -122,13 +125,6 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._source.dispose()
         self._give_up()
         self._forget()
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._lock:
-            yield
-        if self._over:
-            self._give_up()
 
     def _give_up(self) -> None:
         """Count what is left; whoever holds the lock comes here himself when he has released it."""
@@ -159,9 +155,11 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if len(messages) < size:
             return
         full = len(messages) - len(messages) % size
-        self._finish(PLAIN)
         if full < len(messages):
+            del self._open[PLAIN]  # the next one sets the timer anyway
             self._begin(PLAIN).messages += messages[full:]
+        else:
+            self._finish(PLAIN)
         for start in range(0, full, size):
             self._emit(PLAIN, messages[start : start + size], "size")
 
@@ -263,15 +261,20 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             )
 
     def _expired(self) -> None:
-        with self._alone():
-            now = self._timer.now() + CLOSE
-            while self._open and not self._over:
-                key, first = next(iter(self._open.items()))
-                if first.due > now:
-                    self._timer.start(first.due)
-                    return
-                del self._open[key]
-                self._emit(key, first.messages, "timeout")
+        with self._lock:
+            self._emit_due()
+        if self._over:
+            self._give_up()
+
+    def _emit_due(self) -> None:
+        now = self._timer.now() + CLOSE
+        while self._open and not self._over:
+            key, first = next(iter(self._open.items()))
+            if first.due > now:
+                self._timer.start(first.due)
+                return
+            del self._open[key]
+            self._emit(key, first.messages, "timeout")
 
     def _stage(self) -> StageStats:
         waiting = sum(len(each.messages) for each in list(self._open.values()))

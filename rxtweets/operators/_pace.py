@@ -102,7 +102,8 @@ class Watch:
         if not self._started:
             self._started = True
             threading.Thread(target=self._run, name="rxtweets-watch", daemon=True).start()
-        self._needed.set()
+        if not self._needed.is_set():  # asking costs a tenth of setting it
+            self._needed.set()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -121,3 +122,5 @@ class Watch:
             if quiet > 1 and not stuck:
                 self._needed.clear()
                 quiet = 0
+                if self._is_stuck(taken) != (False, taken):  # work has come since the look
+                    self._needed.set()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +14,7 @@ from rxtweets.events import Abandoned, HandlerFailed, SubscriberFailed
 from rxtweets.message import Message
 from rxtweets.operators._results import Results
 from rxtweets.subscriber import OnFailed, acknowledge, handle_failed
-from rxtweets.telemetry import StageStats, Telemetry
+from rxtweets.telemetry import StageStats, Telemetry, Working
 
 __all__ = ["Demand", "Entry", "Processor"]
 
@@ -94,6 +93,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._is_called = False
         self._books = threading.Lock()
         self._room = threading.Condition(self._books)
+        self._waiting = 0
         self._submitted = 0
         self._settled = 0
 
@@ -188,9 +188,11 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if getattr(self._inside, "working", False):
             return  # a handler's result came round to the source: waiting would be for ourselves
         with self._books:
+            self._waiting += 1
             self._room.wait_for(
                 lambda: self._disposed or self.is_broken or self._in_flight() <= self._enough
             )
+            self._waiting -= 1
 
     def _in_flight(self) -> int:
         return 0 if self._disposed else self._submitted - self._settled
@@ -211,16 +213,9 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
 
         self._spawn(work)
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> _AtWork:
         """Mark this thread as one that must not be made to wait for the stream, nor for room."""
-        outside = getattr(self._inside, "working", False)
-        self._inside.working = True
-        try:
-            with self._telemetry.working():
-                yield
-        finally:
-            self._inside.working = outside
+        return _AtWork(self._telemetry.working(), self._inside)
 
     def _resize(self) -> None:
         self._capacity.changed()
@@ -309,7 +304,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._settled += good + failed
             self._telemetry.add(processed=good, failed=failed)
             # Waking the source's thread when there is much room, not at every message.
-            if self._in_flight() <= self._enough:
+            if self._waiting and self._in_flight() <= self._enough:
                 self._room.notify_all()
             return True
 
@@ -337,6 +332,26 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._entry.stop()
         for close in self._closing:
             close()
+
+
+class _AtWork:
+    """Two marks on a thread for the time of a block; a generator would cost more than the marks."""
+
+    __slots__ = ("_inside", "_outside", "_telemetry")
+
+    def __init__(self, telemetry: Working, inside: threading.local) -> None:
+        self._telemetry = telemetry
+        self._inside = inside
+        self._outside = False
+
+    def __enter__(self) -> None:
+        self._outside = getattr(self._inside, "working", False)
+        self._inside.working = True
+        self._telemetry.__enter__()
+
+    def __exit__(self, *about: object) -> None:
+        self._telemetry.__exit__(*about)
+        self._inside.working = self._outside
 
 
 class _Capacity:
