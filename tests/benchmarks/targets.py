@@ -101,7 +101,7 @@ ROWS = [
         {**ISOLATED, "burn": 0.001, "overflow": "drop_oldest", "drain": True, "seconds": 30},
         ("--rate", "10000"),
         {"on a thread": {"isolated": False}},
-        ("received", "dropped", "unaccounted"),
+        ("received", "dropped", "unaccounted", "drain_seconds"),
         runs=3,
     ),
     Row(

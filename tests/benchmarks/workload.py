@@ -116,18 +116,19 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
     stream = rxtweets.sample_stream(
         token="any", base_url=work.url, verify=trusted, http2=work.http2, compress=False, **options
     )
+    drained = threading.Semaphore(0)
     subscriptions = [
         stream.pipe(
             ops.process(work.handler(), concurrency=work.concurrency), ops.batch(work.batch, 2.0)
-        ).subscribe(work.take)
+        ).subscribe(work.take, on_completed=drained.release)
         for _ in range(work.subscribers)
     ]
     figures = _measured(work)
     if work.drain:
         before = time.perf_counter()
         stream.stop()
-        while stream.stats().state != "stopped" or stream.stats().in_flight:
-            time.sleep(0.005)
+        for _ in subscriptions:
+            drained.acquire()
         figures["drain_seconds"] = time.perf_counter() - before
         stats = stream.stats()
         accounted = stats.delivered + stats.dropped + stats.undecodable + stats.control
