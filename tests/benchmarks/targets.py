@@ -200,7 +200,7 @@ def _limit(figures: Sequence[Figures]) -> str:
         limit = "the machine"
     return (
         f"the limit was {limit}: {cores:.2f} cores beside the server's {server:.2f}, of {there}; "
-        f"the server spent {waited:.0%} of the time in sending and waiting"
+        f"the server spent {min(1.0, waited):.0%} of the time in sending and waiting"
     )
 
 

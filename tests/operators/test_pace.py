@@ -12,6 +12,7 @@ from reactivex.disposable import Disposable
 from rxtweets import Message, MessageStream
 from rxtweets import operators as ops
 from rxtweets.observable import new_telemetry
+from rxtweets.operators._pace import Pace, Watch
 
 PATIENCE = 20.0
 
@@ -67,3 +68,23 @@ def test_what_was_done_before_a_call_that_blocks_does_not_wait_for_it(
     assert ended.wait(PATIENCE)
     assert len(got) == 5011 + behind
     assert got.count("stuck") == 1
+
+
+def test_work_that_comes_as_the_watch_goes_to_sleep_is_watched() -> None:
+    brought = threading.Event()
+    pace = Pace()
+    pace.is_quick = True
+
+    came = threading.Event()
+
+    def is_stuck(_: int) -> tuple[bool, int]:
+        if not watch._needed.is_set():  # it has just gone to sleep
+            came.set()
+        return came.is_set(), 0
+
+    watch = Watch(pace, is_stuck, brought.set)
+    watch.look()
+    try:
+        assert brought.wait(PATIENCE)
+    finally:
+        watch.stop()
