@@ -14,6 +14,7 @@ from typing import Any
 import httpcore
 import httpx
 
+from rxtweets.bursts import burst
 from rxtweets.credentials import Token
 from rxtweets.dechunking import Dechunker
 from rxtweets.deframing import Deframer, whole_frames
@@ -322,6 +323,7 @@ class _Wire:
     def __init__(self, stream: Any) -> None:
         self._read: Callable[..., bytes] = stream.read
         self._write: Callable[..., None] = stream.write
+        self._socket: Any = stream.get_extra_info("socket")
         self._rest = b""
         self._before = b""
         self._is_fresh = True
@@ -378,7 +380,7 @@ class _Wire:
 
     def _receive(self) -> bytes:
         try:
-            return self._read(READ, None)
+            return burst(self._read(READ, None), self._socket)
         except (httpcore.NetworkError, httpcore.TimeoutException) as error:
             raise httpx.ReadError(str(error)) from error
 
