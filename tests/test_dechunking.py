@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rxtweets import dechunking
 from rxtweets.dechunking import ChunkError, Dechunker
 
 
@@ -78,6 +79,30 @@ def test_bytes_that_are_no_chunks_are_a_fault(wire: bytes) -> None:
     dechunker = Dechunker()
     dechunker.feed(wire)
     assert isinstance(dechunker.fault, ChunkError)
+
+
+@given(
+    st.lists(st.integers(min_value=1, max_value=70_000), min_size=1, max_size=6),
+    st.sampled_from(["%x", "%X", "00%x", "%x;name=value", " %x "]),
+    st.lists(st.integers(min_value=0), max_size=6),
+)
+def test_sizes_of_every_length_and_form_give_the_same_body(
+    sizes: list[int], form: str, places: list[int]
+) -> None:
+    wire = b"".join((form % size).encode() + b"\r\n" + b"x" * size + b"\r\n" for size in sizes)
+    dechunker = Dechunker()
+    body = b"".join(dechunker.feed(piece) for piece in cut(wire, places))
+    assert body == b"x" * sum(sizes)
+    assert dechunker.fault is None
+
+
+def test_sizes_that_were_seen_are_forgotten_before_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dechunking, "REMEMBERED", 10)
+    parts = [b"x" * size for size in range(1, 100)]
+    assert Dechunker().feed(chunked(*parts)) == b"".join(parts)
+    assert 0 < len(dechunking.SIZES) <= 10
 
 
 def test_what_stands_before_a_fault_is_given() -> None:
