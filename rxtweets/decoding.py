@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any
 
 import orjson
 
 from rxtweets.errors import DecodeError
-from rxtweets.message import Message, is_tweet
+from rxtweets.message import Interest, Message, metadata_in, tweet_message
 from rxtweets.payloads import Read
 
 __all__ = ["Decoded", "Disconnect", "Known", "Undecodable", "Unknown", "decode", "look_up"]
@@ -84,17 +83,17 @@ class Decoded:
 def look_up(lines: Iterable[bytes]) -> Known:
     """What `decode` needs to know of plain tweets, so that another process can do that work."""
     known: Known = []
+    loads, add = orjson.loads, known.append
     for line in lines:
         try:
-            payload = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            known.append(None)
-            continue
-        if is_tweet(payload) and "errors" not in payload:
+            payload = loads(line)
             tweet = payload["data"]
-            known.append((tweet["text"], tweet.get("id")))
-        else:
-            known.append(None)
+            text = tweet["text"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            add(None)
+            continue
+        is_plain = type(text) is str and "errors" not in payload
+        add((text, tweet.get("id")) if is_plain else None)
     return known
 
 
@@ -103,6 +102,7 @@ def decode(
     received_at: float | None = None,
     read: Read | None = None,
     known: Known | None = None,
+    interest: Interest | None = None,
 ) -> Decoded:
     """Decode whole lines; line ends may be on them.
 
@@ -111,30 +111,73 @@ def decode(
         received_at: when they were read, in seconds since 1970.
         read: for streams that carry something else than tweets.
         known: what `look_up` has found in these lines, if it was asked.
+        interest: in the metadata of the messages.
     """
-    loads, make = orjson.loads, Message.from_payload
     decoded = Decoded([], [], [])
+    if read is not None:
+        _decode_events(lines, received_at, read, decoded)
+        return decoded
+    if interest is not None:
+        interest.made(len(lines))
+    keeping = interest if interest is not None and interest.keeps else None
+    if known is None:
+        _decode_tweets(lines, received_at, interest, keeping, decoded)
+        return decoded
     add = decoded.messages.append
-    for line, found in zip(lines, known or repeat(None)):  # noqa: B905 - one of them has no end
-        if found is not None:
-            add(make({"data": {"text": found[0], "id": found[1]}}, line, received_at))
-            continue
+    for line, found in zip(lines, known, strict=True):
+        if found is None:
+            _decode_tweets([line], received_at, interest, keeping, decoded)
+        else:
+            add(tweet_message(found[0], found[1], line, received_at, interest))
+    return decoded
+
+
+def _decode_tweets(
+    lines: Sequence[bytes],
+    received_at: float | None,
+    interest: Interest | None,
+    keeping: Interest | None,
+    decoded: Decoded,
+) -> None:
+    loads, make, add = orjson.loads, tweet_message, decoded.messages.append
+    for line in lines:
+        # A call of `is_tweet`, and one of `Message.from_payload`, would cost a tenth of all this.
         try:
             payload = loads(line)
+            tweet = payload["data"]
+            text = tweet["text"]
         except orjson.JSONDecodeError as error:
             decoded.others.append(Undecodable(DecodeError(f"not JSON: {error}", line)))
             continue
-        if read is None:
-            message = make(payload, line, received_at) if is_tweet(payload) else None
-        else:
-            message = _event(read, payload, line, received_at)
-        if message is None:
+        except (KeyError, TypeError):
             decoded.others.append(_other(payload, line))
             continue
+        if type(text) is not str:
+            decoded.others.append(_other(payload, line))
+            continue
+        kept = interest if keeping is None else (metadata_in(payload), keeping)
+        message = make(text, tweet.get("id"), line, received_at, kept)
         add(message)
         if "errors" in payload:
             decoded.partial.append(message)
-    return decoded
+
+
+def _decode_events(
+    lines: Sequence[bytes], received_at: float | None, read: Read, decoded: Decoded
+) -> None:
+    for line in lines:
+        try:
+            payload = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            decoded.others.append(Undecodable(DecodeError(f"not JSON: {error}", line)))
+            continue
+        message = _event(read, payload, line, received_at)
+        if message is None:
+            decoded.others.append(_other(payload, line))
+            continue
+        decoded.messages.append(message)
+        if "errors" in payload:
+            decoded.partial.append(message)
 
 
 def _event(read: Read, payload: Any, line: bytes, received_at: float | None) -> Message[Any] | None:

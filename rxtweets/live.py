@@ -25,7 +25,7 @@ from rxtweets.display.notebook import started
 from rxtweets.display.snapshot import has_ended
 from rxtweets.handoff import Block, Handoff, Overflow
 from rxtweets.hot import HotStream
-from rxtweets.message import Message
+from rxtweets.message import Interest, Message
 from rxtweets.metering import Limit, PostMeter
 from rxtweets.observable import ChunkGate
 from rxtweets.payloads import Read
@@ -59,6 +59,7 @@ class LiveOptions:
         replay_from: where a replay began, in UTC; ``None`` if it is none, or began with the day.
         limit: after what it completes.
         meter: counts posts; ``None`` where there are none.
+        interest: of those who take the messages, in their metadata.
     """
 
     buffer_size: int
@@ -70,6 +71,7 @@ class LiveOptions:
     replay_from: datetime | None = None
     limit: Limit = field(default_factory=Limit)
     meter: PostMeter | None = None
+    interest: Interest = field(default_factory=Interest)
 
 
 class LiveStream(HotStream[Any]):
@@ -256,12 +258,15 @@ class _Run:
 
     def _pass_on(self, blocks: list[Block]) -> None:
         messages: list[Message[Any]] = []
+        options = self._options
         for block in blocks:
             if block.connection:
                 self._alive_until = block.received_at
             if not block.lines and not self.reader.gaps:
                 continue
-            decoded = decode(block.lines, block.received_at, self._options.read, block.known)
+            decoded = decode(
+                block.lines, block.received_at, options.read, block.known, options.interest
+            )
             if self.reader.gaps and block.connection >= self.reader.gaps[0][0]:
                 last = messages[-1].id if messages else self._newest_id
                 first = decoded.messages[0].id if decoded.messages else ""

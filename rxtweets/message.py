@@ -21,6 +21,7 @@ __all__ = [
     "BatchMode",
     "CallerAcknowledger",
     "Failed",
+    "Interest",
     "MatchingRule",
     "Message",
     "NoopAcknowledger",
@@ -28,6 +29,8 @@ __all__ = [
     "ack_immediately",
     "group_by_acknowledger",
     "is_tweet",
+    "metadata_in",
+    "tweet_message",
 ]
 
 T = TypeVar("T")
@@ -126,6 +129,36 @@ NOOP = NoopAcknowledger()
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
+class Interest:
+    """Whether those who take the messages of a stream read their metadata, guessed from the latest.
+
+    Decoding a line once is half of all that a message costs; so where metadata is read, the decoded
+    line is kept for it. Where it is not, that would only keep the garbage collector busy.
+
+    Attributes:
+        keeps: decoded lines are to be kept.
+        reads: of metadata, since the last guess. Threads count without a lock, and one may be lost.
+    """
+
+    __slots__ = ("_made", "keeps", "reads")
+
+    def __init__(self) -> None:
+        self._made = 0
+        self.keeps = False
+        self.reads = 0
+
+    def made(self, messages: int) -> None:
+        """So many more messages are about to be made; guess anew from time to time."""
+        self._made += messages
+        if self._made >= GUESSED_FROM:
+            self.keeps = 2 * self.reads >= self._made
+            self._made = self.reads = 0
+
+
+GUESSED_FROM = 2_000
+"""Messages; some hundred of them are on their way before their metadata is read."""
+
+
 class Message(Generic[T_co]):
     """One tweet on its way, immutable to the outside.
 
@@ -152,7 +185,9 @@ class Message(Generic[T_co]):
     received_at: float | None
     _id: object
     _line: bytes
-    _metadata: Mapping[str, Any] | None
+    # The metadata once it was read. Before that what it will be with who wants to know of the
+    # reading, or only the latter.
+    _metadata: Mapping[str, Any] | tuple[dict[str, Any], Interest] | Interest | None
 
     # Not a slot: messages of a stream go the default way, and setting one more slot on each would
     # cost a tenth of making it. Those that go another way are of a subclass that has the slot.
@@ -192,17 +227,8 @@ class Message(Generic[T_co]):
         for. Kept alive, the containers of a decoded tweet keep the garbage collector so busy
         that decoding 2.5 KB takes twice as long.
         """
-        # The way of the stream, so it sets the slots without a further call.
-        message: Message[str] = _new(Message)
         tweet = payload["data"]
-        _set_data(message, tweet["text"])
-        _set_acknowledger(message, NOOP)
-        _set_status(message, "ok")
-        _set_received_at(message, received_at)
-        _set_id(message, tweet.get("id"))
-        _set_line(message, line)
-        _set_metadata(message, None)
-        return message
+        return tweet_message(tweet["text"], tweet.get("id"), line, received_at, None)
 
     @staticmethod
     def from_event(
@@ -226,15 +252,20 @@ class Message(Generic[T_co]):
         ``errors`` (parts of the tweet that X could not give) where the line had them.
         """
         known = self._metadata
-        if known is None:
-            known = MappingProxyType(_metadata_of(orjson.loads(self._line)))
-            _set_metadata(self, known)
+        if isinstance(known, MappingProxyType):
+            return known
+        kept, interest = known if type(known) is tuple else (None, known)
+        if interest is not None:
+            interest.reads += 1  # type: ignore[union-attr]  # mypy does not tell tuple from Mapping
+        known = MappingProxyType(metadata_in(orjson.loads(self._line)) if kept is None else kept)
+        _set_metadata(self, known)
         return known
 
     @property
     def id(self) -> str:
         """The id of the tweet as text; empty where there is none."""
-        return _text(self._id)
+        known = self._id
+        return known if type(known) is str else _text(known)  # mostly without a further call
 
     @property
     def created_at(self) -> datetime | None:
@@ -296,8 +327,19 @@ class Message(Generic[T_co]):
 
     def put_data(self, data: U) -> Message[U]:
         """The same message with other data."""
-        copy = cast("Message[U]", self._copy())
+        if type(self) is not Message:
+            routed = cast("Message[U]", self._copy())
+            _set_data(routed, data)
+            return routed
+        # What every handler does, so it sets the slots without further calls.
+        copy: Message[U] = _new(Message)
         _set_data(copy, data)
+        _set_acknowledger(copy, self.acknowledger)
+        _set_status(copy, self.status)
+        _set_received_at(copy, self.received_at)
+        _set_id(copy, self._id)
+        _set_line(copy, self._line)
+        _set_metadata(copy, self._metadata)
         return copy
 
     def update_data(self, function: Callable[[T_co], U]) -> Message[U]:
@@ -374,7 +416,9 @@ class Message(Generic[T_co]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be pickled; with a line, the metadata can be had from there.
-        metadata = None if self._line or self._metadata is None else dict(self._metadata)
+        known = self._metadata
+        has_own = not self._line and isinstance(known, MappingProxyType)
+        metadata = dict(self.metadata) if has_own else None
         state = (self.data, self.acknowledger, self.status, self.received_at)
         return _restore, (*state, self._id, self._line, metadata)
 
@@ -431,7 +475,7 @@ class Message(Generic[T_co]):
         received_at: float | None,
         identifier: object,
         line: bytes,
-        metadata: Mapping[str, Any] | None,
+        metadata: Mapping[str, Any] | tuple[dict[str, Any], Interest] | Interest | None,
     ) -> None:
         _set_data(self, data)
         _set_acknowledger(self, acknowledger)
@@ -467,6 +511,35 @@ _set_line = _slots["_line"].__set__
 _set_metadata = _slots["_metadata"].__set__
 _set_route = vars(_RoutedMessage)["_route"].__set__
 _new: Any = object.__new__
+
+
+def tweet_message(
+    text: str,
+    identifier: object,
+    line: bytes,
+    received_at: float | None,
+    kept: tuple[dict[str, Any], Interest] | Interest | None,
+) -> Message[str]:
+    """A message from what is known of a tweet; the way of the stream, so it makes no further calls.
+
+    Args:
+        text: its own.
+        identifier: of it, as it came.
+        line: as it was received.
+        received_at: when, in seconds since 1970.
+        kept: who wants to know whether metadata is read, if anybody does, and with it the metadata,
+            which nobody else may have, if it was made already.
+    """
+    message: Message[str] = _new(Message)
+    _set_data(message, text)
+    _set_acknowledger(message, NOOP)
+    _set_status(message, "ok")
+    _set_received_at(message, received_at)
+    _set_id(message, identifier)
+    _set_line(message, line)
+    _set_metadata(message, kept)
+    return message
+
 
 _acknowledging = threading.Lock()
 
@@ -546,10 +619,13 @@ def _time_in(metadata: Mapping[str, Any]) -> Any:
     return next((part["event_at"] for part in parts if "event_at" in part), None)
 
 
-def _metadata_of(payload: dict[str, Any]) -> dict[str, Any]:
-    """What stands beside the tweet, and the tweet's own fields, which have precedence."""
-    metadata = {key: value for key, value in payload.items() if key != "data"}
-    metadata.update((key, value) for key, value in payload["data"].items() if key != "text")
+def metadata_in(payload: dict[str, Any]) -> dict[str, Any]:
+    """The tweet's own fields, and what stands beside it; made of the decoded line itself."""
+    metadata: dict[str, Any] = payload["data"]
+    metadata.pop("text", None)
+    for key, value in payload.items():
+        if key != "data":
+            metadata.setdefault(key, value)
     return metadata
 
 

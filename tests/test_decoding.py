@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxtweets.decoding import Decoded, Disconnect, Undecodable, Unknown, decode, look_up
+from rxtweets.message import Interest
 
 TWEET = b'{"data":{"id":"1","text":"hello"}}'
 OPERATIONAL = {
@@ -216,3 +217,64 @@ def test_lines_that_were_looked_up_elsewhere_are_decoded_to_the_same(lines: list
 
     known = look_up(lines)
     assert shown(decode(lines, 7.0, None, known)) == shown(decode(lines, 7.0))
+
+
+def interest_that_keeps() -> Interest:
+    interest = Interest()
+    interest.keeps = True
+    return interest
+
+
+@given(lines_of_all_kinds)
+def test_metadata_is_the_same_whether_the_decoded_line_was_kept_or_not(lines: list[bytes]) -> None:
+    kept = decode(lines, interest=interest_that_keeps()).messages
+    fresh = decode(lines).messages
+    assert [dict(each.metadata) for each in kept] == [dict(each.metadata) for each in fresh]
+    assert [each.update_data(str.upper).metadata for each in kept] == [
+        each.metadata for each in fresh
+    ]
+
+
+def test_every_recorded_frame_has_the_same_metadata_kept_or_not(recorded: Path) -> None:
+    lines = recorded.read_bytes().splitlines()
+    kept = decode(lines, interest=interest_that_keeps()).messages
+    assert [dict(each.metadata) for each in kept] == [
+        dict(each.metadata) for each in decode(lines).messages
+    ]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_changing_what_is_inside_the_metadata_of_a_message_changes_no_other(*, keeps: bool) -> None:
+    interest = Interest()
+    interest.keeps = keeps
+    line = b'{"data":{"text":"a","metrics":{"likes":1}},"includes":{"users":[]}}'
+    one, other = decode([line, line], interest=interest).messages
+    one.metadata["metrics"]["likes"] = 2
+    one.metadata["includes"]["users"].append("x")
+    assert other.metadata == {"metrics": {"likes": 1}, "includes": {"users": []}}
+    assert one.raw == line
+
+
+def keeps_after(interest: Interest, *, read: bool) -> bool:
+    """Whether decoded lines are kept after several thousand messages."""
+    for _ in range(50):
+        messages = decode([TWEET] * 100, interest=interest).messages
+        if read:
+            assert all(each.metadata == {"id": "1"} for each in messages)
+    return interest.keeps
+
+
+def test_decoded_lines_are_kept_as_long_as_metadata_is_read() -> None:
+    interest = Interest()
+    assert not keeps_after(interest, read=False)
+    assert keeps_after(interest, read=True)
+    assert keeps_after(interest, read=True)
+    assert not keeps_after(interest, read=False)
+
+
+def test_lines_that_were_looked_up_elsewhere_count_as_read_too() -> None:
+    interest = Interest()
+    for _ in range(50):
+        for message in decode([TWEET] * 100, None, None, look_up([TWEET] * 100), interest).messages:
+            assert message.metadata == {"id": "1"}
+    assert interest.keeps
