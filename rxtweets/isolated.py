@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import marshal
 import os
 import pickle
 import ssl
@@ -22,7 +23,7 @@ import httpx
 
 from rxtweets.connection import ConnectionOptions, url_of
 from rxtweets.errors import ConfigurationError, ReaderCrashed, StreamError
-from rxtweets.framing import Arrived, Framed
+from rxtweets.framing import Arrived, Framed, Oversized
 from rxtweets.handoff import Overflow
 from rxtweets.reader_process import (
     LINES,
@@ -30,7 +31,6 @@ from rxtweets.reader_process import (
     OVER,
     QUIET,
     Authorities,
-    Ledger,
     Order,
 )
 from rxtweets.records import read_records, record
@@ -249,18 +249,14 @@ class IsolatedConnection:
             raise error
 
     def _arrived(self, content: bytes) -> Arrived:
-        start = 4 + int.from_bytes(content[:4], "big")
-        now, count, ledger, known = pickle.loads(content[4:start])  # noqa: S301 - from our own process
-        lines = content[start:].split(b"\n") if count else []
-        self._note(ledger)
-        framed = Framed(lines, ledger.keep_alives, ledger.oversized)
-        return Arrived(framed, ledger.size, now, known)
-
-    def _note(self, ledger: Ledger) -> None:
-        if ledger.dropped:
-            self._buffer.on_drop(ledger.dropped)
-        for phase, dropped in ledger.bursts:
-            self._buffer.on_burst(phase, dropped)
+        now, lines, known, ledger = marshal.loads(content)  # noqa: S302 - from our own process
+        size, keep_alives, oversized, dropped, bursts = ledger
+        if dropped:
+            self._buffer.on_drop(dropped)
+        for phase, so_many in bursts:
+            self._buffer.on_burst(phase, so_many)
+        framed = Framed(lines, keep_alives, tuple(Oversized(*each) for each in oversized))
+        return Arrived(framed, size, now, known)
 
 
 class _Process:
