@@ -37,10 +37,10 @@ from rxtweets.telemetry import Telemetry
 
 __all__ = ["LiveOptions", "LiveStream"]
 
-CHUNK = 128
+CHUNK = 64
 """Messages delivered together at most, give or take a network read. Bounds the decoded tweets
 alive at one time: ten thousand of them make decoding three times slower, by the garbage
-collector."""
+collector. With twice as many everything takes four hundredths longer."""
 
 Gate = ChunkGate[list[Message[Any]]]
 

@@ -130,33 +130,64 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Interest:
-    """Whether those who take the messages of a stream read their metadata, guessed from the latest.
+    """What those who take the messages of a stream do with their metadata, guessed from the latest.
 
-    Decoding a line once is half of all that a message costs; so where metadata is read, the decoded
-    line is kept for it. Where it is not, that would only keep the garbage collector busy.
+    Decoding a line once is half of all that a message costs. So where metadata is read, what was
+    decoded is kept for it. But every message that lives on with its metadata costs two thirds of a
+    decoding, by the garbage collector: so copies of a message whose metadata was read get it only
+    where it is mostly read of them too, and decode it again where it seldom is.
+
+    Threads count without a lock, so that one may be lost.
 
     Attributes:
         keeps: decoded lines are to be kept.
-        reads: of metadata, since the last guess. Threads count without a lock, and one may be lost.
+        carries: copies get the metadata that was read.
+        again: stands in such copies for metadata that they did not get.
+        reads: of metadata, since the last guess.
+        rereads: of copies that did not get it, since the last guess.
     """
 
-    __slots__ = ("_made", "keeps", "reads")
+    __slots__ = ("_guesses", "_made", "again", "carries", "keeps", "reads", "rereads")
 
     def __init__(self) -> None:
-        self._made = 0
-        self.keeps = False
-        self.reads = 0
+        self._made = self._guesses = 0
+        self.keeps = self.carries = False
+        self.again = Again(self)
+        self.reads = self.rereads = 0
 
     def made(self, messages: int) -> None:
         """So many more messages are about to be made; guess anew from time to time."""
         self._made += messages
-        if self._made >= GUESSED_FROM:
-            self.keeps = 2 * self.reads >= self._made
-            self._made = self.reads = 0
+        if self._made < GUESSED_FROM:
+            return
+        self._guesses += 1
+        self.keeps = 2 * self.reads >= self._made
+        # While copies get theirs, nobody knows whether it is read: so now and then they do not.
+        lasts = self.carries and self._guesses % PROBED != 0
+        self.carries = lasts or 2 * self.rereads >= self._made
+        self._made = self.reads = self.rereads = 0
+
+
+class Again:
+    """In a copy of a message whose metadata was read: whom to tell if it is read once more."""
+
+    __slots__ = ("interest",)
+
+    def __init__(self, interest: Interest) -> None:
+        self.interest = interest
 
 
 GUESSED_FROM = 2_000
 """Messages; some hundred of them are on their way before their metadata is read."""
+
+PROBED = 16
+"""Guesses after which it is found out again whether metadata of copies is read."""
+
+Known = Mapping[str, Any] | tuple[Mapping[str, Any], Interest] | Interest | Again | None
+"""The metadata of a message, alone or with who wants to know of its copies.
+
+Before it was read: nobody, who wants to know of the reading, or that with a dict, which will be it.
+"""
 
 
 class Message(Generic[T_co]):
@@ -185,9 +216,7 @@ class Message(Generic[T_co]):
     received_at: float | None
     _id: object
     _line: bytes
-    # The metadata once it was read. Before that what it will be with who wants to know of the
-    # reading, or only the latter.
-    _metadata: Mapping[str, Any] | tuple[dict[str, Any], Interest] | Interest | None
+    _metadata: Known
 
     # Not a slot: messages of a stream go the default way, and setting one more slot on each would
     # cost a tenth of making it. Those that go another way are of a subclass that has the slot.
@@ -251,15 +280,20 @@ class Message(Generic[T_co]):
         The keys of X's ``data`` object, and beside them ``includes``, ``matching_rules`` and
         ``errors`` (parts of the tweet that X could not give) where the line had them.
         """
-        known = self._metadata
-        if isinstance(known, MappingProxyType):
+        known: Any = self._metadata
+        if type(known) is MappingProxyType:
             return known
         kept, interest = known if type(known) is tuple else (None, known)
-        if interest is not None:
-            interest.reads += 1  # type: ignore[union-attr]  # mypy does not tell tuple from Mapping
-        known = MappingProxyType(metadata_in(orjson.loads(self._line)) if kept is None else kept)
-        _set_metadata(self, known)
-        return known
+        if type(kept) is MappingProxyType:
+            return kept
+        if type(interest) is Again:
+            interest = interest.interest
+            interest.rereads += 1
+        elif interest is not None:
+            interest.reads += 1
+        read = MappingProxyType(metadata_in(orjson.loads(self._line)) if kept is None else kept)
+        _set_metadata(self, read if interest is None else (read, interest))
+        return read
 
     @property
     def id(self) -> str:
@@ -339,7 +373,8 @@ class Message(Generic[T_co]):
         _set_received_at(copy, self.received_at)
         _set_id(copy, self._id)
         _set_line(copy, self._line)
-        _set_metadata(copy, self._metadata)
+        known = self._metadata
+        _set_metadata(copy, _for_copy(known) if type(known) is tuple else known)
         return copy
 
     def update_data(self, function: Callable[[T_co], U]) -> Message[U]:
@@ -463,7 +498,7 @@ class Message(Generic[T_co]):
             self.received_at,
             self._id,
             self._line,
-            self._metadata,
+            _for_copy(self._metadata),
         )
         return copy
 
@@ -475,7 +510,7 @@ class Message(Generic[T_co]):
         received_at: float | None,
         identifier: object,
         line: bytes,
-        metadata: Mapping[str, Any] | tuple[dict[str, Any], Interest] | Interest | None,
+        metadata: Known,
     ) -> None:
         _set_data(self, data)
         _set_acknowledger(self, acknowledger)
@@ -617,6 +652,15 @@ def _time_in(metadata: Mapping[str, Any]) -> Any:
         return metadata["created_at"]
     parts = (value for value in metadata.values() if isinstance(value, dict))
     return next((part["event_at"] for part in parts if "event_at" in part), None)
+
+
+def _for_copy(known: Known) -> Known:
+    """What a copy gets of it: see `Interest`."""
+    if type(known) is not tuple:
+        return known
+    mapping, interest = known
+    was_read = type(mapping) is MappingProxyType
+    return interest.again if was_read and not interest.carries else known
 
 
 def metadata_in(payload: dict[str, Any]) -> dict[str, Any]:

@@ -278,3 +278,34 @@ def test_lines_that_were_looked_up_elsewhere_count_as_read_too() -> None:
         for message in decode([TWEET] * 100, None, None, look_up([TWEET] * 100), interest).messages:
             assert message.metadata == {"id": "1"}
     assert interest.keeps
+
+
+def copies_have_it_after(interest: Interest, *, read: bool) -> bool:
+    """Whether copies get the metadata that was read, after several thousand messages."""
+    got = False
+    for _ in range(400):
+        for message in decode([TWEET] * 100, interest=interest).messages:
+            metadata = message.metadata
+            copy = message.update_data(str.upper).failed("x")
+            if read:
+                assert copy.metadata == {"id": "1"}
+                got = copy.metadata is metadata
+            else:
+                got = interest.carries
+    return got
+
+
+def test_copies_get_the_metadata_that_was_read_where_it_is_read_of_them_too() -> None:
+    interest = Interest()
+    assert not copies_have_it_after(interest, read=False)
+    assert copies_have_it_after(interest, read=True)
+    assert not copies_have_it_after(interest, read=False)
+
+
+def test_a_copy_made_before_the_reading_has_the_same_metadata() -> None:
+    for interest in (Interest(), interest_that_keeps()):
+        [message] = decode([TWEET], interest=interest).messages
+        before = message.put_batcher("other").update_data(str.upper)
+        assert message.metadata == before.metadata == {"id": "1"}
+        assert message.put_batcher("other").metadata == {"id": "1"}
+        assert message.metadata is message.metadata
