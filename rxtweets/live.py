@@ -94,6 +94,8 @@ class LiveStream(HotStream[Any]):
         self._pacer = Pacer(options.reading.backoff)
         self._lock = threading.Lock()
         self._run: _Run | None = None
+        self.wanted: Callable[[], int] | None = None
+        """How many messages a limit over this stream and others lets through yet."""
         telemetry.show("state", lambda: self.state.name)
         if options.meter is not None:
             telemetry.show("posts_today", options.meter.today)
@@ -123,7 +125,9 @@ class LiveStream(HotStream[Any]):
         with self._lock:
             if self._run is None or not self._run.add(gate):
                 before = self._run
-                self._run = _Run(self._connect, self._options, self._pacer, self.telemetry, before)
+                self._run = _Run(
+                    self._connect, self._options, self._pacer, self.telemetry, before, self.wanted
+                )
                 self._run.add(gate)
                 self._run.start()
             run = self._run
@@ -157,8 +161,10 @@ class _Run:
         pacer: Pacer,
         telemetry: Telemetry,
         before: _Run | None,
+        wanted: Callable[[], int] | None,
     ) -> None:
         self._options = options
+        self._wanted_of_all = wanted
         self._telemetry = telemetry
         self._lock = threading.Lock()
         self._gates: tuple[Gate, ...] = ()
@@ -174,7 +180,7 @@ class _Run:
             self._dropped,
             self._burst,
             # X bills what it has sent, so no more is read than the limit lets through.
-            wanted=None if options.limit.messages is None else self._wanted,
+            wanted=self._wanted if wanted or options.limit.messages else None,
         )
         position = None if options.state_file is None else options.state_file.load()
         self._newest_id = "" if position is None else position.newest_id
@@ -389,10 +395,11 @@ class _Run:
 
     def _wanted(self) -> int:
         """Lines up to the limit; of what comes beyond it, all are taken, and counted as such."""
-        most = self._options.limit.messages
-        if most is None or self._is_full:
-            return sys.maxsize
-        return most - self._delivered - self._in_hand
+        if self._wanted_of_all is not None:
+            left = self._wanted_of_all()
+        else:
+            left = (self._options.limit.messages or 0) - self._delivered
+        return left - self._in_hand if left > 0 else sys.maxsize
 
     def _dropped(self, lines: int) -> None:
         if self._is_full:

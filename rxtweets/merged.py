@@ -67,6 +67,8 @@ class MergedStream(HotStream[Any]):
         if self._gaps is not None:
             self.telemetry.show("gaps", lambda: self._gaps.count if self._gaps else 0)
         for name, part in self._parts.items():
+            if limit.messages is not None:
+                part.wanted = self._wanted
             part.telemetry.bus.tap(lambda event, name=name: self._forward(name, event))  # type: ignore[misc]  # bound now
 
     @property
@@ -105,6 +107,11 @@ class MergedStream(HotStream[Any]):
         if is_new:
             run.start()
         return Subscription(run, gate)
+
+    def _wanted(self) -> int:
+        with self._lock:
+            run = self._run
+        return (self._limit.messages or 0) - (0 if run is None else run.delivered)
 
     def _lag(self) -> float | None:
         lags = [part.stats().lag for part in self._parts.values()]
@@ -179,7 +186,8 @@ class _Run:
         self._gates: tuple[Gate, ...] = ()
         self._subscriptions: list[abc.DisposableBase] = []
         self._left = len(parts)
-        self._delivered = 0
+        self.delivered = 0
+        """Messages, since the run began."""
         self._error: Exception | None = None
         self._is_stopped = False
         self._over = threading.Event()
@@ -247,16 +255,11 @@ class _Run:
             if self._deduplicate is not None:
                 fresh = self._deduplicate.fresh(messages)
                 self._telemetry.add(duplicates=len(messages) - len(fresh))
-            before = self._delivered
+            gates = self._gates
             kept = self._within_limit(fresh)
             if kept:
-                for gate in self._gates:
+                for gate in gates:
                     gate.on_next(kept)
-            if (
-                self._limit.messages is not None
-                and before < self._limit.messages <= self._delivered
-            ):
-                self._stream.stop()
 
     def part_ended(self, error: Exception | None) -> None:
         with self._lock:
@@ -283,14 +286,17 @@ class _Run:
         most = self._limit.messages
         if most is None:
             return messages
-        kept = messages[: max(0, most - self._delivered)]
-        is_first = self._delivered < most
-        self._delivered += len(kept)
+        left = most - self.delivered
+        kept, left_out = messages[:left], len(messages[left:])
+        if 0 < left <= len(messages):
+            # Subscribers may take long, and X bills what it sends meanwhile; and the parts read
+            # freely again once the limit is reached.
+            self._stream.stop()
+        self.delivered += len(kept)
         # The parts have counted them as delivered; beyond the limit they are not.
-        left_out = len(messages) - len(kept)
         self._telemetry.add(delivered=-left_out, beyond_limit=left_out)
-        if self._delivered >= most and is_first:
-            self._telemetry.publish(events.LimitReached(self._delivered, left_out))
+        if 0 < left <= len(messages):
+            self._telemetry.publish(events.LimitReached(most, left_out))
         return kept
 
     def _end_in_time(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -34,6 +34,8 @@ class Part(HotStream[Any]):
         self.disposals = 0
         self.stops = 0
         self.refusal: Exception | None = None
+        self.wanted: Callable[[], int] = lambda: -1
+        self._is_sending = False
         self.telemetry.show("state", lambda: self.state.name)
         self._state = ConnectionState("idle")
 
@@ -43,7 +45,8 @@ class Part(HotStream[Any]):
 
     def stop(self) -> None:
         self.stops += 1
-        self.end(None)
+        if not self._is_sending:  # as of a connection, what is being delivered comes first
+            self.end(None)
 
     def enter(self, name: StateName) -> None:
         self._state = ConnectionState(name, number=self.telemetry.count_states())
@@ -55,8 +58,12 @@ class Part(HotStream[Any]):
 
     def send(self, *ids: int) -> None:
         self.telemetry.add(received=len(ids), delivered=len(ids))
+        stops, self._is_sending = self.stops, True
         for observer in self.observers:
             observer.on_next([Message(f"tweet {each}", {"id": each}) for each in ids])
+        self._is_sending = False
+        if self.stops > stops:
+            self.end(None)
 
     def end(self, error: rxtweets.StreamError | None) -> None:
         observers, self.observers = self.observers, []
@@ -409,6 +416,24 @@ def test_a_limit_holds_over_all_parts_together(parts: dict[str, Part]) -> None:
     assert (stats.received, stats.delivered, stats.beyond_limit, stats.dropped) == (5, 3, 2, 0)
     flush(stream)
     assert events.LimitReached(3, 2) in seen
+
+
+def test_all_parts_know_how_many_messages_a_limit_lets_through_yet(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, limit=Limit(messages=3)), Taker()
+    one, two = parts.values()
+    with taker.subscribe(stream):
+        assert (one.wanted(), two.wanted()) == (3, 3)
+        one.send(1)
+        assert (one.wanted(), two.wanted()) == (2, 2)
+
+
+def test_the_connections_are_stopped_before_subscribers_take_the_last_messages(
+    parts: dict[str, Part],
+) -> None:
+    stream, stops = merged(parts, limit=Limit(messages=1)), list[int]()
+    stream.subscribe(lambda _: stops.extend(part.stops for part in parts.values()))
+    parts["partition 1"].send(1)
+    assert stops == [1, 1]
 
 
 def test_a_limit_of_time_completes(parts: dict[str, Part]) -> None:
