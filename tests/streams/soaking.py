@@ -156,6 +156,18 @@ class Soak:
             return {name: future.result() for name, future in futures.items()}
 
 
+def every_line_is_accounted_for(soak: Soak) -> None:
+    stats = soak.stats
+    assert stats.connects > 100
+    accounted = stats.delivered + stats.dropped + stats.undecodable + stats.control
+    assert stats.received == accounted + stats.beyond_limit
+    assert stats.delivered == len(soak.ids) + stats.duplicates
+
+
+def nothing_came_twice(soak: Soak, tweets: int) -> None:
+    assert len(soak.ids) == len(set(soak.ids)) == tweets
+
+
 HTTP1: dict[str, Any] = {"http2": False}
 HTTP2: dict[str, Any] = {"http1": False}
 BACKFILL: dict[str, Any] = {"scale": RECOVERED, "backfill_minutes": "auto"}

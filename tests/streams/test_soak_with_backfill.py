@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.streams.soaking import BACKFILL, HTTP1, HTTP2, TO_CONNECT, Soak
+from tests.streams.soaking import (
+    BACKFILL,
+    HTTP1,
+    HTTP2,
+    TO_CONNECT,
+    Soak,
+    every_line_is_accounted_for,
+    nothing_came_twice,
+)
 
 TWEETS = 100_000
 RUNS: dict[str, dict[str, Any]] = {
@@ -24,19 +32,14 @@ def soaks() -> dict[str, Soak]:
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
 def test_every_line_of_a_soak_is_accounted_for(soaks: dict[str, Soak], name: str) -> None:
-    stats = soaks[name].stats
-    assert stats.connects > 100
-    accounted = stats.delivered + stats.dropped + stats.undecodable + stats.control
-    assert stats.received == accounted
-    assert stats.delivered == TWEETS + stats.duplicates
+    every_line_is_accounted_for(soaks[name])
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_comes_twice(soaks: dict[str, Soak], name: str) -> None:
-    ids = soaks[name].ids
-    assert len(ids) == len(set(ids)) == TWEETS
+    nothing_came_twice(soaks[name], TWEETS)
 
 
 @pytest.mark.exhaustive
@@ -48,7 +51,7 @@ def test_nothing_is_missing(soaks: dict[str, Soak], name: str) -> None:
 
 def test_nothing_is_missing_of_a_short_one() -> None:
     soak = Soak(4_000, 5, **BACKFILL)
-    assert len(soak.ids) == len(set(soak.ids)) == 4_000
+    nothing_came_twice(soak, 4_000)
     nothing_is_missing(soak)
 
 

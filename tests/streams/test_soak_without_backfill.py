@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.streams.soaking import HTTP1, HTTP2, Soak
+from tests.streams.soaking import (
+    HTTP1,
+    HTTP2,
+    Soak,
+    every_line_is_accounted_for,
+    nothing_came_twice,
+)
 
 TWEETS = 100_000
 RUNS: dict[str, dict[str, Any]] = {
@@ -24,19 +30,14 @@ def soaks() -> dict[str, Soak]:
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
 def test_every_line_of_a_soak_is_accounted_for(soaks: dict[str, Soak], name: str) -> None:
-    stats = soaks[name].stats
-    assert stats.connects > 100
-    accounted = stats.delivered + stats.dropped + stats.undecodable + stats.control
-    assert stats.received == accounted
-    assert stats.delivered == TWEETS + stats.duplicates
+    every_line_is_accounted_for(soaks[name])
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_comes_twice(soaks: dict[str, Soak], name: str) -> None:
-    ids = soaks[name].ids
-    assert len(ids) == len(set(ids)) == TWEETS
+    nothing_came_twice(soaks[name], TWEETS)
 
 
 @pytest.mark.exhaustive
