@@ -7,6 +7,7 @@ Usage: workload.py JSON, the fields of `Workload`.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -57,6 +58,7 @@ class Workload:
         subscribers: pipelines on the one stream.
         overflow: policy.
         latency: measure from the socket to the end of the handler.
+        freeze: what was imported is taken out of the garbage collector's sight.
         drain: after the time is over, measure how long stopping in order takes.
     """
 
@@ -74,6 +76,7 @@ class Workload:
     subscribers: int = 1
     overflow: str = "block"
     latency: bool = False
+    freeze: bool = False
     drain: bool = False
     waits: list[float] = field(default_factory=list)
     count: int = 0
@@ -111,6 +114,9 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
     from rxtweets import operators as ops
 
     work.idle_mb = _memory(psutil.Process())
+    if work.freeze:
+        gc.collect()
+        gc.freeze()
     trusted = ssl.create_default_context(cafile=work.cafile)
     options: dict[str, Any] = {"isolated": work.isolated, "overflow": work.overflow}
     stream = rxtweets.sample_stream(
