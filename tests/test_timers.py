@@ -23,12 +23,15 @@ def threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == NAME]
 
 
-def test_functions_are_called_in_the_order_of_their_times(timers: ThreadTimers) -> None:
-    called: list[str] = []
-    done = threading.Event()
+def test_functions_are_called_in_the_order_of_their_times(
+    timers: ThreadTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, called, done = [0.0], list[str](), threading.Event()
+    monkeypatch.setattr("rxtweets.timers.monotonic", lambda: now[0])
     timers.after(0.03, done.set)
     timers.after(0.02, lambda: called.append("second"))
     timers.after(0.01, lambda: called.append("first"))
+    now[0] = 1.0
     assert done.wait(PATIENCE)
     assert called == ["first", "second"]
 
