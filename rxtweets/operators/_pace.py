@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from time import perf_counter
@@ -95,19 +96,27 @@ class Watch:
         self._wake = wake
         self._needed = threading.Event()
         self._stopped = threading.Event()
+        self._lock = threading.Lock()
         self._started = False
 
     def look(self) -> None:
-        """The one thread has begun to work."""
+        """The one thread has something to do."""
         if not self._started:
-            self._started = True
-            threading.Thread(target=self._run, name="rxtweets-watch", daemon=True).start()
+            self._start()
         if not self._needed.is_set():  # asking costs a tenth of setting it
             self._needed.set()
 
     def stop(self) -> None:
         self._stopped.set()
         self._needed.set()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._started or self._stopped.is_set():
+                return
+            with contextlib.suppress(RuntimeError):  # no more threads can be started: later, then
+                threading.Thread(target=self._run, name="rxtweets-watch", daemon=True).start()
+                self._started = True
 
     def _run(self) -> None:
         taken, quiet, looks = -1, 0, 0

@@ -137,12 +137,12 @@ class ThreadRunner:
     def _wake(self) -> None:
         """Bring in a worker if there is something to do and one may come."""
         most = 1 if self._pace.is_quick else self._limit
+        if self._pending:
+            self._look_after_one()  # also if nobody is brought in: that one may be stuck in a call
         with self._lock:
             if self._workers >= most or not self._pending:
                 return
             self._workers += 1
-        if self._may_wait and self._pace.is_quick:
-            self._watch.look()
         try:
             self._spawn(self._work)
         except RuntimeError:  # no more threads can be started
@@ -151,6 +151,10 @@ class ThreadRunner:
                 self._workers -= not alone
             if alone:
                 self._work()  # slower than many, but nothing is left lying
+
+    def _look_after_one(self) -> None:
+        if self._may_wait and self._pace.is_quick:
+            self._watch.look()
 
     def _work(self) -> None:
         worker = Worker()
@@ -226,6 +230,7 @@ class ThreadRunner:
         self._job.done([result])
 
     def _handle_many(self, worker: Worker) -> None:
+        self._look_after_one()  # it may have been one of many until now
         run = worker.run = Run()
         results = run.results
         pending, pace = self._pending.popleft, self._pace

@@ -88,3 +88,63 @@ def test_work_that_comes_as_the_watch_goes_to_sleep_is_watched() -> None:
         assert brought.wait(PATIENCE)
     finally:
         watch.stop()
+
+
+class Stuck:
+    """A handler of one thread that blocks at one message, and what came out."""
+
+    def __init__(self) -> None:
+        self.go, self.inside, self.ended = threading.Event(), threading.Event(), threading.Event()
+        self.source = Chunks()
+        self._count, self._changed = 0, threading.Condition()
+        stream = self.source.stream.pipe(ops.process(self._handle, 4))
+        stream.subscribe(self._note, on_completed=self.ended.set)
+
+    def _handle(self, message: Message[Any]) -> Message[Any]:
+        if message.data == "stuck":
+            self.inside.set()
+            assert self.go.wait(2 * PATIENCE)
+        return message
+
+    def _note(self, _: Message[Any]) -> None:
+        with self._changed:
+            self._count += 1
+            self._changed.notify_all()
+
+    def until(self, count: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._count == count, PATIENCE), self._count
+
+    def end(self) -> None:
+        self.go.set()
+        self.source.observer.on_completed()
+        assert self.ended.wait(PATIENCE)
+
+
+def test_what_comes_when_the_watch_sleeps_does_not_wait_for_a_call_that_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watches: list[Watch] = []
+    original = Watch.__init__
+
+    def note(watch: Watch, *args: Any) -> None:
+        watches.append(watch)
+        original(watch, *args)
+
+    monkeypatch.setattr(Watch, "__init__", note)
+    stuck = Stuck()
+    watches[0]._pace.is_quick = True
+    stuck.source.give("stuck")
+    assert stuck.inside.wait(PATIENCE)
+    while watches[0]._needed.is_set():  # nothing else waits, so it goes to sleep
+        threading.Event().wait(0.001)
+    stuck.source.give(*range(20))
+    stuck.until(20)
+    stuck.end()
+
+
+def test_a_thread_that_has_become_the_only_one_is_watched_at_once() -> None:
+    stuck = Stuck()
+    stuck.source.give(*range(350), "stuck", *range(1000))
+    stuck.until(1350)
+    stuck.end()
