@@ -394,6 +394,8 @@ def _dechunked(wire: Iterable[bytes]) -> Iterator[bytes]:
             raise httpx.RemoteProtocolError(f"the body cannot be read: {dechunker.fault}")
         if dechunker.ended:
             return
+    # Not the end of a replay, whose rest has to be asked for.
+    raise httpx.RemoteProtocolError("the server closed the connection in the response")
 
 
 def _deframed(wire: _Wire, stream: int) -> Iterator[bytes]:

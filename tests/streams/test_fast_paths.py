@@ -92,7 +92,7 @@ def test_every_end_is_the_same_by_either_way(
     with simulator.serve(script=script, rate=None) as x, Watched(x, fast_paths=fast, **http) as w:
         got = w.until_messages(2)
         [end] = w.until_event(events.Disconnected)[:1]
-        assert isinstance(end.error, kind)
+        assert type(end.error) is kind
         assert [message.id for message in got[:2]] == ["1", "2"]
 
 

@@ -19,6 +19,7 @@ from rxtweets.simulator.script import (
     Abort,
     Close,
     Disconnect,
+    Fin,
     Part,
     Reply,
     Serve,
@@ -267,12 +268,15 @@ def test_a_replay_brings_what_was_between_two_times_once_and_completes() -> None
     assert all(time is not None and start <= time <= end for time in times)
 
 
-def test_a_replay_that_breaks_goes_on_where_it_was() -> None:
-    script: list[Part] = [[Serve(700), Abort(mid_frame=True)], unavailable()]
+@pytest.mark.parametrize("options", [{"http2": False}, {"http1": False}, {"fast_paths": False}])
+@pytest.mark.parametrize("ending", [Abort(mid_frame=True), Fin()], ids=str)
+def test_a_replay_that_breaks_goes_on_where_it_was(ending: Any, options: dict[str, Any]) -> None:
+    script: list[Part] = [[Serve(700), ending], unavailable()]
     with simulator.serve(rate=200, live=True, history=60, script=script) as x:
         now = datetime.now(UTC).replace(microsecond=0)
         start, end = now - timedelta(seconds=30), now - timedelta(seconds=10)
-        with Watched(x, rxtweets.sample10_stream, partition=1, start_time=start, end_time=end) as w:
+        times = {"start_time": start, "end_time": end}
+        with Watched(x, rxtweets.sample10_stream, partition=1, **times, **options) as w:
             w.until_completed()
             assert len(x.requests) == 3
     ids = [message.id for message in w.messages]
