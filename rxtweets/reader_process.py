@@ -137,6 +137,7 @@ class Outlet:
         self._writing = threading.Lock()
         self._books = threading.Lock()
         self._ledger = Ledger()
+        self._latest = time.time()
         self._rest = memoryview(b"")
         self._is_free = True
         self._is_putting = False
@@ -153,11 +154,14 @@ class Outlet:
             self._ledger.size += size
             self._ledger.keep_alives += framed.keep_alives
             self._ledger.oversized += framed.oversized
+            self._latest = now
         block = Block(framed.lines, now, 0, self._look_up(framed.lines))
         with self._state:
             if self._is_free:
                 self._write_now(self._record(block.lines, now, block.known))
                 return
+            if not block.lines:
+                return  # what the ledger says of it goes with the next record
             self._is_putting = True
         self._handoff.put(block)
         with self._state:
@@ -176,16 +180,24 @@ class Outlet:
     def tell(self, kind: int, content: bytes = b"") -> None:
         """Write another record, after whatever is being written."""
         with self._writing:
+            self._finish_record()
             write_all(self._pipe, record(kind, content))
 
-    def close(self) -> None:
-        """Wait until everything is written."""
+    def close(self, size: int = 0) -> None:
+        """Wait until everything is written, what was counted since the last line as well.
+
+        Args:
+            size: bytes that are counted beside those of the lines.
+        """
         with self._state:
             self._state.wait_for(lambda: self._is_free)
             self._is_over = True
             self._state.notify_all()
         self._handoff.close()
         self._thread.join()
+        self._ledger.size += size
+        with self._writing:
+            write_all(self._pipe, self._record([], self._latest, None))
 
     def _write_now(self, data: bytes) -> None:
         with self._writing:
@@ -200,8 +212,8 @@ class Outlet:
 
     def _work(self) -> None:
         while self._wait_for_work():
-            # Half a record may be in the pipe: nobody else may write before the other half.
-            self._finish_record()
+            with self._writing:
+                self._finish_record()
             while not self._has_caught_up():
                 self._send(self._handoff.get(MOST))
 
@@ -212,16 +224,19 @@ class Outlet:
 
     def _has_caught_up(self) -> bool:
         with self._state:
-            if len(self._handoff) or self._is_putting:
+            # Not while a block is on its way: it may be the one that was taken just now, and
+            # another may not come.
+            self._state.wait_for(lambda: len(self._handoff) or not self._is_putting)
+            if len(self._handoff):
                 return False
             self._is_free = True
             self._state.notify_all()
             return True
 
     def _finish_record(self) -> None:
-        with self._writing:
-            rest, self._rest = self._rest, memoryview(b"")
-            write_all(self._pipe, rest)
+        """Half a record may be in the pipe: whoever writes next writes the other half first."""
+        rest, self._rest = self._rest, memoryview(b"")
+        write_all(self._pipe, rest)
 
     def _send(self, blocks: list[Block]) -> None:
         if blocks:
@@ -291,8 +306,7 @@ class _Reading:
             connection.release()
         tail = framer.finish()
         # Whoever gets the tail counts its bytes again.
-        self._outlet.put(Framed([]), -len(tail), time.time())
-        self._outlet.close()
+        self._outlet.close(-len(tail))
         self._outlet.tell(OVER, pickle.dumps((error, tail)))
 
 
