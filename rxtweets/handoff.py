@@ -61,6 +61,10 @@ class Handoff:
         wanted: how many lines will be taken yet at most; while so many wait, the reading side
             waits as well, whatever the policy. Asked with every `put` and `get`. ``None`` for no
             such bound.
+
+    Attributes:
+        in_hand: lines of the last `get`, until who took them sets it to 0. Set here, as the reading
+            side may ask what is wanted before `get` has returned.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Handoff:
         self._lines = 0
         self._burst = 0
         self._closed = False
+        self.in_hand = 0
 
     def __len__(self) -> int:
         """Lines waiting."""
@@ -125,6 +130,7 @@ class Handoff:
                 lines += len(block.lines)
                 taken.append(block)
             self._lines -= lines
+            self.in_hand = lines
             if self._burst and self._lines <= self._capacity // 2:
                 self._end_burst()
             self._changed.notify_all()

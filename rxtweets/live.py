@@ -172,7 +172,6 @@ class _Run:
         self._over = False
         self._newest: Message[Any] | None = None
         self._delivered = 0
-        self._in_hand = 0
         self._is_full = False
         self._handoff = Handoff(
             options.buffer_size,
@@ -244,9 +243,8 @@ class _Run:
 
     def _deliver_all(self) -> None:
         while blocks := self._handoff.get(CHUNK):
-            self._in_hand = sum(len(block.lines) for block in blocks)
             self._pass_on(blocks)
-            self._in_hand = 0
+            self._handoff.in_hand = 0
         if not self._is_full:  # what comes after a limit is not missed
             self._report_gaps(None, self._newest_id, "")
         self._save(now=True)
@@ -304,7 +302,7 @@ class _Run:
             beyond_limit=len(fresh) - len(kept),
             duplicates=len(messages) - len(fresh),
         )
-        self._in_hand = 0
+        self._handoff.in_hand = 0
         if self._is_full:
             self.reader.stop()  # subscribers may take long, and X bills what it sends meanwhile
         if kept:
@@ -395,11 +393,13 @@ class _Run:
 
     def _wanted(self) -> int:
         """Lines up to the limit; of what comes beyond it, all are taken, and counted as such."""
-        if self._wanted_of_all is not None:
-            left = self._wanted_of_all()
-        else:
-            left = (self._options.limit.messages or 0) - self._delivered
-        return left - self._in_hand if left > 0 else sys.maxsize
+        if self.reader.is_stopped:
+            return sys.maxsize
+        in_hand = self._handoff.in_hand  # first: else what is delivered meanwhile is in neither
+        if self._wanted_of_all is None:
+            return (self._options.limit.messages or 0) - in_hand - self._delivered
+        left = self._wanted_of_all()
+        return left - in_hand if left > 0 else sys.maxsize
 
     def _dropped(self, lines: int) -> None:
         if self._is_full:

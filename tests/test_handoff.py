@@ -193,6 +193,24 @@ def test_the_reading_side_waits_while_as_much_waits_as_will_be_taken() -> None:
     thread.join(PATIENCE)
 
 
+def test_what_was_taken_counts_when_the_reading_side_asks_what_is_wanted() -> None:
+    asked = threading.Event()
+
+    def wanted() -> int:
+        asked.set()
+        return 2 - watched.handoff.in_hand
+
+    watched = Watched(100, "drop_oldest", wanted)
+    thread = threading.Thread(target=watched.put, args=tuple("ab"))
+    thread.start()
+    assert asked.wait(PATIENCE)
+    assert watched.get() == ["a", "b"]
+    assert watched.handoff.in_hand == 2
+    assert wanted() == 0
+    watched.handoff.close()
+    thread.join(PATIENCE)
+
+
 def test_closing_lets_a_reading_side_go_of_which_nothing_is_wanted() -> None:
     watched = Watched(100, "drop_oldest", lambda: 0)
     thread = threading.Thread(target=watched.put, args=("a",))

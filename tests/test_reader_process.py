@@ -23,7 +23,18 @@ class Piped:
     def __init__(self) -> None:
         self._out, self._into = os.pipe()
         os.set_blocking(self._into, False)
-        order = Order(1, "any", {}, True, "/", {}, 2**24, 100, "block", tweets=False)
+        order = Order(
+            number=1,
+            token="any",
+            settings={},
+            verify=True,
+            path="/",
+            params={},
+            max_line=2**24,
+            buffer_size=100,
+            overflow="block",
+            tweets=False,
+        )
         self.outlet = Outlet(self._into, order)
         self._records: list[tuple[int, bytes]] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
