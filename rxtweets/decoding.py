@@ -155,8 +155,9 @@ def _decode_tweets(
         if type(text) is not str:
             decoded.others.append(_other(payload, line))
             continue
+        identifier = tweet.get("id")  # before what stands beside the tweet is put into it
         kept = interest if keeping is None else (metadata_in(payload), keeping)
-        message = make(text, tweet.get("id"), line, received_at, kept)
+        message = make(text, identifier, line, received_at, kept)
         add(message)
         if "errors" in payload:
             decoded.partial.append(message)

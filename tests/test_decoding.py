@@ -243,6 +243,12 @@ def test_every_recorded_frame_has_the_same_metadata_kept_or_not(recorded: Path) 
     ]
 
 
+def test_an_id_beside_a_tweet_without_one_is_not_the_tweets_own() -> None:
+    line = b'{"data": {"text": "hello"}, "id": "1"}'
+    [message] = decode([line], interest=interest_that_keeps()).messages
+    assert message.id == decode([line]).messages[0].id == ""
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_changing_what_is_inside_the_metadata_of_a_message_changes_no_other(*, keeps: bool) -> None:
     interest = Interest()
