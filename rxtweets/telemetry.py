@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -342,8 +343,9 @@ class Telemetry:
         self._counts = dict.fromkeys((field.name for field in fields(Stats)), 0)
         self._gauges: dict[str, list[Callable[[], int]]] = {}
         self._shown: dict[str, Callable[[], Any]] = {}
-        self._stages: list[Callable[[], StageStats]] = []
-        self._last_stages: dict[tuple[str, str], StageStats] = {}
+        self._moments = itertools.count()
+        self._stages: dict[int, Callable[[], StageStats]] = {}  # by the moment of their beginning
+        self._last_stages: list[tuple[int, StageStats]] = []  # with the moment of their end
         self._here = threading.local()
         self._states = 0
         self.bus = EventBus()
@@ -370,25 +372,30 @@ class Telemetry:
     def stage(self, read: Callable[[], StageStats]) -> Callable[[], None]:
         """Show a stage in `stages`; after the returned function is called, as it was last."""
         with self._lock:
-            self._stages.append(read)
+            began = next(self._moments)
+            self._stages[began] = read
 
         def remove() -> None:
             last = read()
             with self._lock:
-                if read in self._stages:
-                    self._stages.remove(read)
-                    self._last_stages[last.kind, last.name] = last
+                if self._stages.pop(began, None) is not None:
+                    kept = _without_successor(self._last_stages, {began: last})
+                    self._last_stages = [*kept, (next(self._moments), last)]
 
         return remove
 
     def stages(self) -> tuple[StageStats, ...]:
-        """A snapshot of the stages that work, and of those that have ended without a successor."""
+        """A snapshot of the stages that work, and of those that have ended without a successor.
+
+        The successor has the same kind and name, and began when the other had ended: those of
+        several branches are all there.
+        """
         with self._lock:
-            reads, last = tuple(self._stages), dict(self._last_stages)
-        live = [read() for read in reads]
-        for each in live:
-            last.pop((each.kind, each.name), None)
-        return (*(stage for part in self._parts for stage in part.stages()), *last.values(), *live)
+            reads, ended = dict(self._stages), tuple(self._last_stages)
+        live = {began: read() for began, read in reads.items()}
+        last = [stage for _, stage in _without_successor(ended, live)]
+        parts = [stage for part in self._parts for stage in part.stages()]
+        return (*parts, *last, *live.values())
 
     def show(self, name: str, read: Callable[[], Any]) -> None:
         """Show this figure in snapshots, in place of an earlier one."""
@@ -429,6 +436,20 @@ class Telemetry:
         counts.update((name, sum(read() for read in reads)) for name, reads in gauges.items())
         counts.update((name, read()) for name, read in shown.items())
         return Stats(**counts)
+
+
+def _without_successor(
+    ended: Iterable[tuple[int, StageStats]], later: Mapping[int, StageStats]
+) -> list[tuple[int, StageStats]]:
+    """Those that no stage of the same kind and name has followed."""
+    return [
+        (moment, stage)
+        for moment, stage in ended
+        if not any(
+            began > moment and (each.kind, each.name) == (stage.kind, stage.name)
+            for began, each in later.items()
+        )
+    ]
 
 
 def _add_to(counts: dict[str, Any], part: Stats) -> None:

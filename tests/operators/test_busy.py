@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import reactivex
 
-from rxtweets import Concurrency, Message, StageStats, events
+from rxtweets import Concurrency, Message, StageStats, events, from_iterable
 from rxtweets import operators as ops
 
 PATIENCE = 20.0
@@ -142,6 +142,17 @@ def test_two_stages_of_one_stream_are_both_there() -> None:
     stream = source.pipe(ops.process(same, 3), ops.process(same, 7))
     with stream.subscribe():
         assert sorted(stage.concurrency for stage in stream.stages()) == [3, 7]
+
+
+def test_the_stages_of_all_branches_stay_when_they_have_ended() -> None:
+    messages = from_iterable([Message(number) for number in range(10)])
+    branch = (ops.process(same), ops.batch(3, 1.0))
+    stream = messages.pipe(ops.partition(lambda message: int(message.data >= 7), 2, *branch))
+    stream.to_list().run()
+    stages = stream.stages()
+    assert sorted(each.done for each in stages if each.kind == "batcher") == [3, 7]
+    stream.to_list().run()  # again: these take the places of those
+    assert len(stream.stages()) == len(stages) == 4
 
 
 def test_a_share_is_between_nothing_and_all() -> None:

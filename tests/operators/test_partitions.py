@@ -148,7 +148,7 @@ def test_a_key_is_forgotten_when_it_has_nothing_to_do(process: Any) -> None:
     watched.until(lambda: len(watched.data) == 500)
     [flow] = [
         each.__self__._entry
-        for each in watched.stream.telemetry._stages
+        for each in watched.stream.telemetry._stages.values()
         if hasattr(each.__self__._entry, "_lanes")
     ]
     assert flow._lanes._waiting == {}
