@@ -55,6 +55,7 @@ def to_line(message: Message[Any], more: Mapping[str, Any] = EMPTY) -> bytes:
     try:
         return orjson.dumps(value) + b"\n"  # its option for this takes half as long again
     except (orjson.JSONEncodeError, RecursionError):
+        value["id"] = _id_of(message)
         value["data"] = orjson.Fragment(to_json(message.data))
         return orjson.dumps(value) + b"\n"
 
@@ -119,7 +120,7 @@ def key_of(message: Message[Any]) -> str:
     Where there is none, as in compliance events, a digest of the line; and of data and metadata
     where there is no line either.
     """
-    identifier = message.id
+    identifier = _id_of(message)
     if identifier:
         return identifier
     content = message.raw or to_json([message.data, message.metadata])
@@ -128,12 +129,24 @@ def key_of(message: Message[Any]) -> str:
 
 def keys_of(messages: Iterable[Message[Any]]) -> list[str]:
     """The keys of several messages, in their order."""
-    return [message.id or key_of(message) for message in messages]  # mostly without a further call
+    return [  # mostly without a further call
+        key if (key := message.id) and key.isascii() else key_of(message) for message in messages
+    ]
+
+
+def _id_of(message: Message[Any]) -> str:
+    """The id; half a surrogate pair, which no store can hold, is escaped."""
+    identifier = message.id
+    if identifier.isascii():
+        return identifier
+    return identifier.encode(errors="backslashreplace").decode()
 
 
 def _bare(value: dict[str, Any]) -> Message[Any]:
     metadata = value.get("metadata")
-    return Message(value.get("data"), metadata if isinstance(metadata, Mapping) else {})
+    if not isinstance(metadata, Mapping):  # it could not be written as an object
+        metadata = {"id": value["id"]} if value.get("id") else {}
+    return Message(value.get("data"), metadata)
 
 
 def _message(payload: Any, line: bytes, received_at: float | None) -> Message[Any]:

@@ -27,6 +27,7 @@ MESSAGES: dict[str, Message[Any]] = {
     "a tweet without an id": Message.from_line(b'{"data":{"text":"x"}}'),
     "data that is an object": Message.from_line(LINE).put_data({"raw": [1, None]}),
     "data that JSON cannot hold": Message.from_line(LINE).put_data({1, 2}),
+    "an id with half a surrogate pair": Message("x", {"id": "7\ud800"}),
     "data with half a surrogate pair": Message.from_line(LINE).put_data("\ud800"),
     "data that is too deep": Message.from_line(LINE).put_data(deep()),
     "an event": Message.from_event({"like": 1}, "", b'{"like":1}', 2.0),
@@ -76,3 +77,8 @@ def test_keys_of_several_are_the_keys_of_each() -> None:
 
     assert keys_of(several) == [key_of(each) for each in several]
     assert all(keys_of(several))
+
+
+def test_an_id_with_half_a_surrogate_pair_is_the_same_when_it_is_read_back() -> None:
+    message = Message("x", {"id": "7\ud800"})
+    assert key_of(message) == from_line(to_line(message)).id == "7\\ud800"

@@ -89,6 +89,8 @@ def odd() -> list[Message[Any]]:
         Message.from_line(b'{"data":{"id":81,"text":"e","public_metrics":[],"lang":7}}'),
         Message("no id"),
         Message({"no": "id"}, {"lang": "de"}),
+        Message("half an id", {"id": "82\ud83d"}),
+        Message("another half", {"id": "82\ud83c"}),
     ]
 
 
