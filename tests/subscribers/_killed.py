@@ -1,6 +1,7 @@
 """A process that stores batches and acknowledges them, until it is killed.
 
-Arguments: the kind of store, its place, the first message, the messages of a batch.
+Arguments: the kind of store, its place, the first message, the messages of a batch. The place is a
+directory; PostgreSQL is where ``RXTWEETS_KILLED_POSTGRES`` says, and the table has its name.
 """
 
 from __future__ import annotations
@@ -17,9 +18,20 @@ import rxtweets
 from rxtweets import Message
 from rxtweets import operators as ops
 from rxtweets.simulator.tweets import Tweets
-from rxtweets.subscribers import JSONLinesSubscriber, ParquetSubscriber, SQLiteSubscriber, Store
+from rxtweets.subscribers import (
+    JSONLinesSubscriber,
+    ParquetSubscriber,
+    PostgresSubscriber,
+    SQLiteSubscriber,
+    Store,
+)
 
 TOTAL = 3_000
+POSTGRES = "RXTWEETS_KILLED_POSTGRES"
+
+
+def table_of(place: Path) -> str:
+    return f"t_{place.name}"
 
 
 def store_for(kind: str, place: Path) -> Store:
@@ -27,6 +39,8 @@ def store_for(kind: str, place: Path) -> Store:
         return SQLiteSubscriber(place / "tweets.db")
     if kind == "parquet":
         return ParquetSubscriber(place / "tweets")
+    if kind == "postgres":
+        return PostgresSubscriber(os.environ[POSTGRES], table=table_of(place))
     return JSONLinesSubscriber(place / f"tweets.{kind}", rotate_size=100_000)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import subprocess
@@ -9,10 +10,12 @@ import sys
 from pathlib import Path
 
 import orjson
+import psycopg
 import pytest
 
 import rxtweets
 from rxtweets.simulator.tweets import Tweets
+from tests.subscribers._killed import POSTGRES, table_of
 
 PROGRAM = Path(__file__).with_name("_killed.py")
 TOTAL = 3_000
@@ -63,16 +66,24 @@ def stored(kind: str, place: Path) -> list[str]:
     if kind == "parquet":
         import duckdb
 
-        if not list((place / "tweets").rglob("*.parquet")):
-            return []
-        answer = duckdb.sql(f"SELECT id FROM read_parquet('{place}/tweets/**/*.parquet')")
-        assert answer is not None
-        return [id_ for (id_,) in answer.fetchall()]
+        complete = list(map(str, (place / "tweets").rglob("*.parquet")))
+        answer = duckdb.read_parquet(complete).project("id").fetchall() if complete else []
+        return [id_ for (id_,) in answer]
+    if kind == "postgres":
+        return rows_in(table_of(place))
     files = [path for path in place.iterdir() if path.suffix != ".new"]
     if not files:
         return []
     stream = rxtweets.replay(place / f"tweets.{kind}", None)
     return [message.id for message in stream.to_list().run()]
+
+
+def rows_in(table: str) -> list[str]:
+    with psycopg.connect(os.environ[POSTGRES]) as database:
+        if database.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
+            return []
+        query = psycopg.sql.SQL("SELECT id FROM {}").format(psycopg.sql.Identifier(table))
+        return [id_ for (id_,) in database.execute(query)]
 
 
 def left_in(place: Path) -> list[str]:
@@ -101,17 +112,19 @@ def kill_and_resume(kind: str, place: Path, seed: int, ids: list[str]) -> bool:
     return was_killed
 
 
-KINDS = ["jsonl", "jsonl.gz", "jsonl.zst", "sqlite", "parquet"]
+@pytest.fixture(params=["jsonl", "jsonl.gz", "jsonl.zst", "sqlite", "parquet", "postgres"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "postgres":
+        monkeypatch.setenv(POSTGRES, request.getfixturevalue("postgres"))
+    return str(request.param)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_process_loses_nothing_and_doubles_nothing(kind: str, tmp_path: Path) -> None:
     kill_and_resume(kind, tmp_path, 1, expected())
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", KINDS)
 def test_twenty_killed_processes_lose_and_double_nothing(kind: str, tmp_path: Path) -> None:
     ids = expected()
     killed = 0
