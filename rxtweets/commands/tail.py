@@ -7,19 +7,20 @@ import contextlib
 import shutil
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rxtweets.commands.sources import add_source, ending, source_of
-from rxtweets.display.text import end_line, figures, tweet_line
+from rxtweets.display.pictures import Watch
+from rxtweets.display.snapshot import Snapshot
+from rxtweets.display.text import end_line, tweet_line
+from rxtweets.display.topology import topology_text
 from rxtweets.errors import ConfigurationError
 from rxtweets.extras import needed
 from rxtweets.message import Batch
 from rxtweets.pipeline import Batcher, Pipeline
 from rxtweets.subscriber import Subscriber
-from rxtweets.telemetry import Stats
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -34,6 +35,9 @@ Print tweets as they come, until Ctrl-C.
 REFRESH = 4
 """Times a second."""
 
+AROUND = 5
+"""Lines that are neither figures nor tweets: the frame, and what is written at the end."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
@@ -42,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--live",
         action="store_true",
-        help="the last tweets under rate, lag, queue, drops and state (needs the extra live)",
+        help="the last tweets under the figures that a notebook shows (needs the extra live)",
     )
 
 
@@ -56,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigurationError("--live is for people, --json for programs: choose one")
     view = _view if options.live else _no_view
     with source_of(options) as source:
-        tail = _Tail(options)
+        tail = Tail(options)
         pipeline = Pipeline(source, batchers={"default": Batcher(tail, size=100, timeout=0.1)})
         tail.enough = pipeline.stop
         with view(pipeline, tail), ending(pipeline, options.duration):
@@ -66,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Tail(Subscriber[Any]):
+class Tail(Subscriber[Any]):
     """Prints tweets, or keeps the last ones for a view; ends the run when there were enough."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -101,30 +105,26 @@ class _Tail(Subscriber[Any]):
 
 
 @contextlib.contextmanager
-def _no_view(_pipeline: Pipeline, _tail: _Tail) -> Iterator[None]:
+def _no_view(_pipeline: Pipeline, _tail: Tail) -> Iterator[None]:
     yield
 
 
 @contextlib.contextmanager
-def _view(pipeline: Pipeline, tail: _Tail) -> Iterator[None]:
+def _view(pipeline: Pipeline, tail: Tail) -> Iterator[None]:
     """The figures and the last tweets, drawn anew until the end of the block."""
     live = needed("rich.live", "live")
     console = needed("rich.console", "live").Console()
     over = threading.Event()
+    watch = Watch(pipeline)
 
-    def draw(stats: Stats, rate: float) -> Any:
-        return _picture(stats, rate, tail, console.width, max(1, console.height - 6))
+    def draw() -> Any:
+        return _picture(watch.look(), tail, console.width, console.height)
 
     def work() -> None:
-        before, since, rate = 0, time.monotonic(), 0.0
         while not over.wait(1 / REFRESH):
-            stats, now = pipeline.stats(), time.monotonic()
-            if now - since >= 1:
-                rate = (stats.delivered - before) / (now - since)
-                before, since = stats.delivered, now
-            screen.update(draw(stats, rate), refresh=True)
+            screen.update(draw(), refresh=True)
 
-    with live.Live(draw(pipeline.stats(), 0.0), console=console, auto_refresh=False) as screen:
+    with live.Live(draw(), console=console, auto_refresh=False) as screen:
         thread = threading.Thread(target=work, name="rxtweets-view", daemon=True)
         thread.start()
         try:
@@ -132,16 +132,14 @@ def _view(pipeline: Pipeline, tail: _Tail) -> Iterator[None]:
         finally:
             over.set()
             thread.join()
-            screen.update(draw(pipeline.stats(), 0.0), refresh=True)
+            screen.update(draw(), refresh=True)
 
 
-def _picture(stats: Stats, rate: float, tail: _Tail, width: int, rows: int) -> Any:
-    table = needed("rich.table", "live").Table(expand=True)
+def _picture(snapshot: Snapshot, tail: Tail, width: int, height: int) -> Any:
     text = needed("rich.text", "live").Text
-    shown = figures(stats, rate)
-    for name, _ in shown:
-        table.add_column(name)
-    table.add_row(*(value for _, value in shown))
     # As Text, which reads no markup: tweets are full of brackets.
+    said = text(topology_text(snapshot), no_wrap=True, overflow="ellipsis")
+    rows = max(1, height - said.plain.count("\n") - AROUND)
     lines = [text(tweet_line(each, width - 1)) for each in list(tail.last)[-rows:]]
-    return needed("rich.console", "live").Group(table, *lines)
+    frame = needed("rich.panel", "live").Panel(said)
+    return needed("rich.console", "live").Group(frame, *lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from rxtweets.message import Batch, Message
@@ -14,8 +15,8 @@ __all__ = [
     "clean",
     "duration",
     "end_line",
-    "figures",
     "pointer",
+    "sparks",
     "summary_line",
     "tweet_line",
 ]
@@ -27,6 +28,8 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 BESIDE = 36
 """Characters shown on either side of a caret."""
+
+BLOCKS = "▁▂▃▄▅▆▇█"
 
 SHORT = {
     "received": "recv",
@@ -138,21 +141,10 @@ def tweet_line(message: Message[Any], width: int) -> str:
     return head + _fitted([clean(str(message.data))], width - len(head))
 
 
-def figures(stats: Stats, rate: float) -> list[tuple[str, str]]:
-    """The figures of a stream that one watches, by name.
-
-    Args:
-        stats: the snapshot.
-        rate: messages a second of late.
-    """
-    return [
-        ("state", stats.state),
-        ("rate", f"{rate:,.0f}/s"),
-        ("delivered", f"{stats.delivered:,}"),
-        ("lag", "–" if stats.lag is None else duration(stats.lag)),
-        ("queue", f"{stats.queued:,}"),
-        ("dropped", f"{stats.dropped:,}"),
-    ]
+def sparks(values: Sequence[float]) -> str:
+    """A column of blocks for each value, none below 0; the tallest value has the tallest."""
+    most = max(values, default=0) or 1
+    return "".join(BLOCKS[round(value / most * (len(BLOCKS) - 1))] for value in values)
 
 
 def _fitted(texts: Any, width: int) -> str:

@@ -20,9 +20,9 @@ from rxtweets.display.drawing import (
 )
 from rxtweets.display.escape import clean, shortened
 from rxtweets.display.snapshot import Snapshot, Stage
-from rxtweets.display.text import duration
+from rxtweets.display.text import duration, sparks
 
-__all__ = ["draw_topology"]
+__all__ = ["draw_topology", "topology_text"]
 
 BOX, GAP, MARGIN, TOP = 134, 32, 4, 8
 """Four columns are 640 wide: what is wider, JupyterLab cuts off beside an open file browser."""
@@ -32,6 +32,7 @@ LINES = 4
 HEIGHT = 26 + LINE * LINES
 SPACE = 12
 SHOWN_ERRORS = 3
+LEAST_RATES, MOST_SPARKS = 2, 40
 LONGEST_NAME, LONGEST_ERROR = 18, 96
 LEAST_WIDTH = 2 * MARGIN + 3 * BOX + 2 * GAP
 KINDS = ("source", "processors", "batcher", "subscriber")
@@ -63,7 +64,7 @@ def draw_topology(snapshot: Snapshot) -> Drawing:
         before = here
     foot, height = _foot(snapshot, bottom + 10, width)
     svg = page(width, height, [*parts, *foot], f"{snapshot.state}: {_passed(columns[0])} messages")
-    return Drawing(svg, _text(snapshot))
+    return Drawing(svg, topology_text(snapshot))
 
 
 def _places(stages: Sequence[Stage], x: float, bottom: float) -> list[tuple[Stage, Point]]:
@@ -152,11 +153,8 @@ def _foot(snapshot: Snapshot, y: float, width: float) -> tuple[list[str], float]
     inner = width - 2 * MARGIN
     said = " · ".join([snapshot.state, *snapshot.notes])
     parts.append(words(MARGIN, y + 14, said, fill=GREY))
-    if len(snapshot.rates) > 1:
-        # What is over has no rate of now, but one would still like to know how fast it was.
-        most, latest = max(snapshot.rates), snapshot.rates[-1]
-        rate = f"peak {most:,.0f}" if snapshot.is_over else f"{latest:,.0f}"
-        rate += " messages/s"
+    if len(snapshot.rates) >= LEAST_RATES:
+        rate = _messages_a_second(snapshot)
         parts.append(words(width - MARGIN, y + 14, rate, text_anchor="end", fill=BLUE))
         parts += sparkline(snapshot.rates, MARGIN, y + 20, inner, 28)
         y += 32
@@ -185,18 +183,36 @@ def _passed(stages: Sequence[Stage]) -> str:
     return f"{sum(stage.passed for stage in stages):,}"
 
 
-def _text(snapshot: Snapshot) -> str:
-    """A line for each stage, then the errors."""
-    lines = [" · ".join([snapshot.state, *snapshot.notes])]
+def topology_text(snapshot: Snapshot) -> str:
+    """The same in words, for where there are no pictures.
+
+    One line says how it is and how fast it was of late, one each how a stage is, then come the
+    latest errors.
+    """
+    lines = [" · ".join([snapshot.state, *snapshot.notes, *_pace(snapshot)])]
     for kind, stages in zip(
         KINDS,
         (snapshot.sources, snapshot.processors, snapshot.batchers, snapshot.subscribers),
         strict=True,
     ):
         for stage in stages:
-            said = " · ".join(text for text, _ in _lines(stage))
+            said = [text for text, _ in _lines(stage)]
+            said += [] if snapshot.is_over else [f"{_short(stage.rate)}/s"]
             name = stage.name
             head = kind if name in ("", kind) else f"{kind} {name}"
-            lines.append(f"{head}: {said}")
+            lines.append(f"{head}: {' · '.join(said)}")
     lines += [f"✗ {error}" for error in snapshot.errors[-SHOWN_ERRORS:]]
     return "\n".join(clean(each) for each in lines)
+
+
+def _pace(snapshot: Snapshot) -> list[str]:
+    """The rate of late, and how it came to that."""
+    if len(snapshot.rates) < LEAST_RATES:
+        return []
+    return [_messages_a_second(snapshot), sparks(snapshot.rates[-MOST_SPARKS:])]
+
+
+def _messages_a_second(snapshot: Snapshot) -> str:
+    """What is over has no rate of now, but one would still like to know how fast it was."""
+    most, latest = max(snapshot.rates), snapshot.rates[-1]
+    return f"{f'peak {most:,.0f}' if snapshot.is_over else f'{latest:,.0f}'} messages/s"

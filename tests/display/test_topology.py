@@ -44,13 +44,19 @@ def test_every_figure_is_shown() -> None:
 
 
 def test_without_pictures_every_stage_is_a_line() -> None:
-    assert draw_topology(full()).text.splitlines() == [
-        "connected",
-        "source sample_stream: ● connected · 1,234 messages · 5 waiting · lag 250 ms",
-        "processors upcase: 50 at once · 1,200 messages · 37 running",
-        "batcher default: 20 or 2 s · 1,180 messages · 12 waiting",
-        "subscriber Database: 59 batches · 1,180 messages",
+    assert draw_topology(full(rates=(0.0, 50.0, 100.0))).text.splitlines() == [
+        "connected · 100 messages/s · ▁▅█",
+        "source sample_stream: ● connected · 1,234 messages · 5 waiting · lag 250 ms · 50/s",
+        "processors upcase: 50 at once · 1,200 messages · 37 running · 49/s",
+        "batcher default: 20 or 2 s · 1,180 messages · 12 waiting · 48/s",
+        "subscriber Database: 59 batches · 1,180 messages · 0/s",
     ]
+
+
+def test_without_pictures_what_is_over_has_no_rates_but_a_peak() -> None:
+    lines = draw_topology(full(rates=(20.0, 10.0), is_over=True)).text.splitlines()
+    assert lines[0] == "connected · peak 20 messages/s · █▅"
+    assert not [line for line in lines[1:] if line.endswith("/s")]
 
 
 def test_several_stages_of_a_kind_stand_above_each_other() -> None:
