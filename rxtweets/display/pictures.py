@@ -95,9 +95,10 @@ class Live:
         if not is_notebook():
             display(self._picture())  # type: ignore[no-untyped-call]  # IPython has no types here
             return
+        over = self.is_over  # asked before the drawing: what ends meanwhile is drawn once more
         place = display(self._picture(), display_id=True)  # type: ignore[no-untyped-call]  # as above
         self._places.append(place)
-        if not self.is_over:
+        if not over:
             _refresher.add(self)
 
     def __repr__(self) -> str:

@@ -309,6 +309,23 @@ def test_a_picture_is_drawn_again_and_again_and_once_more_at_its_end() -> None:
 
 
 @pytest.mark.usefixtures("cells")
+def test_what_ends_while_it_is_shown_for_the_first_time_is_drawn_at_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over, place = threading.Event(), Place()
+
+    def display(_: object, *, display_id: bool) -> Place:
+        assert display_id
+        over.set()
+        return place
+
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    Live(lambda: Drawing("", "over" if over.is_set() else "on"), over.is_set)._ipython_display_()
+    assert place.drawn.acquire(timeout=10)
+    assert place.shown[-1].text == "over"
+
+
+@pytest.mark.usefixtures("cells")
 def test_one_thread_draws_all_pictures_and_ends_with_the_last() -> None:
     before = threading.active_count()
     lives = [Live(lambda: Drawing("", "")) for _ in range(5)]
