@@ -210,13 +210,20 @@ def _text(record: Marbles) -> str:
 
 
 def _characters(strand: Strand, seconds: float) -> str:
-    """The strand as RxPY writes marbles: ``-`` is time, ``|`` the end, ``#`` an error."""
+    """The strand as RxPY writes marbles: ``-`` is time, ``|`` the end, ``#`` an error.
+
+    A value is its first character, a batch its size, or ``+`` if that is more than nine.
+    """
     cells = ["-"] * CHARACTERS
     for mark in strand.marks:
         place = round((CHARACTERS - 2) * min(1.0, mark.at / seconds if seconds > 0 else 0.0))
-        sign = {"completed": "|", "error": "#"}.get(mark.kind) or clean(mark.label)[:1]
+        sign = {"completed": "|", "error": "#"}.get(mark.kind) or _sign(mark)
         if mark.kind != "next" and cells[place] != "-":
             place += 1  # the end comes after what it came with
         if cells[place] == "-":
             cells[place] = "o" if sign in "-|#" and mark.kind == "next" else sign
     return "".join(cells)
+
+
+def _sign(mark: Mark) -> str:
+    return "+" if mark.count is not None and mark.count > 9 else clean(mark.label)[:1]

@@ -121,7 +121,7 @@ def _row(number: int, message: Message[Any]) -> str:
         f'<div style="overflow:hidden;max-width:38em">{text}</div>',
         markup(_field(message, "lang")),
         _author_html(message),
-        lag,
+        f'<div style="white-space:nowrap">{lag}</div>',
     )
     return "<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>"
 

@@ -121,6 +121,12 @@ def test_without_pictures_it_is_a_line_of_characters() -> None:
     assert scale == "        0 … 1 s"
 
 
+def test_in_characters_a_batch_is_its_size_and_a_plus_if_that_has_two_digits() -> None:
+    marks = (Mark(0.0, "next", "9", 9), Mark(0.5, "next", "10", 10), Mark(1.0, "next", "0", 0))
+    line, _ = draw_marbles(Marbles((Strand("s", marks),), 1.0)).text.splitlines()
+    assert line == "s  9" + "-" * 28 + "+" + "-" * 28 + "0-"
+
+
 def test_in_characters_the_end_comes_after_what_it_came_with() -> None:
     marks = (*values((1.0, "a")), Mark(1.0, "completed"))
     assert draw_marbles(Marbles((Strand("s", marks),), 1.0)).text.startswith(
