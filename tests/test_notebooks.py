@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import nbclient
 import nbformat
 import pytest
 
+import rxtweets
 from tests.display.reading import all_of, html_text, parsed, texts
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+SWITCH = "# X itself, with the token"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 
 BEFORE = "import threading as _threading\n_before = set(_threading.enumerate())"
@@ -37,7 +40,7 @@ class Ran:
     def __init__(self, name: str) -> None:
         notebook = read(name)
         notebook.cells = [_code(BEFORE), *notebook.cells, _code(AFTER)]
-        nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+        execute(notebook)
         self.cells = [cell for cell in notebook.cells[1:-1] if cell.cell_type == "code"]
         for cell in self.cells:
             for output in cell.outputs:
@@ -71,6 +74,12 @@ class Ran:
 
 def read(name: str) -> Any:
     return nbformat.read(NOTEBOOKS / name, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types
+
+
+def execute(notebook: Any) -> None:
+    """Run it where it is: it looks for the recording beside it."""
+    here = {"metadata": {"path": str(NOTEBOOKS)}}
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", resources=here).execute()
 
 
 def _code(source: str) -> Any:
@@ -114,14 +123,18 @@ def test_02_composing_operators() -> None:
         marks(strand(shown, name)) for name in ("debounce", "throttle_first", "sample", "distinct")
     ] == ["bcd|", "acd|", "bccd|", "abcd|"]
     assert {"a1", "b2", "c3"} <= set(texts(ran.svg('"Several streams"')))
-    shown = ran.text("buffer_with_time_or_count")
+    shown = ran.text('"stock, 0.5 s or 3"')
     assert "0" in marks(strand(shown, "stock, 0.5 s or 3"))
     assert marks(strand(shown, "ours, 3 or 0.5 s")) == "312|"
     shown = ran.text("def fussy")
     assert marks(strand(shown, "stock.map(fussy)")) == "AB#"
     assert marks(strand(shown, "ops.process(fussy)")) == "ABDE|"
+    shown = ran.text("from_file = ")
+    assert marks(strand(shown, "stock, 1 s or 20")) == "++++++00++++++|"
+    assert marks(strand(shown, "ours, 20 or 1 s")) == "+++++8+++++6|"
+    assert marks(strand(shown, "debounce(1.0)")) == "he|"
     shown = ran.text("by_language = ")
-    assert set(marks(strand(shown, "batch(5, 1.0)"))) == {"5"}
+    assert "5" in marks(strand(shown, "batch(5, 2.0)"))
     shown = ran.text("def slow")
     for name in ("tweets", "concurrency=1", "concurrency=10"):
         assert strand(shown, name).count("|") == 1
@@ -160,13 +173,18 @@ def test_04_trends() -> None:
 def test_05_writing_a_subscriber() -> None:
     ran = Ran("05-writing-a-subscriber.ipynb")
     assert ran.text("def test_a_batch_becomes_lines") == "'passed'"
-    assert {"10 batches", "500 messages"} <= set(texts(ran.svg("stream(limit=500)")))
+    assert "500 messages" in texts(ran.svg("stream(limit=500)"))
     assert ran.text("csv.reader") == "(500, 500)"
-    assert {"4 batches", "100 failed"} <= set(texts(ran.svg("class Database")))
-    outcomes = "[(50, 0), (50, 0), (0, 50), (0, 50), (50, 0), (50, 0)]"
-    assert ran.text("outcomes", exactly=True) == outcomes
-    printed = ran.text("events.BatchFailed")
-    assert printed.count("the database is away') · 50 messages") == 2
+    # Batches of 50, but on a machine that is slow some come by their time, and there are more.
+    outcomes = ast.literal_eval(ran.text("outcomes", exactly=True))
+    failed = [bad for _, bad in outcomes if bad]
+    assert outcomes[2:4] == [(0, bad) for bad in failed]
+    assert sum(map(sum, outcomes)) == 300
+    shown = {f"{len(outcomes) - 2} batches", f"{sum(failed)} failed"}
+    assert shown <= set(texts(ran.svg("class Database")))
+    printed = ran.text("events.BatchFailed").splitlines()
+    for line, size in zip(printed, failed, strict=True):
+        assert line.endswith(f"the database is away') · {size} messages")
 
 
 def test_06_failures() -> None:
@@ -175,7 +193,7 @@ def test_06_failures() -> None:
     assert strand(states, "connected").count("●") == 3
     assert "503: Service Unavailable" in ran.text("for failure in tweets.errors")
     assert ran.text("stats.server_errors") == "(4, 3, 1, 1)"
-    assert ran.text("cut_off = ").startswith('b\'{"data":')
+    assert ran.text("cut_off = ").startswith('[b\'{"data":')
     assert ran.text("wrong = ").startswith("AuthenticationError · 401")
     assert any(text.endswith(" dropped") for text in texts(ran.svg("def slow")))
     assert ran.text("stats.dropped > 0") == "(True, True)"
@@ -194,8 +212,26 @@ def test_notebooks_are_kept_without_outputs(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_notebook_has_one_cell_that_switches_to_the_live_stream(name: str) -> None:
-    switches = [cell for cell in read(name).cells if "# X itself, with the token" in cell.source]
+    switches = [cell for cell in read(name).cells if SWITCH in cell.source]
     assert len(switches) == 1
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", NAMES)
+def test_every_notebook_runs_with_the_switch_too(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = read(name)
+    for cell in notebook.cells:
+        if SWITCH in cell.source:
+            before = cell.source
+            cell.source = re.sub(r"(?m)^( *)# (tweets = |return )", r"\1\2", before)
+            assert cell.source != before
+    with rxtweets.simulator.serve(rate=500) as x:
+        monkeypatch.setenv("RXTWEETS_BASE_URL", x.url)
+        monkeypatch.setenv("X_BEARER_TOKEN", "any")
+        execute(notebook)
+        assert {request.status for request in x.requests} == {200}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -203,5 +239,5 @@ def test_every_notebook_says_what_it_is_about_and_links_to_what_exists(name: str
     cells = read(name).cells
     assert cells[0].cell_type == "markdown"
     assert cells[0].source.startswith("# ")
-    links = re.findall(r"\]\(([^)]+\.ipynb)\)", "".join(cell.source for cell in cells))
+    links = re.findall(r"\]\(([^):]+)\)", "".join(cell.source for cell in cells))
     assert all((NOTEBOOKS / link).exists() for link in links)
