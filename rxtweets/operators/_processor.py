@@ -15,6 +15,7 @@ from rxtweets.message import Message
 from rxtweets.operators._results import Results
 from rxtweets.subscriber import OnFailed, acknowledge, handle_failed
 from rxtweets.telemetry import StageStats, Telemetry, Working
+from rxtweets.throughput import Throughput
 
 __all__ = ["Demand", "Entry", "Processor"]
 
@@ -96,6 +97,8 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._waiting = 0
         self._submitted = 0
         self._settled = 0
+        self._failed = 0
+        self._meter = Throughput()
 
         self._source: abc.DisposableBase | None = None
         self._ended = False
@@ -145,6 +148,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
                 self._abandon(len(chunk))
                 return
             self._submitted += len(chunk)
+            self._meter.add(len(chunk))
         self._entry.submit(chunk)  # type: ignore[union-attr]  # there before the source is
 
     def on_error(self, error: Exception) -> None:
@@ -235,6 +239,11 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._in_flight(),
             busy,
             self._capacity.seconds(),
+            received=self._submitted,
+            done=self._settled - self._failed,
+            failed=self._failed,
+            queued=max(0, self._in_flight() - running),
+            rate=self._meter.rate(),
         )
 
     # The observer's side.
@@ -302,6 +311,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             if self._disposed:
                 return False
             self._settled += good + failed
+            self._failed += failed
             self._telemetry.add(processed=good, failed=failed)
             # Waking the source's thread when there is much room, not at every message.
             if self._waiting and self._in_flight() <= self._enough:

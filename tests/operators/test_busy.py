@@ -72,9 +72,19 @@ def test_a_stage_says_what_runs_and_what_waits(process: Any) -> None:
         assert begun.acquire(timeout=PATIENCE)
     [stage] = watched.stream.stages()
     assert (stage.name, stage.concurrency, stage.running) == ("processors", 2, 2)
-    assert stage.in_flight == 3
+    assert (stage.in_flight, stage.queued) == (3, 1)
     go.set()
     watched.complete()
+
+
+def test_a_stage_counts_what_came_in_what_went_on_and_what_failed(process: Any) -> None:
+    watched = process(failing)
+    watched.feed("good", "bad", "good")
+    watched.complete()
+    [stage] = watched.stream.stages()
+    assert (stage.received, stage.done, stage.failed) == (3, 2, 1)
+    assert (stage.in_flight, stage.queued) == (0, 0)
+    assert stage.rate > 0.0
 
 
 def test_a_call_that_still_runs_counts_as_busy(process: Any, clock: Clock) -> None:
