@@ -83,7 +83,7 @@ def test_a_private_authority_is_known_to_the_other_process() -> None:
     authority.configure_trust(trusted)
     with simulator.serve(tls=served, rate=None) as x, watched(x, verify=trusted) as w:
         w.until_messages(20)
-        assert w.of(events.Connected)[0].http_version == "HTTP/2"
+        assert w.until_event(events.Connected)[0].http_version == "HTTP/2"
 
 
 def test_an_unknown_authority_is_refused_by_the_other_process_too() -> None:
