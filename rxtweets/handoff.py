@@ -59,8 +59,8 @@ class Handoff:
             is over: the queue has come down to half its capacity, or was closed.
         on_drop: told of every drop, with the number of lines.
         wanted: how many lines will be taken yet at most; while so many wait, the reading side
-            waits as well, whatever the policy. Asked with every `put` and `get`. ``None`` for no
-            such bound.
+            waits as well, whatever the policy. Asked with every `put`, `get` and `wake`. ``None``
+            for no such bound.
 
     Attributes:
         in_hand: lines of the last `get`, until who took them sets it to 0. Set here, as the reading
@@ -146,6 +146,11 @@ class Handoff:
                 self._lines = 0
             if self._burst:
                 self._end_burst()
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let a reading side that waits ask again what is wanted."""
+        with self._changed:
             self._changed.notify_all()
 
     def _is_more_wanted(self) -> bool:

@@ -109,8 +109,8 @@ class MergedStream(HotStream[Any]):
         return Subscription(run, gate)
 
     def _wanted(self) -> int:
-        with self._lock:
-            run = self._run
+        # By readers that hold a lock of their own, so without ours.
+        run = self._run
         return (self._limit.messages or 0) - (0 if run is None else run.delivered)
 
     def _lag(self) -> float | None:

@@ -178,6 +178,7 @@ class Reader:
             live = self._connection
         if live is not None:
             live.close()
+        self._handoff.wake()  # it may be waiting until more is wanted
 
     def disconnect(self, number: int, error_of: Callable[[Mapping[str, str]], StreamError]) -> None:
         """End this connection, if it is still the one, because the server said so.

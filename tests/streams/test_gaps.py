@@ -13,7 +13,7 @@ import pytest
 from tenacity import wait_fixed
 
 import rxtweets
-from rxtweets import Backoff, events, simulator
+from rxtweets import Backoff, events, live, simulator
 from rxtweets.continuity import LATENESS
 from rxtweets.simulator.script import (
     Abort,
@@ -497,9 +497,33 @@ def test_what_came_beyond_a_limit_is_no_overflow_and_the_books_add_up() -> None:
 
 
 def test_the_connection_ends_at_the_limit_and_not_when_subscribers_are_done() -> None:
+    assert ends_before_its_subscriber_is_done()
+
+
+def test_it_does_so_too_when_the_reader_is_waiting_for_the_limit_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted, within_limit, waits = live._Run._wanted, live._Run._within_limit, threading.Event()
+
+    def noticed(run: live._Run) -> int:
+        number = wanted(run)
+        if number <= 0:
+            waits.set()
+        return number
+
+    def late(run: live._Run, messages: list[rxtweets.Message[Any]]) -> list[rxtweets.Message[Any]]:
+        assert waits.wait(20)
+        return within_limit(run, messages)
+
+    monkeypatch.setattr(live._Run, "_wanted", noticed)
+    monkeypatch.setattr(live._Run, "_within_limit", late)
+    assert ends_before_its_subscriber_is_done()
+
+
+def ends_before_its_subscriber_is_done() -> bool:
     with simulator.serve(**LIVE) as x:
         stream = rxtweets.sample_stream(token="any", base_url=x.url, limit=1)
-        stopped, over, waited = threading.Event(), threading.Event(), []
+        stopped, over, waited = threading.Event(), threading.Event(), list[bool]()
 
         def look(state: rxtweets.ConnectionState) -> None:
             if state.name == "stopped":
@@ -507,8 +531,8 @@ def test_the_connection_ends_at_the_limit_and_not_when_subscribers_are_done() ->
 
         with stream.states.subscribe(look):
             stream.subscribe(lambda _: waited.append(stopped.wait(20)), on_completed=over.set)
-            assert over.wait(20)
-        assert waited == [True]
+            assert over.wait(40)
+        return waited == [True]
 
 
 def balance(stats: rxtweets.Stats) -> int:
