@@ -323,7 +323,9 @@ class _Wire:
     def __init__(self, stream: Any) -> None:
         self._read: Callable[..., bytes] = stream.read
         self._write: Callable[..., None] = stream.write
-        self._socket: Any = stream.get_extra_info("socket")
+        # With TLS within the TLS of a proxy, the socket is not what the stream reads from.
+        is_within = isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject)
+        self._socket: Any = None if is_within else stream.get_extra_info("socket")
         self._rest = b""
         self._before = b""
         self._is_fresh = True

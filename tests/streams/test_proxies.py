@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trustme
@@ -27,12 +28,14 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def proxy(asked: list[bytes]) -> Iterator[str]:
+def proxy(asked: list[bytes], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A proxy that understands CONNECT, for one connection."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         client, _ = listener.accept()
+        if tls is not None:
+            client = tls.wrap_socket(client, server_side=True)
         asked.append(client.recv(65536))
         host, _, port = asked[0].split()[1].decode().partition(":")
         with client, socket.create_connection((host, int(port))) as server:
@@ -45,32 +48,46 @@ def proxy(asked: list[bytes]) -> Iterator[str]:
     thread = threading.Thread(target=serve)
     thread.start()
     with listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        scheme = "http" if tls is None else "https"
+        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         thread.join(PATIENCE)
 
 
+@pytest.mark.parametrize("is_secret", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
-def test_a_tunnel_through_a_proxy_carries_the_stream(http2: bool) -> None:
+def test_a_tunnel_through_a_proxy_carries_the_stream(
+    http2: bool, is_secret: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)
     trusted = ssl.create_default_context()
     authority.configure_trust(trusted)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # of the proxy's own
+    front = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(front)
     asked: list[bytes] = []
     got: list[str] = []
     enough = threading.Event()
 
     def take(message: rxtweets.Message[str]) -> None:
         got.append(message.id)
-        if len(got) >= 200:
+        if len(got) >= 5_000:
             enough.set()
 
-    with simulator.serve(rate=None, tls=served) as x, proxy(asked) as address:
+    with simulator.serve(rate=None, tls=served) as x, proxy(asked, front if is_secret else None) as address:
         stream = rxtweets.sample_stream(
-            token="secret", base_url=x.url, proxy=address, verify=trusted, http2=http2
+            token="secret",
+            base_url=x.url,
+            proxy=address,
+            verify=trusted,
+            http2=http2,
+            compress=False,  # so that much waits to be read
         )
         with stream.subscribe(take):
             assert enough.wait(PATIENCE)
+            assert stream.stats().undecodable == stream.stats().reconnects == 0
         assert x.requests[0].http_version == ("HTTP/2" if http2 else "HTTP/1.1")
     assert asked[0].startswith(b"CONNECT 127.0.0.1:")
     assert b"secret" not in asked[0]
