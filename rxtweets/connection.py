@@ -185,11 +185,12 @@ class Connection:
         response = self._response
         if response is None:
             raise RuntimeError("open() comes first")
-        touch = self._watchdog.touch
+        watchdog = self._watchdog
         with self._translated():
             for block in self._body(response):
-                touch()
+                watchdog.hold()  # who takes the block may have to wait, for a slow subscriber
                 yield block
+                watchdog.touch()
             if not self.closed:
                 raise self._reason or ConnectionEnded("the server ended the response")
 

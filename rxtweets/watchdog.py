@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
-import time
 from collections.abc import Callable
+from time import monotonic
 
 __all__ = ["Watchdog"]
 
@@ -41,7 +42,11 @@ class Watchdog:
 
     def touch(self) -> None:
         """Note a sign of life; costs next to nothing."""
-        self._touched = time.monotonic()
+        self._touched = monotonic()
+
+    def hold(self) -> None:
+        """Look away until the next touch: nobody listens, so silence says nothing."""
+        self._touched = math.inf
 
     def stop(self) -> None:
         """Watch no more; the thread ends."""
@@ -52,7 +57,7 @@ class Watchdog:
         rest = self._seconds * SUSPICIOUS
         while not self._stopped.wait(rest):
             touched = self._touched
-            silent = time.monotonic() - touched
+            silent = max(0.0, monotonic() - touched)
             if silent >= self._seconds:
                 self._on_silence()
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from rxtweets.simulator.script import (
     unavailable,
     usage_capped,
 )
-from tests.streams.watching import FAST, Watched, line
+from tests.streams.watching import FAST, PATIENCE, Watched, line
 
 
 def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[float]:
@@ -116,6 +117,26 @@ def test_a_connection_refused_is_tried_again_by_the_schedule_of_the_network() ->
     with Watched(base_url=f"http://127.0.0.1:{port}") as w:
         waits = [event.delay for event in w.until_event(events.Reconnecting, 4)[:4]]
     assert [round(wait / FAST.scale, 2) for wait in waits] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_subscriber_that_keeps_the_reader_waiting_is_not_taken_for_silence() -> None:
+    slow, enough = threading.Event(), threading.Event()
+    got: list[str] = []
+
+    def take(message: rxtweets.Message[str]) -> None:
+        got.append(message.id)
+        if len(got) == 1:
+            slow.wait(0.4)  # nobody sets it: four times the silence that would be too long
+        if len(got) == 10_000:  # what had been read before is far behind
+            enough.set()
+
+    with simulator.serve(rate=None) as x:
+        stream = rxtweets.sample_stream(
+            token="any", base_url=x.url, stall_timeout=0.1, overflow="block", buffer_size=1
+        )
+        with stream.subscribe(take):
+            assert enough.wait(PATIENCE)
+        assert stream.stats().stalls == 0
 
 
 def test_silence_beyond_the_stall_timeout_ends_the_connection() -> None:

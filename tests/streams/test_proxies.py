@@ -76,7 +76,10 @@ def test_a_tunnel_through_a_proxy_carries_the_stream(
         if len(got) >= 5_000:
             enough.set()
 
-    with simulator.serve(rate=None, tls=served) as x, proxy(asked, front if is_secret else None) as address:
+    with (
+        simulator.serve(rate=None, tls=served) as x,
+        proxy(asked, front if is_secret else None) as address,
+    ):
         stream = rxtweets.sample_stream(
             token="secret",
             base_url=x.url,
