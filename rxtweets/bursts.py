@@ -18,7 +18,7 @@ try:
     from fcntl import ioctl
     from termios import FIONREAD
 except ImportError:  # Windows; each record by itself then
-    ioctl = None  # type: ignore[assignment]
+    ioctl = None  # type: ignore[assignment]  # that is how a missing function is written
 
 __all__ = ["burst"]
 

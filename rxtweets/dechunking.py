@@ -16,8 +16,7 @@ USUAL = re.compile(rb"[1-9A-Fa-f][0-9A-Fa-f]{0,3}\r").fullmatch
 """The line of a size, without its line feed, that has nothing but up to four digits."""
 
 REMEMBERED = 4096
-SIZES: dict[bytes, int] = {}
-"""Sizes by their lines."""
+"""Sizes that are looked up instead of read."""
 
 
 class ChunkError(ValueError):
@@ -35,6 +34,7 @@ class Dechunker:
     def __init__(self) -> None:
         self._rest = b""
         self._missing = 0
+        self._sizes: dict[bytes, int] = {}  # by their lines
         self.ended = False
         self.fault: ChunkError | None = None
 
@@ -82,11 +82,11 @@ class Dechunker:
         All chunks but one in fifty, so it looks each size up instead of reading it, and checks no
         more than it has to: whatever else it comes upon is left to those that do.
         """
-        find, size_of, add = data.find, SIZES.get, parts.append
+        find, size_of, add = data.find, self._sizes.get, parts.append
         while (end := find(b"\n", position)) >= 0:
             size = size_of(data[position:end])
             if size is None:
-                if not _is_learnt(data[position:end]):
+                if not self._is_learnt(data[position:end]):
                     return position
                 continue
             start = end + 1
@@ -96,6 +96,15 @@ class Dechunker:
             add(data[start:stop])
             position = stop + 2
         return position
+
+    def _is_learnt(self, line: bytes) -> bool:
+        """Remember a size of up to four digits, as those of tweets are."""
+        if not USUAL(line):
+            return False
+        if len(self._sizes) >= REMEMBERED:
+            self._sizes.clear()
+        self._sizes[line] = int(line, 16)
+        return True
 
     def _continue(self, data: bytes, position: int, parts: list[bytes]) -> int:
         """Take more of a chunk that was not whole; what is missing counts its line end."""
@@ -116,16 +125,6 @@ class Dechunker:
         self._rest = data[position:]
         if len(self._rest) > LONGEST_SIZE_LINE:
             raise ChunkError(f"no size of a chunk in {self._rest[:40]!r}…")
-
-
-def _is_learnt(line: bytes) -> bool:
-    """Remember a size of up to four digits, as those of tweets are."""
-    if not USUAL(line):
-        return False
-    if len(SIZES) >= REMEMBERED:
-        SIZES.clear()
-    SIZES[line] = int(line, 16)
-    return True
 
 
 def _size_of(line: bytes) -> int:

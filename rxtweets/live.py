@@ -59,7 +59,6 @@ class LiveOptions:
         replay_from: where a replay began, in UTC; ``None`` if it is none, or began with the day.
         limit: after what it completes.
         meter: counts posts; ``None`` where there are none.
-        interest: of those who take the messages, in their metadata.
     """
 
     buffer_size: int
@@ -71,7 +70,6 @@ class LiveOptions:
     replay_from: datetime | None = None
     limit: Limit = field(default_factory=Limit)
     meter: PostMeter | None = None
-    interest: Interest = field(default_factory=Interest)
 
 
 class LiveStream(HotStream[Any]):
@@ -170,6 +168,7 @@ class _Run:
         self._gates: tuple[Gate, ...] = ()
         self._leaving: set[Gate] = set()
         self._over = False
+        self._interest = Interest()
         self._newest: Message[Any] | None = None
         self._delivered = 0
         self._is_full = False
@@ -269,7 +268,7 @@ class _Run:
             if not block.lines and not self.reader.gaps:
                 continue
             decoded = decode(
-                block.lines, block.received_at, options.read, block.known, options.interest
+                block.lines, block.received_at, options.read, block.known, self._interest
             )
             if self.reader.gaps and block.connection >= self.reader.gaps[0][0]:
                 last = messages[-1].id if messages else self._newest_id

@@ -100,10 +100,10 @@ def test_sizes_that_were_seen_are_forgotten_before_they_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dechunking, "REMEMBERED", 10)
-    monkeypatch.setattr(dechunking, "SIZES", {})
     parts = [b"x" * size for size in range(1, 100)]
-    assert Dechunker().feed(chunked(*parts)) == b"".join(parts)
-    assert 0 < len(dechunking.SIZES) <= 10
+    dechunker = Dechunker()
+    assert dechunker.feed(chunked(*parts)) == b"".join(parts)
+    assert 0 < len(dechunker._sizes) <= 10
 
 
 def test_what_stands_before_a_fault_is_given() -> None:

@@ -172,7 +172,7 @@ def test_disposing_cancels_what_runs(process: Any) -> None:
     async def wait(message: Message[int]) -> Message[int]:
         started.set()
         try:
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()  # for ever
         finally:
             stopped.set()
         return message
@@ -261,7 +261,7 @@ def test_a_call_that_takes_too_long_is_cancelled_and_its_message_fails(process: 
     async def hang(message: Message[int]) -> Message[int]:
         if message.data == 0:
             try:
-                await asyncio.sleep(3600)
+                await asyncio.Event().wait()  # for ever
             except asyncio.CancelledError:
                 cancelled_at.set()
                 raise
@@ -277,7 +277,7 @@ def test_a_call_that_takes_too_long_is_cancelled_and_its_message_fails(process: 
 def test_what_a_call_returns_after_its_limit_is_discarded(process: Any) -> None:
     async def stubborn(message: Message[int]) -> Message[int]:
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()  # for ever
         return message
 
     watched = process(stubborn, [1], time_limit=LIMIT)
