@@ -201,7 +201,7 @@ def _sources(shown: object, stats: Stats) -> tuple[Stage, ...]:
 def _connections(stream: object, of: str = "") -> tuple[Stage, ...]:
     """The single connections of a stream that has several."""
     parts = getattr(stream, "parts", ())
-    if len(parts) == 1 or not parts:
+    if len(parts) < 2:
         return ()
     return tuple(
         _source(f"connection {of}{number}", part.stats(), str(part.state))
