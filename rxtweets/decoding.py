@@ -8,7 +8,7 @@ has already taken out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,9 @@ import orjson
 from rxtweets.errors import DecodeError
 from rxtweets.message import Interest, Message, metadata_in, tweet_message
 from rxtweets.payloads import Read
+from rxtweets.peeking import Known, LookUp
 
-__all__ = ["Decoded", "Disconnect", "Known", "Undecodable", "Unknown", "decode", "look_up"]
-
-Known = list[tuple[str, object] | None]
-"""Of some lines, text and id of those that were found to be plain tweets."""
+__all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode"]
 
 ENDING = {
     "client-disconnected",
@@ -80,29 +78,13 @@ class Decoded:
     partial: list[Message[Any]]
 
 
-def look_up(lines: Iterable[bytes]) -> Known:
-    """What `decode` needs to know of plain tweets, so that another process can do that work."""
-    known: Known = []
-    loads, add = orjson.loads, known.append
-    for line in lines:
-        try:
-            payload = loads(line)
-            tweet = payload["data"]
-            text = tweet["text"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            add(None)
-            continue
-        is_plain = type(text) is str and "errors" not in payload
-        add((text, tweet.get("id")) if is_plain else None)
-    return known
-
-
 def decode(
     lines: Sequence[bytes],
     received_at: float | None = None,
     read: Read | None = None,
     known: Known | None = None,
     interest: Interest | None = None,
+    look_up: LookUp | None = None,
 ) -> Decoded:
     """Decode whole lines; line ends may be on them.
 
@@ -110,8 +92,9 @@ def decode(
         lines: none of them empty.
         received_at: when they were read, in seconds since 1970.
         read: for streams that carry something else than tweets.
-        known: what `look_up` has found in these lines, if it was asked.
+        known: what `peeking.look_up` has found in these lines, if it was asked.
         interest: in the metadata of the messages.
+        look_up: quicker than decoding whole lines; where nothing is known yet.
     """
     decoded = Decoded([], [], [])
     if read is not None:
@@ -120,6 +103,9 @@ def decode(
     if interest is not None:
         interest.made(len(lines))
     keeping = interest if interest is not None and interest.keeps else None
+    if look_up is not None:
+        keeping = None  # to look a line up and to decode it later costs less than to keep it
+        known = look_up(lines) if known is None else known
     if known is None:
         _decode_tweets(lines, received_at, interest, keeping, decoded)
         return decoded

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rxtweets.peeking import Known
+
 __all__ = ["DEFAULT_MAX_LINE", "Arrived", "Framed", "LineFramer", "Oversized"]
 
 DEFAULT_MAX_LINE = 16 * 1024 * 1024
@@ -62,7 +64,7 @@ class Arrived(NamedTuple):
     framed: Framed
     size: int
     at: float
-    known: list[tuple[str, object] | None] | None = None
+    known: Known | None = None
 
 
 class LineFramer:

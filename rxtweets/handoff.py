@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
-from rxtweets.decoding import Known
 from rxtweets.errors import ConfigurationError
+from rxtweets.peeking import Known
 
 __all__ = ["Block", "Handoff", "Overflow", "check_overflow"]
 
@@ -35,7 +35,7 @@ class Block(NamedTuple):
         lines: without their line feeds.
         received_at: seconds since 1970.
         connection: the number of the connection that brought them.
-        known: what `decoding.look_up` has found in the lines, if it was asked.
+        known: what `peeking.look_up` has found in the lines, if it was asked.
     """
 
     lines: list[bytes]

@@ -29,6 +29,7 @@ from rxtweets.message import Interest, Message
 from rxtweets.metering import Limit, PostMeter
 from rxtweets.observable import ChunkGate
 from rxtweets.payloads import Read
+from rxtweets.peeking import LookUp
 from rxtweets.problems import error_in_stream
 from rxtweets.reading import Connect, LastWords, Reader, ReadingOptions
 from rxtweets.state_file import Position, StateFile
@@ -59,6 +60,7 @@ class LiveOptions:
         replay_from: where a replay began, in UTC; ``None`` if it is none, or began with the day.
         limit: after what it completes.
         meter: counts posts; ``None`` where there are none.
+        look_up: quicker than decoding whole lines; ``None`` where there is no such way.
     """
 
     buffer_size: int
@@ -70,6 +72,7 @@ class LiveOptions:
     replay_from: datetime | None = None
     limit: Limit = field(default_factory=Limit)
     meter: PostMeter | None = None
+    look_up: LookUp | None = None
 
 
 class LiveStream(HotStream[Any]):
@@ -268,7 +271,12 @@ class _Run:
             if not block.lines and not self.reader.gaps:
                 continue
             decoded = decode(
-                block.lines, block.received_at, options.read, block.known, self._interest
+                block.lines,
+                block.received_at,
+                options.read,
+                block.known,
+                self._interest,
+                options.look_up,
             )
             if self.reader.gaps and block.connection >= self.reader.gaps[0][0]:
                 last = messages[-1].id if messages else self._newest_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ __all__ = [
     "group_by_acknowledger",
     "is_tweet",
     "metadata_in",
+    "payload_of",
     "tweet_message",
 ]
 
@@ -46,6 +48,9 @@ FIRST_SNOWFLAKE = 29_700_859_247
 
 TOO_LARGE = 2**63
 """Ids have 63 bits."""
+
+LONGEST_INTEGER = 300
+"""Digits, about as many as a double holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +296,7 @@ class Message(Generic[T_co]):
             interest.rereads += 1
         elif interest is not None:
             interest.reads += 1
-        read = MappingProxyType(metadata_in(orjson.loads(self._line)) if kept is None else kept)
+        read = MappingProxyType(metadata_in(payload_of(self._line)) if kept is None else kept)
         _set_metadata(self, read if interest is None else (read, interest))
         return read
 
@@ -661,6 +666,21 @@ def _for_copy(known: Known) -> Known:
     mapping, interest = known
     was_read = type(mapping) is MappingProxyType
     return interest.again if was_read and not interest.carries else known
+
+
+def payload_of(line: bytes) -> Any:
+    """What a line of a message was decoded to.
+
+    The library that decodes refuses numbers that no double holds, so they are infinite here.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line, parse_int=_number)
+
+
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) < LONGEST_INTEGER else float(digits)
 
 
 def metadata_in(payload: dict[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,10 @@ class ServerOptions(TypedDict, total=False):
         verify: ``True`` for the usual authorities, or an `ssl.SSLContext`. Certificates are always
             checked, unless that context says otherwise.
         proxy: URL of a proxy; by default from ``HTTPS_PROXY`` and its kin.
-        fast_paths: take the bodies of streams apart with code of our own, on by default; ``False``
-            leaves it to httpx, which is many times slower: the way to find out whose fault it is.
+        fast_paths: take the bodies of streams apart with code of our own, and look up text and id
+            with msgspec where that is installed (extra ``fast``), on by default; ``False`` leaves
+            it to httpx and orjson, which is many times slower: the way to find out whose fault it
+            is.
     """
 
     token: str | None

@@ -25,10 +25,10 @@ from typing import Any, Literal, NamedTuple
 
 from rxtweets.connection import Connection, ConnectionOptions
 from rxtweets.credentials import Token
-from rxtweets.decoding import Known, look_up
 from rxtweets.errors import RxTweetsError, StreamError
 from rxtweets.framing import Framed, LineFramer, Oversized
 from rxtweets.handoff import Block, Handoff, Overflow
+from rxtweets.peeking import Known, look_up, quick_look_up
 from rxtweets.records import read_records, record, write_all
 
 __all__ = ["LINES", "OPENED", "OVER", "QUIET", "Authorities", "Order", "main"]
@@ -143,6 +143,8 @@ class Outlet:
         self._is_putting = False
         self._is_over = False
         self._tweets = order.tweets
+        quick = quick_look_up() if order.settings.get("fast_paths", True) else None
+        self._find = quick or look_up
         self._turn = False
         self._handoff = Handoff(order.buffer_size, order.overflow, self._dropped, self._burst)
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -175,7 +177,7 @@ class Outlet:
         """
         self._turn = not self._turn
         is_ours = self._turn or not self._is_free
-        return look_up(lines) if is_ours and self._tweets else None
+        return self._find(lines) if is_ours and self._tweets else None
 
     def tell(self, kind: int, content: bytes = b"") -> None:
         """Write another record, after whatever is being written."""

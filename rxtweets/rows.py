@@ -9,11 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-import orjson
-
 from rxtweets.jsonable import to_json
 from rxtweets.kinds import carried_by
-from rxtweets.message import Message, is_tweet
+from rxtweets.message import Message, is_tweet, payload_of
 from rxtweets.message_lines import key_of
 
 __all__ = ["COLUMNS", "ColumnType", "Row", "row_of"]
@@ -100,7 +98,7 @@ COLUMNS: dict[str, ColumnType] = {
 def row_of(message: Message[Any]) -> Row:
     """The message as a row; whatever shape its parts have, it does not raise."""
     raw = message.raw
-    payload = orjson.loads(raw) if raw else {"data": dict(message.metadata)}
+    payload = payload_of(raw) if raw else {"data": dict(message.metadata)}
     tweet = _object(payload["data"]) if isinstance(payload, dict) and "data" in payload else {}
     metrics = _object(tweet.get("public_metrics"))
     entities = _object(tweet.get("entities"))

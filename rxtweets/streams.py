@@ -28,6 +28,7 @@ from rxtweets.metering import Limit, PostMeter, checked_limit
 from rxtweets.observable import new_telemetry
 from rxtweets.options import ServerOptions, connection_options, refuse_unknown
 from rxtweets.payloads import Activity, ComplianceEvent, LabelEvent, Like, reader_for
+from rxtweets.peeking import quick_look_up
 from rxtweets.reading import Connect, ReadingOptions
 from rxtweets.rules import Rule, Rules
 from rxtweets.state_file import StateFile
@@ -431,6 +432,7 @@ class _Builder:
             read=reader_for(self._endpoint.carries),
             replay_from=None if start is None else start.astimezone(UTC),
             meter=self._meter,
+            look_up=quick_look_up() if self._connection.fast_paths else None,
         )
 
     def _freeing(self) -> Callable[[], int] | None:

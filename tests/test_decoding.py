@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxtweets.decoding import Decoded, Disconnect, Undecodable, Unknown, decode, look_up
+from rxtweets.decoding import Decoded, Disconnect, Undecodable, Unknown, decode
 from rxtweets.message import Interest
+from rxtweets.peeking import look_up
 
 TWEET = b'{"data":{"id":"1","text":"hello"}}'
 OPERATIONAL = {

@@ -19,6 +19,7 @@ from rxtweets import operators as ops
 from rxtweets.checks import seconds
 from rxtweets.errors import RxTweetsError
 from rxtweets.message import Batch, Message
+from rxtweets.peeking import quick_look_up
 from rxtweets.streams import StreamOptions, sample_stream
 
 __all__ = ["add_arguments", "run"]
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     _print(
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} cores; a simulator of X's stream shares them, a tweet a chunk.\n"
+        f"{'With' if quick_look_up() else 'Without'} the extra [fast].\n"
         f"stream → 50 processors that upcase the text → batches of 20 → counted\n"
     )
     _print(f"{'':<24}{'tweets/s':>12}{'CPU s per million':>20}")

@@ -73,6 +73,23 @@ def test_the_body_of_http1_passes_httpx_only_if_the_short_way_is_left(
     assert bool(read) is not fast
 
 
+@pytest.mark.parametrize("isolated", [True, False])
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_not_asked_for_is_passed_over_only_if_the_short_way_is_left_open(
+    *, fast: bool, isolated: bool
+) -> None:
+    refused_by_orjson = b'{"data":{"id":"7","text":"hello","x":1e400}}'
+    # Twice at least: the process of an isolated reader looks into every other read.
+    script = [[Line(refused_by_orjson), Serve(1), Line(refused_by_orjson), Serve(1), Close()]]
+    with (
+        simulator.serve(rate=None, script=script) as x,
+        Watched(x, fast_paths=fast, isolated=isolated) as w,
+    ):
+        w.until_event(events.Disconnected)
+        w.until_messages(4 if fast else 2)
+    assert len(w.of(events.UndecodableLine)) == (0 if fast else 2)
+
+
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
 @pytest.mark.parametrize(
