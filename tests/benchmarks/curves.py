@@ -54,9 +54,9 @@ PLANS = (
     Plan("subscribers", "subscribers", SUBSCRIBERS, lambda x: ({"subscribers": x}, ())),
     Plan(
         "size",
-        "bytes of a tweet, mean",
-        (959, 2500),
-        lambda x: ({}, ("--size", "small" if x < 1000 else "large")),
+        "bytes of a tweet, about",
+        (1_000, 2_500, 5_000, 10_000, 20_000),
+        lambda x: ({}, ("--bytes", str(0 if x == 1_000 else x))),
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -17,13 +18,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psutil
 import trustme
+
+from tests.benchmarks.server import frames_of
 
 __all__ = ["ROOT", "Bench", "Figures", "Runs", "machine", "spread"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+
+GAUGED = 0.3
+"""Seconds in which the speed of the machine is found, before each run."""
+
+SAMPLE = 500
+"""Tweets for that."""
 
 LOOK = 0.05
 """Seconds between two looks at the server's send buffer."""
@@ -60,7 +70,7 @@ class Bench:
 
     def run(self, work: Mapping[str, Any], server: Sequence[str]) -> Figures:
         """One run, and what the server says about the time that was measured."""
-        load = os.getloadavg()[0]
+        before = {"load_before": os.getloadavg()[0], "orjson_per_second": _orjson_alone()}
         with self._server(server) as (url, ask):
             settings = {"url": url, "cafile": str(self._cafile), "seconds": self._seconds, **work}
             command = [sys.executable, str(HERE / "workload.py"), json.dumps(settings)]
@@ -74,7 +84,7 @@ class Bench:
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
             ) as running:
                 figures = _followed(running, ask)
-        return {"load_before": load, **figures}
+        return {**before, **figures}
 
     @contextlib.contextmanager
     def _server(self, arguments: Sequence[str]) -> Iterator[tuple[str, Ask]]:
@@ -103,6 +113,23 @@ class Bench:
                 yield f"https://127.0.0.1:{port}", ask
             finally:
                 sink.close()
+
+
+@functools.cache
+def _sample() -> list[bytes]:
+    return frames_of("small", None)[:SAMPLE]
+
+
+def _orjson_alone() -> float:
+    """Simulated tweets of 1 KB that orjson decodes in a second of CPU now: the machine's speed."""
+    took = []
+    until = time.perf_counter() + GAUGED
+    while time.perf_counter() < until:
+        start = time.thread_time()
+        for frame in _sample():
+            orjson.loads(frame)
+        took.append(time.thread_time() - start)
+    return len(_sample()) / statistics.median(took)
 
 
 def _followed(running: subprocess.Popen[str], ask: Ask) -> Figures:

@@ -5,7 +5,7 @@ over TLS or plain TCP. The frames are those of the simulator's generator, or of 
 JSON object with its port when it listens; one with its figures for each line on standard input:
 tweets sent, seconds spent waiting for the client, CPU seconds, bytes waiting in the send buffer.
 
-Usage: server.py [--size small|large] [--from FILE] [--http2] [--cert PEM] [--rate N]
+Usage: server.py [--size small|large] [--bytes N] [--from FILE] [--http2] [--cert PEM] [--rate N]
 """
 
 from __future__ import annotations
@@ -52,12 +52,27 @@ class Piece:
         self.tweets = tweets
 
 
-def frames_of(size: str, source: str | None) -> list[bytes]:
-    """Frames with their line ends."""
+def frames_of(size: str, source: str | None, least: int = 0) -> list[bytes]:
+    """Frames with their line ends; those that are smaller than that get other tweets included."""
     if source:
         return [line + b"\r\n" for line in Path(source).read_bytes().splitlines() if line]
     make = SimulatedTweets(Tweets(size="large" if size == "large" else "small")).sequence()
-    return [frame + b"\r\n" for frame in make(0, DISTINCT)]
+    frames = list(make(0, DISTINCT))
+    return [_grown(frames, number, least) + b"\r\n" for number in range(DISTINCT)]
+
+
+def _grown(frames: list[bytes], number: int, least: int) -> bytes:
+    """As X's frames grow: by what is expanded."""
+    frame = frames[number]
+    included: list[bytes] = []
+    while len(frame) + sum(map(len, included)) < least:
+        other = json.loads(frames[(number + 1 + len(included)) % len(frames)])["data"]
+        included.append(json.dumps(other, ensure_ascii=False, separators=(",", ":")).encode())
+    if not included:
+        return frame
+    whole = json.loads(frame)
+    whole.setdefault("includes", {})["tweets"] = [json.loads(each) for each in included]
+    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def chunked(frame: bytes) -> bytes:
@@ -88,7 +103,7 @@ class Server:
         self._rate = options.rate
         # Paced, tweets due within a thousandth of a second go together.
         count = PIECE if not self._rate else max(1, min(PIECE, int(self._rate / 1000)))
-        frames = frames_of(options.size, options.source)
+        frames = frames_of(options.size, options.source, options.bytes)
         self._http1 = pieces_of(frames, http2=False, count=count)
         self._http2 = pieces_of(frames, http2=True, count=count)
         self.mean = sum(map(len, frames)) / len(frames)
@@ -188,6 +203,7 @@ def main() -> None:
     """Serve until standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="small")
+    parser.add_argument("--bytes", type=int, default=0)
     parser.add_argument("--from", dest="source")
     parser.add_argument("--http2", action="store_true")
     parser.add_argument("--cert")

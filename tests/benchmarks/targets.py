@@ -40,6 +40,9 @@ NAIVE: Work = {
 LARGE = ("--size", "large")
 OTHERS: Mapping[str, Work] = {name: {"kind": name} for name in CLIENTS}
 FROZEN: Mapping[str, Work] = {"frozen": {"freeze": True}, "naive": NAIVE}
+PLAIN: Mapping[str, Work] = {"without [fast]": {"fast": False}}
+INLINE: Mapping[str, Work] = {"one bare loop": {"kind": "inline"}}
+USUAL: Mapping[str, Work] = {**PLAIN, **INLINE, "naive": NAIVE}
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Row:
 
 ROWS = [
     Row("1", "1 KB, isolated", f"{RECORD:,}/s", ISOLATED),
-    Row("2", "1 KB, one process", "100,000/s"),
+    Row("2", "1 KB, one process", "100,000/s", beside=USUAL),
     Row(
         "3a",
         "1 KB, every field, isolated",
@@ -77,9 +80,15 @@ ROWS = [
         {**ISOLATED, "metadata": True},
         beside=FROZEN,
     ),
-    Row("3b", "1 KB, every field, one process", "70,000/s", {"metadata": True}, beside=FROZEN),
+    Row(
+        "3b",
+        "1 KB, every field, one process",
+        "70,000/s",
+        {"metadata": True},
+        beside={**PLAIN, **INLINE, **FROZEN},
+    ),
     Row("4a", "2.5 KB, isolated", "60,000/s", ISOLATED, LARGE),
-    Row("4b", "2.5 KB, one process", "60,000/s", {}, LARGE),
+    Row("4b", "2.5 KB, one process", "60,000/s", {}, LARGE, USUAL),
     Row("5a", "HTTP/2, 1 KB, one process", "80,000/s", {"http2": True}, ("--http2",)),
     Row("5b", "HTTP/2, 1 KB, isolated", "80,000/s", {"http2": True, **ISOLATED}, ("--http2",)),
     Row("6a", "handlers that block 5 ms", "9,300/s", {"block": 0.005}),
@@ -133,7 +142,7 @@ ROWS = [
         "12",
         "1 KB, beside the clients of others",
         "5 times the fastest of them",
-        beside={"isolated": ISOLATED, "naive": NAIVE, **OTHERS},
+        beside={"isolated": ISOLATED, **INLINE, "naive": NAIVE, **OTHERS},
     ),
     Row(
         "12b",
@@ -185,7 +194,10 @@ def _show(name: str, figures: list[Figures], row: Row) -> None:
         )
     else:
         print(f"   {label:>14}  {_limit(figures)}")
-    print(f"   {label:>14}  load before each run {spread(figures, 'load_before')}")
+    print(
+        f"   {label:>14}  before each run: load {spread(figures, 'load_before')}; on one core "
+        f"orjson alone decoded {spread(figures, 'orjson_per_second')} tweets/s"
+    )
 
 
 def _limit(figures: Sequence[Figures]) -> str:
@@ -227,26 +239,43 @@ def _show_ratios(runs: Runs) -> None:
             print(f"   {ours} / {fastest}, the fastest of them: {rate / theirs[fastest]:.1f}")
 
 
-def measure_subscribers(bench: Bench) -> dict[str, Any]:
-    """What one more subscriber, a whole pipeline of its own, costs as a share of the first."""
+SUBSCRIBERS: Mapping[str, tuple[str, Work]] = {
+    "10a": ("pipelines on one stream, each with handlers and batches of its own", {}),
+    "10b": ("subscribers of one pipeline, by share()", {"shared": True}),
+}
+
+
+def measure_subscribers(bench: Bench, row: str) -> dict[str, Any]:
+    """What one more subscriber costs, as a share of the first."""
+    title, work = SUBSCRIBERS[row]
     runs: Runs = {str(number): [] for number in curves.SUBSCRIBERS}
     for _ in range(bench.runs):
         for number in curves.SUBSCRIBERS:
-            figures = bench.run({"subscribers": number}, ())
+            figures = bench.run({**work, "subscribers": number}, ())
             # CPU for a tweet of the stream, not for one at a subscriber.
             figures["cpu_seconds_per_million"] *= number
             runs[str(number)].append(figures)
-    print("\n10. Subscribers on one stream (target: 25 % of the first for each)")
-    first = _middle(runs["1"], "cpu_seconds_per_million")
+    print(f"\n{row}. {title} (target: 25 % of the first for each)")
     for name, several in runs.items():
-        cost = _middle(several, "cpu_seconds_per_million")
-        extra = (cost - first) / first / max(1, int(name) - 1)
         print(
             f"   {name:>3}  CPU s per million tweets of the stream "
-            f"{spread(several, 'cpu_seconds_per_million')}  each further one {extra:.0%}, "
+            f"{spread(several, 'cpu_seconds_per_million')}, "
             f"peak RSS MB {spread(several, 'peak_rss_mb')}"
         )
-    return {"row": "10", "title": "subscribers", "target": "25 %", "runs": runs}
+        if name != "1":
+            extras = [{"share": each} for each in _shares(runs, int(name))]
+            print(f"   {name:>3}  each further one: {spread(extras, 'share', 0)} % of the first")
+    return {"row": row, "title": title, "target": "25 %", "runs": runs}
+
+
+def _shares(runs: Runs, number: int) -> list[float]:
+    """In per cent, each run against the one of the same minute: the machine's speed changes."""
+    return [
+        (several["cpu_seconds_per_million"] / first["cpu_seconds_per_million"] - 1)
+        / (number - 1)
+        * 100
+        for first, several in zip(runs["1"], runs[str(number)], strict=True)
+    ]
 
 
 IMPORT = """
@@ -298,7 +327,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     names = {row.number: f"{row.title} (target: {row.target})" for row in ROWS}
-    names |= {"10": "subscribers (target: 25 %)", "11": "import (target: 150 ms)"}
+    names |= {row: f"{title} (target: 25 %)" for row, (title, _) in SUBSCRIBERS.items()}
+    names["11"] = "import (target: 150 ms)"
     if options.list:
         for number, name in names.items():
             print(f"{number:>3}  {name}")
@@ -313,7 +343,7 @@ def main() -> None:
         return
     wanted = options.rows or list(names)
     results = [measure(bench, row) for row in ROWS if row.number in wanted]
-    results += [measure_subscribers(bench)] if "10" in wanted else []
+    results += [measure_subscribers(bench, row) for row in SUBSCRIBERS if row in wanted]
     results += [measure_import(bench)] if "11" in wanted else []
     if options.markdown:
         print(f"\n{as_markdown(results)}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import ssl
 import statistics
 import sys
@@ -18,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -28,7 +28,7 @@ from tests.benchmarks import foreign
 if TYPE_CHECKING:
     from reactivex import Observable, abc
 
-    from rxtweets import Message
+    from rxtweets import Batch, Message
 
 WARM_UP = 1.0
 """Seconds after the first tweet that do not count."""
@@ -46,7 +46,7 @@ class Workload:
     Attributes:
         url: of the server.
         cafile: of its authority.
-        kind: ``rxtweets``, ``naive``, or the name of somebody else's client.
+        kind: ``rxtweets``, ``naive``, ``inline``, or the name of somebody else's client.
         seconds: measured.
         isolated: the reader is a process.
         http2: the protocol.
@@ -56,9 +56,11 @@ class Workload:
         concurrency: processors.
         batch: messages in a batch.
         subscribers: pipelines on the one stream.
+        shared: they are subscribers of one pipeline instead.
         overflow: policy.
         latency: measure from the socket to the end of the handler.
         freeze: what was imported is taken out of the garbage collector's sight.
+        fast: as if the extra of this name were installed; in one process only.
         drain: after the time is over, measure how long stopping in order takes.
     """
 
@@ -74,9 +76,11 @@ class Workload:
     concurrency: int = 50
     batch: int = 20
     subscribers: int = 1
+    shared: bool = False
     overflow: str = "block"
     latency: bool = False
     freeze: bool = False
+    fast: bool = True
     drain: bool = False
     waits: list[float] = field(default_factory=list)
     count: int = 0
@@ -113,6 +117,8 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
     import rxtweets
     from rxtweets import operators as ops
 
+    if not work.fast:
+        sys.modules["msgspec"] = None  # type: ignore[assignment]  # so that importing it fails
     work.idle_mb = _memory(psutil.Process())
     if work.freeze:
         gc.collect()
@@ -123,10 +129,15 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
         token="any", base_url=work.url, verify=trusted, http2=work.http2, compress=False, **options
     )
     drained = threading.Semaphore(0)
-    subscriptions = [
-        stream.pipe(
+
+    def pipeline() -> Observable[Batch[str]]:
+        return stream.pipe(
             ops.process(work.handler(), concurrency=work.concurrency), ops.batch(work.batch, 2.0)
-        ).subscribe(work.take, on_completed=drained.release)
+        )
+
+    one = pipeline().share() if work.shared else None
+    subscriptions = [
+        (one or pipeline()).subscribe(work.take, on_completed=drained.release)
         for _ in range(work.subscribers)
     ]
     figures = _measured(work)
@@ -194,6 +205,37 @@ def run_naive(work: Workload) -> dict[str, Any]:
     return figures
 
 
+def run_inline(work: Workload) -> dict[str, Any]:
+    """The least that any client in one process does: one loop, and nothing else.
+
+    No protocol but that the server puts each tweet into a line of its own, no threads, no batches,
+    no counters, no acknowledgement; it knows no error and no end.
+    """
+    import socket
+
+    import orjson
+
+    host, _, port = work.url.removeprefix("https://").partition(":")
+    trusted = ssl.create_default_context(cafile=work.cafile)
+
+    def read() -> None:
+        source = trusted.wrap_socket(
+            socket.create_connection((host, int(port))), server_hostname=host
+        )
+        source.sendall(b"GET /2/tweets/sample/stream HTTP/1.1\r\nHost: any\r\n\r\n")
+        rest = b""
+        while True:
+            *lines, rest = (rest + source.recv(2**18)).split(b"\r\n")
+            for line in lines:
+                if line[:1] == b"{":
+                    tweet = orjson.loads(line)["data"]
+                    if tweet["id"] and tweet["text"].upper():
+                        work.count += 1
+
+    threading.Thread(target=read, daemon=True).start()
+    return _measured(work)
+
+
 def run_foreign(work: Workload) -> dict[str, Any]:
     """Somebody else's client: on one thread, as all of them are made."""
 
@@ -226,7 +268,7 @@ def _measured(work: Workload) -> dict[str, Any]:
     seconds, done = time.perf_counter() - started, work.count - count
     spent = time.process_time() - cpu + _cpu(readers) - reading
     print("end", flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = _peak()
     quarter = max(1, len(memory) // 4)
     figures: dict[str, Any] = {
         "tweets_per_second": done / seconds,
@@ -251,6 +293,12 @@ def _cpu(processes: Sequence[psutil.Process]) -> float:
     return sum(each.cpu_times().user + each.cpu_times().system for each in processes)
 
 
+def _peak() -> float:
+    """MB at most so far; getrusage would tell of the program that started this one as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def _memory(*processes: psutil.Process) -> float:
     """MB."""
     return sum(each.memory_info().rss for each in processes) / 2**20
@@ -259,7 +307,9 @@ def _memory(*processes: psutil.Process) -> float:
 def main() -> None:
     """Run what the argument says."""
     work = Workload(**json.loads(sys.argv[1]))
-    run = {"rxtweets": run_rxtweets, "naive": run_naive}.get(work.kind, run_foreign)
+    run = {"rxtweets": run_rxtweets, "naive": run_naive, "inline": run_inline}.get(
+        work.kind, run_foreign
+    )
     print(json.dumps(run(work)), flush=True)
     os._exit(0)  # the pool of the reference would hold the program up
 
