@@ -131,5 +131,6 @@ class Watch:
             if quiet > 1 and not stuck:
                 self._needed.clear()
                 quiet = 0
-                if self._is_stuck(taken) != (False, taken):  # work has come since the look
+                # Work has come since the look, or the end.
+                if self._stopped.is_set() or self._is_stuck(taken) != (False, taken):
                     self._needed.set()

@@ -90,6 +90,24 @@ def test_work_that_comes_as_the_watch_goes_to_sleep_is_watched() -> None:
         watch.stop()
 
 
+def test_a_watch_that_is_stopped_as_it_goes_to_sleep_ends() -> None:
+    looks: list[int] = []
+    pace = Pace()
+    pace.is_quick = True
+
+    def is_stuck(_: int) -> tuple[bool, int]:
+        looks.append(1)
+        if len(looks) == 3:  # nothing has come for long enough: this is its last look
+            watch.stop()
+        return False, 0
+
+    watch = Watch(pace, is_stuck, lambda: None)
+    watch.look()
+    [thread] = [each for each in threading.enumerate() if each.name == "rxtweets-watch"]
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
 class Stuck:
     """A handler of one thread that blocks at one message, and what came out."""
 
