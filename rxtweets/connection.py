@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import socket
 import ssl
 import threading
@@ -36,7 +37,9 @@ __all__ = ["Connection", "ConnectionOptions", "request", "url_of"]
 
 MAX_ERROR_BODY = 65_536
 READ = 65_536
-HEAD_END = b"\r\n\r\n"
+HEAD_END = re.compile(rb"\n\r?\n")
+"""Where h11 takes the head for ended: servers may end lines by line feeds alone."""
+
 USER_AGENT = "rxtweets (+https://docs.x.com/x-api; Python)"
 
 
@@ -344,12 +347,12 @@ class _Wire:
             return self._read_frames(max_bytes, timeout)
         data = self._rest or self._read(max_bytes, timeout)
         self._rest = b""
-        end = (self._before + data).find(HEAD_END)
-        self.is_apart = end >= 0
-        if end < 0:
-            self._before = (self._before + data)[-3:]
+        found = HEAD_END.search(self._before + data)
+        self.is_apart = found is not None
+        if found is None:
+            self._before = (self._before + data)[-2:]
             return data
-        end += len(HEAD_END) - len(self._before)
+        end = found.end() - len(self._before)
         self._rest, self._before = data[end:], b""
         return data[:end]
 
