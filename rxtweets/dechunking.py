@@ -10,7 +10,11 @@ import re
 
 __all__ = ["ChunkError", "Dechunker"]
 
-LONGEST_SIZE_LINE = 4096
+LONGEST_SIZE_LINE = 102_400
+"""Bytes, extensions included; so many does httpx wait for."""
+
+SIZE = re.compile(rb"([0-9A-Fa-f]{1,20})(?:;.*)?[ \t]*").fullmatch
+"""The line of a size, without its line end; h11 takes no other."""
 
 USUAL = re.compile(rb"[1-9A-Fa-f][0-9A-Fa-f]{0,3}\r").fullmatch
 """The line of a size, without its line feed, that has nothing but up to four digits."""
@@ -68,8 +72,8 @@ class Dechunker:
             if not size:
                 self.ended = True
             elif stop + 2 <= length:
-                _expect(b"\r\n", data[stop : stop + 2])
                 parts.append(data[start:stop])
+                _expect(b"\r\n", data[stop : stop + 2])
                 position = self._whole_chunks(data, stop + 2, parts)
             else:
                 self._missing = size + 2
@@ -128,13 +132,10 @@ class Dechunker:
 
 
 def _size_of(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip()
-    try:
-        if digits.isalnum():
-            return int(digits, 16)
-    except ValueError:
-        pass
-    raise ChunkError(f"not the size of a chunk: {line[:40]!r}")
+    found = SIZE(line)
+    if found is None:
+        raise ChunkError(f"not the size of a chunk: {line[:40]!r}")
+    return int(found[1], 16)
 
 
 def _expect(line_end: bytes, found: bytes) -> None:

@@ -73,7 +73,15 @@ def test_nothing_is_read_after_the_last_chunk() -> None:
 
 @pytest.mark.parametrize(
     "wire",
-    [b"xyz\r\n", b"-1\r\n", b"1_0\r\n", b"\r\nabc", b"3\r\nabcd\r\n", b"3\r\nabc\rX", b"f" * 5000],
+    [
+        b"xyz\r\n",
+        b"-1\r\n",
+        b"1_0\r\n",
+        b"\r\nabc",
+        b"3\r\nabcd\r\n",
+        b"3\r\nabc\rX",
+        b"f" * 110_000,
+    ],
 )
 def test_bytes_that_are_no_chunks_are_a_fault(wire: bytes) -> None:
     dechunker = Dechunker()
@@ -83,7 +91,7 @@ def test_bytes_that_are_no_chunks_are_a_fault(wire: bytes) -> None:
 
 @given(
     st.lists(st.integers(min_value=1, max_value=70_000), min_size=1, max_size=6),
-    st.sampled_from(["%x", "%X", "00%x", "%x;name=value", " %x "]),
+    st.sampled_from(["%x", "%X", "00%x", "%x;name=value", "%x \t"]),
     st.lists(st.integers(min_value=0), max_size=6),
 )
 def test_sizes_of_every_length_and_form_give_the_same_body(
@@ -118,3 +126,57 @@ def test_a_wrong_line_end_that_comes_later_is_a_fault_too() -> None:
     assert dechunker.feed(b"3\r\nab") == b"ab"
     assert dechunker.feed(b"cX") == b"c"
     assert dechunker.fault is not None
+
+
+TOKENS = [
+    *(b"3\r\nabc\r\n", b"03\r\nabc\r\n", b"3;q\r\nabc\r\n", b"3 \r\nabc\r\n", b"3\r\nabcX"),
+    *(b"0x3", b" 3", b"+3", b"1_0", b"\x0b", b"f" * 21, b";", b" ", b"\r", b"\n", b"\r\n", b"0"),
+]
+
+
+def up_to_a_fault(pieces: list[bytes]) -> tuple[bytes, bool]:
+    """What h11 gives of a body in pieces, and whether it then refuses the rest."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    client.next_event()
+    body = b""
+    for piece in pieces:
+        client.receive_data(piece)
+        try:
+            while isinstance(event := client.next_event(), h11.Data):
+                body += bytes(event.data)
+        except h11.RemoteProtocolError:
+            return body, True
+        if isinstance(event, h11.EndOfMessage):
+            break
+    return body, False
+
+
+@given(
+    st.lists(st.sampled_from(TOKENS), min_size=1, max_size=12).map(b"".join),
+    st.lists(st.integers(min_value=0), max_size=6),
+)
+def test_any_cut_of_what_is_no_chunked_body_gives_what_a_whole_parser_gives(
+    wire: bytes, places: list[int]
+) -> None:
+    pieces = cut(wire, places)
+    dechunker = Dechunker()
+    body = b"".join(map(dechunker.feed, pieces))
+    expected, is_refused = up_to_a_fault(pieces)
+    assert body == expected
+    if dechunker.fault is not None or not dechunker.ended:  # trailers are not looked at
+        assert (dechunker.fault is not None) == is_refused
+
+
+def test_what_a_chunk_without_its_line_end_holds_is_given() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(b"3\r\nabcX\r\n") == b"abc"
+    assert dechunker.fault is not None
+
+
+def test_a_long_extension_may_be_cut_too() -> None:
+    wire = b"3;name=" + b"x" * 50_000 + b"\r\nabc\r\n"
+    dechunker = Dechunker()
+    assert dechunker.feed(wire[:40_000]) + dechunker.feed(wire[40_000:]) == b"abc"
