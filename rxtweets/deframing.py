@@ -12,9 +12,12 @@ from struct import Struct, pack
 
 __all__ = ["Deframer", "FrameError", "whole_frames"]
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE = 0x0, 0x1, 0x3, 0x4, 0x5
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x5
 PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x6, 0x7, 0x8, 0x9
 ACK, END_STREAM, END_HEADERS, PADDED = 0x1, 0x1, 0x4, 0x8
+
+LENGTHS = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+"""Bytes of those frames that always have so many."""
 
 FRAME_HEAD = 9
 LONGEST_FRAME = 16_384
@@ -38,12 +41,13 @@ class FrameError(ValueError):
 
 
 def whole_frames(data: bytes) -> tuple[int, bool]:
-    """Where whole frames end; they end early with a head.
+    """Where whole frames end; they end early with a head, whose frames stay together.
 
     Returns:
         The index behind them, and whether they end with a head that a body follows.
     """
-    position, is_all = 0, False
+    position = whole = 0
+    is_all = False
     while position + FRAME_HEAD <= len(data):
         length_and_type, flags, _ = head_of(data, position)
         end = position + FRAME_HEAD + (length_and_type >> 8)
@@ -53,9 +57,11 @@ def whole_frames(data: bytes) -> tuple[int, bool]:
         kind = length_and_type & 255
         if kind == HEADERS:
             is_all = bool(flags & END_STREAM)
-        if kind in {HEADERS, CONTINUATION} and flags & END_HEADERS:
+        if kind not in {HEADERS, CONTINUATION}:
+            whole = position
+        elif flags & END_HEADERS:
             return position, not is_all
-    return position, False
+    return whole, False
 
 
 class Deframer:
@@ -116,13 +122,14 @@ class Deframer:
         """Any frame but plain data. Those that are unknown, or say nothing to us, are left out."""
         if kind in {DATA, HEADERS, RST_STREAM} and stream != self._stream:
             raise FrameError(f"a frame of stream {stream}, which nobody opened")
+        _check(kind, flags, stream, payload)
         if kind == DATA:
             self._taken += len(payload)
             parts.append(_without_padding(payload) if flags & PADDED else payload)
             self.ended = bool(flags & END_STREAM)
         elif kind == HEADERS:
             # Trailers: what they say is not needed, and nothing after them needs their table.
-            self.ended = bool(flags & END_STREAM)
+            self.ended = True
         elif kind == SETTINGS and not flags & ACK:
             self.reply += _frame(SETTINGS, ACK, 0, b"")
         elif kind == PING and not flags & ACK:
@@ -139,6 +146,26 @@ class Deframer:
         amount, self._taken = pack(">I", self._taken), 0
         for stream in (0, self._stream):
             self.reply += _frame(WINDOW_UPDATE, 0, stream, amount)
+
+
+def _check(kind: int, flags: int, stream: int, payload: bytes) -> None:
+    """Refuse what no server may send; who does is not understood, whatever comes next."""
+    if kind in {SETTINGS, PING, GOAWAY} and stream:
+        raise FrameError(f"a frame of the whole connection, of type {kind}, in stream {stream}")
+    if not _is_length_of(kind, flags, len(payload)):
+        raise FrameError(f"a frame of type {kind} with {len(payload)} bytes")
+    if kind == WINDOW_UPDATE and not any(payload):
+        raise FrameError("a window that is to grow by nothing")
+    if kind == CONTINUATION or (kind == HEADERS and not flags & END_STREAM):
+        raise FrameError("a second head")
+
+
+def _is_length_of(kind: int, flags: int, length: int) -> bool:
+    if kind == SETTINGS:
+        return length == 0 if flags & ACK else length % 6 == 0
+    if kind == GOAWAY:
+        return length >= 8
+    return LENGTHS.get(kind, length) == length
 
 
 def _without_padding(payload: bytes) -> bytes:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from struct import pack
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 import pytest
 from hyperframe import frame as frames
@@ -137,12 +139,12 @@ def test_single_bytes_give_the_same_body() -> None:
     assert b"".join(deframer.feed(bytes([byte])) for byte in wire) == b"onetwothree"
 
 
-def test_frames_of_unknown_types_and_other_continuations_are_left_out() -> None:
+def test_frames_of_unknown_types_and_those_that_say_nothing_to_us_are_left_out() -> None:
     unknown = b"\x00\x00\x03\xab\x00\x00\x00\x00\x01new"
-    more = frames.ContinuationFrame(STREAM, b"rest", flags=["END_HEADERS"]).serialize()
+    order = frames.PriorityFrame(STREAM).serialize()
     late = frames.WindowUpdateFrame(0, 100).serialize()
     body = frames.DataFrame(STREAM, b"tweet").serialize()
-    assert Deframer(STREAM).feed(unknown + more + late + body) == b"tweet"
+    assert Deframer(STREAM).feed(unknown + order + late + body) == b"tweet"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,31 @@ def test_what_ends_the_response_is_said_after_what_came_before(bad: bytes, says:
     assert deframer.feed(before) == b""
 
 
+def raw(kind: int, payload: bytes, stream: int = 0, flags: int = 0) -> bytes:
+    return pack(">I", len(payload))[1:] + pack(">BBI", kind, flags, stream) + payload
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(raw(0, b"x"), raw(0, b"x", 3), raw(1, b"", 3, 4), raw(1, b"", STREAM, 4)),
+        *(raw(2, b"\0" * 4, STREAM), raw(3, b"\0" * 3, STREAM), raw(3, b"\0" * 5, STREAM)),
+        *(raw(4, b"", STREAM), raw(4, b"\0" * 5), raw(4, b"\0" * 6, 0, 1)),
+        *(raw(5, b"\0" * 4, STREAM, 4), raw(6, b"\0" * 8, STREAM), raw(6, b"\0" * 7)),
+        *(raw(7, b"\0" * 8, STREAM), raw(7, b"\0" * 7)),
+        *(raw(8, b"\0" * 4), raw(8, b"\0" * 4, STREAM), raw(8, b"\1" * 3), raw(9, b"", STREAM, 4)),
+    ],
+    ids=bytes.hex,
+)
+def test_what_the_whole_protocol_refuses_is_refused_here(bad: bytes) -> None:
+    client, _ = pair()
+    with pytest.raises(h2.exceptions.ProtocolError):
+        client.receive_data(bad)
+    deframer = Deframer(STREAM)
+    assert deframer.feed(BODY + bad + BODY) == b"body"
+    assert deframer.fault is not None
+
+
 def head(*flags: str) -> bytes:
     return frames.HeadersFrame(STREAM, b"abc", flags=list(flags)).serialize()
 
@@ -181,7 +208,8 @@ SETTINGS = frames.SettingsFrame(0).serialize()
         (b"", 0, False),
         (SETTINGS, len(SETTINGS), False),
         (SETTINGS + head("END_HEADERS") + BODY, len(SETTINGS + head()), True),
-        (head() + BODY[:5], len(head()), False),
+        (SETTINGS + head(), len(SETTINGS), False),
+        (SETTINGS + head("END_STREAM") + MORE[:-1], len(SETTINGS), False),
         (head() + MORE + BODY, len(head() + MORE), True),
         (head("END_HEADERS", "END_STREAM") + BODY, len(head()), False),
         (head("END_STREAM") + MORE, len(head() + MORE), False),
