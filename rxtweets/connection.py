@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import h2.exceptions
 import httpcore
 import httpx
 
@@ -39,6 +40,9 @@ MAX_ERROR_BODY = 65_536
 READ = 65_536
 HEAD_END = re.compile(rb"\n\r?\n")
 """Where h11 takes the head for ended: servers may end lines by line feeds alone."""
+
+BROKEN = (httpx.HTTPError, httpx.StreamError, h2.exceptions.H2Error, OSError)
+"""What httpx raises when a connection breaks: in the body of a response, what h2 does."""
 
 USER_AGENT = "rxtweets (+https://docs.x.com/x-api; Python)"
 
@@ -217,7 +221,7 @@ class Connection:
         """Give back what the connection held; called by the thread that read it."""
         self._watchdog.stop()
         # The socket is shut already, or the server gone: a goodbye that fails says nothing new.
-        with contextlib.suppress(httpx.HTTPError, OSError):
+        with contextlib.suppress(*BROKEN):
             self._exit.close()
 
     def _body(self, response: httpx.Response) -> Iterable[bytes]:
@@ -234,6 +238,8 @@ class Connection:
         if wire is None or not wire.is_apart:
             return None
         if response.http_version == "HTTP/2" and wire.is_http2:
+            if "content-length" in response.headers:
+                return None  # a stream has none; else h2 knows whether the body was cut short
             return _deframed(wire, response.extensions["stream_id"])
         chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
         return _dechunked(wire) if chunked and not wire.is_http2 else None
@@ -259,7 +265,7 @@ class Connection:
         """Errors of httpx become ours, unless we ended the connection ourselves."""
         try:
             yield
-        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+        except BROKEN as error:
             if self._reason is not None:
                 raise self._reason from error
             if not self.closed:
@@ -287,7 +293,7 @@ def request(
         with _client(options, options.connect_timeout * 3) as client:
             response = client.request(method, url, params=params, content=content, headers=kind)
             return response.status_code, dict(response.headers), response.content
-    except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+    except BROKEN as error:
         raise _translate(error, url) from error
 
 
@@ -437,7 +443,7 @@ def _shut(live: socket.socket) -> None:
 def _body_of(response: httpx.Response) -> bytes:
     """As much of it as can be had: the status says most, also where the rest never comes."""
     body = bytearray()
-    with contextlib.suppress(httpx.HTTPError, httpx.StreamError, OSError):
+    with contextlib.suppress(*BROKEN):
         for block in response.iter_bytes():
             body += block
             if len(body) >= MAX_ERROR_BODY:

@@ -7,13 +7,18 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 
+import hpack
 import pytest
+from hyperframe import frame as frames
 
 import rxtweets
+from rxtweets import events
 from rxtweets.connection import Connection, ConnectionOptions
 from rxtweets.credentials import Token
+from tests.streams.watching import Watched, line
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM = 1
 BODY = b"5\r\none\r\n\r\n5\r\ntwo\r\n\r\n0\r\n\r\n"
 
 
@@ -88,3 +93,47 @@ def test_a_head_with_line_feeds_alone_may_be_cut_anywhere(*, fast: bool) -> None
     answer = HEAD.replace(b"\r\n", b"\n") + BODY
     got = read([bytes([byte]) for byte in answer], fast=fast)
     assert got == (b"one\r\ntwo\r\n", rxtweets.ConnectionEnded)
+
+
+def head_of_http2(*headers: tuple[str, str]) -> bytes:
+    head = hpack.Encoder().encode([(":status", "200"), *headers])
+    flags = ["END_HEADERS"]
+    return (
+        frames.SettingsFrame(0).serialize()
+        + frames.HeadersFrame(STREAM, bytes(head), flags=flags).serialize()
+    )
+
+
+def tweet(payload: bytes, *flags: str) -> bytes:
+    return frames.DataFrame(STREAM, payload, flags=list(flags)).serialize()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    ("length", "end"), [(6, rxtweets.ConnectionEnded), (7, rxtweets.ConnectionLost)]
+)
+def test_a_body_of_http2_that_is_shorter_than_was_announced_was_cut_off(
+    length: int, end: type[Exception], *, fast: bool
+) -> None:
+    head = head_of_http2(("content-length", str(length)))
+    _, error = read([head + tweet(b"one") + tweet(b"two", "END_STREAM")], fast=fast, http2=True)
+    assert error is end
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_frames_that_are_none_break_the_connection_and_not_the_stream(*, fast: bool) -> None:
+    arrived = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield head_of_http2() + tweet(line(1) + b"\r\n")
+        arrived.wait(20)
+        yield frames.PingFrame(0).serialize().replace(b"\x08", b"\x07", 1)
+
+    with answering(pieces()) as port:
+        url = f"http://127.0.0.1:{port}"
+        with Watched(base_url=url, http1=False, fast_paths=fast) as w:
+            w.until_messages(1)
+            arrived.set()
+            [end] = w.until_event(events.Disconnected)[:1]
+            assert isinstance(end.error, rxtweets.ConnectionLost)
+            assert w.error is None
