@@ -398,10 +398,11 @@ class _Wire:
 
 
 def _dechunked(wire: Iterable[bytes]) -> Iterator[bytes]:
-    """What the chunks of a body hold."""
+    """What the chunks of a body hold; nothing for bytes between them, no sign of its life."""
     dechunker = Dechunker()
     for data in wire:
-        yield dechunker.feed(data)
+        if body := dechunker.feed(data):
+            yield body
         if dechunker.fault is not None:
             raise httpx.RemoteProtocolError(f"the body cannot be read: {dechunker.fault}")
         if dechunker.ended:
@@ -411,10 +412,14 @@ def _dechunked(wire: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _deframed(wire: _Wire, stream: int) -> Iterator[bytes]:
-    """What the DATA frames of a response hold; answers what has to be answered."""
+    """What the DATA frames of a response hold; answers what has to be answered.
+
+    Nothing for frames without data: a proxy may ping long after the stream has fallen silent.
+    """
     deframer = Deframer(stream)
     for data in wire:
-        yield deframer.feed(data)
+        if body := deframer.feed(data):
+            yield body
         if deframer.fault is not None:
             raise httpx.RemoteProtocolError(str(deframer.fault))
         if deframer.ended:

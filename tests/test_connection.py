@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -137,3 +138,24 @@ def test_frames_that_are_none_break_the_connection_and_not_the_stream(*, fast: b
             [end] = w.until_event(events.Disconnected)[:1]
             assert isinstance(end.error, rxtweets.ConnectionLost)
             assert w.error is None
+
+
+def silent_but_for(sign: bytes, quiet: threading.Event) -> Iterator[bytes]:
+    """The same bytes over and over: for a while, but far longer than a stall takes."""
+    for _ in range(400):
+        yield sign
+        quiet.wait(0.01)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("http2", [True, False], ids=["pings", "an extension"])
+def test_bytes_that_bring_nothing_of_the_body_do_not_hide_a_stall(
+    *, http2: bool, fast: bool
+) -> None:
+    start, sign = HEAD + b"3\r\none\r\n3;", b"x"
+    if http2:
+        start, sign = head_of_http2() + tweet(b"one"), frames.PingFrame(0).serialize()
+    quiet = threading.Event()  # never set
+    pieces = itertools.chain([start], silent_but_for(sign, quiet))
+    got = read(pieces, fast=fast, http2=http2, stall_timeout=0.2)
+    assert got == (b"one", rxtweets.StreamStalled)
