@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from rxtweets.connection import Connection, ConnectionOptions
@@ -38,6 +39,9 @@ OPENED, LINES, QUIET, OVER = range(4)
 
 MOST = 256
 """Lines in a record at most, give or take a network read."""
+
+TOGETHER = 0.1
+"""Seconds: lines that were read within so many may share a record, and so a time."""
 
 ORPHAN = 2.0
 """Seconds between looks whether the program that started this process is still there."""
@@ -241,13 +245,14 @@ class Outlet:
         write_all(self._pipe, rest)
 
     def _send(self, blocks: list[Block]) -> None:
-        if blocks:
-            lines = [line for block in blocks for line in block.lines]
+        for _, group in groupby(blocks, key=lambda block: block.received_at // TOGETHER):
+            together = list(group)
+            lines = [line for block in together for line in block.lines]
             known: Known = []
-            for block in blocks:
+            for block in together:
                 known += block.known or [None] * len(block.lines)
             with self._writing:
-                write_all(self._pipe, self._record(lines, blocks[0].received_at, known))
+                write_all(self._pipe, self._record(lines, together[-1].received_at, known))
 
     def _record(self, lines: list[bytes], now: float, known: Known | None) -> bytes:
         with self._books:

@@ -90,6 +90,21 @@ def test_what_was_counted_since_the_last_line_is_told_at_the_end(piped: Piped) -
     assert (now, lines, size, keep_alives) == (3.0, [], 2, 1)
 
 
+def test_lines_that_had_to_wait_keep_the_times_at_which_they_were_read(piped: Piped) -> None:
+    piped.outlet.put(Framed([LARGE]), 0, 1.0)
+    for number in range(3):
+        piped.outlet.put(Framed([b"%d" % number]), 0, 10.0 * (number + 1))
+    piped.drain()
+    times = {
+        line: now
+        for kind, content in piped.close()
+        if kind == LINES
+        for now, lines, *_ in [said(content)]
+        for line in lines
+    }
+    assert times == {LARGE: 1.0, b"0": 10.0, b"1": 20.0, b"2": 30.0}
+
+
 def test_a_block_that_is_taken_while_it_is_still_handed_over_is_not_waited_for_again(
     piped: Piped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
