@@ -26,6 +26,7 @@ from rxtweets.errors import ConfigurationError, ReaderCrashed, StreamError
 from rxtweets.framing import Arrived, Framed, Oversized
 from rxtweets.handoff import Overflow
 from rxtweets.reader_process import (
+    END,
     LINES,
     OPENED,
     OVER,
@@ -292,7 +293,7 @@ class _Process:
         return self._child.poll() is None
 
     def tell(self, order: Order | int) -> None:
-        """An order, or the number of one to be ended; whether it lives is seen by what it says."""
+        """An order, the number of one to end, or `END`; whether it lives, what it says shows."""
         data = record(0, pickle.dumps(order))
         with self._telling, contextlib.suppress(OSError, ValueError):
             self._orders.write(data)
@@ -304,6 +305,7 @@ class _Process:
 
     def end(self) -> None:
         """End it, and wait until it is gone."""
+        self.tell(END)  # a copy of this process made by fork can hold its standard input open
         with self._telling:
             self._orders.close()
         try:

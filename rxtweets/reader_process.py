@@ -4,8 +4,8 @@ It holds one connection at a time, cuts lines and hands them over through a pipe
 Python's interpreter lock with handlers: beside one busy thread, a reader that does falls from
 100,000 tweets a second to a few thousand. See `rxtweets.isolated` for the other end.
 
-Started with its pipes as standard input and output. It ends with its standard input, so also when
-the program that started it is killed.
+Started with its pipes as standard input and output. It ends when it is told to, and with its
+standard input, so also when the program that started it is killed.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ from rxtweets.handoff import Block, Handoff, Overflow
 from rxtweets.peeking import Known, look_up, quick_look_up
 from rxtweets.records import read_records, record, write_all
 
-__all__ = ["LINES", "OPENED", "OVER", "QUIET", "Authorities", "Order", "main"]
+__all__ = ["END", "LINES", "OPENED", "OVER", "QUIET", "Authorities", "Order", "main"]
 
 OPENED, LINES, QUIET, OVER = range(4)
 """Kinds of records that come from here."""
+
+END = 0
+"""The number of no order: the process is to end."""
 
 MOST = 256
 """Lines in a record at most, give or take a network read."""
@@ -327,6 +330,8 @@ def main() -> None:
     reading: _Reading | None = None
     for _, content in read_records(sys.stdin.fileno()):
         order = pickle.loads(content)  # noqa: S301 - from the process that started this one
+        if order == END:
+            break
         if isinstance(order, Order):
             if reading is not None:
                 reading.join()

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 import rxtweets
-from rxtweets import ConfigurationError, events, simulator
+from rxtweets import ConfigurationError, events, isolated, simulator
 from rxtweets.isolated import SECRETS
 from rxtweets.simulator.script import (
     Abort,
@@ -290,6 +290,14 @@ def test_the_process_ends_when_the_program_is_killed() -> None:
         running.wait()
         _, alive = psutil.wait_procs([child], timeout=10)
         assert alive == []
+
+
+def test_the_process_ends_at_once_though_a_copy_of_the_program_holds_its_input_open() -> None:
+    process = isolated._Process()
+    copy = os.dup(process._orders.fileno())
+    process.end()
+    os.close(copy)
+    assert process.how_it_ended() == "exit code 0"
 
 
 def test_ctrl_c_is_left_to_the_program() -> None:
