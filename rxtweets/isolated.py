@@ -10,6 +10,7 @@ import itertools
 import marshal
 import os
 import pickle
+import select
 import ssl
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from rxtweets.reader_process import (
     Order,
 )
 from rxtweets.records import read_records, record
+from rxtweets.watchdog import Watchdog
 
 __all__ = ["Isolated", "IsolatedConnection"]
 
@@ -163,6 +165,9 @@ class IsolatedConnection:
         self._reason: StreamError | None = None
         self._is_over = False
         self._killing: threading.Timer | None = None
+        # A process that lives tells of silence by itself.
+        self._longest = order.settings["stall_timeout"] + PATIENCE
+        self._watchdog = Watchdog(self._longest, self._silent)
 
     def open(self) -> None:
         """Let the process connect, and wait for the head of the answer.
@@ -193,7 +198,9 @@ class IsolatedConnection:
         process = self._process
         if process is None:
             raise RuntimeError("open() comes first")
+        self._watchdog.start()
         for kind, content in self._records(process):
+            self._watchdog.hold()  # who takes the lines may have to wait
             if kind == LINES:
                 yield self._arrived(content)
             elif kind == QUIET:
@@ -204,6 +211,7 @@ class IsolatedConnection:
                     yield tail
                 self._end(content)
                 return
+            self._watchdog.touch()
 
     def close(self, reason: StreamError | None = None) -> None:
         """End it from any thread; what the process has read before still comes."""
@@ -222,12 +230,20 @@ class IsolatedConnection:
 
     def release(self) -> None:
         """Nothing to give back; the process waits for the next connection."""
+        self._watchdog.stop()
         with self._lock:
             killing = self._killing
             if self._process is not None and not self._is_over:
                 self._process.kill()  # left in the middle: what it still says is for nobody
         if killing is not None:
             killing.cancel()
+
+    def _silent(self) -> None:
+        """The process hangs, or was halted; not if what it says waits for a thread of ours."""
+        if self._process is not None and self._process.has_more():
+            self._watchdog.start()
+        else:
+            self.close(ReaderCrashed(f"the reader's process said nothing for {self._longest:g} s"))
 
     def _records(self, process: _Process) -> Iterator[tuple[int, bytes]]:
         for each in process.records:  # noqa: UP028 - `yield from` would close them with this one
@@ -297,6 +313,13 @@ class _Process:
         data = record(0, pickle.dumps(order))
         with self._telling, contextlib.suppress(OSError, ValueError):
             self._orders.write(data)
+
+    def has_more(self) -> bool:
+        """Whether it has said something that was not read yet."""
+        looking = select.poll()  # unlike `select.select`, of descriptors of any number
+        with contextlib.suppress(ValueError):  # it is closed
+            looking.register(self._pipe, select.POLLIN)
+        return bool(looking.poll(0))
 
     def kill(self) -> None:
         """End it at once."""

@@ -238,6 +238,50 @@ def test_a_process_that_is_killed_is_a_typed_error_counted_and_replaced() -> Non
         assert len(readers()) == 1
 
 
+def test_a_process_that_is_halted_is_a_crash_too_and_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(isolated, "PATIENCE", 0.5)
+    with simulator.serve(rate=200) as x, watched(x, stall_timeout=0.5) as w:
+        w.until_messages(5)
+        [halted] = readers()
+        halted.suspend()
+        [end] = w.until_event(events.Disconnected)[:1]
+        assert isinstance(end.error, rxtweets.ReaderCrashed)
+        w.until_messages(len(w.messages) + 5)
+        assert w.stream.stats().reader_crashes == 1
+        assert halted not in readers()
+
+
+def test_a_process_that_waits_for_a_slow_subscriber_is_not_taken_for_one_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(isolated, "PATIENCE", 0.05)
+    with simulator.serve(rate=None) as x:
+        stream = rxtweets.sample_stream(
+            token="any",
+            base_url=x.url,
+            isolated=True,
+            stall_timeout=0.05,
+            overflow="block",
+            buffer_size=1,
+        )
+        taken: list[rxtweets.Message[str]] = []
+        enough = threading.Event()
+
+        def take(message: rxtweets.Message[str]) -> None:
+            taken.append(message)
+            if len(taken) in {1, 100}:
+                threading.Event().wait(0.5)  # many times what silence may last
+            if len(taken) == 200:
+                enough.set()
+
+        with stream.subscribe(take):
+            assert enough.wait(20)
+            stats = stream.stats()
+        assert (stats.connects, stats.stalls, stats.reader_crashes) == (1, 0, 0)
+
+
 def test_the_next_run_starts_anew() -> None:
     with simulator.serve(rate=None) as x:
         stream = rxtweets.sample_stream(token="any", base_url=x.url, isolated=True)
