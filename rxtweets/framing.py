@@ -94,9 +94,9 @@ class LineFramer:
         self._keep(rest)
         return _framed(lines, self._max_line, oversized)
 
-    def finish(self) -> bytes:
+    def finish(self) -> bytes | Oversized:
         """The line that the end of the connection cut off; ``b""`` if there is none."""
-        tail = self._skipped.start if self._skipped is not None else bytes(self._tail)
+        tail = bytes(self._tail) if self._skipped is None else self._skipped
         self._tail.clear()
         self._skipped = None
         return tail

@@ -315,6 +315,9 @@ class _Reading:
         finally:
             connection.release()
         tail = framer.finish()
+        if isinstance(tail, Oversized):
+            put(Framed([], 0, (tail,)), 0, time.time())
+            tail = b""
         # Whoever gets the tail counts its bytes again.
         self._outlet.close(-len(tail))
         self._outlet.tell(OVER, pickle.dumps((error, tail)))

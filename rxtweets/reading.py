@@ -34,7 +34,7 @@ from rxtweets.errors import (
     StreamStalled,
     UsageCapError,
 )
-from rxtweets.framing import Arrived, LineFramer
+from rxtweets.framing import Arrived, Framed, LineFramer, Oversized
 from rxtweets.handoff import Block, Handoff
 from rxtweets.isolated import IsolatedConnection
 from rxtweets.states import ConnectionState, StateName
@@ -329,8 +329,10 @@ class Reader:
         if last.error_of is not None and isinstance(end.error, ConnectionLost):
             end.error = last.error_of(self._headers)
 
-    def _take_tail(self, tail: bytes, number: int) -> int:
+    def _take_tail(self, tail: bytes | Oversized, number: int) -> int:
         """A line without its end: whole if it is JSON (then only the line end is missing)."""
+        if isinstance(tail, Oversized):
+            return self._take(Arrived(Framed([], 0, (tail,)), 0, time.time()), number)
         if not tail.strip():
             return 0
         decoded = decode([tail])

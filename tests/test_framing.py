@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxtweets.framing import KEPT_OF_OVERSIZED, Framed, LineFramer
+from rxtweets.framing import KEPT_OF_OVERSIZED, Framed, LineFramer, Oversized
 
 LINES = st.lists(st.binary(max_size=40).filter(lambda line: b"\n" not in line), max_size=25)
 PLACES = st.lists(st.integers(min_value=0), max_size=40)
@@ -91,7 +91,8 @@ def test_of_a_line_that_is_too_long_only_the_start_is_kept() -> None:
     framer = LineFramer(1000)
     for _ in range(1000):
         framer.feed(b"x" * 1000)
-    assert len(framer.finish()) == KEPT_OF_OVERSIZED
+    assert framer.finish() == Oversized(b"x" * KEPT_OF_OVERSIZED, 1_000_000)
+    assert framer.finish() == b""
 
 
 def test_the_end_of_a_connection_gives_the_line_that_was_cut_off_once() -> None:

@@ -245,6 +245,21 @@ def test_a_line_beyond_the_maximum_is_reported_and_the_next_is_read() -> None:
         assert w.stream.stats().undecodable == 1
 
 
+@pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
+def test_a_line_beyond_the_maximum_is_no_tweet_when_the_connection_ends_in_it(
+    *, isolated: bool
+) -> None:
+    begun = line(1) + b" " * 2_000_000
+    script: list[Part] = [[Raw(begun), Close()], [Stall()]]
+    with simulator.serve(script=script) as x, Watched(x, max_line_mb=1, isolated=isolated) as w:
+        [bad] = w.until_event(events.UndecodableLine)
+        assert f"{len(begun)} bytes" in str(bad.error)
+        w.until_event(events.Connected, 2)
+        stats = w.stream.stats()
+        assert (stats.received, stats.undecodable, stats.bytes) == (1, 1, len(begun))
+        assert w.messages == []
+
+
 def test_a_keep_alive_is_counted_and_nothing_else() -> None:
     script = [[KeepAlive(), KeepAlive(), Line(line(1)), Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
