@@ -29,8 +29,8 @@ class Throughput:
 
     def add(self, count: int) -> None:
         """Count."""
-        second = self._clock() // 1
         with self._lock:
+            second = self._clock() // 1
             self.total += count
             if self._recent and self._recent[-1][0] == second:
                 self._recent[-1][1] += count
@@ -44,7 +44,8 @@ class Throughput:
         with self._lock:
             self._forget(now // 1)
             recent = sum(count for _, count in self._recent)
-        return recent / min(WINDOW, max(1.0, now - self._since))
+        # The current second is not over.
+        return recent / min(WINDOW - 1 + now % 1, max(1.0, now - self._since))
 
     def _forget(self, second: float) -> None:
         while self._recent and self._recent[0][0] <= second - WINDOW:
