@@ -326,7 +326,7 @@ class _Wire:
     `rxtweets.deframing` for why).
 
     Attributes:
-        is_http2: what the server speaks, known from its first byte.
+        is_http2: what the server speaks, known from its first byte behind a proxy's.
         is_apart: the last thing that was given to httpx is the end of a head.
     """
 
@@ -346,9 +346,12 @@ class _Wire:
     def read_head(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Like the stream's own `read`, but nothing from behind the end of a head."""
         if self._is_fresh:
-            self._rest = self._read(max_bytes, timeout)
-            # A frame of HTTP/2 begins with its length, of three bytes; HTTP/1.1 with its name.
-            self._is_fresh, self.is_http2 = False, self._rest[:1] == b"\0"
+            first = self._read(max_bytes, timeout)
+            # A frame of HTTP/2 begins with its length, of three bytes; HTTP/1.1 with its name. What
+            # begins otherwise is for httpx alone, as the words of a SOCKS proxy.
+            if first[:1] not in {b"\0", b"H"}:
+                return first
+            self._rest, self._is_fresh, self.is_http2 = first, False, first[:1] == b"\0"
         if self.is_http2:
             return self._read_frames(max_bytes, timeout)
         data = self._rest or self._read(max_bytes, timeout)

@@ -14,7 +14,7 @@ from hyperframe import frame as frames
 
 import rxtweets
 from rxtweets import events
-from rxtweets.connection import Connection, ConnectionOptions
+from rxtweets.connection import Connection, ConnectionOptions, _Wire
 from rxtweets.credentials import Token
 from tests.streams.watching import Watched, line
 
@@ -138,6 +138,35 @@ def test_frames_that_are_none_break_the_connection_and_not_the_stream(*, fast: b
             [end] = w.until_event(events.Disconnected)[:1]
             assert isinstance(end.error, rxtweets.ConnectionLost)
             assert w.error is None
+
+
+class Stream:
+    """What httpx reads from, with answers that come one after the other."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        del max_bytes, timeout
+        return self._answers.pop(0)
+
+    def write(self, *_: object) -> None:
+        raise AssertionError
+
+    def get_extra_info(self, _: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize("http2", [True, False], ids=["HTTP/2", "HTTP/1.1"])
+@pytest.mark.parametrize("address", [b"\n\n\x01\x02", b"\r\n\r\n"], ids=["10.10", "13.10.13.10"])
+def test_what_a_socks_proxy_says_is_no_head(address: bytes, *, http2: bool) -> None:
+    says = b"\5\0", b"\5\0\0\1" + address + b"\0\x50"
+    head, body = (head_of_http2(), tweet(b"one")) if http2 else (HEAD, BODY)
+    wire = _Wire(Stream(*says, head + body))
+    assert (wire.read_head(4096), wire.read_head(4096)) == says
+    assert not wire.is_apart
+    assert wire.read_head(4096) == head
+    assert (wire.is_apart, wire.is_http2) == (True, http2)
 
 
 def silent_but_for(sign: bytes, quiet: threading.Event) -> Iterator[bytes]:
