@@ -325,7 +325,9 @@ class _Reading:
 
 def main() -> None:
     """Do what comes in through standard input: make a connection, or close it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which drains
+    # These are for the program, which drains; a terminal or systemd sends them to us as well.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     pipe = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is printed by mistake spoils no record
     os.set_blocking(pipe, False)

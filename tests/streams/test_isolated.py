@@ -344,10 +344,11 @@ def test_the_process_ends_at_once_though_a_copy_of_the_program_holds_its_input_o
     assert process.how_it_ended() == "exit code 0"
 
 
-def test_ctrl_c_is_left_to_the_program() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_let_a_program_drain_are_left_to_it(number: signal.Signals) -> None:
     with simulator.serve(rate=200) as x, watched(x) as w:
         w.until_messages(1)
-        os.kill(readers()[0].pid, signal.SIGINT)
+        os.kill(readers()[0].pid, number)
         w.until_messages(len(w.messages) + 50)
         assert w.stream.stats().reader_crashes == 0
 
