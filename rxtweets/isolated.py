@@ -281,11 +281,12 @@ class _Process:
 
     def __init__(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        package = str(Path(__file__).parents[1])
+        # At the end: beside this package may lie others that have the names of standard modules.
+        path = [*sys.path, str(Path(__file__).parents[1])]
         try:
             # Not by multiprocessing: that runs the user's program a second time in the child.
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-c", START, package, *sys.path],
+                [sys.executable, "-c", START, *path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,

@@ -344,6 +344,16 @@ def test_the_process_ends_at_once_though_a_copy_of_the_program_holds_its_input_o
     assert process.how_it_ended() == "exit code 0"
 
 
+def test_what_lies_beside_the_package_does_not_stand_for_standard_modules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "typing.py").write_text("raise ImportError")
+    monkeypatch.setattr(isolated, "__file__", str(tmp_path / "rxtweets" / "isolated.py"))
+    process = isolated._Process()
+    process.end()
+    assert process.how_it_ended() == "exit code 0"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_that_let_a_program_drain_are_left_to_it(number: signal.Signals) -> None:
     with simulator.serve(rate=200) as x, watched(x) as w:
