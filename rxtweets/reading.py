@@ -172,7 +172,11 @@ class Reader:
         return self._stopped.wait(timeout)
 
     def stop(self) -> None:
-        """End at once: a wait, a connection attempt or a read is interrupted."""
+        """End at once: a wait or a read is interrupted.
+
+        So is an attempt to connect, but not before TCP has found the other side, which takes as
+        long as ``connect_timeout`` where nobody answers.
+        """
         with self._lock:
             self._stopped.set()
             live = self._connection
