@@ -7,6 +7,7 @@ import functools
 import re
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -221,7 +222,7 @@ class Connection:
         """Give back what the connection held; called by the thread that read it."""
         self._watchdog.stop()
         # The socket is shut already, or the server gone: a goodbye that fails says nothing new.
-        with contextlib.suppress(*BROKEN):
+        with contextlib.suppress(*_broken()):
             self._exit.close()
 
     def _body(self, response: httpx.Response) -> Iterable[bytes]:
@@ -265,7 +266,7 @@ class Connection:
         """Errors of httpx become ours, unless we ended the connection ourselves."""
         try:
             yield
-        except BROKEN as error:
+        except _broken() as error:
             if self._reason is not None:
                 raise self._reason from error
             if not self.closed:
@@ -293,7 +294,7 @@ def request(
         with _client(options, options.connect_timeout * 3) as client:
             response = client.request(method, url, params=params, content=content, headers=kind)
             return response.status_code, dict(response.headers), response.content
-    except BROKEN as error:
+    except _broken() as error:
         raise _translate(error, url) from error
 
 
@@ -451,12 +452,18 @@ def _shut(live: socket.socket) -> None:
 def _body_of(response: httpx.Response) -> bytes:
     """As much of it as can be had: the status says most, also where the rest never comes."""
     body = bytearray()
-    with contextlib.suppress(*BROKEN):
+    with contextlib.suppress(*_broken()):
         for block in response.iter_bytes():
             body += block
             if len(body) >= MAX_ERROR_BODY:
                 break
     return bytes(body[:MAX_ERROR_BODY])
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """`BROKEN`, and what httpx passes on when it does not understand a SOCKS proxy."""
+    socks = sys.modules.get("socksio")  # an extra of httpx; there once it speaks to such a proxy
+    return BROKEN if socks is None else (*BROKEN, socks.SOCKSError)
 
 
 def _translate(error: Exception, url: httpx.URL) -> StreamError:  # noqa: PLR0911 - a return a cause

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import sys
 import threading
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 
 import hpack
+import httpx
 import pytest
 from hyperframe import frame as frames
 
@@ -167,6 +170,23 @@ def test_what_a_socks_proxy_says_is_no_head(address: bytes, *, http2: bool) -> N
     assert not wire.is_apart
     assert wire.read_head(4096) == head
     assert (wire.is_apart, wire.is_http2) == (True, http2)
+
+
+def test_a_socks_proxy_that_is_not_understood_breaks_the_connection_and_not_the_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class SOCKSError(Exception):
+        pass
+
+    def send(*_: object, **__: object) -> httpx.Response:
+        raise SOCKSError("Malformed reply")
+
+    monkeypatch.setitem(sys.modules, "socksio", SimpleNamespace(SOCKSError=SOCKSError))
+    monkeypatch.setattr(httpx.Client, "send", send)
+    with Watched(base_url="http://127.0.0.1:1") as w:
+        [end] = w.until_event(events.Disconnected)[:1]
+        assert isinstance(end.error, rxtweets.ConnectionLost)
+        assert w.error is None
 
 
 def silent_but_for(sign: bytes, quiet: threading.Event) -> Iterator[bytes]:
