@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import h2.exceptions
@@ -85,7 +86,12 @@ class ConnectionOptions:
         if not self.http1 and not self.http2:
             raise ConfigurationError("http1=False and http2=False: allow one of them")
         if self.proxy is not None:
-            _checked_url(self.proxy, "proxy")
+            url = _checked_url(self.proxy, "proxy")
+            if url.scheme.startswith("socks") and find_spec("socksio") is None:
+                raise ConfigurationError(
+                    "proxy: SOCKS needs an extra of httpx; install it with: "
+                    "pip install 'httpx[socks]'"
+                )
 
     def context(self) -> ssl.SSLContext | bool:
         """What the server's certificate is checked with."""

@@ -120,6 +120,14 @@ def test_a_proxy_that_is_no_server_is_refused_by_name(plain: dict[str, Any], pro
         sample_stream(**{**plain, "proxy": proxy})
 
 
+def test_a_socks_proxy_without_its_library_is_refused_with_what_to_install(
+    plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rxtweets.connection.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'httpx\[socks\]'"):
+        sample_stream(**{**plain, "proxy": "socks5://proxy.example"})
+
+
 def test_the_password_of_a_refused_proxy_is_not_in_the_error(plain: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="proxy") as caught:
         sample_stream(**{**plain, "proxy": "ftp://user:pass-word@proxy.example"})
