@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-import h2.exceptions
 import httpcore
 import httpx
 
@@ -43,8 +42,11 @@ READ = 65_536
 HEAD_END = re.compile(rb"\n\r?\n")
 """Where h11 takes the head for ended: servers may end lines by line feeds alone."""
 
-BROKEN = (httpx.HTTPError, httpx.StreamError, h2.exceptions.H2Error, OSError)
-"""What httpx raises when a connection breaks: in the body of a response, what h2 does."""
+BROKEN = (httpx.HTTPError, httpx.StreamError, OSError)
+"""What httpx raises when a connection breaks."""
+
+PASSED_ON = {"h2.exceptions": "H2Error", "socksio": "SOCKSError"}
+"""What it does not translate, by module: in the body of a response, and of a SOCKS proxy."""
 
 USER_AGENT = "rxtweets (+https://docs.x.com/x-api; Python)"
 
@@ -467,9 +469,9 @@ def _body_of(response: httpx.Response) -> bytes:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """`BROKEN`, and what httpx passes on when it does not understand a SOCKS proxy."""
-    socks = sys.modules.get("socksio")  # an extra of httpx; there once it speaks to such a proxy
-    return BROKEN if socks is None else (*BROKEN, socks.SOCKSError)
+    """`BROKEN`, and what comes from modules that httpx imports when it needs them."""
+    used = ((sys.modules.get(module), name) for module, name in PASSED_ON.items())
+    return (*BROKEN, *(getattr(module, name) for module, name in used if module is not None))
 
 
 def _translate(error: Exception, url: httpx.URL) -> StreamError:  # noqa: PLR0911 - a return a cause

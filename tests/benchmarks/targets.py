@@ -4,7 +4,7 @@ Runs alternate between the library and its references, so that a busy machine sl
 The server (`server.py`) shares the machine; its own costs stand beside, and what was the limit.
 
 Usage: python -m tests.benchmarks.targets [ROW ...] [--runs 5] [--seconds 5] [--from FILE]
-       --save JSON, --markdown, --list, --curves DIRECTORY
+       --only NAME ..., --save JSON, --markdown, --list, --curves DIRECTORY
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ OTHERS: Mapping[str, Work] = {name: {"kind": name} for name in CLIENTS}
 FROZEN: Mapping[str, Work] = {"frozen": {"freeze": True}, "naive": NAIVE}
 PLAIN: Mapping[str, Work] = {"without [fast]": {"fast": False}}
 INLINE: Mapping[str, Work] = {"one bare loop": {"kind": "inline"}}
-USUAL: Mapping[str, Work] = {**PLAIN, **INLINE, "naive": NAIVE}
+ONE_CORE: Mapping[str, Work] = {"on one core": {"one_core": True}}
+USUAL: Mapping[str, Work] = {**ONE_CORE, **PLAIN, **INLINE, "naive": NAIVE}
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,18 @@ ROWS = [
         "1 KB, every field, one process",
         "70,000/s",
         {"metadata": True},
-        beside={**PLAIN, **INLINE, **FROZEN},
+        beside={**ONE_CORE, **PLAIN, **INLINE, **FROZEN},
     ),
     Row("4a", "2.5 KB, isolated", "60,000/s", ISOLATED, LARGE),
     Row("4b", "2.5 KB, one process", "60,000/s", {}, LARGE, USUAL),
-    Row("5a", "HTTP/2, 1 KB, one process", "80,000/s", {"http2": True}, ("--http2",)),
+    Row(
+        "5a",
+        "HTTP/2, 1 KB, one process",
+        "80,000/s",
+        {"http2": True},
+        ("--http2",),
+        {**ONE_CORE, "naive": NAIVE},
+    ),
     Row("5b", "HTTP/2, 1 KB, isolated", "80,000/s", {"http2": True, **ISOLATED}, ("--http2",)),
     Row("6a", "handlers that block 5 ms", "9,300/s", {"block": 0.005}),
     Row(
@@ -161,11 +169,19 @@ SHOWN = {
 OURS = "rxtweets"
 
 
-def measure(bench: Bench, row: Row) -> dict[str, Any]:
-    """Print a row, and give its figures."""
+def measure(bench: Bench, row: Row, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Print a row, and give its figures.
+
+    Args:
+        bench: makes the runs.
+        row: what to run.
+        only: of what runs beside, names; ``None`` for all.
+    """
     print(f"\n{row.number}. {row.title} (target: {row.target})", flush=True)
     works = {OURS: row.work}
     for name, changes in row.beside.items():
+        if only is not None and name not in only:
+            continue
         if name in CLIENTS and version_of(name) is None:
             print(f"   {name}: left out, it is not installed; it is in the extra [foreign]")
         else:
@@ -195,8 +211,8 @@ def _show(name: str, figures: list[Figures], row: Row) -> None:
     else:
         print(f"   {label:>14}  {_limit(figures)}")
     print(
-        f"   {label:>14}  before each run: load {spread(figures, 'load_before')}; on one core "
-        f"orjson alone decoded {spread(figures, 'orjson_per_second')} tweets/s"
+        f"   {label:>14}  load before each run {spread(figures, 'load_before')}; before each run, "
+        f"orjson alone decoded {spread(figures, 'orjson_per_second')} tweets/s on one core"
     )
 
 
@@ -232,7 +248,7 @@ def _show_ratios(runs: Runs) -> None:
     theirs = {name: _middle(figures) for name, figures in runs.items() if name in CLIENTS}
     for ours in (OURS, "isolated"):
         rate = _middle(runs[ours])
-        for name in ("naive", *theirs):
+        for name in (each for each in ("naive", *theirs) if each in runs):
             print(f"   {ours} is {rate / _middle(runs[name]):.1f} times as fast as {name}")
         if theirs:
             fastest = max(theirs, key=theirs.__getitem__)
@@ -242,6 +258,7 @@ def _show_ratios(runs: Runs) -> None:
 SUBSCRIBERS: Mapping[str, tuple[str, Work]] = {
     "10a": ("pipelines on one stream, each with handlers and batches of its own", {}),
     "10b": ("subscribers of one pipeline, by share()", {"shared": True}),
+    "10c": ("pipelines as in 10a, on one core", {"one_core": True}),
 }
 
 
@@ -280,10 +297,11 @@ def _shares(runs: Runs, number: int) -> list[float]:
 
 IMPORT = """
 import time, sys
+before = time.perf_counter()
 import reactivex, httpx
 start = time.perf_counter()
 import rxtweets
-print((time.perf_counter() - start) * 1000)
+print((time.perf_counter() - start) * 1000, (start - before) * 1000)
 """
 
 
@@ -294,9 +312,10 @@ def measure_import(bench: Bench) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True, cwd=ROOT
         )
-        times.append({"ms": float(done.stdout)})
+        own, theirs = map(float, done.stdout.split())
+        times.append({"ms": own, "reactivex_and_httpx_ms": theirs})
     print("\n11. import rxtweets, beyond reactivex and httpx (target: 150 ms)")
-    print(f"   {spread(times, 'ms', 0)} ms")
+    print(f"   {spread(times, 'ms', 0)} ms; those two {spread(times, 'reactivex_and_httpx_ms', 0)}")
     return {"row": "11", "title": "import", "target": "150 ms", "runs": {OURS: times}}
 
 
@@ -321,6 +340,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="of each; by default 5, and 3 for a curve's point")
     parser.add_argument("--seconds", type=float, help="by default 5, and 3 for a curve's point")
     parser.add_argument("--from", dest="source", help="a file of frames, one a line")
+    parser.add_argument("--only", nargs="+", help="of what runs beside, only that")
     parser.add_argument("--save", type=Path, help="write all figures as JSON")
     parser.add_argument("--markdown", action="store_true", help="a table at the end")
     parser.add_argument("--curves", type=Path, metavar="DIRECTORY", help="draw the curves")
@@ -342,7 +362,7 @@ def main() -> None:
         curves.draw(bench, options.curves)
         return
     wanted = options.rows or list(names)
-    results = [measure(bench, row) for row in ROWS if row.number in wanted]
+    results = [measure(bench, row, options.only) for row in ROWS if row.number in wanted]
     results += [measure_subscribers(bench, row) for row in SUBSCRIBERS if row in wanted]
     results += [measure_import(bench)] if "11" in wanted else []
     if options.markdown:

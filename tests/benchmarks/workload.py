@@ -60,6 +60,7 @@ class Workload:
         overflow: policy.
         latency: measure from the socket to the end of the handler.
         freeze: what was imported is taken out of the garbage collector's sight.
+        one_core: the program keeps its threads on one core.
         fast: as if the extra of this name were installed; in one process only.
         drain: after the time is over, measure how long stopping in order takes.
     """
@@ -80,6 +81,7 @@ class Workload:
     overflow: str = "block"
     latency: bool = False
     freeze: bool = False
+    one_core: bool = False
     fast: bool = True
     drain: bool = False
     waits: list[float] = field(default_factory=list)
@@ -119,6 +121,8 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
 
     if not work.fast:
         sys.modules["msgspec"] = None  # type: ignore[assignment]  # so that importing it fails
+    if work.one_core:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     work.idle_mb = _memory(psutil.Process())
     if work.freeze:
         gc.collect()
