@@ -2,7 +2,7 @@
 
 orjson can only decode a line as a whole; msgspec (extra ``fast``) checks the syntax of what was not
 asked for without making anything of it. That takes 2.7 µs instead of 3.4 for a tweet of 1 KB, 4.7
-instead of 7.3 for one of 2.5 KB, and leaves nothing to the garbage collector; in one process, 10 to
+instead of 7.3 for one of 2.5 KB, and leaves nothing to the garbage collector; in one process, 5 to
 35 % more tweets a second, the most where metadata is read, since decoding a line twice in this way
 costs less than keeping what was decoded. Figures in ``tests/benchmarks/README.md``.
 
