@@ -246,7 +246,7 @@ def _middle(figures: Sequence[Figures], name: str = "tweets_per_second") -> floa
 def _show_ratios(runs: Runs) -> None:
     """How many times as fast as the others."""
     theirs = {name: _middle(figures) for name, figures in runs.items() if name in CLIENTS}
-    for ours in (OURS, "isolated"):
+    for ours in (each for each in (OURS, "isolated", *INLINE) if each in runs):
         rate = _middle(runs[ours])
         for name in (each for each in ("naive", *theirs) if each in runs):
             print(f"   {ours} is {rate / _middle(runs[name]):.1f} times as fast as {name}")
