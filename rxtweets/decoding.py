@@ -102,10 +102,11 @@ def decode(
         return decoded
     if interest is not None:
         interest.made(len(lines))
-    keeping = interest if interest is not None and interest.keeps else None
-    if look_up is not None:
-        keeping = None  # to look a line up and to decode it later costs less than to keep it
-        known = look_up(lines) if known is None else known
+    keeping = None
+    if look_up is None:
+        keeping = interest if interest is not None and interest.keeps else None
+    elif known is None:
+        known = look_up(lines)  # and to decode a line later costs less than to keep it
     if known is None:
         _decode_tweets(lines, received_at, interest, keeping, decoded)
         return decoded
