@@ -125,11 +125,11 @@ def test_a_killed_process_loses_nothing_and_doubles_nothing(kind: str, tmp_path:
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(600)
-def test_ten_killed_processes_lose_and_double_nothing(kind: str, tmp_path: Path) -> None:
+def test_twenty_killed_processes_lose_and_double_nothing(kind: str, tmp_path: Path) -> None:
     ids = expected()
     killed = 0
-    for seed in range(10 // 2):  # each kills two
+    for seed in range(20 // 2):  # each kills two
         place = tmp_path / str(seed)
         place.mkdir()
         killed += kill_and_resume(kind, place, seed, ids)
-    assert killed > 2, "most processes were done before they were killed: nothing was tested"
+    assert killed > 5, "most processes were done before they were killed: nothing was tested"
