@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-import httpcore
 import httpx
 
 from rxtweets.bursts import burst
@@ -399,14 +398,21 @@ class _Wire:
         """Send bytes to the server."""
         try:
             self._write(data, None)
-        except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+        except _wire_errors() as error:
             raise httpx.WriteError(str(error)) from error
 
     def _receive(self) -> bytes:
         try:
             return burst(self._read(READ, None), self._socket)
-        except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+        except _wire_errors() as error:
             raise httpx.ReadError(str(error)) from error
+
+
+def _wire_errors() -> tuple[type[Exception], ...]:
+    """What the stream of a `_Wire` raises."""
+    import httpcore  # noqa: PLC0415 - as httpx does: with its protocols it takes 25 ms
+
+    return httpcore.NetworkError, httpcore.TimeoutException
 
 
 def _dechunked(wire: Iterable[bytes]) -> Iterator[bytes]:

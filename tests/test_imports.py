@@ -6,10 +6,11 @@ import sys
 
 CORE = {"reactivex", "httpx", "orjson", "tenacity"}
 THEIRS = {
-    *("anyio", "certifi", "click", "h11", "h2", "hpack", "httpcore", "hyperframe", "idna"),
-    *("pygments", "rich", "sniffio", "socksio", "tornado", "typing_extensions", "zstandard"),
+    *("anyio", "certifi", "click", "idna", "pygments", "rich", "sniffio", "socksio", "tornado"),
+    *("typing_extensions", "zstandard"),
 }
-"""What the core dependencies need, or use where it is there."""
+"""What the core dependencies import, or use where it is there; httpcore and the protocols below it
+only for a client."""
 
 PROGRAM = """
 import json, sys
