@@ -38,10 +38,10 @@ from rxtweets.telemetry import Telemetry
 
 __all__ = ["LiveOptions", "LiveStream"]
 
-CHUNK = 64
+CHUNK = 128
 """Messages delivered together at most, give or take a network read. Bounds the decoded tweets
 alive at one time: ten thousand of them make decoding three times slower, by the garbage
-collector. With twice as many everything takes four hundredths longer."""
+collector. With half as many, threads wake one another more often: 97 % of the rate."""
 
 Gate = ChunkGate[list[Message[Any]]]
 

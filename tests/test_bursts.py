@@ -69,8 +69,8 @@ def test_bursts_are_byte_for_byte_what_single_reads_give(pair: Pair) -> None:
 
 def test_records_that_wait_are_taken_together(pair: Pair) -> None:
     sender, reader = pair
-    sender.sendall(b"x" * 6 * RECORD)
-    arrived(reader, 6 * RECORD)
+    sender.sendall(b"x" * (MOST + 2 * RECORD))
+    arrived(reader, MOST + 2 * RECORD)
     assert len(burst(reader.recv(MOST), reader)) == MOST
 
 

@@ -18,8 +18,11 @@ from rxtweets.telemetry import Telemetry
 
 __all__ = ["Replaced", "ThreadRunner", "Worker"]
 
-RUN = 64
+RUN = 128
 """Messages that one thread handles before it passes them on."""
+
+HELD = 0.005
+"""Seconds after which it passes on what it has all the same."""
 
 
 class Run:
@@ -251,7 +254,7 @@ class ThreadRunner:
                 if now - started > QUICK and pace.was_slow(now - started):
                     break
                 started = now
-                if not pace.is_quick:
+                if now - began > HELD or not pace.is_quick:
                     break
         except BaseException as error:
             self._bury(worker, item, error, span)

@@ -30,7 +30,7 @@ from tests.benchmarks.running import machine
 from tests.benchmarks.server import chunked, frames_of
 from tests.benchmarks.workload import Workload
 
-CHUNK = 64
+CHUNK = 128
 """Messages that go together, as in a stream."""
 
 

@@ -9,10 +9,12 @@ import pytest
 import reactivex
 from reactivex.disposable import Disposable
 
-from rxtweets import Message, MessageStream
+from rxtweets import Concurrency, Message, MessageStream
 from rxtweets import operators as ops
 from rxtweets.observable import new_telemetry
 from rxtweets.operators._pace import Pace, Watch
+from rxtweets.operators._threads import ThreadRunner
+from rxtweets.telemetry import Telemetry
 
 PATIENCE = 20.0
 
@@ -166,3 +168,27 @@ def test_a_thread_that_has_become_the_only_one_is_watched_at_once() -> None:
     stuck.source.give(*range(350), "stuck", *range(1000))
     stuck.until(1350)
     stuck.end()
+
+
+def test_results_of_many_quick_calls_are_passed_on_when_they_add_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = 0.0
+    passed_on: list[int] = []
+
+    class Calls:
+        def handle(self, item: int) -> int:
+            nonlocal seconds
+            seconds += 0.000_15
+            return item
+
+        def done(self, outcomes: list[int], *, elsewhere: bool = False) -> None:
+            del elsewhere
+            passed_on.append(len(outcomes))
+
+    monkeypatch.setattr("rxtweets.operators._threads.perf_counter", lambda: seconds)
+    calls: Any = Calls()
+    runner = ThreadRunner(calls, Concurrency(4), Telemetry(), lambda task: task(), may_wait=False)
+    runner._pace.is_quick = True
+    runner.submit(list(range(100)))
+    assert passed_on == [34, 34, 32]  # 5 ms each, but for the last
