@@ -15,7 +15,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -38,7 +39,7 @@ from rxtweets.reader_process import (
 from rxtweets.records import read_records, record
 from rxtweets.watchdog import Watchdog
 
-__all__ = ["Isolated", "IsolatedConnection"]
+__all__ = ["Cores", "Isolated", "IsolatedConnection", "checked_cores"]
 
 PIPE = 2**20
 """Bytes that the pipe holds, where the system can be asked for so many."""
@@ -53,7 +54,33 @@ from rxtweets.reader_process import main
 main()
 """
 
+Cores = frozenset[int] | None
+"""Numbers of processor cores; ``None`` for those of the program."""
+
 SECRETS = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
+
+
+def checked_cores(cores: Iterable[int] | None) -> Cores:
+    """The cores, if a process can be kept on them.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if cores is None:
+        return None
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigurationError("reader_cores works on Linux only")
+    try:
+        wanted = frozenset(cores)
+        # The system knows best; what a thread is kept on ends with it.
+        with ThreadPoolExecutor(1) as alone:
+            alone.submit(os.sched_setaffinity, 0, wanted).result()
+    except (OSError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigurationError(
+            f"reader_cores={cores!r}: give numbers of cores, as {{0}}; this program may run on "
+            f"{sorted(os.sched_getaffinity(0))} ({error})"
+        ) from None
+    return wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +105,25 @@ class Isolated:
         path: of the endpoint.
         fixed: of the query, on every connection.
         buffer: what waits in the process.
+        cores: that the process keeps to.
 
     Raises:
         ConfigurationError: the `ssl.SSLContext` cannot be told to another process.
     """
 
     def __init__(
-        self, options: ConnectionOptions, path: str, fixed: Mapping[str, str], buffer: Buffer
+        self,
+        options: ConnectionOptions,
+        path: str,
+        fixed: Mapping[str, str],
+        buffer: Buffer,
+        cores: Cores = None,
     ) -> None:
         self._options = options
         self._path = path
         self._fixed = dict(fixed)
         self._buffer = buffer
+        self._cores = cores
         if os.name != "posix":
             raise ConfigurationError("isolated=True works on POSIX systems only, so far")
         self._verify = _told(options.verify)
@@ -117,7 +151,7 @@ class Isolated:
     def _ready(self) -> _Process:
         if self._process is None or not self._process.is_alive:
             self.finish()
-            self._process = _Process()
+            self._process = _Process(self._cores)
         return self._process
 
     def _order(self, params: Mapping[str, str]) -> Order:
@@ -279,7 +313,7 @@ class IsolatedConnection:
 class _Process:
     """The process and its two pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, cores: Cores = None) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         # At the end: beside this package may lie others that have the names of standard modules.
         path = [*sys.path, str(Path(__file__).parents[1])]
@@ -294,6 +328,11 @@ class _Process:
             )
         except OSError as error:
             raise ReaderCrashed(f"the reader's process cannot be started: {error}") from error
+        if cores is not None:
+            # Before it has threads, which are kept where the first one is. If it has gone already,
+            # or the cores have, reading shows the one, and nothing is lost by the other.
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._child.pid, cores)
         assert self._child.stdin is not None  # noqa: S101 - for mypy; it is a pipe
         assert self._child.stdout is not None  # noqa: S101 - for mypy; it is a pipe
         self._orders, self._pipe = self._child.stdin, self._child.stdout

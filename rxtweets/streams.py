@@ -21,7 +21,7 @@ from rxtweets.framing import DEFAULT_MAX_LINE
 from rxtweets.handoff import Overflow, check_overflow
 from rxtweets.held_connections import Connections
 from rxtweets.hot import HotStream
-from rxtweets.isolated import Buffer, Isolated
+from rxtweets.isolated import Buffer, Isolated, checked_cores
 from rxtweets.live import LiveOptions, LiveStream
 from rxtweets.merged import MergedStream
 from rxtweets.metering import Limit, PostMeter, checked_limit
@@ -84,6 +84,8 @@ class StreamOptions(ServerOptions, total=False):
         max_line_mb: the longest line in megabytes, 16 by default.
         isolated: read in a process of its own, which no handler can keep waiting; there, as much
             again as ``buffer_size`` may wait. Off by default; on POSIX systems.
+        reader_cores: numbers of the processor cores that the process of ``isolated`` keeps to, as
+            ``{0}``; by default those of the program. On Linux.
     """
 
     backfill_minutes: int | Literal["auto"] | None
@@ -99,6 +101,7 @@ class StreamOptions(ServerOptions, total=False):
     backoff: Backoff
     max_line_mb: float
     isolated: bool
+    reader_cores: Iterable[int]
 
 
 class TweetOptions(StreamOptions, total=False):
@@ -319,6 +322,9 @@ class _Builder:
         self._is_isolated = options.get("isolated", False)
         if not isinstance(self._is_isolated, bool):
             raise ConfigurationError(f"isolated={self._is_isolated!r}: give True or False")
+        self._cores = checked_cores(options.get("reader_cores"))
+        if self._cores is not None and not self._is_isolated:
+            raise ConfigurationError("reader_cores is for isolated=True: give both, or none")
         self._live = self._live_options(prepare)
 
     def stream(self, partition: Partition) -> HotStream[Any]:
@@ -409,7 +415,7 @@ class _Builder:
 
         tweets = self._live.read is None
         buffer = Buffer(size, overflow, self._live.reading.max_line, tweets, dropped, burst)
-        return Isolated(self._connection, self._endpoint.path, fixed, buffer)
+        return Isolated(self._connection, self._endpoint.path, fixed, buffer, self._cores)
 
     def _live_options(self, prepare: Callable[[], events.Event] | None) -> LiveOptions:
         options = self._options

@@ -43,6 +43,8 @@ FROZEN: Mapping[str, Work] = {"frozen": {"freeze": True}, "naive": NAIVE}
 PLAIN: Mapping[str, Work] = {"without [fast]": {"fast": False}}
 INLINE: Mapping[str, Work] = {"one bare loop": {"kind": "inline"}}
 ONE_CORE: Mapping[str, Work] = {"on one core": {"one_core": True}}
+CORE_EACH: Mapping[str, Work] = {"on a core each": {"one_core": True}}
+APART: Mapping[str, Work] = {**CORE_EACH, "naive": NAIVE}
 USUAL: Mapping[str, Work] = {**ONE_CORE, **PLAIN, **INLINE, "naive": NAIVE}
 
 
@@ -72,14 +74,14 @@ class Row:
 
 
 ROWS = [
-    Row("1", "1 KB, isolated", f"{RECORD:,}/s", ISOLATED),
+    Row("1", "1 KB, isolated", f"{RECORD:,}/s", ISOLATED, beside=APART),
     Row("2", "1 KB, one process", "100,000/s", beside=USUAL),
     Row(
         "3a",
         "1 KB, every field, isolated",
         "100,000/s",
         {**ISOLATED, "metadata": True},
-        beside=FROZEN,
+        beside={**CORE_EACH, **FROZEN},
     ),
     Row(
         "3b",
@@ -88,7 +90,7 @@ ROWS = [
         {"metadata": True},
         beside={**ONE_CORE, **PLAIN, **INLINE, **FROZEN},
     ),
-    Row("4a", "2.5 KB, isolated", "60,000/s", ISOLATED, LARGE),
+    Row("4a", "2.5 KB, isolated", "60,000/s", ISOLATED, LARGE, APART),
     Row("4b", "2.5 KB, one process", "60,000/s", {}, LARGE, USUAL),
     Row(
         "5a",
@@ -98,7 +100,14 @@ ROWS = [
         ("--http2",),
         {**ONE_CORE, "naive": NAIVE},
     ),
-    Row("5b", "HTTP/2, 1 KB, isolated", "80,000/s", {"http2": True, **ISOLATED}, ("--http2",)),
+    Row(
+        "5b",
+        "HTTP/2, 1 KB, isolated",
+        "80,000/s",
+        {"http2": True, **ISOLATED},
+        ("--http2",),
+        APART,
+    ),
     Row("6a", "handlers that block 5 ms", "9,300/s", {"block": 0.005}),
     Row(
         "6b",
@@ -150,7 +159,14 @@ ROWS = [
         "12",
         "1 KB, beside the clients of others",
         "5 times the fastest of them",
-        beside={"isolated": ISOLATED, **INLINE, "naive": NAIVE, **OTHERS},
+        beside={
+            **ONE_CORE,
+            "isolated": ISOLATED,
+            "on a core each": {**ISOLATED, "one_core": True},
+            **INLINE,
+            "naive": NAIVE,
+            **OTHERS,
+        },
     ),
     Row(
         "12b",
@@ -167,6 +183,7 @@ SHOWN = {
     "peak_rss_mb": "peak RSS MB",
 }
 OURS = "rxtweets"
+OURS_TOO = ("on one core", "isolated", "on a core each")
 
 
 def measure(bench: Bench, row: Row, only: Sequence[str] | None = None) -> dict[str, Any]:
@@ -246,7 +263,7 @@ def _middle(figures: Sequence[Figures], name: str = "tweets_per_second") -> floa
 def _show_ratios(runs: Runs) -> None:
     """How many times as fast as the others."""
     theirs = {name: _middle(figures) for name, figures in runs.items() if name in CLIENTS}
-    for ours in (each for each in (OURS, "isolated", *INLINE) if each in runs):
+    for ours in (each for each in (OURS, *OURS_TOO, *INLINE) if each in runs):
         rate = _middle(runs[ours])
         for name in (each for each in ("naive", *theirs) if each in runs):
             print(f"   {ours} is {rate / _middle(runs[name]):.1f} times as fast as {name}")

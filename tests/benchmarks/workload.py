@@ -60,7 +60,7 @@ class Workload:
         overflow: policy.
         latency: measure from the socket to the end of the handler.
         freeze: what was imported is taken out of the garbage collector's sight.
-        one_core: the program keeps its threads on one core.
+        one_core: the program keeps its threads on one core, an isolated reader on another.
         fast: as if the extra of this name were installed; in one process only.
         drain: after the time is over, measure how long stopping in order takes.
     """
@@ -121,14 +121,17 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
 
     if not work.fast:
         sys.modules["msgspec"] = None  # type: ignore[assignment]  # so that importing it fails
+    options: dict[str, Any] = {"isolated": work.isolated, "overflow": work.overflow}
     if work.one_core:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        other, *_, core = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {core})
+        if work.isolated:
+            options["reader_cores"] = {other}
     work.idle_mb = _memory(psutil.Process())
     if work.freeze:
         gc.collect()
         gc.freeze()
     trusted = ssl.create_default_context(cafile=work.cafile)
-    options: dict[str, Any] = {"isolated": work.isolated, "overflow": work.overflow}
     stream = rxtweets.sample_stream(
         token="any", base_url=work.url, verify=trusted, http2=work.http2, compress=False, **options
     )

@@ -354,6 +354,33 @@ def test_what_lies_beside_the_package_does_not_stand_for_standard_modules(
     assert process.how_it_ended() == "exit code 0"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such thing")
+def test_the_process_keeps_to_the_cores_that_it_is_given() -> None:
+    all_cores = os.sched_getaffinity(0)
+    core = min(all_cores)
+    with simulator.serve(rate=200) as x, watched(x, reader_cores={core}) as w:
+        w.until_messages(1)
+        [reader] = readers()
+        threads = [thread.id for thread in reader.threads()]
+        assert len(threads) > 1
+        assert {thread: os.sched_getaffinity(thread) for thread in threads} == {
+            thread: {core} for thread in threads
+        }
+        assert os.sched_getaffinity(0) == all_cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such thing")
+@pytest.mark.parametrize("cores", [{4095}, {-1}, [], "0", {0.5}, 0, {10**30}], ids=repr)
+def test_cores_that_a_process_cannot_keep_to_are_refused_at_once(cores: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"reader_cores=.*numbers of cores"):
+        rxtweets.sample_stream(token="any", isolated=True, reader_cores=cores)
+
+
+def test_cores_without_a_process_of_its_own_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="isolated=True"):
+        rxtweets.sample_stream(token="any", reader_cores={0})
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_that_let_a_program_drain_are_left_to_it(number: signal.Signals) -> None:
     with simulator.serve(rate=200) as x, watched(x) as w:
