@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, cast, overload
 
 import orjson
 
@@ -28,6 +28,7 @@ __all__ = [
     "NoopAcknowledger",
     "Status",
     "ack_immediately",
+    "are_plain",
     "group_by_acknowledger",
     "is_tweet",
     "metadata_in",
@@ -213,19 +214,30 @@ class Message(Generic[T_co]):
     tweet itself; each is computed when it is first asked for.
     """
 
-    __slots__ = ("_id", "_line", "_metadata", "acknowledger", "data", "received_at", "status")
+    __slots__ = ("_id", "_line", "_metadata", "data", "received_at")
 
     data: T_co
-    acknowledger: Acknowledger
-    status: Status
     received_at: float | None
     _id: object
     _line: bytes
     _metadata: Known
 
-    # Not a slot: messages of a stream go the default way, and setting one more slot on each would
-    # cost a tenth of making it. Those that go another way are of a subclass that has the slot.
+    # Not slots: messages of a stream have nobody to tell, go the default way and do not fail, and
+    # setting each slot costs a tenth of making one. Others are of a subclass that has the slots.
+    acknowledger: Acknowledger = NOOP
+    status: Status = "ok"
     _route = DEFAULT_ROUTE
+
+    def __new__(
+        cls,
+        data: T_co,
+        metadata: Mapping[str, Any] = EMPTY,
+        acknowledger: Acknowledger = NOOP,
+    ) -> Self:
+        """A message of the class that it takes; `__init__` says the rest."""
+        del data, metadata
+        made: Self = _new(cls if acknowledger is NOOP else _MarkedMessage)
+        return made
 
     def __init__(
         self,
@@ -234,7 +246,9 @@ class Message(Generic[T_co]):
         acknowledger: Acknowledger = NOOP,
     ) -> None:
         known = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
-        self._fill(data, acknowledger, "ok", None, known.get("id"), b"", known)
+        self._fill(data, None, known.get("id"), b"", known)
+        if acknowledger is not NOOP:
+            self._mark(acknowledger, "ok", DEFAULT_ROUTE)
 
     @classmethod
     def from_line(cls, line: bytes, received_at: float | None = None) -> Message[str]:
@@ -270,7 +284,7 @@ class Message(Generic[T_co]):
     ) -> Message[U]:
         """A message from a line that carries something else than a tweet."""
         message: Message[U] = _new(Message)
-        message._fill(data, NOOP, "ok", received_at, identifier, line, None)
+        message._fill(data, received_at, identifier, line, None)
         return message
 
     @property
@@ -367,14 +381,12 @@ class Message(Generic[T_co]):
     def put_data(self, data: U) -> Message[U]:
         """The same message with other data."""
         if type(self) is not Message:
-            routed = cast("Message[U]", self._copy())
-            _set_data(routed, data)
-            return routed
+            marked = cast("Message[U]", self._marked())
+            _set_data(marked, data)
+            return marked
         # What every handler does, so it sets the slots without further calls.
         copy: Message[U] = _new(Message)
         _set_data(copy, data)
-        _set_acknowledger(copy, self.acknowledger)
-        _set_status(copy, self.status)
         _set_received_at(copy, self.received_at)
         _set_id(copy, self._id)
         _set_line(copy, self._line)
@@ -388,13 +400,11 @@ class Message(Generic[T_co]):
 
     def failed(self, reason: object) -> Message[T_co]:
         """The same message, failed: it is not batched, and acknowledged as failed."""
-        copy = self._copy()
-        _set_status(copy, Failed(reason))
-        return copy
+        return self._marked(status=Failed(reason))
 
     def put_batcher(self, batcher: str) -> Message[T_co]:
         """The same message, on its way to the batcher of this name."""
-        return self._routed(self._route._replace(batcher=batcher))
+        return self._marked(route=self._route._replace(batcher=batcher))
 
     def put_batch_key(self, key: Hashable) -> Message[T_co]:
         """The same message, that shares a batch only with messages of the same key.
@@ -402,7 +412,7 @@ class Message(Generic[T_co]):
         Raises:
             ConfigurationError: the key cannot be a key of a dict.
         """
-        return self._routed(self._route._replace(batch_key=_hashable("batch_key", key)))
+        return self._marked(route=self._route._replace(batch_key=_hashable("batch_key", key)))
 
     def put_batch_mode(self, mode: BatchMode) -> Message[T_co]:
         """The same message; with ``flush`` its batch is sent on at once, with ``bulk`` it is not.
@@ -412,7 +422,7 @@ class Message(Generic[T_co]):
         """
         if mode not in {"bulk", "flush"}:
             raise ConfigurationError(f"batch_mode={mode!r}: choose one of bulk, flush")
-        return self._routed(self._route._replace(batch_mode=mode))
+        return self._marked(route=self._route._replace(batch_mode=mode))
 
     def configure_ack(self, **options: Any) -> Message[T_co]:
         """The same message, acknowledged in another way; which ways, its acknowledger knows.
@@ -428,7 +438,7 @@ class Message(Generic[T_co]):
             )
         route = self._route
         data = configure(route.ack_ref, route.ack_data, options)
-        return self._routed(route._replace(ack_data=data))
+        return self._marked(route=route._replace(ack_data=data))
 
     def with_acknowledger(
         self, acknowledger: Acknowledger, ref: Hashable = None, data: Any = None
@@ -444,9 +454,7 @@ class Message(Generic[T_co]):
             ConfigurationError: the reference cannot be a key of a dict.
         """
         route = self._route._replace(ack_ref=_hashable("ref", ref), ack_data=data)
-        copy = self._copy() if route == self._route else self._routed(route)
-        _set_acknowledger(copy, acknowledger)
-        return copy
+        return self._marked(route=route, acknowledger=acknowledger)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"messages are immutable; make another one instead of setting {name}")
@@ -459,8 +467,7 @@ class Message(Generic[T_co]):
         known = self._metadata
         has_own = not self._line and isinstance(known, MappingProxyType)
         metadata = dict(self.metadata) if has_own else None
-        state = (self.data, self.acknowledger, self.status, self.received_at)
-        return _restore, (*state, self._id, self._line, metadata)
+        return _restore, (self.data, self.received_at, self._id, self._line, metadata)
 
     def __repr__(self) -> str:
         failed = "" if self.status == "ok" else f", status={self.status!r}"
@@ -487,69 +494,68 @@ class Message(Generic[T_co]):
             return None
         return seconds
 
-    def _copy(self) -> Message[T_co]:
-        return self._copy_to(_new(Message))
-
-    def _routed(self, route: Route) -> Message[T_co]:
-        copy: _RoutedMessage[T_co] = _new(_RoutedMessage)
-        _set_route(copy, route)
-        return self._copy_to(copy)
-
-    def _copy_to(self, copy: Message[T_co]) -> Message[T_co]:
-        copy._fill(
-            self.data,
-            self.acknowledger,
-            self.status,
-            self.received_at,
-            self._id,
-            self._line,
-            _for_copy(self._metadata),
+    def _marked(
+        self,
+        *,
+        acknowledger: Acknowledger | None = None,
+        status: Status | None = None,
+        route: Route | None = None,
+    ) -> Message[T_co]:
+        """A copy, with what is given changed."""
+        copy: Message[T_co] = _new(_MarkedMessage)
+        copy._fill(self.data, self.received_at, self._id, self._line, _for_copy(self._metadata))
+        copy._mark(
+            self.acknowledger if acknowledger is None else acknowledger,
+            self.status if status is None else status,
+            self._route if route is None else route,
         )
         return copy
 
     def _fill(
         self,
         data: object,
-        acknowledger: Acknowledger,
-        status: Status,
         received_at: float | None,
         identifier: object,
         line: bytes,
         metadata: Known,
     ) -> None:
         _set_data(self, data)
-        _set_acknowledger(self, acknowledger)
-        _set_status(self, status)
         _set_received_at(self, received_at)
         _set_id(self, identifier)
         _set_line(self, line)
         _set_metadata(self, metadata)
 
+    def _mark(self, acknowledger: Acknowledger, status: Status, route: Route) -> None:
+        """Fill the slots of the subclass."""
+        _set_acknowledger(self, acknowledger)
+        _set_status(self, status)
+        _set_route(self, route)
 
-class _RoutedMessage(Message[T_co]):
-    """A message that goes another way than the default one."""
 
-    __slots__ = ("_route",)
+class _MarkedMessage(Message[T_co]):
+    """A message that has failed, goes a way of its own, or has somebody to tell of its outcome."""
+
+    __slots__ = ("_route", "acknowledger", "status")
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, state = super().__reduce__()
-        return _restore, (*state, self._route)
+        return _restore, (*state, self.acknowledger, self.status, self._route)
 
-    def _copy(self) -> Message[T_co]:
-        return self._routed(self._route)
 
+PLAIN = {Message}
 
 # The slots' own setters pass by the __setattr__ that refuses: a third of the cost of
 # object.__setattr__ for each of them.
 _slots: Mapping[str, Any] = vars(Message)
 _set_data = _slots["data"].__set__
-_set_acknowledger = _slots["acknowledger"].__set__
-_set_status = _slots["status"].__set__
 _set_received_at = _slots["received_at"].__set__
 _set_id = _slots["_id"].__set__
 _set_line = _slots["_line"].__set__
 _set_metadata = _slots["_metadata"].__set__
-_set_route = vars(_RoutedMessage)["_route"].__set__
+_marks: Mapping[str, Any] = vars(_MarkedMessage)
+_set_acknowledger = _marks["acknowledger"].__set__
+_set_status = _marks["status"].__set__
+_set_route = _marks["_route"].__set__
 _new: Any = object.__new__
 
 
@@ -572,8 +578,6 @@ def tweet_message(
     """
     message: Message[str] = _new(Message)
     _set_data(message, text)
-    _set_acknowledger(message, NOOP)
-    _set_status(message, "ok")
     _set_received_at(message, received_at)
     _set_id(message, identifier)
     _set_line(message, line)
@@ -613,7 +617,8 @@ def ack_immediately(
             [message for message in given if message.status != "ok"],
         )
         for message in given:
-            _set_acknowledger(message, NOOP)
+            if type(message) is not Message:
+                _set_acknowledger(message, NOOP)
     errors = [error for group in groups if (error := _ask(*group)) is not None]
     if errors:
         raise errors[0]
@@ -636,6 +641,14 @@ def _hashable(name: str, value: Hashable) -> Hashable:
     except TypeError:
         raise ConfigurationError(f"{name}={value!r}: give something that can be hashed") from None
     return value
+
+
+def are_plain(messages: Iterable[Message[Any]]) -> bool:
+    """Whether none of them has failed, goes a way of its own, or has somebody to tell.
+
+    Asking the types of all costs less than asking one thing of each.
+    """
+    return {*map(type, messages)} == PLAIN
 
 
 def is_tweet(payload: Any) -> bool:
@@ -695,20 +708,18 @@ def metadata_in(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _restore(
     data: object,
-    acknowledger: Acknowledger,
-    status: Status,
     received_at: float | None,
     identifier: object,
     line: bytes,
     metadata: dict[str, Any] | None,
-    route: Route = DEFAULT_ROUTE,
+    *marks: Any,
 ) -> Message[Any]:
     """The other half of `Message.__reduce__`."""
     known = None if metadata is None else MappingProxyType(metadata)
-    message: Message[Any] = _new(Message if route is DEFAULT_ROUTE else _RoutedMessage)
-    if route is not DEFAULT_ROUTE:
-        _set_route(message, route)
-    message._fill(data, acknowledger, status, received_at, identifier, line, known)  # noqa: SLF001 - of this file's own class
+    message: Message[Any] = _new(_MarkedMessage if marks else Message)
+    message._fill(data, received_at, identifier, line, known)  # noqa: SLF001 - of this file's own class
+    if marks:
+        message._mark(*marks)  # noqa: SLF001 - likewise
     return message
 
 
@@ -799,6 +810,8 @@ def group_by_acknowledger(
     successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]
 ) -> list[tuple[Acknowledger, Sequence[Message[Any]], Sequence[Message[Any]]]]:
     """Split outcomes by acknowledger and reference, order kept, without those that tell nobody."""
+    if not failed and are_plain(successful):
+        return []
     groups: dict[Hashable, tuple[Acknowledger, list[Message[Any]], list[Message[Any]]]] = {}
     for side, messages in ((1, successful), (2, failed)):
         for message in messages:

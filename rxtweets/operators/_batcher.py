@@ -11,7 +11,7 @@ from reactivex import abc
 
 from rxtweets.errors import HandlerError
 from rxtweets.events import Abandoned
-from rxtweets.message import DEFAULT_ROUTE, Batch, Message, Trigger
+from rxtweets.message import DEFAULT_ROUTE, Batch, Message, Trigger, are_plain
 from rxtweets.operators._splitting import Split
 from rxtweets.operators._timer import timer_for
 from rxtweets.subscriber import OnFailed, acknowledge, fail
@@ -90,17 +90,17 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             source.dispose()
 
     def on_next(self, chunk: list[Message[Any]]) -> None:
-        good = [message for message in chunk if message.status == "ok"]
         self._meter.add(len(chunk))
-        if len(good) < len(chunk):
-            failed = [message for message in chunk if message.status != "ok"]
-            self._failed += len(failed)
-            acknowledge([], failed, self._telemetry)
+        is_plain = are_plain(chunk)
+        good = chunk if is_plain else self._without_failed(chunk)
         with self._lock:
             if self._over:
                 self._abandon(len(good))
-            elif good:
-                self._take(good)
+            elif is_plain and self._is_plain:
+                self._add_plain(good)
+            else:
+                for message in good:
+                    self._add(message)
         if self._over:
             self._give_up()
 
@@ -140,13 +140,12 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._telemetry.add(abandoned=count)
             self._telemetry.publish(Abandoned(count, "batcher"))
 
-    def _take(self, good: list[Message[Any]]) -> None:
-        # Asking the types of all costs less than asking each for its key.
-        if self._is_plain and set(map(type, good)) == {Message}:
-            self._add_plain(good)
-            return
-        for message in good:
-            self._add(message)
+    def _without_failed(self, chunk: list[Message[Any]]) -> list[Message[Any]]:
+        good = [message for message in chunk if message.status == "ok"]
+        failed = [message for message in chunk if message.status != "ok"]
+        self._failed += len(failed)
+        acknowledge([], failed, self._telemetry)
+        return good
 
     def _add_plain(self, good: list[Message[Any]]) -> None:
         batch = self._open.get(PLAIN) or self._begin(PLAIN)

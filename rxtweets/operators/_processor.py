@@ -11,7 +11,7 @@ from reactivex import abc
 
 from rxtweets.concurrency import Concurrency
 from rxtweets.events import Abandoned, HandlerFailed, SubscriberFailed
-from rxtweets.message import Message
+from rxtweets.message import Message, are_plain
 from rxtweets.operators._results import Results
 from rxtweets.subscriber import OnFailed, acknowledge, handle_failed
 from rxtweets.telemetry import StageStats, Telemetry, Working
@@ -282,8 +282,10 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
                 self._emitting.release()
 
     def _pass_on(self, results: list[Message[Any]]) -> None:
-        failed = [message for message in results if message.status != "ok"]
-        good = [message for message in results if message.status == "ok"] if failed else results
+        good, failed = results, []
+        if not are_plain(results):
+            good = [message for message in results if message.status == "ok"]
+            failed = [message for message in results if message.status != "ok"]
         if not self._settle(len(good), len(failed)):
             return
         if failed:
