@@ -28,7 +28,7 @@ RECORD = 2**14
 WHOLE = 5 + RECORD + 2048
 """Bytes that a record takes at most (RFC 5246, 6.2.3): if so many wait, reading does not."""
 
-MOST = 2**17
+MOST = 2**16
 """Bytes that are taken together, give or take a record."""
 
 

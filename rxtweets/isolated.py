@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -57,6 +56,9 @@ main()
 Cores = frozenset[int] | None
 """Numbers of processor cores; ``None`` for those of the program."""
 
+MOST_CORES = 8192
+"""As many as Linux can be built for."""
+
 SECRETS = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
 
 
@@ -70,16 +72,22 @@ def checked_cores(cores: Iterable[int] | None) -> Cores:
         return None
     if not hasattr(os, "sched_setaffinity"):
         raise ConfigurationError("reader_cores works on Linux only")
+    wanted = frozenset(cores) if isinstance(cores, Iterable) else frozenset()
+    if not wanted or not all(type(each) is int and 0 <= each < MOST_CORES for each in wanted):
+        raise ConfigurationError(f"reader_cores={cores!r}: give numbers of cores, as {{0}}")
+    before = os.sched_getaffinity(0)
     try:
-        wanted = frozenset(cores)
-        # The system knows best; what a thread is kept on ends with it.
-        with ThreadPoolExecutor(1) as alone:
-            alone.submit(os.sched_setaffinity, 0, wanted).result()
-    except (OSError, TypeError, ValueError, OverflowError) as error:
+        os.sched_setaffinity(0, wanted)  # the system knows best, so this thread tries it
+        usable = os.sched_getaffinity(0)
+    except OSError:
+        usable = set()
+    finally:
+        os.sched_setaffinity(0, before)
+    if usable != wanted:
         raise ConfigurationError(
-            f"reader_cores={cores!r}: give numbers of cores, as {{0}}; this program may run on "
-            f"{sorted(os.sched_getaffinity(0))} ({error})"
-        ) from None
+            f"reader_cores={sorted(wanted)}: the system refuses {sorted(wanted - usable)}; of the "
+            f"{os.cpu_count()} cores of the machine, give some that this program may use"
+        )
     return wanted
 
 
@@ -329,8 +337,8 @@ class _Process:
         except OSError as error:
             raise ReaderCrashed(f"the reader's process cannot be started: {error}") from error
         if cores is not None:
-            # Before it has threads, which are kept where the first one is. If it has gone already,
-            # or the cores have, reading shows the one, and nothing is lost by the other.
+            # Its threads will be kept where the one is that starts them. If it has gone already, or
+            # the cores have, reading shows the one, and nothing is lost by the other.
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._child.pid, cores)
         assert self._child.stdin is not None  # noqa: S101 - for mypy; it is a pipe

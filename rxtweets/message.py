@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, overload
 
 import orjson
 
@@ -214,30 +214,19 @@ class Message(Generic[T_co]):
     tweet itself; each is computed when it is first asked for.
     """
 
-    __slots__ = ("_id", "_line", "_metadata", "data", "received_at")
+    __slots__ = ("_id", "_line", "_metadata", "acknowledger", "data", "received_at")
 
     data: T_co
+    acknowledger: Acknowledger
     received_at: float | None
     _id: object
     _line: bytes
     _metadata: Known
 
-    # Not slots: messages of a stream have nobody to tell, go the default way and do not fail, and
-    # setting each slot costs a tenth of making one. Others are of a subclass that has the slots.
-    acknowledger: Acknowledger = NOOP
+    # Not slots: messages of a stream have not failed and go the default way, and setting each slot
+    # costs a tenth of making one. Others are of a subclass that has the slots.
     status: Status = "ok"
     _route = DEFAULT_ROUTE
-
-    def __new__(
-        cls,
-        data: T_co,
-        metadata: Mapping[str, Any] = EMPTY,
-        acknowledger: Acknowledger = NOOP,
-    ) -> Self:
-        """A message of the class that it takes; `__init__` says the rest."""
-        del data, metadata
-        made: Self = _new(cls if acknowledger is NOOP else _MarkedMessage)
-        return made
 
     def __init__(
         self,
@@ -246,9 +235,7 @@ class Message(Generic[T_co]):
         acknowledger: Acknowledger = NOOP,
     ) -> None:
         known = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
-        self._fill(data, None, known.get("id"), b"", known)
-        if acknowledger is not NOOP:
-            self._mark(acknowledger, "ok", DEFAULT_ROUTE)
+        self._fill(data, acknowledger, None, known.get("id"), b"", known)
 
     @classmethod
     def from_line(cls, line: bytes, received_at: float | None = None) -> Message[str]:
@@ -284,7 +271,7 @@ class Message(Generic[T_co]):
     ) -> Message[U]:
         """A message from a line that carries something else than a tweet."""
         message: Message[U] = _new(Message)
-        message._fill(data, received_at, identifier, line, None)
+        message._fill(data, NOOP, received_at, identifier, line, None)
         return message
 
     @property
@@ -381,12 +368,13 @@ class Message(Generic[T_co]):
     def put_data(self, data: U) -> Message[U]:
         """The same message with other data."""
         if type(self) is not Message:
-            marked = cast("Message[U]", self._marked())
-            _set_data(marked, data)
-            return marked
+            copied = cast("Message[U]", self._copy())
+            _set_data(copied, data)
+            return copied
         # What every handler does, so it sets the slots without further calls.
         copy: Message[U] = _new(Message)
         _set_data(copy, data)
+        _set_acknowledger(copy, self.acknowledger)
         _set_received_at(copy, self.received_at)
         _set_id(copy, self._id)
         _set_line(copy, self._line)
@@ -454,7 +442,9 @@ class Message(Generic[T_co]):
             ConfigurationError: the reference cannot be a key of a dict.
         """
         route = self._route._replace(ack_ref=_hashable("ref", ref), ack_data=data)
-        return self._marked(route=route, acknowledger=acknowledger)
+        copy = self._copy() if route == self._route else self._marked(route=route)
+        _set_acknowledger(copy, acknowledger)
+        return copy
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"messages are immutable; make another one instead of setting {name}")
@@ -467,7 +457,8 @@ class Message(Generic[T_co]):
         known = self._metadata
         has_own = not self._line and isinstance(known, MappingProxyType)
         metadata = dict(self.metadata) if has_own else None
-        return _restore, (self.data, self.received_at, self._id, self._line, metadata)
+        state = (self.data, self.acknowledger, self.received_at)
+        return _restore, (*state, self._id, self._line, metadata)
 
     def __repr__(self) -> str:
         failed = "" if self.status == "ok" else f", status={self.status!r}"
@@ -494,52 +485,55 @@ class Message(Generic[T_co]):
             return None
         return seconds
 
-    def _marked(
-        self,
-        *,
-        acknowledger: Acknowledger | None = None,
-        status: Status | None = None,
-        route: Route | None = None,
-    ) -> Message[T_co]:
-        """A copy, with what is given changed."""
-        copy: Message[T_co] = _new(_MarkedMessage)
-        copy._fill(self.data, self.received_at, self._id, self._line, _for_copy(self._metadata))
-        copy._mark(
-            self.acknowledger if acknowledger is None else acknowledger,
-            self.status if status is None else status,
-            self._route if route is None else route,
+    def _copy(self) -> Message[T_co]:
+        return self._copy_to(_new(Message))
+
+    def _copy_to(self, copy: Message[T_co]) -> Message[T_co]:
+        copy._fill(
+            self.data,
+            self.acknowledger,
+            self.received_at,
+            self._id,
+            self._line,
+            _for_copy(self._metadata),
         )
+        return copy
+
+    def _marked(self, *, status: Status | None = None, route: Route | None = None) -> Message[T_co]:
+        """A copy, with what is given changed."""
+        copy = self._copy_to(_new(_MarkedMessage))
+        _set_status(copy, status or self.status)
+        _set_route(copy, route or self._route)
         return copy
 
     def _fill(
         self,
         data: object,
+        acknowledger: Acknowledger,
         received_at: float | None,
         identifier: object,
         line: bytes,
         metadata: Known,
     ) -> None:
         _set_data(self, data)
+        _set_acknowledger(self, acknowledger)
         _set_received_at(self, received_at)
         _set_id(self, identifier)
         _set_line(self, line)
         _set_metadata(self, metadata)
 
-    def _mark(self, acknowledger: Acknowledger, status: Status, route: Route) -> None:
-        """Fill the slots of the subclass."""
-        _set_acknowledger(self, acknowledger)
-        _set_status(self, status)
-        _set_route(self, route)
-
 
 class _MarkedMessage(Message[T_co]):
-    """A message that has failed, goes a way of its own, or has somebody to tell of its outcome."""
+    """A message that has failed, or goes another way than the default one."""
 
-    __slots__ = ("_route", "acknowledger", "status")
+    __slots__ = ("_route", "status")
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, state = super().__reduce__()
-        return _restore, (*state, self.acknowledger, self.status, self._route)
+        return _restore, (*state, self.status, self._route)
+
+    def _copy(self) -> Message[T_co]:
+        return self._marked()
 
 
 PLAIN = {Message}
@@ -548,12 +542,12 @@ PLAIN = {Message}
 # object.__setattr__ for each of them.
 _slots: Mapping[str, Any] = vars(Message)
 _set_data = _slots["data"].__set__
+_set_acknowledger = _slots["acknowledger"].__set__
 _set_received_at = _slots["received_at"].__set__
 _set_id = _slots["_id"].__set__
 _set_line = _slots["_line"].__set__
 _set_metadata = _slots["_metadata"].__set__
 _marks: Mapping[str, Any] = vars(_MarkedMessage)
-_set_acknowledger = _marks["acknowledger"].__set__
 _set_status = _marks["status"].__set__
 _set_route = _marks["_route"].__set__
 _new: Any = object.__new__
@@ -578,6 +572,7 @@ def tweet_message(
     """
     message: Message[str] = _new(Message)
     _set_data(message, text)
+    _set_acknowledger(message, NOOP)
     _set_received_at(message, received_at)
     _set_id(message, identifier)
     _set_line(message, line)
@@ -617,8 +612,7 @@ def ack_immediately(
             [message for message in given if message.status != "ok"],
         )
         for message in given:
-            if type(message) is not Message:
-                _set_acknowledger(message, NOOP)
+            _set_acknowledger(message, NOOP)
     errors = [error for group in groups if (error := _ask(*group)) is not None]
     if errors:
         raise errors[0]
@@ -644,7 +638,7 @@ def _hashable(name: str, value: Hashable) -> Hashable:
 
 
 def are_plain(messages: Iterable[Message[Any]]) -> bool:
-    """Whether none of them has failed, goes a way of its own, or has somebody to tell.
+    """Whether it is sure that none of them has failed or goes another way than the default one.
 
     Asking the types of all costs less than asking one thing of each.
     """
@@ -708,18 +702,21 @@ def metadata_in(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _restore(
     data: object,
+    acknowledger: Acknowledger,
     received_at: float | None,
     identifier: object,
     line: bytes,
     metadata: dict[str, Any] | None,
-    *marks: Any,
+    status: Status = "ok",
+    route: Route | None = None,
 ) -> Message[Any]:
     """The other half of `Message.__reduce__`."""
     known = None if metadata is None else MappingProxyType(metadata)
-    message: Message[Any] = _new(_MarkedMessage if marks else Message)
-    message._fill(data, received_at, identifier, line, known)  # noqa: SLF001 - of this file's own class
-    if marks:
-        message._mark(*marks)  # noqa: SLF001 - likewise
+    message: Message[Any] = _new(Message if route is None else _MarkedMessage)
+    message._fill(data, acknowledger, received_at, identifier, line, known)  # noqa: SLF001 - of this file's own class
+    if route is not None:
+        _set_status(message, status)
+        _set_route(message, route)
     return message
 
 
@@ -810,8 +807,6 @@ def group_by_acknowledger(
     successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]
 ) -> list[tuple[Acknowledger, Sequence[Message[Any]], Sequence[Message[Any]]]]:
     """Split outcomes by acknowledger and reference, order kept, without those that tell nobody."""
-    if not failed and are_plain(successful):
-        return []
     groups: dict[Hashable, tuple[Acknowledger, list[Message[Any]], list[Message[Any]]]] = {}
     for side, messages in ((1, successful), (2, failed)):
         for message in messages:

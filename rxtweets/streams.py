@@ -85,7 +85,8 @@ class StreamOptions(ServerOptions, total=False):
         isolated: read in a process of its own, which no handler can keep waiting; there, as much
             again as ``buffer_size`` may wait. Off by default; on POSIX systems.
         reader_cores: numbers of the processor cores that the process of ``isolated`` keeps to, as
-            ``{0}``; by default those of the program. On Linux.
+            ``{0}``, with several connections all of their processes; by default those of the
+            program. On Linux.
     """
 
     backfill_minutes: int | Literal["auto"] | None

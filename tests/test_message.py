@@ -60,8 +60,12 @@ def test_the_raw_line_has_no_line_end(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["data", "status", "acknowledger", "received_at", "anything"])
-def test_a_message_cannot_be_changed(name: str) -> None:
-    message = Message("x")
+@pytest.mark.parametrize(
+    "message",
+    [Message("x"), Message("x").failed("for a test"), Message("x").put_batch_key(1)],
+    ids=["as it came", "failed", "on a way of its own"],
+)
+def test_a_message_cannot_be_changed(message: Message[str], name: str) -> None:
     with pytest.raises(AttributeError, match="immutable"):
         setattr(message, name, None)
     with pytest.raises(AttributeError, match="immutable"):

@@ -123,10 +123,10 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
         sys.modules["msgspec"] = None  # type: ignore[assignment]  # so that importing it fails
     options: dict[str, Any] = {"isolated": work.isolated, "overflow": work.overflow}
     if work.one_core:
-        other, *_, core = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {core})
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[-1]})
         if work.isolated:
-            options["reader_cores"] = {other}
+            options["reader_cores"] = {cores[0]}
     work.idle_mb = _memory(psutil.Process())
     if work.freeze:
         gc.collect()

@@ -370,10 +370,27 @@ def test_the_process_keeps_to_the_cores_that_it_is_given() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such thing")
-@pytest.mark.parametrize("cores", [{4095}, {-1}, [], "0", {0.5}, 0, {10**30}], ids=repr)
+@pytest.mark.parametrize(
+    "cores", [{4095}, {-1}, [], "0", {0.5}, {True}, 0, {10**30}, [0, 4095]], ids=repr
+)
 def test_cores_that_a_process_cannot_keep_to_are_refused_at_once(cores: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"reader_cores=.*numbers of cores"):
+    before = os.sched_getaffinity(0)
+    with pytest.raises(ConfigurationError, match=r"reader_cores=.* cores"):
         rxtweets.sample_stream(token="any", isolated=True, reader_cores=cores)
+    assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such thing")
+def test_a_process_that_comes_after_one_that_crashed_keeps_to_the_same_cores() -> None:
+    core = min(os.sched_getaffinity(0))
+    options = {"reader_cores": (each for each in [core]), "backoff": rxtweets.Backoff(scale=0.001)}
+    with simulator.serve(rate=200) as x, watched(x, **options) as w:
+        w.until_messages(1)
+        [first] = readers()
+        first.kill()
+        w.until_event(events.Connected, 2)
+        [second] = [each for each in readers() if each.pid != first.pid]
+        assert os.sched_getaffinity(second.pid) == {core}
 
 
 def test_cores_without_a_process_of_its_own_are_refused() -> None:
