@@ -276,6 +276,7 @@ SUBSCRIBERS: Mapping[str, tuple[str, Work]] = {
     "10a": ("pipelines on one stream, each with handlers and batches of its own", {}),
     "10b": ("subscribers of one pipeline, by share()", {"shared": True}),
     "10c": ("pipelines as in 10a, on one core", {"one_core": True}),
+    "10d": ("subscribers of the stream itself, message by message", {"direct": True}),
 }
 
 

@@ -57,6 +57,7 @@ class Workload:
         batch: messages in a batch.
         subscribers: pipelines on the one stream.
         shared: they are subscribers of one pipeline instead.
+        direct: they are subscribers of the stream itself, without any pipeline.
         overflow: policy.
         latency: measure from the socket to the end of the handler.
         freeze: what was imported is taken out of the garbage collector's sight.
@@ -78,6 +79,7 @@ class Workload:
     batch: int = 20
     subscribers: int = 1
     shared: bool = False
+    direct: bool = False
     overflow: str = "block"
     latency: bool = False
     freeze: bool = False
@@ -113,6 +115,12 @@ class Workload:
                 raise ValueError(message)
         self.count += len(batch)
 
+    def take_one(self, message: Message[str]) -> None:
+        """The same, of messages as they come."""
+        if not (message.id and message.data):
+            raise ValueError(message)
+        self.count += 1
+
 
 def run_rxtweets(work: Workload) -> dict[str, Any]:
     """The article's pipeline."""
@@ -144,7 +152,9 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
 
     one = pipeline().share() if work.shared else None
     subscriptions = [
-        (one or pipeline()).subscribe(work.take, on_completed=drained.release)
+        stream.subscribe(work.take_one, on_completed=drained.release)
+        if work.direct
+        else (one or pipeline()).subscribe(work.take, on_completed=drained.release)
         for _ in range(work.subscribers)
     ]
     figures = _measured(work)
