@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from typing import Literal
 import httpx
 
 from rxtweets.connection import ConnectionOptions, url_of
+from rxtweets.cores import Cores
 from rxtweets.errors import ConfigurationError, ReaderCrashed, StreamError
 from rxtweets.framing import Arrived, Framed, Oversized
 from rxtweets.handoff import Overflow
@@ -38,7 +39,7 @@ from rxtweets.reader_process import (
 from rxtweets.records import read_records, record
 from rxtweets.watchdog import Watchdog
 
-__all__ = ["Cores", "Isolated", "IsolatedConnection", "checked_cores"]
+__all__ = ["Isolated", "IsolatedConnection"]
 
 PIPE = 2**20
 """Bytes that the pipe holds, where the system can be asked for so many."""
@@ -53,42 +54,7 @@ from rxtweets.reader_process import main
 main()
 """
 
-Cores = frozenset[int] | None
-"""Numbers of processor cores; ``None`` for those of the program."""
-
-MOST_CORES = 8192
-"""As many as Linux can be built for."""
-
 SECRETS = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
-
-
-def checked_cores(cores: Iterable[int] | None) -> Cores:
-    """The cores, if a process can be kept on them.
-
-    Raises:
-        ConfigurationError: it cannot.
-    """
-    if cores is None:
-        return None
-    if not hasattr(os, "sched_setaffinity"):
-        raise ConfigurationError("reader_cores works on Linux only")
-    wanted = frozenset(cores) if isinstance(cores, Iterable) else frozenset()
-    if not wanted or not all(type(each) is int and 0 <= each < MOST_CORES for each in wanted):
-        raise ConfigurationError(f"reader_cores={cores!r}: give numbers of cores, as {{0}}")
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, wanted)  # the system knows best, so this thread tries it
-        usable = os.sched_getaffinity(0)
-    except OSError:
-        usable = set()
-    finally:
-        os.sched_setaffinity(0, before)
-    if usable != wanted:
-        raise ConfigurationError(
-            f"reader_cores={sorted(wanted)}: the system refuses {sorted(wanted - usable)}; of the "
-            f"{os.cpu_count()} cores of the machine, give some that this program may use"
-        )
-    return wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from rxtweets.backoff import Backoff
 from rxtweets.checks import seconds, whole_number
 from rxtweets.connection import Connection, ConnectionOptions
 from rxtweets.continuity import MOST_MINUTES, Backfill
+from rxtweets.cores import checked_cores
 from rxtweets.deduplication import Deduplicator
 from rxtweets.endpoints import ENDPOINTS, Endpoint
 from rxtweets.errors import ConfigurationError
@@ -21,7 +22,7 @@ from rxtweets.framing import DEFAULT_MAX_LINE
 from rxtweets.handoff import Overflow, check_overflow
 from rxtweets.held_connections import Connections
 from rxtweets.hot import HotStream
-from rxtweets.isolated import Buffer, Isolated, checked_cores
+from rxtweets.isolated import Buffer, Isolated
 from rxtweets.live import LiveOptions, LiveStream
 from rxtweets.merged import MergedStream
 from rxtweets.metering import Limit, PostMeter, checked_limit

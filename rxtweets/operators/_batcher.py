@@ -91,12 +91,12 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
 
     def on_next(self, chunk: list[Message[Any]]) -> None:
         self._meter.add(len(chunk))
-        is_plain = are_plain(chunk)
+        is_plain = self._is_plain and are_plain(chunk)
         good = chunk if is_plain else self._without_failed(chunk)
         with self._lock:
             if self._over:
                 self._abandon(len(good))
-            elif is_plain and self._is_plain:
+            elif is_plain:
                 self._add_plain(good)
             else:
                 for message in good:

@@ -371,7 +371,7 @@ def test_the_process_keeps_to_the_cores_that_it_is_given() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such thing")
 @pytest.mark.parametrize(
-    "cores", [{4095}, {-1}, [], "0", {0.5}, {True}, 0, {10**30}, [0, 4095]], ids=repr
+    "cores", [{4095}, {-1}, [], "0", {0.5}, {True}, 0, {10**30}, [[0]], [0, 4095]], ids=repr
 )
 def test_cores_that_a_process_cannot_keep_to_are_refused_at_once(cores: Any) -> None:
     before = os.sched_getaffinity(0)
