@@ -256,13 +256,13 @@ def test_a_process_that_is_halted_is_a_crash_too_and_replaced(
 def test_a_process_that_waits_for_a_slow_subscriber_is_not_taken_for_one_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(isolated, "PATIENCE", 0.05)
+    monkeypatch.setattr(isolated, "PATIENCE", 0.3)
     with simulator.serve(rate=None) as x:
         stream = rxtweets.sample_stream(
             token="any",
             base_url=x.url,
             isolated=True,
-            stall_timeout=0.05,
+            stall_timeout=0.3,
             overflow="block",
             buffer_size=1,
         )
@@ -272,8 +272,8 @@ def test_a_process_that_waits_for_a_slow_subscriber_is_not_taken_for_one_that_ha
         def take(message: rxtweets.Message[str]) -> None:
             taken.append(message)
             if len(taken) in {1, 100}:
-                threading.Event().wait(0.5)  # many times what silence may last
-            if len(taken) == 200:
+                threading.Event().wait(1.5)  # longer than silence may last, by far
+            if len(taken) == 5_000:  # read after that
                 enough.set()
 
         with stream.subscribe(take):

@@ -59,7 +59,7 @@ class Watched:
         return self.messages
 
     def until_event(self, kind: type[events.Event], count: int = 1) -> list[Any]:
-        self.until(lambda: len(self.of(kind)) >= count)
+        self.until(lambda: len(self._noted(kind)) >= count)
         return self.of(kind)
 
     def until_error(self) -> Exception:
@@ -71,6 +71,11 @@ class Watched:
         self.until(lambda: self.is_completed)
 
     def of(self, kind: type[events.Event]) -> list[Any]:
+        """Those published so far; a thread of its own tells of them, perhaps after the messages."""
+        self.stream.telemetry.bus.flush()
+        return self._noted(kind)
+
+    def _noted(self, kind: type[events.Event]) -> list[Any]:
         return [event for event in list(self.events) if isinstance(event, kind)]
 
     def _take(self, message: rxtweets.Message[Any]) -> None:
