@@ -324,9 +324,10 @@ class _Builder:
         self._is_isolated = options.get("isolated", False)
         if not isinstance(self._is_isolated, bool):
             raise ConfigurationError(f"isolated={self._is_isolated!r}: give True or False")
-        self._cores = checked_cores(options.get("reader_cores"))
-        if self._cores is not None and not self._is_isolated:
+        cores = options.get("reader_cores")
+        if cores is not None and not self._is_isolated:
             raise ConfigurationError("reader_cores is for isolated=True: give both, or none")
+        self._cores = checked_cores(cores)
         self._live = self._live_options(prepare)
 
     def stream(self, partition: Partition) -> HotStream[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from reactivex import Observable
 
 from rxtweets.errors import ConfigurationError, HandlerError
-from rxtweets.message import Message
+from rxtweets.message import Message, are_plain
 from rxtweets.operators._branches import Operators, branching, operators_of
 from rxtweets.subscriber import OnFailed
 
@@ -62,8 +62,7 @@ def route(
     def sort(chunk: list[Message[Any]]) -> tuple[dict[str, list[Message[Any]]], Any]:
         parts: dict[str, list[Message[Any]]] = {}
         failed: list[Message[Any]] = []
-        # Asking the types of all costs less than asking each for its way.
-        if "default" in named and set(map(type, chunk)) == {Message}:
+        if "default" in named and are_plain(chunk):
             return {"default": chunk}, failed
         for message in chunk:
             name = message.batcher
