@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 from rxtweets.errors import ConfigurationError
 
-__all__ = ["function", "seconds", "whole_number"]
+__all__ = ["function", "iterable", "no_class", "seconds", "whole_number"]
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
@@ -33,6 +34,23 @@ def seconds(name: str, value: Any) -> float:
     if not is_number or not math.isfinite(number) or number <= 0:
         raise ConfigurationError(f"{name}={value!r}: give a number above 0")
     return float(number)
+
+
+def iterable(name: str, value: Any, example: str) -> Iterable[Any]:
+    """The value, if it has several items; a text is one item, not a list of its letters.
+
+    Args:
+        name: of the option.
+        value: that was given.
+        example: a value that works, as it is written in a program.
+
+    Raises:
+        ConfigurationError: it is a text, or cannot be iterated over.
+    """
+    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Iterable):
+        shown = f"[{value!r}]" if isinstance(value, str) else example
+        raise ConfigurationError(f"{name}={value!r}: give a list, such as {shown}")
+    return value
 
 
 def function(name: str, value: Any) -> None:

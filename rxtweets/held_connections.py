@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Unpack
 
+from rxtweets.checks import iterable
 from rxtweets.endpoints import ENDPOINTS
 from rxtweets.errors import ConfigurationError
 from rxtweets.moments import moment
@@ -74,7 +75,8 @@ class Connections:
         if status not in {"active", "inactive", "all"}:
             raise ConfigurationError(f"status={status!r}: choose active, inactive or all")
         params = {"status": status, "max_results": str(PAGE), "connection.fields": FIELDS}
-        if names := [_checked(endpoint) for endpoint in endpoints]:
+        wanted = iterable("endpoints", endpoints, "['filtered_stream']")
+        if names := [_checked(endpoint) for endpoint in wanted]:
             params["endpoints"] = ",".join(names)
         return [_held(each) for page in self._rest.pages(PATH, params) for each in _objects(page)]
 
@@ -102,9 +104,7 @@ class Connections:
         Raises:
             StreamError: the network failed, or X refused.
         """
-        if isinstance(ids, str):
-            raise ConfigurationError(f"ids={ids!r}: give a sequence")
-        uuids = [str(each) for each in ids]
+        uuids = [str(each) for each in iterable("ids", ids, "['1', '2']")]
         return sum(
             _kills(self._rest.send("DELETE", PATH, {}, {"uuids": uuids[start : start + MOST_IDS]}))
             for start in range(0, len(uuids), MOST_IDS)
@@ -112,7 +112,7 @@ class Connections:
 
 
 def _checked(endpoint: str) -> str:
-    if endpoint not in ENDPOINTS:
+    if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
         names = ", ".join(ENDPOINTS)
         raise ConfigurationError(f"endpoint {endpoint!r} is no stream; X has {names}")
     return endpoint

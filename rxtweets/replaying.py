@@ -15,7 +15,7 @@ from reactivex import abc
 from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.checks import seconds
+from rxtweets.checks import iterable, seconds
 from rxtweets.errors import ConfigurationError, DecodeError, StreamError
 from rxtweets.events import UndecodableLine
 from rxtweets.hot import HotStream
@@ -69,7 +69,8 @@ def replay(
         ConfigurationError: an argument cannot work, or there is no such file.
     """
     pace = None if speed is None or speed == math.inf else seconds("speed", speed)
-    several = [path] if isinstance(path, str | os.PathLike) else list(path)
+    is_one = isinstance(path, str | os.PathLike)
+    several: Any = [path] if is_one else iterable("path", path, "['a.jsonl', 'b.jsonl']")
     files = [file for each in several for file in _found(Path(each))]
     return Replay(files, pace, scheduler, is_hot=hot)
 

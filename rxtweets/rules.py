@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 import orjson
 
 from rxtweets import rule_syntax
-from rxtweets.checks import whole_number
+from rxtweets.checks import iterable, whole_number
 from rxtweets.errors import ConfigurationError, ResponseError, RulesRefused, StreamError
 from rxtweets.options import ServerOptions, connection_options
 from rxtweets.rest import Rest
 
-__all__ = ["Rule", "RuleCounts", "RuleRefusal", "Rules", "RulesReport", "check_rules"]
+__all__ = [
+    "Rule",
+    "RuleCounts",
+    "RuleRefusal",
+    "Rules",
+    "RulesReport",
+    "check_rules",
+    "rule_list",
+]
 
 PATH = "/2/tweets/search/stream/rules"
 PAGE = 1_000
@@ -23,6 +31,9 @@ MOST_ADDED = 100
 
 MOST_IDS = 100
 """X takes 1,000, but in a URL, which others on the way take only so long."""
+
+EXAMPLE = "['cats', Rule('dogs', tag='pets')]"
+"""Of an option that takes several rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +143,7 @@ class Rules:
         """
         if ids is None:
             return self._get({})[0]
-        wanted = _texts("ids", ids)
+        wanted = [str(each) for each in iterable("ids", ids, "['1', '2']")]
         parts = (wanted[at : at + MOST_IDS] for at in range(0, len(wanted), MOST_IDS))
         return [rule for part in parts for rule in self._get({"ids": ",".join(part)})[0]]
 
@@ -218,18 +229,18 @@ class Rules:
         there already is not touched, so that its tweets keep coming.
 
         Args:
-            desired: each value once.
+            desired: each value once; a list, not one text.
             dry_run: change nothing; let X look at what would be added.
             check: look at the syntax here first.
 
         Raises:
-            ConfigurationError: two of the desired rules have the same value.
+            ConfigurationError: it is no list of rules, or two of them have the same value; nothing
+                was changed.
             RuleSyntaxError: X would refuse one of them; nothing was changed.
             RulesRefused: X refused some; ``report`` has what was done.
             StreamError: the network failed, or X refused.
         """
-        wanted = [_rule(rule) for rule in desired]
-        _refuse_twins(wanted)
+        wanted = rule_list("desired", desired)
         if check:
             self.check(*wanted)
         present, calls = self._get({})
@@ -324,15 +335,30 @@ def check_rules(rules: Iterable[Rule | str], longest: int = rule_syntax.LONGEST)
     Raises:
         RuleSyntaxError: X would refuse one of them.
     """
-    for rule in rules:
+    for rule in iterable("rules", rules, EXAMPLE):
         rule_syntax.check(_rule(rule).value, longest)
+
+
+def rule_list(name: str, rules: Iterable[Rule | str]) -> list[Rule]:
+    """All rules that X shall have, from an option.
+
+    Raises:
+        ConfigurationError: it is one rule, a mapping, or a list of other things; or two of the
+            rules have the same value.
+    """
+    several = iterable(name, rules, EXAMPLE)
+    if isinstance(several, Mapping):
+        raise ConfigurationError(f"{name}={rules!r}: give a list, such as {EXAMPLE}")
+    made = [_rule(rule) for rule in several]
+    _refuse_twins(made)
+    return made
 
 
 def _rule(rule: Rule | str) -> Rule:
     """The rule, without white space around it: so it compares with what X has of it."""
     made = Rule(rule) if isinstance(rule, str) else rule
     if not isinstance(made, Rule):
-        raise ConfigurationError(f"rule {rule!r}: give a text or a rxtweets.Rule")
+        raise ConfigurationError(f"rule {rule!r}: give texts or rules, such as 'a', Rule('b')")
     for text in (made.value, made.tag, made.id):
         if not isinstance(text, str) or not _can_be_sent(text):
             raise ConfigurationError(f"rule {rule!r}: {text!r} is no text that can be sent")
@@ -361,12 +387,6 @@ def _refuse_twins(rules: Sequence[Rule]) -> None:
                 f"rule {rule.value!r} is there twice (tags {twin.tag!r} and {rule.tag!r}); X has a "
                 "rule once, with one tag"
             )
-
-
-def _texts(name: str, values: Iterable[str]) -> list[str]:
-    if isinstance(values, str):
-        raise ConfigurationError(f"{name}={values!r}: give a sequence")
-    return [str(value) for value in values]
 
 
 def _body(rule: Rule) -> dict[str, str]:

@@ -178,8 +178,9 @@ def from_iterable(
     """A source of the items of an iterable, taken only as they are wanted.
 
     Args:
-        items: messages, or what messages are to be made of; each subscription iterates anew. What
-            its iterator raises ends the source, after the items before.
+        items: messages, or what messages are to be made of; a text gives its characters. Each
+            subscription iterates anew. What its iterator raises ends the source, after the items
+            before.
         acknowledger: told what became of messages that are made here.
         most: items that are taken at once at most.
 

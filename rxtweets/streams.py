@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack, cast
 
 from rxtweets import events
 from rxtweets.backoff import Backoff
-from rxtweets.checks import seconds, whole_number
+from rxtweets.checks import iterable, seconds, whole_number
 from rxtweets.connection import Connection, ConnectionOptions
 from rxtweets.continuity import MOST_MINUTES, Backfill
 from rxtweets.cores import checked_cores
@@ -31,7 +31,7 @@ from rxtweets.options import ServerOptions, connection_options, refuse_unknown
 from rxtweets.payloads import Activity, ComplianceEvent, LabelEvent, Like, reader_for
 from rxtweets.peeking import quick_look_up
 from rxtweets.reading import Connect, ReadingOptions
-from rxtweets.rules import Rule, Rules
+from rxtweets.rules import Rule, Rules, rule_list
 from rxtweets.state_file import StateFile
 from rxtweets.telemetry import Telemetry
 
@@ -178,16 +178,17 @@ def filtered_stream(
 
     Args:
         rules: made X's rules before the first connection: those that are missing are added,
-            others are deleted. By default X's rules stay as they are.
+            others are deleted. A list, not one text. By default X's rules stay as they are.
         **options: see `TweetOptions`.
 
     Raises:
         RuleSyntaxError: X would refuse one of the rules.
-        ConfigurationError: an option cannot work, or there is no token.
+        ConfigurationError: the rules are no list, or have a value twice; an option cannot work, or
+            there is no token.
 
     Source: ``GET /2/tweets/search/stream`` of X's API v2.
     """
-    prepare = None if rules is None else _syncing(list(rules), options)
+    prepare = None if rules is None else _syncing(rule_list("rules", rules), options)
     return _stream("filtered_stream", None, options, prepare=prepare)
 
 
@@ -470,7 +471,9 @@ class _Builder:
             return [None]
         if partition is None:
             return list(range(1, most + 1))
-        given = [partition] if isinstance(partition, int) else list(partition)
+        is_one = isinstance(partition, int | str)
+        several: Any = [partition] if is_one else iterable("partition", partition, "[1, 2]")
+        given: list[int | None] = list(several)
         for number in given:
             if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
                 raise ConfigurationError(
@@ -478,10 +481,10 @@ class _Builder:
                 )
         if not given or len(set(given)) < len(given):
             raise ConfigurationError(f"partition={partition!r}: give each partition once")
-        return list(given)
+        return given
 
 
-def _syncing(rules: list[Rule | str], options: TweetOptions) -> Callable[[], events.Event]:
+def _syncing(rules: list[Rule], options: TweetOptions) -> Callable[[], events.Event]:
     client = Rules(**_server_options(options))
     client.check(*rules)
 
@@ -558,8 +561,7 @@ STACK = 5
 
 
 def _checked_names(name: str, names: object) -> list[str]:
-    if isinstance(names, Iterable) and not isinstance(names, (str, bytes)):
-        several = list(names)
-        if all(isinstance(each, str) and each for each in several):
-            return list(dict.fromkeys(several))
-    raise ConfigurationError(f"{name}={names!r}: give a sequence of names, as ('id', 'text')")
+    several = list(iterable(name, names, "['id', 'text']"))
+    if not all(isinstance(each, str) and each for each in several):
+        raise ConfigurationError(f"{name}={names!r}: give a list of names, such as ['id', 'text']")
+    return list(dict.fromkeys(several))

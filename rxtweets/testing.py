@@ -153,7 +153,7 @@ def test_batch(
 
     Args:
         pipeline: started.
-        data: of each message; or messages, which keep their metadata.
+        data: of each message; or messages, which keep their metadata. A text gives its characters.
         batch_mode: ``bulk`` batches them as usual, ``flush`` sends batches on at once.
         metadata: of each message; none by default.
         acknowledger: told the outcome too.

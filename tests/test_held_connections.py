@@ -127,6 +127,8 @@ def test_a_stream_that_is_none_is_refused_before_any_request(
         connections.free("../all")
     with pytest.raises(rxtweets.ConfigurationError, match="endpoint 'x'"):
         connections.list(endpoints=["x"])
+    with pytest.raises(rxtweets.ConfigurationError, match=r"no stream"):
+        connections.free(["filtered_stream"])  # type: ignore[arg-type]  # what is tested
     assert stub.asked == []
 
 
@@ -138,3 +140,9 @@ def test_another_status_is_refused(connections: Connections) -> None:
 def test_ids_given_as_one_text_are_refused(connections: Connections) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="ids="):
         connections.free_ids("1f3c")
+
+
+def test_streams_given_as_one_text_are_refused(stub: Stub, connections: Connections) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=r"such as \['filtered_stream'\]"):
+        connections.list(endpoints="filtered_stream")
+    assert stub.asked == []

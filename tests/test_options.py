@@ -17,6 +17,7 @@ from rxtweets import (
     MessageStream,
     StreamOptions,
     TweetOptions,
+    sample10_stream,
     sample_stream,
 )
 from rxtweets.connection import ConnectionOptions
@@ -171,6 +172,12 @@ def test_fields_that_are_no_sequence_of_names_are_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"tweet[._]fields"):
         sample_stream(**{**plain, "tweet_fields": value})
+
+
+@pytest.mark.parametrize("partition", ["1", b"\x01", 1.0], ids=repr)
+def test_a_partition_that_is_no_number_is_refused(plain: dict[str, Any], partition: Any) -> None:
+    with pytest.raises(ConfigurationError, match="partition=.*(has 1 to 2|\\[1, 2\\])"):
+        sample10_stream(partition, **plain)
 
 
 @pytest.mark.parametrize(

@@ -367,6 +367,9 @@ def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_replay_refuses_what_cannot_work(tmp_path: Path) -> None:
+    for path in (b"t.jsonl", 5, None):
+        with pytest.raises(rxtweets.ConfigurationError, match=r"path=.*such as \['a.jsonl'"):
+            rxtweets.replay(path)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(rxtweets.ConfigurationError, match="no such recording"):
         rxtweets.replay(tmp_path / "t.jsonl")
     write(tmp_path / "t.jsonl", messages(AT))

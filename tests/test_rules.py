@@ -477,6 +477,56 @@ def test_a_mistake_in_the_desired_set_changes_nothing(stub: Stub, rules: Rules) 
     assert stub.asked == []
 
 
+NOT_A_LIST = ["dogs", b"dogs", bytearray(b"dogs"), Rule("dogs"), {"value": "dogs"}, None, 5]
+
+
+@pytest.mark.parametrize("given", NOT_A_LIST, ids=repr)
+def test_sync_refuses_what_is_no_list_before_any_request(
+    stub: Stub, rules: Rules, given: Any
+) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=r"desired=.*: give a list, such as \["):
+        rules.sync(given, check=False)
+    assert stub.asked == []
+
+
+@pytest.mark.parametrize("given", [each for each in NOT_A_LIST if each is not None], ids=repr)
+def test_filtered_stream_refuses_rules_that_are_no_list(stub: Stub, given: Any) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=r"rules=.*: give a list, such as \["):
+        rxtweets.filtered_stream(given, token="any", base_url=stub.url)
+    assert stub.asked == []
+
+
+def test_filtered_stream_refuses_a_value_given_twice(stub: Stub) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="twice"):
+        rxtweets.filtered_stream(["cat", Rule("cat", "a")], token="any", base_url=stub.url)
+    assert stub.asked == []
+
+
+def test_one_rule_given_as_a_text_is_shown_in_a_list(rules: Rules) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=r"such as \['dogs has:links'\]"):
+        rules.sync("dogs has:links")
+
+
+@pytest.mark.parametrize("make", [list, tuple, set, iter], ids=lambda make: make.__name__)
+def test_sync_takes_any_collection_of_rules(stub: Stub, rules: Rules, make: Any) -> None:
+    stub.answers(served(MEMES))
+    assert rules.sync(make([MEMES.value])).kept == (MEMES,)
+
+
+@pytest.mark.parametrize("rule", ["dogs", Rule("dogs")], ids=repr)
+def test_add_takes_one_rule_whole(stub: Stub, rules: Rules, rule: Any) -> None:
+    stub.answers(created(Rule("dogs", "", "1")))
+    rules.add(rule)
+    assert stub.asked == [post({"add": [{"value": "dogs"}]})]
+
+
+def test_add_refuses_a_list_in_the_place_of_a_rule(stub: Stub, rules: Rules) -> None:
+    for use in (rules.add, rules.delete, rules.check):
+        with pytest.raises(rxtweets.ConfigurationError, match=r"such as 'a', Rule\('b'\)"):
+            use(["cats", "dogs"])  # type: ignore[arg-type]  # what is tested
+    assert stub.asked == []
+
+
 def test_rules_that_could_not_be_looked_at_are_not_changed(stub: Stub, rules: Rules) -> None:
     stub.answers({"errors": [{"title": "Internal"}]})
     with pytest.raises(rxtweets.ResponseError):

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from rxtweets.checks import iterable
 from rxtweets.errors import ConfigurationError, RuleSyntaxError
 from rxtweets.rule_syntax import LONGEST, Node, check, parse, terms
 from rxtweets.simulator.matching import SUPPORTED, Tweet, matches
@@ -58,7 +59,7 @@ class Ruleset:
             ConfigurationError: one of them is no rule.
         """
         kept = dict(self._rules)
-        for value in rules:
+        for value in iterable("rules", rules, "['cats']"):
             refusal = self._refusal(value, kept)
             if refusal is not None:
                 reasons = refusal.get("details") or [refusal["title"]]

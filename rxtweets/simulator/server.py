@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from rxtweets.checks import iterable
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator.api import Api, Content, Stream, address_of
 from rxtweets.simulator.feed import Frames, Recording, SimulatedTweets
@@ -198,12 +199,13 @@ def serve(
         patience=max(SHORTEST_PATIENCE, buffer / rate) if live and rate else None,
         packet=packet,
     )
+    parts = _in_turn(script)
     gate = Gate(token, connections, window * time_scale, forget_after * time_scale)
     api = Api(gate, ruleset, content, connects, token or "simulated")
     context = _tls_context(tls, http2=http2)
     listener = _listen(host, port)
     return Simulator(
-        listener, context, api, delivery, gate, script, http2=http2, gzip=gzip, headers=headers
+        listener, context, api, delivery, gate, parts, http2=http2, gzip=gzip, headers=headers
     )
 
 
@@ -228,7 +230,7 @@ class Simulator:
         api: Api,
         delivery: Delivery,
         gate: Gate,
-        script: Script,
+        script: Callable[[Request], Part],
         *,
         http2: bool,
         gzip: bool,
@@ -240,7 +242,7 @@ class Simulator:
         self._api = api
         self._delivery = delivery
         self._gate = gate
-        self._script = script if callable(script) else _in_turn(script)
+        self._script = script
         self._http2 = http2
         self._gzip = gzip
         host, self.port = listener.getsockname()[:2]
@@ -430,10 +432,12 @@ class Simulator:
         )
 
 
-def _in_turn(parts: Sequence[Part]) -> Callable[[Request], Part]:
+def _in_turn(script: Script) -> Callable[[Request], Part]:
     """A part for each connection, in turn; then nothing but streaming."""
+    if callable(script):
+        return script
     lock = threading.Lock()
-    left = iter(list(parts))
+    left = iter(list(iterable("script", script, "[Serve(10), Close()]")))
 
     def part(_: Request) -> Part:
         with lock:
@@ -456,7 +460,10 @@ def _frames(
 ) -> Frames:
     if source is None:
         return SimulatedTweets(Tweets(seed, size, names))
-    return Recording(Path(source) if isinstance(source, str) else source, loop=loop)
+    recorded = Path(source) if isinstance(source, str) else source
+    if not isinstance(recorded, Path):
+        recorded = iterable("source", recorded, "[frame]")
+    return Recording(recorded, loop=loop)
 
 
 def _shut(live: socket.socket) -> None:
