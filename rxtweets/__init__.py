@@ -86,6 +86,7 @@ from rxtweets.rate import RateLimit
 from rxtweets.recording import record
 from rxtweets.replaying import Replay, replay
 from rxtweets.retry import Retry
+from rxtweets.rule_syntax import RuleWarning
 from rxtweets.rules import Rule, RuleCounts, RuleRefusal, Rules, RulesReport
 from rxtweets.sources import (
     PullSource,
@@ -166,6 +167,7 @@ __all__ = [
     "RuleCounts",
     "RuleRefusal",
     "RuleSyntaxError",
+    "RuleWarning",
     "Rules",
     "RulesError",
     "RulesRefused",

@@ -89,17 +89,19 @@ class RuleSyntaxError(ConfigurationError):
     """A rule that X would refuse; found before any request.
 
     Attributes:
+        reason: what is wrong.
         rule: the rule.
         position: of what is wrong in it, in characters from 0.
     """
 
-    def __init__(self, message: str, rule: str, position: int) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, rule: str, position: int) -> None:
+        super().__init__(f"rule {rule!r}, at character {position + 1}: {reason}")
+        self.reason = reason
         self.rule = rule
         self.position = position
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.rule, self.position)
+        return type(self), (self.reason, self.rule, self.position)
 
 
 class RulesRefused(RxTweetsError):

@@ -1,23 +1,41 @@
-"""The language of filtered-stream rules: parsed, and checked before a request is spent on it.
+r"""The language of filtered-stream rules: parsed, and checked before a request is spent on it.
 
 A space is AND and binds tighter than ``OR``; ``-`` negates what follows; parentheses group;
 ``"two words"`` is a phrase and ``"two words"~3`` two words at most three apart. Operators are
-``name:value``. Some stand alone, others only beside one that does.
+``name:value``. Some stand alone, others only beside one that does. Within quotation marks, ``\"``
+is a quotation mark. Words and values begin with a letter, a digit or an emoji, or they are quoted.
 
-Source: X's documentation, "building rules for the filtered stream".
+Sources: X's pages "Build a rule" and "Operators" of the filtered stream,
+https://docs.x.com/x-api/posts/filtered-stream/integrate/build-a-rule, and for what they leave out
+"Rules and filtering: Enterprise", whose language it is. Where they and the texts of X's errors
+differ, the errors are right.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rxtweets.entities import is_cashtag, is_hashtag, is_mention
 from rxtweets.errors import RuleSyntaxError
 
-__all__ = ["LONGEST", "AllOf", "AnyOf", "Node", "Not", "Term", "check", "parse", "terms"]
+__all__ = [
+    "LONGEST",
+    "AllOf",
+    "AnyOf",
+    "Node",
+    "Not",
+    "RuleWarning",
+    "Term",
+    "check",
+    "doubts",
+    "parse",
+    "terms",
+]
 
 LONGEST = 1_024
 """Characters of a rule; 2,048 for enterprise accounts."""
@@ -41,14 +59,21 @@ CONJUNCTION = _words("is has sample lang embedding_threshold") | COUNTS
 NAMES = (STANDALONE | CONJUNCTION) - WITHOUT_NAME
 VALUES = {
     "is": _words("retweet reply quote verified nullcast"),
-    "has": _words("hashtags cashtags links mentions media images video_link videos geo"),
+    "has": _words("hashtags cashtags links mentions media media_link images video_link videos geo"),
 }
-NUMBER = r"\d+(\.\d+)?"
+ALIASES = {
+    "retweets_of_user": "retweets_of",
+    "user_bio": "bio",
+    "user_bio_location": "bio_location",
+    "geo_bounding_box": "bounding_box",
+}
+NUMBER = r"\d+(?:\.\d+)?"
 DEGREES = rf"-?{NUMBER}"
 PATTERNS = {
     "sample": (r"100|[1-9]\d?", "a whole number from 1 to 100"),
     "lang": (r"[A-Za-z]{2,3}(-[A-Za-z]{2,4})?", "a language code, as lang:en"),
     "place_country": (r"[A-Za-z]{2}", "a country code of two letters"),
+    "context": (r"\d+\.(\d+|\*)|\*\.\d+", "domain.entity, or * for one of them, as context:47.*"),
     "conversation_id": (r"\d{1,19}", "the id of a tweet"),
     "in_reply_to_tweet_id": (r"\d{1,19}", "the id of a tweet"),
     "retweets_of_tweet_id": (r"\d{1,19}", "the id of a tweet"),
@@ -56,6 +81,8 @@ PATTERNS = {
     "to": (r"@?\w{1,20}", "a user name or id"),
     "retweets_of": (r"@?\w{1,20}", "a user name or id"),
     **dict.fromkeys(COUNTS, (r"\d+(\.\.\d+)?", "a number, or a range as 10..500")),
+    "min_followers": (r"\d+", "a number"),
+    "embedding_threshold": (r"0(\.\d+)?|1(\.0+)?", "a number from 0.0 to 1.0"),
     "point_radius": (
         rf"\[{DEGREES} {DEGREES} {NUMBER}(mi|km)\]",
         "[longitude latitude radius], the radius in mi or km",
@@ -66,7 +93,40 @@ PATTERNS = {
     ),
 }
 NEVER_NEGATED = frozenset({"sample", "embedding", "embedding_threshold"})
-SIGILS = {"#": "hashtag", "@": "mention", "$": "cashtag"}
+SIGILS = {"#": "hashtag", "＃": "hashtag", "@": "mention", "＠": "mention", "$": "cashtag"}
+TAGS = {
+    "hashtag": (is_hashtag, "no hashtag: letters, digits and _, one letter at least"),
+    "mention": (is_mention, "no user name: up to 20 of a-z, 0-9 and _"),
+    "cashtag": (is_cashtag, "no cashtag: up to 6 letters, then perhaps . or _ and 2 more"),
+}
+
+STOP_WORDS = _words("a you")
+"""Words that are no rule alone, as X's errors say; it has no list of them."""
+
+LIKELY_STOP_WORDS = STOP_WORDS | _words("""
+    an and at but by com from http https if in is it its me my or rt the this to too via we www
+""")
+"""With the others of the list that Gnip published, and said to be subject to change.
+
+Source: http://support.gnip.com/apis/powertrack/rules.html
+"""
+
+VARIANTS = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
+PUNCTUATION = "!%&'*+./;<=>?,:#@\\[\\]{}|~\\\\¡§«¶·»¿‐-‧‰-⁞！-＃％-／-"
+STARTS_WRONG = re.compile(f"[{PUNCTUATION}$]")
+"""How no keyword begins. Source: the same page of Gnip."""
+
+VALUE_STARTS_WRONG = re.compile(f"(?![-@*])[{PUNCTUATION}$]")
+MILES = 25
+FARTHEST_MILES = MILES * 1.01
+"""As X's measure of the globe may be another."""
+
+MILES_OF_DEGREE = 69.1
+KM_OF_MILE = 1.609344
+
+
+class RuleWarning(UserWarning):
+    """A rule that X may refuse; it is sent all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,28 +182,41 @@ def check(value: str, longest: int = LONGEST) -> None:
         RuleSyntaxError: X would refuse it; says where and why.
     """
     if not isinstance(value, str) or not value.strip():
-        raise RuleSyntaxError(f"rule {value!r}: give a text that is not empty", str(value), 0)
+        raise RuleSyntaxError("give a text that is not empty", str(value), 0)
     if halves := re.search("[\ud800-\udfff]", value):
-        at = halves.start()
-        raise RuleSyntaxError(
-            f"rule {value!r}, at character {at + 1}: half of a character cannot be sent", value, at
-        )
+        raise RuleSyntaxError("half of a character cannot be sent", value, halves.start())
     if len(value) > longest:
-        raise RuleSyntaxError(
-            f"rule {value[:40]!r}…: {len(value)} characters, X takes {longest} at most",
-            value,
-            longest,
-        )
+        reason = f"{len(value)} characters, X takes {longest} at most"
+        raise RuleSyntaxError(reason, value, longest)
     node = parse(value)
     for term, negated in terms(node):
         _check_term(term, value, negated=negated)
-    if not any(term.operator in STANDALONE and not negated for term, negated in terms(node)):
+    positive = [term for term, negated in terms(node) if not negated]
+    if not any(term.operator in STANDALONE for term in positive):
         raise RuleSyntaxError(
-            f"rule {value!r}: it needs an operator that stands alone and is not negated, such as "
-            "a keyword, a #hashtag or from:user",
+            "it needs an operator that stands alone and is not negated, such as a keyword, a "
+            "#hashtag or from:user",
             value,
             0,
         )
+    if all(_is_one_of(STOP_WORDS, term) for term in positive):
+        reason = f"{positive[0].value} is a stop word; add another word, or quote a phrase"
+        raise RuleSyntaxError(reason, value, positive[0].position)
+    _check_alternatives(node, value)
+
+
+def doubts(value: str) -> list[str]:
+    """Reasons for which X may refuse a rule that passed `check`; only X knows."""
+    node = parse(value)
+    positive = [term for term, negated in terms(node) if not negated]
+    found = []
+    if all(_is_one_of(LIKELY_STOP_WORDS, term) for term in positive):
+        words = ", ".join(term.value for term in positive)
+        found.append(f"{words}: X may take it for a stop word, which is no rule alone")
+    for term, _ in terms(node):
+        if term.operator == "keyword" and VARIANTS.search(term.value):
+            found.append(f"{term.value}: X wants variants of emoji quoted")
+    return found
 
 
 def parse(value: str) -> Node:
@@ -169,14 +242,60 @@ def terms(node: Node, *, negated: bool = False) -> Iterator[tuple[Term, bool]]:
             pending += [(part, negated) for part in reversed(node.parts)]
 
 
+def _is_one_of(words: frozenset[str], term: Term) -> bool:
+    return term.operator == "keyword" and term.value.casefold() in words
+
+
+def _check_alternatives(node: Node, rule: str) -> None:
+    """Refuse what no OR may join, as it would be about nearly every tweet."""
+    for term in _alternatives(node):
+        if term.operator == "sample":
+            reason = "sample: is for the whole rule; write (a OR b) sample:10"
+            raise RuleSyntaxError(reason, rule, term.position)
+    if _is_met_by_absence(node):
+        term = next(term for term, negated in terms(node) if negated)
+        reason = "an alternative that is only negated is met by nearly every tweet; join it by AND"
+        raise RuleSyntaxError(reason, rule, term.position)
+
+
+def _alternatives(node: Node) -> Iterator[Term]:
+    """The terms below an OR."""
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, AnyOf):
+            yield from (term for term, _ in terms(node))
+        elif isinstance(node, AllOf):
+            pending += node.parts
+
+
+def _is_met_by_absence(node: Node) -> bool:
+    """Whether a tweet can match that has nothing of what the rule names."""
+    preorder: list[Node] = []
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        preorder.append(node)
+        if isinstance(node, (AllOf, AnyOf)):
+            pending += node.parts
+    met: dict[int, bool] = {}
+    for each in reversed(preorder):  # the parts of a group before it
+        if isinstance(each, (AllOf, AnyOf)):
+            decide = all if isinstance(each, AllOf) else any
+            met[id(each)] = decide(met[id(part)] for part in each.parts)
+        else:
+            met[id(each)] = isinstance(each, Not)
+    return met[id(preorder[0])]
+
+
 def _check_term(term: Term, rule: str, *, negated: bool) -> None:
     name = term.operator
 
     def refuse(reason: str) -> RuleSyntaxError:
-        return RuleSyntaxError(
-            f"rule {rule!r}, at character {term.position + 1}: {reason}", rule, term.position
-        )
+        return RuleSyntaxError(reason, rule, term.position)
 
+    if reason := _wrong_in_word(term):
+        raise refuse(reason)
     if name not in WITHOUT_NAME | NAMES:
         close = difflib.get_close_matches(name, sorted(NAMES), 1)
         hint = f"did you mean {close[0]}:?" if close else "to find the text itself, quote it"
@@ -190,8 +309,70 @@ def _check_term(term: Term, rule: str, *, negated: bool) -> None:
     pattern, expected = PATTERNS.get(name, (r"(?s).+", "a value"))
     if not re.fullmatch(pattern, term.value, re.ASCII):
         raise refuse(f"{name}:{term.value} does not work; give {expected}")
+    if name in RANGES and (reason := RANGES[name](term.value)):
+        raise refuse(f"{name}:{term.value} does not work; {reason}")
     if term.distance > FARTHEST:
         raise refuse(f"~{term.distance} is too far; X takes {FARTHEST} at most")
+
+
+def _wrong_in_word(term: Term) -> str:
+    """Why X would not read a term as the keyword or tag that it looks like; empty if it would."""
+    word = term.value
+    if term.operator in TAGS:
+        is_one, otherwise = TAGS[term.operator]
+        return "" if is_one(word) else f"{word} is {otherwise}; to find the text itself, quote it"
+    if term.operator != "keyword":
+        return ""
+    if word[0] in "'‘’‚‛“”„‟«»":
+        return f'{word[0]} is no quotation mark here; write a phrase as "two words"'
+    if STARTS_WRONG.match(word):
+        return f"{word[0]} cannot begin a word; to find it, quote the word"
+    if wrong := re.search(r"[:\[\]]", word):
+        return f"{wrong[0]} cannot be in a word; to find it, quote the word"
+    return ""
+
+
+def _numbers(value: str) -> list[float]:
+    return list(map(float, re.findall(DEGREES, value)))
+
+
+def _count_range(value: str) -> str:
+    numbers = _numbers(value)
+    return "" if numbers == sorted(numbers) else "the smaller number comes first"
+
+
+def _point_radius(value: str) -> str:
+    longitude, latitude, radius = _numbers(value)
+    miles = radius / KM_OF_MILE if value.endswith("km]") else radius
+    if miles > FARTHEST_MILES:
+        return f"{MILES} miles are the most"
+    return _off_the_globe([longitude], [latitude])
+
+
+def _bounding_box(value: str) -> str:
+    west, south, east, north = _numbers(value)
+    if reason := _off_the_globe([west, east], [south, north]):
+        return reason
+    if south > north:
+        return "the south comes before the north"
+    height = (north - south) * MILES_OF_DEGREE
+    width = (east - west) % 360 * MILES_OF_DEGREE * math.cos(math.radians((south + north) / 2))
+    if max(width, height) > FARTHEST_MILES:
+        return f"{MILES} miles are the most in each direction"
+    return ""
+
+
+def _off_the_globe(longitudes: list[float], latitudes: list[float]) -> str:
+    if max(map(abs, longitudes)) > 180:
+        return "longitudes are from -180 to 180, and come first"
+    return "latitudes are from -90 to 90" if max(map(abs, latitudes)) > 90 else ""
+
+
+RANGES: dict[str, Callable[..., str]] = {
+    **dict.fromkeys(COUNTS - {"min_followers"}, _count_range),
+    "point_radius": _point_radius,
+    "bounding_box": _bounding_box,
+}
 
 
 def _list(values: frozenset[str]) -> str:
@@ -209,13 +390,17 @@ TERM = re.compile(
     r"""
     (?P<open>\() | (?P<close>\))
     | (?P<minus>-(?=[^\s\-)]))
-    | "(?P<phrase>[^"]*)" (?:(?P<tilde>~)(?P<distance>[0-9]*))?
+    | "(?P<phrase>(?:[^"\\]|\\.)*)" (?:(?P<tilde>~)(?P<distance>[0-9]*))?
     | (?P<operator>[A-Za-z_]+) :
-      (?: "(?P<quoted>[^"]*)" | (?P<box>\[[^\[\]]*\]) | (?P<plain>[^\s()"]*) )
+      (?: "(?P<quoted>(?:[^"\\]|\\.)*)" | (?P<box>\[[^\[\]]*\]) | (?P<plain>[^\s()"]*) )
     | (?P<word>[^\s()"]+)
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
+
+
+def _unescaped(quoted: str) -> str:
+    return re.sub(r'\\(["\\])', r"\1", quoted)
 
 
 class _Group:
@@ -300,15 +485,26 @@ class _Parser:
         if match["phrase"] is not None:
             return self._phrase(match, at)
         if match["operator"]:
-            found = (match["quoted"], match["box"], match["plain"])
-            value = next((value for value in found if value is not None), "")
-            if match["operator"].lower() in WITHOUT_NAME:
-                raise self._refuse(at, f"no operator {match['operator']}: is known")
-            return _Token("term", at, Term(match["operator"].lower(), value, 0, at))
+            return _Token("term", at, self._operator(match, at))
         return self._word(match["word"], at)
 
+    def _operator(self, match: re.Match[str], at: int) -> Term:
+        name = match["operator"].lower()
+        if name in WITHOUT_NAME:
+            raise self._refuse(at, f"no operator {match['operator']}: is known")
+        if match["quoted"] is not None:
+            value = _unescaped(match["quoted"])
+        else:
+            value = match["box"] or match["plain"] or ""
+        if match["plain"] and name in NAMES:
+            wrong = VALUE_STARTS_WRONG.match(value) or re.search(":", value)
+            if wrong:
+                position = match.start("plain") + wrong.start()
+                raise self._refuse(position, f'quote what has {wrong[0]}, as {name}:"…"')
+        return Term(ALIASES.get(name, name), value, 0, at)
+
     def _phrase(self, match: re.Match[str], at: int) -> _Token:
-        phrase, distance = match["phrase"], match["distance"]
+        phrase, distance = _unescaped(match["phrase"]), match["distance"]
         if not phrase.strip():
             raise self._refuse(at, "an empty phrase")
         if match["tilde"] and not distance:
@@ -330,9 +526,7 @@ class _Parser:
         return _Token("term", at, Term("keyword", word, 0, at))
 
     def _refuse(self, position: int, reason: str) -> RuleSyntaxError:
-        return RuleSyntaxError(
-            f"rule {self._rule!r}, at character {position + 1}: {reason}", self._rule, position
-        )
+        return RuleSyntaxError(reason, self._rule, position)
 
 
 NOT_NEGATED = {

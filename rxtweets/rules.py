@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
@@ -165,6 +166,8 @@ class Rules:
 
     def check(self, *rules: Rule | str) -> None:
         """Look at the syntax of rules, here, without a request.
+
+        A rule that X may refuse, for a reason that only X knows, gets a `RuleWarning`.
 
         Raises:
             RuleSyntaxError: X would refuse one of them.
@@ -330,13 +333,16 @@ def _note_what_was_done(error: StreamError, report: RulesReport) -> None:
 
 
 def check_rules(rules: Iterable[Rule | str], longest: int = rule_syntax.LONGEST) -> None:
-    """Look at the syntax of rules, without a client.
+    """Look at the syntax of rules, without a client; warn of those that X may refuse.
 
     Raises:
         RuleSyntaxError: X would refuse one of them.
     """
     for rule in iterable("rules", rules, EXAMPLE):
-        rule_syntax.check(_rule(rule).value, longest)
+        value = _rule(rule).value
+        rule_syntax.check(value, longest)
+        for doubt in rule_syntax.doubts(value):
+            warnings.warn(f"rule {value!r}: {doubt}", rule_syntax.RuleWarning, stacklevel=3)
 
 
 def rule_list(name: str, rules: Iterable[Rule | str]) -> list[Rule]:

@@ -176,7 +176,7 @@ def test_fields_that_are_no_sequence_of_names_are_refused_by_name(
 
 @pytest.mark.parametrize("partition", ["1", b"\x01", 1.0], ids=repr)
 def test_a_partition_that_is_no_number_is_refused(plain: dict[str, Any], partition: Any) -> None:
-    with pytest.raises(ConfigurationError, match="partition=.*(has 1 to 2|\\[1, 2\\])"):
+    with pytest.raises(ConfigurationError, match=r"partition=.*(has 1 to 2|\[1, 2\])"):
         sample10_stream(partition, **plain)
 
 

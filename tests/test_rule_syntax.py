@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from rxtweets.rule_syntax import (
     Not,
     Term,
     check,
+    doubts,
     parse,
     terms,
 )
@@ -66,6 +68,16 @@ def refused(rule: str, longest: int = LONGEST) -> RuleSyntaxError:
         ("url:x.com/a-b?c=d", "url:x.com/a-b?c=d"),
         ("point_radius:[2.35 48.85 16km]", "point_radius:[2.35 48.85 16km]"),
         ("followers_count:10..500", "followers_count:10..500"),
+        (r'"Toys \"R\" Us"', 'phrase:Toys "R" Us'),
+        (r'"a \\ b" c', ["and", "phrase:a \\ b", "keyword:c"]),
+        (r'"a\b"', r"phrase:a\b"),
+        (r'bio:"a \"big\" cat"', 'bio:a "big" cat'),
+        ("＃cat", "hashtag:cat"),
+        ("＠cat", "mention:cat"),
+        ("retweets_of_user:XDevelopers", "retweets_of:XDevelopers"),
+        ("user_bio:cat", "bio:cat"),
+        ("user_bio_location:paris", "bio_location:paris"),
+        ("geo_bounding_box:[1 2 1.1 2.1]", "bounding_box:[1 2 1.1 2.1]"),
     ],
 )
 def test_a_term_is_read(rule: str, tree: object) -> None:
@@ -236,6 +248,247 @@ def test_a_mistake_is_named_with_its_place(rule: str, position: int, reason: str
     assert (error.rule, error.position) == (rule, position)
 
 
+BUILD = "https://docs.x.com/x-api/posts/filtered-stream/integrate/build-a-rule"
+OPERATORS = "https://docs.x.com/x-api/posts/filtered-stream/integrate/operators"
+OLDER = "https://developer.x.com/en/docs/x-api/tweets/filtered-stream/integrate/build-a-rule"
+ENTERPRISE = "https://docs.x.com/x-api/enterprise-gnip-2.0/fundamentals/rules-filtering"
+ERRORS = (
+    "https://developer.twitter.com/en/docs/tweets/filter-realtime/api-reference/powertrack-rules"
+)
+GNIP = "https://github.com/jeroenr/gnip-rule-validator/blob/master/README.md"
+# Texts of X's errors, as programs received them
+QUOTES = (
+    "https://github.com/Datura-ai/smart-scrape/blob/main/datura/services/twitter_prompt_analyzer.py"
+)
+SIGNS = "https://github.com/Femstar08/prospector/blob/main/QUICK_FIX_SUMMARY.md"
+NAMES_SEEN = (
+    "https://github.com/felixdorn/twitter-stream-api/blob/main/tests/TwitterExceptionTest.php"
+)
+
+TAKEN = {
+    BUILD: [
+        "#xapiv2",
+        '"X data" has:mentions (has:media OR has:links)',
+        "snow day #NoSchool",
+        "grumpy OR cat OR #meme",
+        "cat #meme -grumpy",
+        "(grumpy cat) OR (#meme has:images)",
+        "skiing -snow -day -noschool",
+        "apple OR iphone ipad",
+        "(apple OR iphone) ipad",
+        "iphone (ipad OR android)",
+        "diacrítica",
+        "happy",
+        "(happy OR happiness) place_country:GB -birthday -is:retweet",
+        "(happy OR happiness OR excited OR elated) lang:en -birthday -is:retweet -holidays",
+        "cat has:media -grumpy",
+        "-is:retweet has:geo (from:NWSNHC OR from:NHC_Atlantic OR from:NWSHouston)",
+        "#nowplaying (happy OR fav) (place_country:US OR place_country:MX) -horrible -worst",
+        "context:65.852262932607926273 -context:66.852262932607926273 -is:retweet has:images",
+        'embedding:"climate change policy" embedding_threshold:0.4',
+        'embedding:"quarterly earnings surprises" lang:en has:links -is:retweet',
+    ],
+    OPERATORS: [
+        'pepsi OR cola OR "coca cola"',
+        "(😃 OR 😡) 😬",
+        '("X API" OR #v2) -"filtered stream"',
+        '"social media"~5',
+        "(@XDevelopers OR @api) -@x",
+        "$twtr OR @XDevelopers -$fb",
+        "from:XDevelopers OR from:api",
+        "from_affiliate_of:XDevelopers",
+        'url:"https://developer.x.com"',
+        "url_contains:photos",
+        "context:47.*",
+        'entity:"Michael Jordan"',
+        'bio:developer OR bio:"data engineer"',
+        'bio_location:"big apple" OR bio_location:nyc',
+        'place:"new york city" OR place:seattle',
+        "point_radius:[2.355128 48.861118 16km]",
+        "bounding_box:[-105.301758 39.964069 -105.178505 40.09455]",
+        '"mobile games" -is:nullcast',
+        "#icebucketchallenge has:video_link",
+        "#nowplaying @spotify sample:15",
+        "recommend #paris lang:en",
+        "cat followers_count:1000..10000",
+        "cat listed_count:10..100",
+        'source:"X for iPhone"',
+        'embedding:"renewable energy" embedding_threshold:0.4 OR embedding:"solar power"',
+    ],
+    OLDER: [
+        "#thankunext #fanart OR @arianagrande",
+        "from:XDevelopers OR from:api -from:X",
+        'from:XDevelopers url:"https://t.co"',
+        'url:"/developer"',
+        "context:*.799022225751871488",
+        "conversation_id:1334987486343299072 (from:XDevelopers OR from:api)",
+        "bio:developer OR user_bio:academic",
+        "place:fd70c22040963ac7",
+        "retweets_of_user:XDevelopers",
+        "(kittens OR puppies) has:media_link",
+        "#cumpleaños",
+    ],
+    ENTERPRISE: [
+        "social -personality",
+        "(social OR data) (academic OR research) -personality -information -university",
+        "(social OR data) point_radius:[-105.27346517 40.01924738 10.0mi] lang:en -personality",
+        '"social data" @XDevelopers',
+        r'"Toys \"R\" Us"',
+    ],
+    ERRORS: [
+        '(#snow OR snowday OR "snow day" OR from:noaa) lang:en',
+        "robot OR 🤖",
+        "fish 🐟",
+        "(term1 OR term2) sample:10",
+        "from:jack",
+    ],
+    GNIP: ["the boat", '"on the roof"', "these OR -that bla OR these", "ORbit", "it OR cat"],
+}
+REFUSED = {
+    BUILD: [
+        "has:media",
+        "has:links OR is:retweet",
+        "embedding_threshold:0.45",
+        "skiing -(snow OR day OR noschool)",
+        "cat is:nullcast",
+        'cat -embedding:"query"',
+        "cat -sample:10",
+        "-birthday -is:retweet",
+    ],
+    OPERATORS: [
+        '"social media"~7',
+        "cat sample:0",
+        "cat sample:101",
+        'embedding:"tea" embedding_threshold:1.1',
+        'embedding:"tea" embedding_threshold:-0.1',
+        "cat min_followers:10..20",
+        "cat has:polls",
+    ],
+    OLDER: [
+        "tea OR milk sample:50",
+        "context:domain_id.entity_id",
+        "point_radius:[2.355128 48.861118 26mi]",
+        "point_radius:[2.355128 48.861118 41km]",
+        "point_radius:[181 48.861118 16km]",
+        # It is an example there, against the text beside it: latitudes are from -90 to 90.
+        "point_radius:[-41.287336 174.761070 20mi]",
+        "bounding_box:[-106 39.964069 -105 40.09455]",
+        "bounding_box:[-105.301758 39.5 -105.178505 40.5]",
+        "bounding_box:[-105.301758 89 -105.178505 91]",
+        "bounding_box:[-105.301758 40.09455 -105.178505 39.964069]",
+        "url:https://developer.twitter.com",
+    ],
+    ENTERPRISE: ["apple OR -ipad", "-ipad OR apple", "apple OR (-ipad -mac)", "(apple OR -ipad)"],
+    ERRORS: [
+        'Pizza OR 🍕 OR "🍕" sample:100',
+        "Pizza (🍕 OR sample:100)",
+        "from:contains:heart",
+        "fish AND bird",
+        '((("#quotedhashtag"',
+        "bounding_box:[-71.199636,42.230046,-70.979909,42.398619]",
+        "streaming AND lang:en",
+        "-follow",
+        "streaming url_contains:$twtr",
+    ],
+    QUOTES: [
+        "(tea OR milk OR 'oat milk')",
+        "[(tea OR milk) (#tea OR #milk)]",
+        "has:polls",
+        "(funny AND (film OR movies)) -is:retweet lang:en",
+        "(bad OR worse) (place_country:US OR place_country:MX",
+    ],
+    SIGNS: ["cashflow ? -is:retweet"],
+    NAMES_SEEN: ["h:m"],
+    GNIP: ["a", "you", "A", "a OR you", "-cat -dog", "!hello", "'hello'", "hello @",
+           "hello + world", "<tea>", "“hello”", "hello [world]", "12:30", "apple OR -lang:en"],
+}  # fmt: skip
+
+
+def listed(table: dict[str, list[str]]) -> list[Any]:
+    """Each rule with its source, which the failure of a test names."""
+    return [
+        pytest.param(rule, id=f"{rule} ({source})") for source in table for rule in table[source]
+    ]
+
+
+@pytest.mark.parametrize("rule", listed(TAKEN))
+def test_rules_that_x_takes_are_taken_without_doubt(rule: str) -> None:
+    check(rule)
+    assert doubts(rule) == []
+
+
+@pytest.mark.parametrize("rule", listed(REFUSED))
+def test_rules_that_x_refuses_are_refused(rule: str) -> None:
+    refused(rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "position", "reason"),
+    [
+        ("(tea OR 'oat milk')", 8, 'write a phrase as "two words"'),
+        ("tea [milk]", 4, "quote the word"),
+        ("cat 12:30", 4, "quote the word"),
+        ("tea url:https://x.com", 13, 'as url:"…"'),
+        ("tea OR milk sample:50", 12, "(a OR b) sample:10"),
+        ("tea OR -milk", 8, "only negated"),
+        ("(a OR you) -cat", 1, "a is a stop word"),
+        ("cat #1", 4, "no hashtag"),
+        ("cat $123", 4, "no cashtag"),
+        ("cat @a-b", 4, "no user name"),
+        ("cat followers_count:9..1", 4, "smaller number comes first"),
+        ("point_radius:[0 91 1km]", 0, "latitudes are from -90 to 90"),
+        ("point_radius:[0 9 99km]", 0, "25 miles"),
+        ("bounding_box:[0 2 0.1 1]", 0, "south comes before"),
+        ("bounding_box:[0 0 1 0.1]", 0, "25 miles"),
+    ],
+)
+def test_a_rule_against_x_is_explained_with_its_place(
+    rule: str, position: int, reason: str
+) -> None:
+    error = refused(rule)
+    assert reason in error.reason
+    assert error.position == position
+
+
+@pytest.mark.parametrize("rule", ["tea (milk OR -sugar)", "tea OR milk -sugar"])
+def test_a_negated_alternative_beside_a_word_is_taken(rule: str) -> None:
+    check(rule)
+
+
+@pytest.mark.parametrize("rule", ["it's tea", "tea!", "well-known", "tea'", "a/b"])
+def test_a_word_may_have_punctuation_behind_its_first_letter(rule: str) -> None:
+    check(rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "doubt"),
+    [
+        ("the", "stop word"),
+        ("a an", "stop word"),
+        ("it -cat", "stop word"),
+        ("tea ❤️", "quoted"),
+        ("👍🏽", "quoted"),
+    ],
+)
+def test_what_only_x_can_judge_is_doubted(rule: str, doubt: str) -> None:
+    check(rule)
+    (found,) = doubts(rule)
+    assert doubt in found
+
+
+def test_a_quoted_variant_of_an_emoji_is_not_doubted() -> None:
+    assert doubts('"❤️"') == []
+
+
+def test_a_wide_box_over_the_date_line_is_measured_the_short_way() -> None:
+    check("bounding_box:[179.9 0 -179.9 0.2]")
+
+
+def test_boxes_near_the_poles_may_span_more_degrees() -> None:
+    check("bounding_box:[0 80 1.5 80.2]")
+    refused("bounding_box:[0 0 1.5 0.2]")
+
+
 @pytest.mark.parametrize("rule", ["", "   ", "\n"])
 def test_an_empty_rule_is_refused(rule: str) -> None:
     assert "not empty" in str(refused(rule))
@@ -271,6 +524,7 @@ def test_a_syntax_error_is_a_configuration_error_and_can_be_pickled() -> None:
     assert isinstance(error, ConfigurationError)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (str(again), again.rule, again.position) == (str(error), error.rule, error.position)
+    assert again.reason == error.reason
 
 
 @pytest.mark.parametrize(
@@ -279,6 +533,7 @@ def test_a_syntax_error_is_a_configuration_error_and_can_be_pickled() -> None:
         "(" * DEEP + "cat" + ")" * DEEP,
         "(a " * DEEP + "cat" + ")" * DEEP,
         "(a OR (b " * DEEP + "cat" + "))" * DEEP,
+        "(cat OR (-b " * DEEP + "cat" + "))" * DEEP,
     ],
 )
 def test_groups_may_nest_ten_thousand_deep(rule: str) -> None:
@@ -292,7 +547,8 @@ def test_what_nests_without_end_is_refused_as_anything_else(rule: str) -> None:
 
 PIECES = st.sampled_from(
     ["(", ")", "OR", "-", '"', '"a b"', "~3", "~", " ", "cat", "#tag", "from:", "lang:en", "has:",
-     "point_radius:[", "[1 2 3km]", "]", ":", "@", "$", "\\", "and", "\x00", "\u2028", "é", "🐱"]
+     "point_radius:[", "[1 2 3km]", "]", ":", "@", "$", "\\", "and", "\x00", "\u2028", "é", "🐱",
+     '\\"', "bounding_box:[0 0 9 9]", "followers_count:9..1", "sample:10", "'", "＃", "the", "1"]
 )  # fmt: skip
 
 
@@ -307,7 +563,8 @@ def written(node: Node) -> str:
     """The rule of a tree, with every parenthesis that is needed."""
     if isinstance(node, Term):
         if node.operator == "phrase":
-            return f'"{node.value}"' + (f"~{node.distance}" if node.distance else "")
+            value = node.value.replace("\\", r"\\").replace('"', r"\"")
+            return f'"{value}"' + (f"~{node.distance}" if node.distance else "")
         sigils = {"keyword": "", "hashtag": "#", "mention": "@", "cashtag": "$"}
         return sigils.get(node.operator, f"{node.operator}:") + node.value
     if isinstance(node, Not):
@@ -323,7 +580,7 @@ def _is_group(node: Node) -> bool:
 WORDS = st.text("abcxyzé", min_size=1, max_size=5)
 TERMS = st.one_of(
     st.builds(Term, st.sampled_from(["keyword", "hashtag", "mention", "from", "lang"]), WORDS),
-    st.builds(Term, st.just("phrase"), st.text("ab (:-", min_size=1).filter(str.strip),
+    st.builds(Term, st.just("phrase"), st.text('ab (:-"\\', min_size=1).filter(str.strip),
               st.integers(0, 6)),
 )  # fmt: skip
 TREES = st.recursive(

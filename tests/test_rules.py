@@ -191,6 +191,16 @@ def test_a_mistake_is_found_before_any_request(stub: Stub, rules: Rules) -> None
     assert stub.asked == []
 
 
+@pytest.mark.parametrize("rule", ["the", "cat ❤️"])
+def test_a_rule_that_x_may_refuse_is_sent_with_a_warning(
+    stub: Stub, rules: Rules, rule: str
+) -> None:
+    stub.answers(created(Rule(rule, "", "1")))
+    with pytest.warns(rxtweets.RuleWarning, match=f"rule '{rule}': .* X"):
+        rules.add(rule)
+    assert stub.asked == [post({"add": [{"value": rule}]})]
+
+
 def test_the_check_can_be_left_out(stub: Stub, rules: Rules) -> None:
     stub.answers(created(Rule("cat new_operator:1")))
     assert rules.add("cat new_operator:1", check=False).calls == 1

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -153,11 +154,14 @@ def _mistakes(placed: Sequence[Placed], longest: int) -> int:
     """Show every mistake with its rule and a caret below it; the exit code."""
     found = DONE
     for each in placed:
-        try:
-            check_rules([each.rule], longest)
-        except RuleSyntaxError as error:
-            _show(error, each.place)
-            found = WRONG
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always")
+            try:
+                check_rules([each.rule], longest)
+            except RuleSyntaxError as error:
+                _show(error, each.place)
+                found = WRONG
+        _complain(*(f"rxtweets: {_placed(each.place)}{clean(str(it.message))}" for it in doubts))
     return found
 
 
@@ -198,11 +202,12 @@ def _saying_where(run: Any) -> Any:
 
 
 def _show(error: RuleSyntaxError, place: str) -> None:
-    reason = str(error).rpartition(f"character {error.position + 1}: ")[2]
-    if reason == str(error):
-        reason = reason.rpartition(": ")[2]
-    _complain(f"rxtweets: {place + ': ' if place else ''}{clean(reason)}")
+    _complain(f"rxtweets: {_placed(place)}{clean(error.reason)}")
     _complain(*pointer(error.rule, error.position))
+
+
+def _placed(place: str) -> str:
+    return f"{place}: " if place else ""
 
 
 POSITION = re.compile(r"at position (\d+)")

@@ -12,12 +12,20 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from rxtweets.entities import cashtags, hashtags, mentions
 from rxtweets.rule_syntax import AllOf, AnyOf, Node, Not, Term
 
 __all__ = ["SUPPORTED", "Tweet", "matches"]
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?|_+|[←-⯿\U0001f000-\U0001faff]")
 UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")
+
+TAGS: dict[str, tuple[str, Callable[[str], list[str]]]] = {
+    "hashtags": ("tag", hashtags),
+    "cashtags": ("tag", cashtags),
+    "mentions": ("username", mentions),
+}
+"""By kind of entity: the field that has it, and a function that finds it in a text."""
 
 
 class Tweet:
@@ -34,12 +42,7 @@ class Tweet:
     @cached_property
     def texts(self) -> list[str]:
         """The text, and that of a quoted tweet."""
-        quoted = [
-            other["text"]
-            for other in self._tweets
-            if other.get("id") in {ref["id"] for ref in self.references("quoted")}
-        ]
-        return [str(self.data.get("text", "")), *map(str, quoted)]
+        return [str(tweet.get("text", "")) for tweet in (self.data, *self._quoted)]
 
     @cached_property
     def words(self) -> list[list[str]]:
@@ -58,6 +61,22 @@ class Tweet:
         found = self.data.get("referenced_tweets") or self.data.get("referenced_posts") or ()
         return [ref for ref in found if ref.get("type") == kind]
 
+    def tags(self, kind: str) -> set[str]:
+        """The hashtags, cashtags or mentions of the tweet and of a quoted one, in lower case.
+
+        They are those that X recognised; in a frame without entities, those in the text.
+        """
+        name, recognise = TAGS[kind]
+        found: set[str] = set()
+        for tweet in (self.data, *self._quoted):
+            entities = tweet.get("entities")
+            if entities is None:
+                found.update(map(str.casefold, recognise(str(tweet.get("text", "")))))
+            else:
+                known = entities.get(kind) or ()
+                found.update(str(each.get(name, "")).casefold() for each in known)
+        return found
+
     def entities(self, kind: str, name: str) -> list[str]:
         """A field of the tweet's entities, in lower case."""
         found = (self.data.get("entities") or {}).get(kind) or ()
@@ -72,6 +91,11 @@ class Tweet:
             for user in self._includes.get("users") or ()
             if user.get("id") in ids
         }
+
+    @cached_property
+    def _quoted(self) -> list[dict[str, Any]]:
+        wanted = {ref["id"] for ref in self.references("quoted")}
+        return [other for other in self._tweets if other.get("id") in wanted]
 
     @property
     def _tweets(self) -> list[dict[str, Any]]:
@@ -125,15 +149,15 @@ def _is_near(wanted: list[str], words: list[str], distance: int) -> bool:
 
 
 def _hashtag(term: Term, tweet: Tweet) -> bool:
-    return term.value.casefold() in tweet.entities("hashtags", "tag")
+    return term.value.casefold() in tweet.tags("hashtags")
 
 
 def _cashtag(term: Term, tweet: Tweet) -> bool:
-    return term.value.casefold() in tweet.entities("cashtags", "tag")
+    return term.value.casefold() in tweet.tags("cashtags")
 
 
 def _mention(term: Term, tweet: Tweet) -> bool:
-    return term.value.casefold() in tweet.entities("mentions", "username")
+    return term.value.casefold() in tweet.tags("mentions")
 
 
 def _from(term: Term, tweet: Tweet) -> bool:
@@ -192,14 +216,15 @@ def _sample(term: Term, tweet: Tweet) -> bool:
 
 
 def _has(term: Term, tweet: Tweet) -> bool:
-    kinds = {"links": "urls"}
     wanted = term.value.lower()
     data = tweet.data
-    if wanted in {"media", "images", "video_link", "videos"}:
+    if wanted in TAGS:
+        return bool(tweet.tags(wanted))
+    if wanted in {"media", "media_link", "images", "video_link", "videos"}:
         return bool((data.get("attachments") or {}).get("media_keys"))
     if wanted == "geo":
         return bool(data.get("geo"))
-    return bool((data.get("entities") or {}).get(kinds.get(wanted, wanted)))
+    return bool((data.get("entities") or {}).get("urls"))  # has:links
 
 
 def _is(term: Term, tweet: Tweet) -> bool:

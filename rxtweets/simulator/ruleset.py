@@ -172,7 +172,7 @@ class Ruleset:
             unknown = {term.operator for term, _ in terms(parse(text))} - SUPPORTED
             details = [f"the simulator does not match {name}:" for name in sorted(unknown)]
         except RuleSyntaxError as error:
-            details = [str(error)]
+            details = [f"{error.reason} (at position {error.position + 1})"]
         if not details:
             return None
         kind = problem("UnprocessableEntity", "invalid-rules")

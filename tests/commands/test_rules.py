@@ -250,6 +250,14 @@ def test_a_check_finds_mistakes_on_the_command_line(run: Run) -> None:
     assert err.endswith("did you mean from:?\n  cat fro:X\n      ^\n")
 
 
+def test_a_rule_that_x_may_refuse_is_taken_with_a_line(run: Run, file: Path) -> None:
+    file.write_text("cat\nthe\n", encoding="utf-8")
+    code, out, err = run("check", str(file))
+    assert (code, out) == (0, "2 rule(s), no mistake found\n")
+    assert err.startswith(f"rxtweets: {file}:2: rule 'the': the: X may take it for a stop word")
+    assert err.count("\n") == 1
+
+
 def test_of_a_long_rule_the_part_around_the_mistake_is_shown(run: Run) -> None:
     rule = " ".join(["cat"] * 100) + " has:legs " + " ".join(["dog"] * 100)
     _, _, err = run("check", rule)

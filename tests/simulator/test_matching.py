@@ -54,6 +54,22 @@ CASES = [
     ('"night bus"~1', "night and day bus", False),
     ('"night bus"~2', "bus of the night", True),
     ('"night bus"~1', "night train", False),
+    (r'"the \"night\" bus"', 'the "night" bus', True),
+    (r'"the \"night\" bus"', "the bus", False),
+    # tags of a frame without entities are those in its text
+    ("#bus", "late #Bus", True),
+    ("＃bus", "late ＃bus", True),
+    ("#bus", "late bus #busses", False),
+    ("@bob", "hi @Bob", True),
+    ("@bob", "mail bob@bob.com @bobby", False),
+    ("$twtr", "buy $TWTR.", True),
+    ("$twtr", "text$TWTR", False),
+    ("late has:hashtags", "late #bus", True),
+    ("late has:hashtags", "late #1", False),
+    ("late has:cashtags", "late $TWTR", True),
+    ("late has:cashtags", "late $123", False),
+    ("late has:mentions", "late @bob", True),
+    ("late has:mentions", "late bob@bob.com", False),
     # grouping, OR and negation; AND binds tighter
     ("cat dog", "dog and cat", True),
     ("cat dog", "dog", False),
@@ -229,7 +245,17 @@ def test_a_quote_tweet_matches_on_both_texts(rule: str, expected: bool) -> None:
     assert is_match(rule, QUOTE) is expected
 
 
-@pytest.mark.parametrize("kind", ["media", "images", "video_link", "geo"])
+def test_tags_of_a_quoted_tweet_match_too() -> None:
+    quote = {"data": QUOTE["data"], "includes": {"tweets": [{"id": "5", "text": "#oven @bob"}]}}
+    assert is_match("#oven @bob has:hashtags", quote)
+
+
+def test_where_x_recognised_tags_the_text_does_not_count() -> None:
+    payload = written("#one #two", entities={"hashtags": [{"tag": "one"}], "mentions": None})
+    assert is_match("#one -#two -@three", payload)
+
+
+@pytest.mark.parametrize("kind", ["media", "media_link", "images", "video_link", "geo"])
 def test_attachments_are_found(kind: str) -> None:
     assert is_match(f"look has:{kind}", MEDIA)
 

@@ -69,6 +69,19 @@ def test_a_rule_that_cannot_be_read_is_invalid_and_the_others_are_added() -> Non
     assert values(rules) == ["cat", "bird"]
 
 
+@pytest.mark.parametrize(
+    "rule", ["tea OR -milk", "a", "'oat milk'", "tea OR milk sample:5", "#1 x"]
+)
+def test_a_rule_is_refused_as_x_refuses_it(rule: str) -> None:
+    assert [error["title"] for error in add(Ruleset(), rule)["errors"]] == ["UnprocessableEntity"]
+
+
+def test_a_refusal_says_where_in_the_words_of_x() -> None:
+    [error] = add(Ruleset(), "cat 'dog'")["errors"]
+    assert error["details"][0].endswith("(at position 5)")
+    assert "rule" not in error["details"][0]
+
+
 def test_a_rule_that_the_simulator_cannot_match_is_refused_by_name() -> None:
     [error] = add(Ruleset(), "point_radius:[1 2 3km]")["errors"]
     assert "point_radius" in error["details"][0]
@@ -243,7 +256,7 @@ def test_rules_to_begin_with_are_checked() -> None:
 
 def test_the_same_rules_get_the_same_ids() -> None:
     one, two = Ruleset(), Ruleset()
-    assert add(one, "a", "b")["data"] == add(two, "a", "b")["data"]
+    assert add(one, "x", "y")["data"] == add(two, "x", "y")["data"]
 
 
 def test_a_frame_names_the_rules_that_it_matches() -> None:
