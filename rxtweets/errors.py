@@ -85,6 +85,10 @@ class ConfigurationError(RxTweetsError, ValueError):
     """An option that cannot work; raised at construction, before any connection."""
 
 
+SHOWN = 200
+"""Characters of a rule in the text of an error."""
+
+
 class RuleSyntaxError(ConfigurationError):
     """A rule that X would refuse; found before any request.
 
@@ -95,7 +99,8 @@ class RuleSyntaxError(ConfigurationError):
     """
 
     def __init__(self, reason: str, rule: str, position: int) -> None:
-        super().__init__(f"rule {rule!r}, at character {position + 1}: {reason}")
+        shown = rule if len(rule) <= SHOWN else f"{rule[:SHOWN]}…"
+        super().__init__(f"rule {shown!r}, at character {position + 1}: {reason}")
         self.reason = reason
         self.rule = rule
         self.position = position

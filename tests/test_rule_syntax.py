@@ -506,6 +506,12 @@ def test_a_rule_may_have_1024_characters_and_not_one_more() -> None:
     assert error.position == 1_024
 
 
+def test_an_error_shows_the_beginning_of_a_long_rule() -> None:
+    error = refused("cat " * 300)
+    assert len(str(error)) < 300
+    assert error.rule == "cat " * 300
+
+
 def test_enterprise_rules_may_be_longer() -> None:
     check("x" * 2_048, longest=2_048)
     assert "2048 at most" in str(refused("x" * 2_049, longest=2_048))
