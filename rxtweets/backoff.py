@@ -9,10 +9,15 @@ worth another try it doubles from 5 s to 320 s; after a 429 it doubles from one 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from operator import itemgetter
+from typing import Literal, NamedTuple
 
 from tenacity import (
     RetryCallState,
@@ -30,13 +35,34 @@ from rxtweets.errors import (
     ConnectionLimitError,
     ProvisioningError,
     RateLimitError,
+    ResponseError,
     ServerError,
 )
 
-__all__ = ["Backoff", "ConnectBudget", "Pacer"]
+__all__ = ["Backoff", "ConnectBudget", "Pacer", "Wait", "WaitFrom", "asked_wait", "retry_after"]
 
 LONGEST_WINDOW = 86_400.0
-"""Seconds. X's longest window is a day; a server that names a later time is mistaken."""
+"""Seconds. X's longest window is a day; an ``x-rate-limit-reset`` beyond it is a mistake."""
+
+LONGEST_RETRY_AFTER = 3_600.0
+"""Seconds. A longer ``Retry-After`` is taken for a mistake, such as milliseconds."""
+
+WaitFrom = Literal["backoff", "Retry-After", "x-rate-limit-reset", "window", "connect budget"]
+"""What a wait comes from; see `rxtweets.events.Reconnecting`."""
+
+
+class Wait(NamedTuple):
+    """The wait after a failure.
+
+    Attributes:
+        attempt: how often in a row this kind of failure has happened, from 1.
+        delay: seconds.
+        wait_from: the longest of the waits that apply.
+    """
+
+    attempt: int
+    delay: float
+    wait_from: WaitFrom
 
 
 @dataclass(frozen=True)
@@ -47,20 +73,25 @@ class Backoff:
     The numbers start anew once a connection has proved itself: it delivered a line and lived for
     ``proved_after`` seconds. An answer of 200 alone proves nothing.
 
+    The server's ``Retry-After``, and after a rate limit its ``x-rate-limit-reset``, are lower
+    bounds of the wait. Both are measured by the server's ``Date``. Where the server asks for a wait
+    that is not plausible (a ``Retry-After`` above an hour, a reset more than a day away), the wait
+    is at least ``window``.
+
     Attributes:
         lost: a connection that was established ended: at once, then 0.25 s more each time, 16 s
             at most.
         network: a connection could not be made: 0.25 s, 0.5 s … 16 s.
         server: 5xx: 5 s, 10 s … 320 s.
-        rate_limit: 429 for too many connects: 60 s, 120 s … 15 minutes, and never before
-            ``x-rate-limit-reset``.
+        rate_limit: 429 for too many connects: 60 s, 120 s … 15 minutes.
         connection_limit: 429 because the token's connection is held already: 5 s, 10 s … 320 s.
         provisioning: the subscription is being changed: 60 s.
         stop: a `tenacity` stop strategy, over the failures in a row; by default never.
         proved_after: seconds until a connection that delivers has proved itself.
         connects: connects allowed in a window, until the server's headers say otherwise.
         window: length of that window.
-        scale: factor for all of the above, to rehearse minutes in seconds against the simulator.
+        scale: factor for all of the above, to rehearse minutes in seconds against the simulator. It
+            does not shorten what the server asks for.
     """
 
     lost: wait_base = field(default_factory=lambda: wait_incrementing(0, 0.25, 16))
@@ -164,16 +195,13 @@ class Pacer:
         """Failures in a row, of all kinds, since a connection last proved itself."""
         return self._failures.total()
 
-    def failed(self, error: BaseException, *, established: bool, proven: bool) -> tuple[int, float]:
+    def failed(self, error: BaseException, *, established: bool, proven: bool) -> Wait:
         """Note a failure.
 
         Args:
             error: what ended the connection, or kept it from being made.
             established: the server had answered with the stream.
             proven: the connection had proved itself.
-
-        Returns:
-            How often in a row this kind has happened, and the seconds to wait.
         """
         if proven:
             self._failures.clear()
@@ -182,13 +210,16 @@ class Pacer:
         name = schedule_of(error, established)
         self._failures[name] += 1
         attempt = self._failures[name]
-        delay = self.backoff.delay(error, established, attempt)
-        if isinstance(error, RateLimitError):
-            delay = max(delay, _until_reset(error.headers, self._wall()))
-        delay = max(delay, self.budget.wait())
+        waits: dict[WaitFrom, float] = {"backoff": self.backoff.delay(error, established, attempt)}
+        for wait_from, delay in (
+            *_asked(error, self._wall(), self.budget.window).items(),
+            *self.budget.waits().items(),
+        ):
+            waits[wait_from] = max(waits.get(wait_from, 0.0), delay)
+        wait_from, delay = max(waits.items(), key=itemgetter(1))
         self._delay = delay
         self._not_before = self._clock() + delay
-        return attempt, delay
+        return Wait(attempt, delay, wait_from)
 
     def wait(self) -> float:
         """Seconds until a connection may be made: what is left of the last wait, and the budget."""
@@ -238,17 +269,22 @@ class ConnectBudget:
         if limit and limit >= 1:
             self.limit = int(limit)
         if remaining == 0:
-            self._closed_until = self._clock() + _until_reset(headers, self._wall())
+            reset = _until_reset(headers, self._wall()) or 0.0
+            self._closed_until = self._clock() + (self.window if reset == math.inf else reset)
 
     def wait(self) -> float:
         """Seconds until the next connection may be made; 0 for now."""
+        return max(self.waits().values())
+
+    def waits(self) -> dict[WaitFrom, float]:
+        """The same by what it comes from."""
         now = self._clock()
         while self._made and self._made[0] <= now - self.window:
             self._made.popleft()
         free = 0.0
         if len(self._made) >= self.limit:
             free = self._made[-self.limit] + self.window - now
-        return max(0.0, free, self._closed_until - now)
+        return {"x-rate-limit-reset": max(0.0, self._closed_until - now), "connect budget": free}
 
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:
@@ -259,6 +295,72 @@ def _number(headers: Mapping[str, str], name: str) -> float | None:
     return number if 0 <= number < math.inf else None
 
 
-def _until_reset(headers: Mapping[str, str], now: float) -> float:
+def asked_wait(error: BaseException, wall: float) -> float:
+    """Seconds that the server asks to wait before another request; 0 if it does not.
+
+    Args:
+        error: what it answered with.
+        wall: seconds since 1970.
+    """
+    return max(_asked(error, wall, Backoff.window).values(), default=0.0)
+
+
+def _asked(error: BaseException, wall: float, window: float) -> dict[WaitFrom, float]:
+    """The waits that the headers of an answer ask for; ``window`` where they make no sense.
+
+    ``x-rate-limit-reset`` is in every answer of X, so it counts only where the limit is reached.
+    """
+    if not isinstance(error, ResponseError):
+        return {}
+    headers, is_limited = error.headers, isinstance(error, RateLimitError)
+    named: dict[WaitFrom, float | None] = {
+        "Retry-After": retry_after(headers, wall),
+        "x-rate-limit-reset": _until_reset(headers, wall) if is_limited else None,
+    }
+    asked = {name: wait for name, wait in named.items() if wait is not None and wait < math.inf}
+    is_unreadable = any(headers.get(name.lower()) for name in named)
+    if not asked and (math.inf in named.values() or (is_limited and is_unreadable)):
+        return {"window": window}
+    return asked
+
+
+def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
+    """Seconds of ``Retry-After``, which has a number of them or a date (RFC 9110, 10.2.3).
+
+    Args:
+        headers: names in lower case.
+        wall: seconds since 1970, for a date in an answer without ``Date``.
+
+    Returns:
+        ``None`` if it says nothing, infinity if it says too much to be meant.
+    """
+    text = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d+(\.\d*)?", text, re.ASCII):
+        return _plausible(float(text), LONGEST_RETRY_AFTER)
+    at = _date(text)
+    return None if at is None else _until(at, headers, wall, LONGEST_RETRY_AFTER)
+
+
+def _until_reset(headers: Mapping[str, str], wall: float) -> float | None:
     reset = _number(headers, "reset")
-    return 0.0 if reset is None else min(max(0.0, reset - now), LONGEST_WINDOW)
+    return None if reset is None else _until(reset, headers, wall, LONGEST_WINDOW)
+
+
+def _until(at: float, headers: Mapping[str, str], wall: float, longest: float) -> float:
+    """Seconds by the server's clock, or by ours where that makes no sense."""
+    served = _date(headers.get("date", ""))
+    by_server = math.inf if served is None else _plausible(at - served, longest)
+    return by_server if by_server < math.inf else _plausible(at - wall, longest)
+
+
+def _plausible(seconds: float, longest: float) -> float:
+    return max(0.0, seconds) if seconds <= longest else math.inf
+
+
+def _date(text: str) -> float | None:
+    """Seconds since 1970 of a date of HTTP, which is in UTC whether it says so or not."""
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from rxtweets.backoff import WaitFrom
 from rxtweets.errors import DecodeError, RxTweetsError
 from rxtweets.message import Batch, Message
 from rxtweets.states import ConnectionState
@@ -230,11 +231,15 @@ class Reconnecting(Event):
         delay: seconds until then.
         attempt: how often in a row this kind of failure has happened, from 1.
         error: the failure.
+        wait_from: where the delay comes from: the schedule (``backoff``), the server
+            (``Retry-After``, ``x-rate-limit-reset``), X's window of 15 minutes because the server
+            named no plausible time (``window``), or the connects made so far (``connect budget``).
     """
 
     delay: float
     attempt: int
     error: RxTweetsError
+    wait_from: WaitFrom = "backoff"
 
 
 @dataclass(frozen=True, slots=True)

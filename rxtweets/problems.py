@@ -29,6 +29,8 @@ def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> e
     said = _sentence(problem) or " ".join(body[:200].decode(errors="replace").split()).rstrip(".")
     kind, advice = _classify(status, problem, said)
     message = f"{status}: {said or 'no explanation given'}. {advice}"
+    if asked := headers.get("retry-after"):
+        message += f" The server asks to wait (Retry-After: {asked[:40]!r})."
     return kind(message, status, body.decode(errors="replace"), headers)
 
 
@@ -43,8 +45,9 @@ def error_in_stream(
 
     Args:
         problem: the object of the line, or the one in its ``errors``.
-        headers: of the answer, names in lower case.
+        headers: of the answer, names in lower case; it may have come hours ago.
     """
+    headers = {name: headers[name] for name in headers if name not in {"date", "retry-after"}}
     said = _sentence(dict(problem))
     issue = str(problem.get("connection_issue") or "")
     last = str(problem.get("type", "")).rsplit("/", 1)[-1]

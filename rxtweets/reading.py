@@ -367,12 +367,12 @@ class Reader:
             raise error
         backoff = self._options.backoff
         proven = end.lines > 0 and end.seconds >= backoff.proved_after * backoff.scale
-        attempt, delay = self._pacer.failed(
-            error, established=end.established is not None, proven=proven
-        )
+        wait = self._pacer.failed(error, established=end.established is not None, proven=proven)
         if self._pacer.exhausted(error):
             raise error
-        self._telemetry.publish(events.Reconnecting(delay, attempt, error))
+        self._telemetry.publish(
+            events.Reconnecting(wait.delay, wait.attempt, error, wait.wait_from)
+        )
         if isinstance(error, ConnectionLimitError):
             self._free_connections()
 

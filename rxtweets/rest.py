@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+)
 
+from rxtweets.backoff import asked_wait
 from rxtweets.connection import ConnectionOptions, request
 from rxtweets.errors import ConnectionLost, ResponseError, ServerError
 from rxtweets.problems import error_of_response
@@ -18,19 +26,26 @@ ATTEMPTS = 3
 PAUSE = 0.25
 """Seconds before the second attempt; twice that before the third."""
 
+LONGEST_PAUSE = 5.0
+"""Seconds. If the server asks for a longer wait, the request fails at once: the caller decides."""
+
 
 class Rest:
     """Requests with the token, to the server of the streams.
 
-    What only reads is tried three times when the network or the server fails; what changes
-    something is tried once. Redirects are not followed.
+    What only reads is tried three times when the network or the server fails, not before its
+    ``Retry-After``; what changes something is tried once. Redirects are not followed.
 
     Args:
         options: where and how to connect.
+        sleep: waits for the seconds that it is given.
     """
 
-    def __init__(self, options: ConnectionOptions) -> None:
+    def __init__(
+        self, options: ConnectionOptions, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._options = options
+        self._sleep = sleep
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Ask for something.
@@ -40,8 +55,9 @@ class Rest:
         """
         trying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential(multiplier=PAUSE),
+            wait=_pause,
             retry=retry_if_exception(_is_passing),
+            sleep=self._sleep,
             reraise=True,
         )
         return trying(self._read, path, params or {})
@@ -104,4 +120,11 @@ class Rest:
 
 
 def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, (ConnectionLost, ServerError))
+    is_passing = isinstance(error, (ConnectionLost, ServerError))
+    return is_passing and asked_wait(error, time.time()) <= LONGEST_PAUSE
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = asked_wait(error, time.time()) if error else 0.0
+    return max(asked, wait_exponential(multiplier=PAUSE)(state))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from rxtweets import (
     StreamError,
     StreamStalled,
 )
-from rxtweets.backoff import ConnectBudget, Pacer
+from rxtweets.backoff import ConnectBudget, Pacer, retry_after
 
 LOST = ConnectionLost("the server ended the response")
 NOON = 1_700_000_000.0
@@ -51,7 +53,7 @@ def pacer(backoff: Backoff | None = None) -> tuple[Pacer, Clock]:
 
 
 def fail(paces: Pacer, error: StreamError, *, established: bool = False) -> tuple[int, float]:
-    return paces.failed(error, established=established, proven=False)
+    return paces.failed(error, established=established, proven=False)[:2]
 
 
 def test_a_lost_connection_is_made_again_at_once_then_quarter_seconds_later_up_to_16() -> None:
@@ -148,7 +150,7 @@ def test_a_connection_that_proved_itself_resets_all_kinds() -> None:
     fail(paces, answer(ServerError))
     fail(paces, LOST, established=True)
     fail(paces, LOST, established=True)
-    assert paces.failed(LOST, established=True, proven=True) == (1, 0)
+    assert paces.failed(LOST, established=True, proven=True)[:2] == (1, 0)
     assert paces.attempts == 1
     assert fail(paces, answer(ServerError)) == (1, 5)
 
@@ -165,10 +167,134 @@ def test_a_rate_limit_waits_by_the_schedule_if_the_reset_is_earlier() -> None:
     assert fail(paces, error) == (1, 60)
 
 
-@pytest.mark.parametrize("reset", ["0", "soon", "", "-5"])
+@pytest.mark.parametrize("reset", ["0", ""])
 def test_a_reset_that_says_nothing_leaves_the_schedule(reset: str) -> None:
     paces, _ = pacer()
     assert fail(paces, answer(RateLimitError, {"x-rate-limit-reset": reset})) == (1, 60)
+
+
+# What the server asks for.
+
+LIMITED, UNAVAILABLE, HELD = RateLimitError, ServerError, ConnectionLimitError
+RESET, AFTER = "x-rate-limit-reset", "retry-after"
+
+
+def dated(seconds: float) -> str:
+    """So long after noon, as HTTP writes it."""
+    return formatdate(NOON + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers", "delay", "wait_from"),
+    [
+        (UNAVAILABLE, {AFTER: "120"}, 120, "Retry-After"),
+        (UNAVAILABLE, {AFTER: " 120 "}, 120, "Retry-After"),
+        (UNAVAILABLE, {AFTER: "7.5"}, 7.5, "Retry-After"),
+        (UNAVAILABLE, {AFTER: "3600"}, 3600, "Retry-After"),
+        (UNAVAILABLE, {AFTER: dated(120)}, 120, "Retry-After"),
+        (UNAVAILABLE, {AFTER: "1"}, 5, "backoff"),
+        (LIMITED, {AFTER: "300"}, 300, "Retry-After"),
+        (LIMITED, {AFTER: "300", RESET: str(NOON + 700)}, 700, RESET),
+        (LIMITED, {AFTER: "900", RESET: str(NOON + 700)}, 900, "Retry-After"),
+        (LIMITED, {RESET: str(NOON + 86_400)}, 86_400, RESET),
+        (HELD, {AFTER: "90"}, 90, "Retry-After"),
+        (ProvisioningError, {AFTER: "90"}, 90, "Retry-After"),
+        # Every answer of X has a reset; only where the limit is reached it says when to ask again.
+        (UNAVAILABLE, {RESET: str(NOON + 700)}, 5, "backoff"),
+        (HELD, {RESET: str(NOON + 700)}, 5, "backoff"),
+    ],
+)
+def test_what_the_server_asks_for_is_the_least_wait(
+    kind: Any, headers: dict[str, str], delay: float, wait_from: str
+) -> None:
+    paces, _ = pacer()
+    made = paces.failed(answer(kind, headers), established=False, proven=False)
+    assert made == (1, delay, wait_from)
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers"),
+    [
+        (UNAVAILABLE, {AFTER: "300000"}),  # milliseconds
+        (UNAVAILABLE, {AFTER: "3601"}),
+        (UNAVAILABLE, {AFTER: "9" * 400}),
+        (UNAVAILABLE, {AFTER: dated(7 * 86_400)}),
+        (LIMITED, {AFTER: "300000"}),
+        (LIMITED, {AFTER: "-5"}),
+        (LIMITED, {AFTER: "soon"}),
+        (LIMITED, {RESET: "-5"}),
+        (LIMITED, {RESET: "soon"}),
+        (LIMITED, {RESET: "nan"}),
+        (LIMITED, {RESET: str(int(NOON + 300) * 1000)}),  # milliseconds
+        (LIMITED, {RESET: str(NOON + 86_401)}),
+        (LIMITED, {RESET: "9" * 400, AFTER: "soon"}),
+    ],
+)
+def test_a_wait_that_is_not_plausible_is_the_window(kind: Any, headers: dict[str, str]) -> None:
+    paces, _ = pacer()
+    made = paces.failed(answer(kind, headers), established=False, proven=False)
+    assert made == (1, 900, "window")
+
+
+@pytest.mark.parametrize("value", ["-5", "soon", "", "nan", dated(-60), "Mon, 99 Foo 2026"])
+def test_a_retry_after_that_says_nothing_leaves_the_schedule(value: str) -> None:
+    paces, _ = pacer()
+    assert fail(paces, answer(UNAVAILABLE, {AFTER: value})) == (1, 5)
+
+
+def test_of_two_waits_only_the_plausible_one_counts() -> None:
+    paces, _ = pacer()
+    error = answer(LIMITED, {AFTER: "300000", RESET: str(NOON + 300)})
+    assert paces.failed(error, established=False, proven=False) == (1, 300, RESET)
+
+
+@pytest.mark.parametrize("skew", [-7200, -300, 300, 7200])
+@pytest.mark.parametrize("header", [RESET, AFTER])
+def test_a_time_is_measured_by_the_clock_of_the_server(header: str, skew: float) -> None:
+    paces, _ = pacer()
+    at = str(NOON + skew + 400) if header == RESET else dated(skew + 400)
+    assert fail(paces, answer(LIMITED, {header: at, "date": dated(skew)})) == (1, 400)
+
+
+def test_a_date_that_makes_no_sense_is_not_the_clock() -> None:
+    paces, _ = pacer()
+    for date in ("Thu, 01 Jan 1970 00:00:00 GMT", "today"):
+        error = answer(LIMITED, {RESET: str(NOON + 700), "date": date})
+        assert fail(paces, error)[1] == 700
+
+
+def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "America/New_York")
+        time.tzset()
+        wait = retry_after({AFTER: "Tue Nov 14 22:15:20 2023"}, NOON)
+    time.tzset()
+    assert wait == 120
+
+
+@pytest.mark.parametrize(("scale", "delay"), [(0.001, 0.9), (0, 0)])
+def test_scale_shortens_the_window_that_nobody_asked_for(scale: float, delay: float) -> None:
+    paces, _ = pacer(Backoff(scale=scale))
+    assert fail(paces, answer(LIMITED, {RESET: "9" * 13})) == (1, delay)
+
+
+def test_scale_does_not_shorten_retry_after() -> None:
+    paces, _ = pacer(Backoff(scale=0.001))
+    assert fail(paces, answer(UNAVAILABLE, {AFTER: "90"})) == (1, 90)
+
+
+def test_a_limit_reached_by_the_headers_is_named_as_the_wait() -> None:
+    paces, _ = pacer()
+    headers = {"x-rate-limit-remaining": "0", RESET: str(NOON + 300)}
+    paces.budget.learn(headers)
+    made = paces.failed(LOST, established=True, proven=True)
+    assert made == (1, 300, RESET)
+
+
+def test_a_closed_budget_opens_after_the_window_at_the_latest() -> None:
+    budget = ConnectBudget(50, 900, Clock(), lambda: NOON)
+    budget.learn({"x-rate-limit-remaining": "0", RESET: str(int(NOON) * 1000)})
+    assert budget.wait() == 900
 
 
 def test_scale_does_not_shorten_the_wait_for_the_reset() -> None:
@@ -214,7 +340,7 @@ def test_a_spent_budget_makes_a_reconnect_wait_that_would_come_at_once() -> None
     paces, _ = pacer(Backoff(connects=2, window=100))
     paces.connecting()
     paces.connecting()
-    assert paces.failed(LOST, established=True, proven=True) == (1, 100)
+    assert paces.failed(LOST, established=True, proven=True) == (1, 100, "connect budget")
 
 
 def test_scale_shortens_the_window_of_the_budget() -> None:

@@ -202,6 +202,19 @@ def test_an_answer_that_came_as_a_line_is_the_error_of_that_answer(
     assert orjson.loads(made.body) == {"title": "The title", **problem}
 
 
+def test_an_answer_that_came_as_a_line_keeps_no_time_of_hours_ago() -> None:
+    headers = {"date": "Tue, 14 Nov 2023 22:13:20 GMT", "retry-after": "9", "server": "x"}
+    made = error_in_stream({"type": X + "rate-limit-exceeded"}, headers)
+    assert isinstance(made, rxtweets.RateLimitError)
+    assert made.headers == {"server": "x"}
+
+
+def test_a_wait_that_the_server_asks_for_is_shown() -> None:
+    assert "(Retry-After: '120')" in str(error(503, b"", **{"retry-after": "120"}))
+    assert "\x1b" not in str(error(503, b"", **{"retry-after": "\x1b[2J" + "9" * 999}))
+    assert len(str(error(503, b"", **{"retry-after": "9" * 999}))) < 250
+
+
 @pytest.mark.parametrize("status", [True, 0, 200, "503", None, []])
 def test_a_status_that_is_none_leaves_a_disconnect_a_disconnect(status: Any) -> None:
     made = in_stream(title="t", disconnect_type="SlowReader", status=status, connection_issue=[])

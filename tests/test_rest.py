@@ -55,6 +55,25 @@ def test_after_three_times_the_last_error_is_raised(
     assert len(stub.asked) == 3
 
 
+def test_another_attempt_waits_as_the_server_asks(stub: Stub) -> None:
+    waits: list[float] = []
+    client = Rest(connection_options({"token": SECRET, "base_url": stub.url}), waits.append)
+    busy = (503, b"no", {"retry-after": "5"})
+    stub.answers(busy, (503, b"no", {"retry-after": "0"}), {"data": 1})
+    assert client.get(PATH) == {"data": 1}
+    assert waits == [5, 0]
+
+
+@pytest.mark.parametrize("asked", ["6", "120", "300000"])
+def test_a_long_wait_that_the_server_asks_for_is_left_to_the_caller(
+    stub: Stub, client: Rest, asked: str
+) -> None:
+    stub.answers((503, b"no", {"retry-after": asked}))
+    with pytest.raises(rxtweets.ServerError, match=f"Retry-After: '{asked}'"):
+        client.get(PATH)
+    assert len(stub.asked) == 1
+
+
 @pytest.mark.parametrize("passing", [(503, b"no"), (None, b"")])
 def test_what_changes_something_is_tried_once(stub: Stub, client: Rest, passing: Any) -> None:
     stub.answers(passing)

@@ -105,8 +105,8 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
             why = "closed from here" if error is None else str(error)
             lived = f"over after {lines} lines in {seconds:.1f} s"
             return logging.INFO, f"connection {number}: {lived}: {why}"
-        case events.Reconnecting(delay, attempt, error):
-            count = f"failure {attempt} in a row"
+        case events.Reconnecting(delay, attempt, error, wait_from):
+            count = f"{wait_from}, failure {attempt} in a row"
             return logging.WARNING, f"connecting again in {delay:.2f} s ({count}): {error}"
         case events.StateChanged(state):
             return logging.DEBUG, f"the connection is {state}"

@@ -271,13 +271,14 @@ def no_rules() -> Reply:
     )
 
 
-def rate_limited(reset: float | None = None) -> Reply:
+def rate_limited(reset: float | None = None, retry_after: float | str | None = None) -> Reply:
     """429: too many connects.
 
     Args:
         reset: end of the window, in seconds since 1970; by default that of the server's window.
+        retry_after: value of ``Retry-After``, in seconds or as a date of HTTP; ``None`` for none.
     """
-    headers = {"x-rate-limit-remaining": "0"}
+    headers = {"x-rate-limit-remaining": "0", **_retry_after(retry_after)}
     if reset is not None:
         # Rounded up: who comes back at that second is not too early.
         headers["x-rate-limit-reset"] = str(math.ceil(reset))
@@ -327,10 +328,16 @@ def provisioning() -> Reply:
     )
 
 
-def unavailable(status: int = 503) -> Reply:
-    """503: overload or a deployment; also for its kin 500, 502 and 504."""
+def unavailable(status: int = 503, retry_after: float | str | None = None) -> Reply:
+    """503: overload or a deployment; also for its kin 500, 502 and 504.
+
+    Args:
+        status: of HTTP.
+        retry_after: value of ``Retry-After``, in seconds or as a date of HTTP; ``None`` for none.
+    """
     titles = {500: "Internal Server Error", 502: "Bad Gateway", 504: "Gateway Timeout"}
-    return Reply(status, _blank(titles.get(status, "Service Unavailable"), status))
+    title = titles.get(status, "Service Unavailable")
+    return Reply(status, _blank(title, status), _retry_after(retry_after))
 
 
 def upstream_failure(status: int = 503) -> Reply:
@@ -342,6 +349,13 @@ def upstream_failure(status: int = 503) -> Reply:
 def not_found() -> Reply:
     """404: no such path."""
     return Reply(404, _blank("Not Found", 404))
+
+
+def _retry_after(value: float | str | None) -> dict[str, str]:
+    """A number in whole seconds, as the header has no others, and rounded up as `rate_limited`."""
+    if value is None:
+        return {}
+    return {"retry-after": value if isinstance(value, str) else str(math.ceil(value))}
 
 
 def _blank(title: str, status: int) -> dict[str, Any]:

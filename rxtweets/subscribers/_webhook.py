@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import httpx
 import tenacity
 from tenacity import retry_if_exception_type
 
+from rxtweets.backoff import retry_after
 from rxtweets.checks import seconds
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.jsonable import to_json
@@ -128,7 +128,7 @@ class WebhookSubscriber(Store):
             return
         said = f"{self._where} answered {answer.status_code}: {text[:SHOWN]}"
         if answer.status_code in {408, 425, 429} or answer.status_code >= 500:
-            raise _Again(said, _retry_after(answer.headers.get("retry-after", "")))
+            raise _Again(said, min(retry_after(answer.headers, time.time()) or 0.0, LONGEST))
         raise SubscriberError(said)
 
     def _open(self) -> httpx.Client:
@@ -180,15 +180,3 @@ def _body(batch: Batch[Any]) -> bytes:
 
 def _key(batch: Batch[Any]) -> str:
     return sha256("\n".join(keys_of(batch)).encode()).hexdigest()
-
-
-def _retry_after(value: str) -> float:
-    """Seconds; the header has them, or a time."""
-    try:
-        after = float(value)
-    except ValueError:
-        try:
-            after = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return 0.0
-    return min(max(after, 0.0), LONGEST) if after == after else 0.0  # noqa: PLR0124 - NaN

@@ -48,7 +48,12 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (
         events.Reconnecting(0.25, 2, LOST),
         "WARNING",
-        "connecting again in 0.25 s (failure 2 in a row): the server ended the response",
+        "connecting again in 0.25 s (backoff, failure 2 in a row): the server ended the response",
+    ),
+    (
+        events.Reconnecting(120.0, 1, ServerError("503: no", 503, "", {}), "Retry-After"),
+        "WARNING",
+        "connecting again in 120.00 s (Retry-After, failure 1 in a row): 503: no",
     ),
     (events.StreamEnded(None), "INFO", "the stream is complete"),
     (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Sequence
-from typing import Any
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import tenacity
@@ -34,6 +36,9 @@ from rxtweets.simulator.script import (
     usage_capped,
 )
 from tests.streams.watching import FAST, PATIENCE, Watched, line
+
+if TYPE_CHECKING:
+    from tests.conftest import Stub
 
 
 def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[float]:
@@ -325,6 +330,31 @@ def test_a_rate_limit_waits_for_its_reset() -> None:
         assert first.delay == pytest.approx(0.06)
         assert isinstance(second.error, rxtweets.RateLimitError)
         assert 800 < second.delay <= 901
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
+def test_retry_after_is_the_least_wait_and_is_named(*, isolated: bool) -> None:
+    script = [unavailable(retry_after=120)]
+    with simulator.serve(script=script) as x, Watched(x, isolated=isolated) as w:
+        [waiting] = w.until_event(events.Reconnecting)
+        assert (waiting.delay, waiting.wait_from) == (120, "Retry-After")
+        assert "Retry-After: '120'" in str(waiting.error)
+
+
+def test_a_retry_after_that_is_a_date_is_a_wait_too() -> None:
+    script = [rate_limited(reset=0, retry_after=formatdate(time.time() + 300, usegmt=True))]
+    with simulator.serve(script=script) as x, Watched(x) as w:
+        [waiting] = w.until_event(events.Reconnecting)
+        assert 290 < waiting.delay <= 300
+        assert waiting.wait_from == "Retry-After"
+
+
+def test_the_rules_of_a_stream_wait_as_the_server_asks(stub: Stub) -> None:
+    stub.answers((503, b"no", {"retry-after": "120"}))
+    with Watched(base_url=stub.url, source=rxtweets.filtered_stream, rules=["cat"]) as w:
+        [waiting] = w.until_event(events.Reconnecting)
+        assert (waiting.delay, waiting.wait_from) == (120, "Retry-After")
+        assert len(stub.asked) == 1
 
 
 def test_a_stop_strategy_ends_the_stream_with_the_last_error() -> None:
