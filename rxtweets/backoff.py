@@ -34,6 +34,7 @@ from rxtweets.errors import (
     ConfigurationError,
     ConnectionLimitError,
     ProvisioningError,
+    ProxyError,
     RateLimitError,
     ResponseError,
     ServerError,
@@ -82,7 +83,7 @@ class Backoff:
         lost: a connection that was established ended: at once, then 0.25 s more each time, 16 s
             at most.
         network: a connection could not be made: 0.25 s, 0.5 s … 16 s.
-        server: 5xx: 5 s, 10 s … 320 s.
+        server: 5xx of the server or a proxy: 5 s, 10 s … 320 s.
         rate_limit: 429 for too many connects: 60 s, 120 s … 15 minutes.
         connection_limit: 429 because the token's connection is held already: 5 s, 10 s … 320 s.
         provisioning: the subscription is being changed: 60 s.
@@ -153,6 +154,7 @@ SCHEDULES: Mapping[type[Exception], str] = {
     ConnectionLimitError: "connection_limit",
     ProvisioningError: "provisioning",
     ServerError: "server",
+    ProxyError: "server",
 }
 
 
@@ -310,7 +312,7 @@ def _asked(error: BaseException, wall: float, window: float) -> dict[WaitFrom, f
 
     ``x-rate-limit-reset`` is in every answer of X, so it counts only where the limit is reached.
     """
-    if not isinstance(error, ResponseError):
+    if not isinstance(error, (ProxyError, ResponseError)):
         return {}
     headers, is_limited = error.headers, isinstance(error, RateLimitError)
     named: dict[WaitFrom, float | None] = {

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 import httpx
@@ -25,16 +24,19 @@ from rxtweets.errors import (
     ConnectionEnded,
     ConnectionLost,
     HostNotFound,
+    ProxyError,
+    ResponseError,
     StreamError,
     StreamStalled,
     TLSError,
 )
 from rxtweets.inflating import Inflater
-from rxtweets.problems import error_of_response
+from rxtweets.problems import error_of_response, shown
+from rxtweets.proxies import check_proxy, host_and_port, shown_proxy
 from rxtweets.redaction import hide_tokens_from_logs
 from rxtweets.watchdog import Watchdog
 
-__all__ = ["Connection", "ConnectionOptions", "request", "url_of"]
+__all__ = ["Connection", "ConnectionOptions", "proxy_named", "request", "url_of"]
 
 MAX_ERROR_BODY = 65_536
 READ = 65_536
@@ -58,12 +60,12 @@ class ConnectionOptions:
         token: the bearer token.
         base_url: scheme, host and port, perhaps a path before the API's own.
         stall_timeout: seconds without a byte until the connection is given up.
-        connect_timeout: seconds to connect and shake hands.
+        connect_timeout: seconds until the request can be sent: TCP, the proxy and TLS together.
         http1: allow HTTP/1.1.
         http2: allow HTTP/2; with ``http1=False`` it is spoken without asking, over plain TCP too.
         compress: ask for gzip.
         verify: ``True`` for the usual authorities, or an `ssl.SSLContext`.
-        proxy: a proxy's URL; ``None`` takes it from the environment (``HTTPS_PROXY`` …).
+        proxy: a proxy's URL; ``None`` for none.
         fast_paths: read the bodies of streams here; else httpx reads them.
     """
 
@@ -87,12 +89,7 @@ class ConnectionOptions:
         if not self.http1 and not self.http2:
             raise ConfigurationError("http1=False and http2=False: allow one of them")
         if self.proxy is not None:
-            url = _checked_url(self.proxy, "proxy")
-            if url.scheme.startswith("socks") and find_spec("socksio") is None:
-                raise ConfigurationError(
-                    "proxy: SOCKS needs an extra of httpx; install it with: "
-                    "pip install 'httpx[socks]'"
-                )
+            check_proxy(self.proxy)
 
     def context(self) -> ssl.SSLContext | bool:
         """What the server's certificate is checked with."""
@@ -109,21 +106,20 @@ def _authorities(http1: bool, http2: bool) -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _checked_url(text: str, name: str = "base_url") -> httpx.URL:
-    """The URL, if it can be one; a proxy's, which may hold a password, is not repeated."""
-    shown = f"{name}={text!r}" if name == "base_url" else name
+def _checked_url(text: str) -> httpx.URL:
+    """The URL, if it can be one."""
+    shown = f"base_url={text!r}"
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, TypeError) as error:
         raise ConfigurationError(f"{shown}: {error}") from None
-    schemes = {"http", "https"} if name == "base_url" else {"http", "https", "socks5", "socks5h"}
-    if url.scheme not in schemes or not url.host:
+    if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigurationError(
             f"{shown}: give scheme and host, as in https://api.x.com or http://127.0.0.1:8080"
         )
-    if not 0 < (url.port or 443) < 65_536:
+    if url.port is not None and not 0 < url.port < 65_536:
         raise ConfigurationError(f"{shown}: the port is a number from 1 to 65535")
-    if url.query or url.fragment or (url.userinfo and name == "base_url"):
+    if url.query or url.fragment or url.userinfo:
         raise ConfigurationError(f"{shown}: only scheme, host, port and path belong here")
     return url
 
@@ -151,7 +147,7 @@ class Connection:
         self._params = dict(params)
         self._exit = contextlib.ExitStack()
         self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
+        self._way = _Way(options, self.url, self._found)
         self._wire: _Wire | None = None
         self._reason: StreamError | None = None
         self._watchdog = Watchdog(options.stall_timeout, self._stalled, on_quiet)
@@ -173,6 +169,7 @@ class Connection:
 
         Raises:
             ConnectionLost: the network failed, or somebody closed the connection meanwhile.
+            ProxyError: a proxy refused the way to the server.
             TLSError: the certificate or the handshake was refused.
             ResponseError: the server answered with something else than a stream.
         """
@@ -180,13 +177,17 @@ class Connection:
         with self._translated():
             client = self._exit.enter_context(_client(options, None))
             request = client.build_request("GET", self.url, params=self._params)
-            request.extensions["trace"] = self._trace
+            request.extensions["trace"] = self._way.trace
             self._watchdog.start()
+            self._way.start()
             response = client.send(request, stream=True)
             self._response = response
             self._exit.callback(response.close)
             if response.status_code != 200:
-                raise error_of_response(response.status_code, self.headers, _body_of(response))
+                raise proxy_named(
+                    error_of_response(response.status_code, self.headers, _body_of(response)),
+                    options,
+                )
 
     def blocks(self) -> Iterator[bytes]:
         """The body as it arrives, decompressed; blocks fall on no particular bounds.
@@ -220,10 +221,8 @@ class Connection:
                 self.closed = True
             elif self._reason is None:
                 self._reason = reason
-            live = self._socket
         self._watchdog.stop()
-        if live is not None:
-            _shut(live)
+        self._way.shut()
 
     def release(self) -> None:
         """Give back what the connection held; called by the thread that read it."""
@@ -231,6 +230,7 @@ class Connection:
         # The socket is shut already, or the server gone: a goodbye that fails says nothing new.
         with contextlib.suppress(*_broken()):
             self._exit.close()
+        self._way.release()
 
     def _body(self, response: httpx.Response) -> Iterable[bytes]:
         """The body by the short way where there is one, else by httpx; decompressed."""
@@ -252,17 +252,8 @@ class Connection:
         chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
         return _dechunked(wire) if chunked and not wire.is_http2 else None
 
-    def _trace(self, name: str, info: Mapping[str, Any]) -> None:
-        """Learn the socket as soon as there is one, to be able to end a wait on it."""
-        if not name.endswith(("connect_tcp.complete", "start_tls.complete")):
-            return
-        stream = info["return_value"]
-        with self._lock:
-            self._socket = stream.get_extra_info("socket")
-            self._wire = _Wire(stream) if self._options.fast_paths else None
-            unwanted = self.closed or self._reason is not None
-        if unwanted and self._socket is not None:
-            _shut(self._socket)
+    def _found(self, stream: Any) -> None:
+        self._wire = _Wire(stream) if self._options.fast_paths else None
 
     def _stalled(self) -> None:
         seconds = self._options.stall_timeout
@@ -277,7 +268,7 @@ class Connection:
             if self._reason is not None:
                 raise self._reason from error
             if not self.closed:
-                raise _translate(error, self.url) from error
+                raise self._way.translated(error) from error
             if self._response is None:
                 raise ConnectionLost("closed before the server answered") from error
 
@@ -293,16 +284,25 @@ def request(
 
     Raises:
         ConnectionLost: the network failed, or took too long.
+        ProxyError: a proxy refused the way to the server.
         TLSError: the certificate or the handshake was refused.
     """
     url = url_of(options, path)
     kind = {} if content is None else {"content-type": "application/json"}
+    way = _Way(options, url)
     try:
-        with _client(options, options.connect_timeout * 3) as client:
-            response = client.request(method, url, params=params, content=content, headers=kind)
+        with way, _client(options, options.connect_timeout * 3) as client:
+            response = client.request(
+                method,
+                url,
+                params=params,
+                content=content,
+                headers=kind,
+                extensions={"trace": way.trace},
+            )
             return response.status_code, dict(response.headers), response.content
     except _broken() as error:
-        raise _translate(error, url) from error
+        raise way.translated(error) from error
 
 
 def url_of(options: ConnectionOptions, path: str) -> httpx.URL:
@@ -317,6 +317,7 @@ def _client(options: ConnectionOptions, read_timeout: float | None) -> httpx.Cli
         http2=options.http2,
         verify=options.context(),
         proxy=options.proxy,
+        trust_env=False,  # of proxies: the one that applies is among the options
         timeout=httpx.Timeout(options.connect_timeout, read=read_timeout),
         headers={
             "authorization": options.token.header(),
@@ -324,6 +325,224 @@ def _client(options: ConnectionOptions, read_timeout: float | None) -> httpx.Cli
             "user-agent": USER_AGENT,
         },
     )
+
+
+class _Way:
+    """The way to a server, perhaps through a proxy: bounded in time as a whole, and cut by `shut`.
+
+    The time limits of httpx are for a single read or write, so a proxy that sends a byte now and
+    then never exceeds them.
+
+    Args:
+        options: where and how.
+        url: of the request.
+        on_stream: called with each stream of httpcore, the innermost last.
+    """
+
+    def __init__(
+        self,
+        options: ConnectionOptions,
+        url: httpx.URL,
+        on_stream: Callable[[Any], None] = lambda _: None,
+    ) -> None:
+        self._url = url
+        self._seconds = options.connect_timeout
+        self._on_stream = on_stream
+        self._proxy = "" if options.proxy is None else shown_proxy(options.proxy)
+        through = f" (through the proxy {self._proxy})" if self._proxy else ""
+        self._server = f"{host_and_port(url)}{through}"
+        self._peer = f"the proxy {self._proxy}" if self._proxy else self._server
+        self._step = "connect_tcp"
+        self._refusal: tuple[int, str, Mapping[str, str]] = (0, "", {})
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._is_shut = False
+        self._is_late = False
+        self._watchdog = Watchdog(self._seconds, self._late)
+
+    def start(self) -> None:
+        """Begin to measure the time."""
+        self._watchdog.start()
+
+    def shut(self) -> None:
+        """End it from any thread; a handshake or a read that waits fails at once."""
+        self._watchdog.stop()
+        with self._lock:
+            self._is_shut = True
+            if self._socket is not None:
+                _shut(self._socket)
+
+    def release(self) -> None:
+        """Give back what it holds; called by the thread that used the way."""
+        self._watchdog.stop()
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def trace(self, name: str, info: Mapping[str, Any]) -> None:
+        """Called by httpcore at the begin and the end of each step."""
+        module, step, phase = name.split(".")
+        if phase == "started" and step in LATE:
+            self._step = step
+            # To the proxy go all steps of a module that knows no proxy, and the talk with it.
+            is_inner = module in {"proxy", "socks"} and step == "start_tls"
+            self._peer = self._server if is_inner or not self._proxy else f"the proxy {self._proxy}"
+        if phase == "started" and step == "send_request_headers":
+            self._send(info["request"])
+        elif phase == "complete" and step in {"connect_tcp", "start_tls"}:
+            self._found(info["return_value"], is_first=step == "connect_tcp")
+        elif name == "http11.receive_response_headers.complete" and self._step == "CONNECT":
+            _, status, reason, headers = info["return_value"]
+            self._refusal = status, reason.decode("latin-1"), dict(httpx.Headers(headers))
+
+    def translated(self, error: Exception) -> StreamError:  # noqa: PLR0911 - a return a cause
+        """The error of httpx as one of ours, that names the peer: the server, or the proxy."""
+        if self._is_late or (self._step and isinstance(error, httpx.TimeoutException)):
+            return ConnectionLost(
+                f"no connection to {self._server} within connect_timeout ({self._seconds:g} s): "
+                f"{self._peer if self._peer != self._server else 'the server'} {LATE[self._step]}"
+            )
+        if (known := self._from_cause(error)) is not None:
+            return known
+        if isinstance(error, httpx.ProxyError):
+            return self._refused(str(error))
+        said = shown(str(error) or type(error).__name__)
+        if isinstance(error, httpx.TimeoutException):
+            return ConnectionLost(f"no answer of {self._peer} in time ({type(error).__name__})")
+        if isinstance(error, httpx.ConnectError):
+            return ConnectionLost(f"cannot connect to {self._peer}: {said}")
+        if self._step in {"CONNECT", "setup_socks5_connection"}:
+            return ConnectionLost(
+                f"{self._peer} opened no way to {host_and_port(self._url)}: {said}. Does the "
+                "scheme of its URL say what kind of proxy it is?"
+            )
+        return ConnectionLost(f"the connection to {self._peer} broke: {said}")
+
+    def _from_cause(self, error: Exception) -> StreamError | None:
+        """By what is behind the error of httpx, where that says more."""
+        is_proxy = self._peer != self._server
+        option = "proxy" if is_proxy else "base_url"
+        for cause in _causes(error):
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                cure = "set SSL_CERT_FILE" if is_proxy else "pass verify=" + OWN_AUTHORITY
+                return TLSError(
+                    f"the certificate of {self._peer} was refused: {cause.verify_message}. For a "
+                    f"private authority, {cure}"
+                )
+            if isinstance(cause, socket.gaierror):
+                host = httpx.URL(self._proxy).host if is_proxy else self._url.host
+                return HostNotFound(
+                    f"no address for the host {host!r}: {cause.strerror}. Check {option} and the "
+                    "network"
+                )
+            if isinstance(error, httpx.ConnectError) and isinstance(cause, ssl.SSLError):
+                if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+                    return None
+                return TLSError(
+                    f"the TLS handshake with {self._peer} failed: {cause.reason}. Does it speak "
+                    f"TLS on this port? If not, use http:// in {option}"
+                )
+        return None
+
+    def _late(self) -> None:
+        self._is_late = True
+        self.shut()
+
+    def _found(self, stream: Any, *, is_first: bool) -> None:
+        with self._lock:
+            if is_first:
+                # A copy, because a TLS handshake takes the descriptor out of the first object.
+                self._socket = stream.get_extra_info("socket").dup()
+            self._on_stream(stream)
+            if self._is_shut and self._socket is not None:
+                _shut(self._socket)
+
+    def _send(self, request: Any) -> None:
+        """A request is about to be sent, to the proxy or at last to the server."""
+        if self._proxy and ":" in self._url.host:
+            _put_in_brackets(request, self._url)
+        if request.method == b"CONNECT":
+            self._step = "CONNECT"
+            return
+        self._step, self._peer = "", self._server
+        self._watchdog.stop()
+
+    def _refused(self, said: str) -> ProxyError:
+        status, reason, headers = self._refusal
+        said = f"{status} {reason}".strip() if status else said
+        return _proxy_error(self._proxy, host_and_port(self._url), said, status, headers)
+
+
+OWN_AUTHORITY = "ssl.create_default_context(cafile=...)"
+
+LATE = {
+    "connect_tcp": "did not accept the connection",
+    "start_tls": "did not finish the TLS handshake",
+    "CONNECT": "did not answer CONNECT",
+    "setup_socks5_connection": "did not finish the SOCKS handshake",
+    "": "took too long",
+}
+"""What was waited for at each step of the way; the last is the request itself."""
+
+PASSING = {408, 425, 429}
+"""Statuses of a proxy, beside 5xx, after which another try can help."""
+
+CREDENTIALS = re.compile("username|authentication", re.IGNORECASE)
+FORBIDDEN = re.compile("not allowed|not supported|no acceptable", re.IGNORECASE)
+"""What httpcore says of a SOCKS proxy whose rules are the cause."""
+
+
+def proxy_named(error: ResponseError, options: ConnectionOptions) -> StreamError:
+    """The error of an answer; it names the proxy that may have given it, as plain HTTP allows."""
+    proxy = options.proxy or ""
+    if error.status == 407:
+        where = host_and_port(options.url)
+        said = "407 Proxy Authentication Required"
+        return _proxy_error(proxy and shown_proxy(proxy), where, said, 407, error.headers)
+    if options.url.scheme == "http" and proxy.startswith("http"):
+        text = f"{error} The proxy {shown_proxy(proxy)} may have answered in place of the server."
+        return type(error)(text, error.status, error.body, error.headers)
+    return error
+
+
+def _proxy_error(
+    proxy: str, where: str, said: str, status: int, headers: Mapping[str, str]
+) -> ProxyError:
+    is_unknown = status == 407 or (not status and CREDENTIALS.search(said) is not None)
+    is_refused = 400 <= status < 500 or (not status and FORBIDDEN.search(said) is not None)
+    is_final = is_unknown or (is_refused and status not in PASSING)
+    if is_unknown:
+        advice = "Check the proxy's user name and password, in proxy= or HTTPS_PROXY."
+    elif is_final:
+        advice = "Its rules do not allow this, or it is no proxy: check proxy= or HTTPS_PROXY."
+    else:
+        advice = "It could not reach the server; trying again later helps."
+    named = f"the proxy {proxy}" if proxy else "a proxy that was not configured"
+    text = f"{named} refused the way to {where}: {shown(said).rstrip('.')}. {advice}"
+    return ProxyError(text, proxy, status, headers, retryable=not is_final)
+
+
+def _put_in_brackets(request: Any, url: httpx.URL) -> None:
+    """Write an address of IPv6 as RFC 3986 has it; httpcore 1.0.9 leaves the brackets out.
+
+    That concerns what a proxy is asked for: the target of CONNECT with its ``Host``, and the
+    absolute URL of a plain request.
+    """
+    bare, right = url.raw_host, b"[%b]" % url.raw_host
+    if request.method == b"CONNECT":
+        request.url.target = request.url.target.replace(bare, right, 1)
+        request.headers = [
+            (name, request.url.target if name.lower() == b"host" else value)
+            for name, value in request.headers
+        ]
+    elif request.url.target.startswith(b"http://" + bare):
+        request.url.target = request.url.target.replace(bare, right, 1)
 
 
 class _Wire:
@@ -478,35 +697,6 @@ def _broken() -> tuple[type[Exception], ...]:
     """`BROKEN`, and what comes from modules that httpx imports when it needs them."""
     used = ((sys.modules.get(module), name) for module, name in PASSED_ON.items())
     return (*BROKEN, *(getattr(module, name) for module, name in used if module is not None))
-
-
-def _translate(error: Exception, url: httpx.URL) -> StreamError:  # noqa: PLR0911 - a return a cause
-    where = f"{url.host}:{url.port or ('443' if url.scheme == 'https' else '80')}"
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return TLSError(
-                f"the certificate of {where} was refused: {cause.verify_message}. For a private "
-                "authority, pass verify=ssl.create_default_context(cafile=...)"
-            )
-        if isinstance(cause, socket.gaierror):
-            return HostNotFound(
-                f"no address for the host {url.host!r}: {cause.strerror}. Check base_url and the "
-                "network"
-            )
-        if isinstance(error, httpx.ConnectError) and isinstance(cause, ssl.SSLError):
-            if isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-                break
-            return TLSError(
-                f"the TLS handshake with {where} failed: {cause.reason}. Does the server speak "
-                "TLS on this port? If not, use http:// in base_url"
-            )
-    if isinstance(error, httpx.TimeoutException):
-        return ConnectionLost(f"no connection to {where} in time ({type(error).__name__})")
-    if isinstance(error, httpx.ProxyError):
-        return ConnectionLost(f"the proxy refused the way to {where}: {error}")
-    if isinstance(error, httpx.ConnectError):
-        return ConnectionLost(f"cannot connect to {where}: {error}")
-    return ConnectionLost(f"the connection to {where} broke: {error or type(error).__name__}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

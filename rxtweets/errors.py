@@ -21,7 +21,8 @@
         │   ├── ConnectionEnded           the server ended the response in order
         │   ├── StreamStalled             no byte arrived for too long
         │   ├── ReaderCrashed             the process of an isolated reader ended by itself
-        │   └── HostNotFound              there is no address for the host
+        │   ├── HostNotFound              there is no address for the host
+        │   └── ProxyError                a proxy refused the way to the server
         ├── ServerDisconnect              the server said in the stream that it disconnects
         ├── TLSError                      the certificate or the handshake was refused
         └── ResponseError                 the server answered with something else than a stream
@@ -40,6 +41,7 @@ Errors of a connection say through ``retryable`` whether connecting again can he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "HostNotFound",
     "PipelineError",
     "ProvisioningError",
+    "ProxyError",
     "RateLimitError",
     "ReaderCrashed",
     "ResponseError",
@@ -215,6 +218,35 @@ class ReaderCrashed(ConnectionLost):
 
 class HostNotFound(ConnectionLost):
     """There is no address for the host; final unless a connection has been made before."""
+
+
+class ProxyError(ConnectionLost):
+    """A proxy refused the way to the server; final where its credentials or rules are the cause.
+
+    Attributes:
+        proxy: its URL, without user name and password; empty if none was configured.
+        status: HTTP status of its answer; 0 if it does not speak HTTP (SOCKS).
+        headers: the answer's headers, names in lower case.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        proxy: str,
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.proxy = proxy
+        self.status = status
+        self.headers = dict(headers)
+        self.retryable = retryable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = partial(type(self), retryable=self.retryable)
+        return made, (str(self), self.proxy, self.status, self.headers)
 
 
 class ServerDisconnect(StreamError):

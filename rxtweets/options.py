@@ -6,6 +6,7 @@ import difflib
 import os
 import ssl
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypedDict
 
@@ -13,6 +14,7 @@ from rxtweets.checks import seconds
 from rxtweets.connection import ConnectionOptions
 from rxtweets.credentials import Token
 from rxtweets.errors import ConfigurationError
+from rxtweets.proxies import environment_proxy
 
 __all__ = ["DEFAULT_BASE_URL", "ServerOptions", "connection_options", "refuse_unknown"]
 
@@ -27,13 +29,14 @@ class ServerOptions(TypedDict, total=False):
             ``TWITTER_BEARER_TOKEN``.
         base_url: another server; by default from ``RXTWEETS_BASE_URL``, else
             ``https://api.x.com``.
-        connect_timeout: seconds to connect, 10 by default.
+        connect_timeout: seconds to connect, through a proxy and with TLS, 10 by default.
         http1: allow HTTP/1.1, on by default.
         http2: allow HTTP/2, on by default.
         compress: ask for gzip, on by default.
         verify: ``True`` for the usual authorities, or an `ssl.SSLContext`. Certificates are always
             checked, unless that context says otherwise.
-        proxy: URL of a proxy; by default from ``HTTPS_PROXY`` and its kin.
+        proxy: URL of a proxy; by default from ``HTTPS_PROXY`` and its kin, except for the hosts in
+            ``NO_PROXY``.
         fast_paths: take the bodies of streams apart with code of our own, and look up text and id
             with msgspec where that is installed (extra ``fast``), on by default; ``False`` leaves
             it to httpx and orjson, which is many times slower: the way to find out whose fault it
@@ -67,7 +70,7 @@ def connection_options(
             f"verify={verify!r}: give True, or ssl.create_default_context(cafile=...) for an "
             "authority of your own; a context that checks nothing has to be made on purpose"
         )
-    return ConnectionOptions(
+    made = ConnectionOptions(
         token=Token(options.get("token")),
         base_url=base_url,
         stall_timeout=seconds("stall_timeout", stall_timeout),
@@ -79,6 +82,7 @@ def connection_options(
         proxy=options.get("proxy"),
         fast_paths=options.get("fast_paths", True),
     )
+    return made if made.proxy is not None else replace(made, proxy=environment_proxy(made.url))
 
 
 def refuse_unknown(options: Mapping[str, Any], known: Iterable[str], where: str) -> None:

@@ -14,7 +14,7 @@ import orjson
 
 from rxtweets import errors
 
-__all__ = ["error_in_stream", "error_of_response"]
+__all__ = ["error_in_stream", "error_of_response", "shown"]
 
 
 def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> errors.ResponseError:
@@ -114,6 +114,13 @@ KINDS: Mapping[int, tuple[type[errors.ResponseError], str]] = {
     420: (errors.RateLimitError, RATE_LIMITED),
     429: (errors.RateLimitError, RATE_LIMITED),
 }
+
+
+def shown(text: str, most: int = 200) -> str:
+    """What others sent, fit for an error: on one line, shortened, control characters escaped."""
+    line = " ".join(text[: most * 4].split())
+    line = line if len(line) <= most else f"{line[: most - 1]}…"
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 
 def _problem(body: bytes) -> dict[str, Any]:

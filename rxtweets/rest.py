@@ -16,7 +16,7 @@ from tenacity import (
 )
 
 from rxtweets.backoff import asked_wait
-from rxtweets.connection import ConnectionOptions, request
+from rxtweets.connection import ConnectionOptions, proxy_named, request
 from rxtweets.errors import ConnectionLost, ResponseError, ServerError
 from rxtweets.problems import error_of_response
 
@@ -104,7 +104,7 @@ class Rest:
         content = None if body is None else orjson.dumps(body)
         status, headers, answer = request(self._options, method, path, params, content)
         if not 200 <= status < 300:
-            raise error_of_response(status, headers, answer)
+            raise proxy_named(error_of_response(status, headers, answer), self._options)
         try:
             value = orjson.loads(answer)
         except orjson.JSONDecodeError:
@@ -120,7 +120,7 @@ class Rest:
 
 
 def _is_passing(error: BaseException) -> bool:
-    is_passing = isinstance(error, (ConnectionLost, ServerError))
+    is_passing = isinstance(error, (ConnectionLost, ServerError)) and error.retryable
     return is_passing and asked_wait(error, time.time()) <= LONGEST_PAUSE
 
 

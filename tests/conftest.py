@@ -86,7 +86,7 @@ def _event_threads_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN", "RXTWEETS_BASE_URL")
-    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     for name in (*names, *proxies, *(proxy.lower() for proxy in proxies)):
         monkeypatch.delenv(name, raising=False)
 

@@ -39,6 +39,7 @@ def test_bad_values_are_value_errors_too() -> None:
         rxtweets.DecodeError("m", b"l"),
         rxtweets.ServerDisconnect("m", "SlowReader"),
         rxtweets.RateLimitError("m", 429, "b", {"a": "b"}),
+        rxtweets.ProxyError("m", "http://p", 502, {"a": "b"}, retryable=True),
     ],
     ids=lambda error: type(error).__name__,
 )

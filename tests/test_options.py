@@ -5,12 +5,13 @@ import logging
 import pickle
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
+import rxtweets
 from rxtweets import (
     Backoff,
     ConfigurationError,
@@ -25,6 +26,7 @@ from rxtweets.credentials import Token
 from rxtweets.endpoints import ENDPOINTS
 from rxtweets.metering import Limit
 from rxtweets.streams import _Builder, _connection_options
+from rxtweets.subscribers import WebhookSubscriber
 
 SECRET = "AAAAAAAAAAAA%2Bsecret%3D"
 NAN, INFINITY = float("nan"), float("inf")
@@ -124,7 +126,7 @@ def test_a_proxy_that_is_no_server_is_refused_by_name(plain: dict[str, Any], pro
 def test_a_socks_proxy_without_its_library_is_refused_with_what_to_install(
     plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rxtweets.connection.find_spec", lambda _: None)
+    monkeypatch.setattr("rxtweets.proxies.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match=r"pip install 'httpx\[socks\]'"):
         sample_stream(**{**plain, "proxy": "socks5://proxy.example"})
 
@@ -133,6 +135,118 @@ def test_the_password_of_a_refused_proxy_is_not_in_the_error(plain: dict[str, An
     with pytest.raises(ConfigurationError, match="proxy") as caught:
         sample_stream(**{**plain, "proxy": "ftp://user:pass-word@proxy.example"})
     assert "pass-word" not in str(caught.value)
+
+
+def test_a_refused_proxy_is_not_repeated_in_parts(plain: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="proxy") as caught:
+        sample_stream(**{**plain, "proxy": "http://user:pass/word@proxy.example"})
+    assert "pass" not in str(caught.value)
+
+
+def of_the_environment(base_url: str = "https://api.x.com") -> str | None:
+    return options_of(base_url).proxy
+
+
+@pytest.mark.parametrize(
+    ("variables", "proxy"),
+    [
+        ({"HTTPS_PROXY": "http://a:1"}, "http://a:1"),
+        ({"https_proxy": "http://a:1"}, "http://a:1"),
+        ({"HTTPS_PROXY": "a:1"}, "http://a:1"),
+        ({"ALL_PROXY": "http://a:1"}, "http://a:1"),
+        ({"HTTPS_PROXY": "http://a:1", "ALL_PROXY": "http://b:2"}, "http://a:1"),
+        ({"HTTPS_PROXY": "http://a:1", "ALL_PROXY": "socks5://b:2"}, "http://a:1"),
+        ({"HTTP_PROXY": "http://a:1"}, None),
+        ({"HTTP_PROXY": "ftp://a:1", "NO_PROXY": "y.com"}, None),
+        ({"HTTPS_PROXY": " "}, None),
+        ({}, None),
+    ],
+)
+def test_the_proxy_of_the_environment_is_the_one_that_applies(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], proxy: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert of_the_environment() == proxy
+
+
+@pytest.mark.parametrize(
+    ("base_url", "entry", "is_covered"),
+    [
+        ("https://api.x.com", "*", True),
+        ("https://api.x.com", "api.x.com", True),
+        ("https://api.x.com", "API.X.COM", True),
+        ("https://api.x.com", "y.com, x.com", True),
+        ("https://api.x.com", "y.com x.com", True),
+        ("https://api.x.com", ".x.com", True),
+        ("https://api.x.com", "*.x.com", True),
+        ("https://x.com", ".x.com", False),
+        ("https://x.com", "x.com", True),
+        ("https://apix.com", "x.com", False),
+        ("https://api.x.com", "com.x", False),
+        ("https://api.x.com", ",", False),
+        ("https://api.x.com", "x.com:443", True),
+        ("https://api.x.com", "x.com:80", False),
+        ("https://api.x.com:80", "x.com:80", True),
+        ("https://api.x.com", "https://x.com", True),
+        ("https://api.x.com", "http://x.com", False),
+        ("https://api.x.com", "all://x.com", True),
+        ("https://localhost", "localhost", True),
+        ("https://api.localhost", "localhost", False),
+        ("https://127.0.0.1", "127.0.0.1", True),
+        ("https://127.0.0.1:80", "127.0.0.1:80", True),
+        ("https://127.0.0.1:80", "127.0.0.1:81", False),
+        ("https://10.1.2.3", "10.0.0.0/8", True),
+        ("https://11.1.2.3", "10.0.0.0/8", False),
+        ("https://[::1]", "::1", True),
+        ("https://[::1]", "[::1]", True),
+        ("https://[::1]:80", "[::1]:80", True),
+        ("https://[::1]:80", "[::1]:81", False),
+        ("https://[fd00::7]", "fd00::/8", True),
+    ],
+)
+def test_no_proxy_is_honoured(
+    monkeypatch: pytest.MonkeyPatch, base_url: str, entry: str, *, is_covered: bool
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://a:1")
+    monkeypatch.setenv("NO_PROXY", entry)
+    assert (of_the_environment(base_url) is None) is is_covered
+
+
+CLIENTS: dict[str, Callable[[], object]] = {
+    "stream": lambda: sample_stream(token=SECRET),
+    "isolated": lambda: sample_stream(token=SECRET, isolated=True),
+    "filtered": lambda: rxtweets.filtered_stream(token=SECRET, rules=["cat"]),
+    "Rules": lambda: rxtweets.Rules(token=SECRET),
+    "Connections": lambda: rxtweets.Connections(token=SECRET),
+    "webhook": lambda: WebhookSubscriber("https://hooks.example/x"),
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
+def test_socks_from_the_environment_needs_its_library(
+    monkeypatch: pytest.MonkeyPatch, client: Callable[[], object]
+) -> None:
+    monkeypatch.setattr("rxtweets.proxies.find_spec", lambda _: None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example")
+    with pytest.raises(ConfigurationError, match=r"ALL_PROXY.*pip install 'httpx\[socks\]'"):
+        client()
+    monkeypatch.setenv("NO_PROXY", "x.com,hooks.example")
+    assert client() is not None
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["ftp://proxy.example", "socks://p:1", "http://", "http://p:0", "http://u:hush/word@p", "::::"],
+)
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
+def test_a_proxy_of_the_environment_that_is_no_server_is_refused(
+    monkeypatch: pytest.MonkeyPatch, client: Callable[[], object], proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY in the environment") as caught:
+        client()
+    assert "hush" not in str(caught.value)
 
 
 def test_one_of_the_two_http_versions_must_be_allowed(plain: dict[str, Any]) -> None:

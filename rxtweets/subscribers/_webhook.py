@@ -19,6 +19,7 @@ from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.jsonable import to_json
 from rxtweets.message import Batch
 from rxtweets.message_lines import keys_of, to_lines
+from rxtweets.proxies import environment_proxy
 from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
 from rxtweets.subscribers._store import Store
 
@@ -87,6 +88,7 @@ class WebhookSubscriber(Store):
         self._where = f"{self._url.host}{self._url.path}"
         self._headers = {"Content-Type": "application/json", **_checked_headers(headers or {})}
         self._timeout = seconds("timeout", timeout)
+        self._proxy = environment_proxy(self._url)
         check_strategies(stop=stop, wait=wait, sleep=sleep)
         self._wait = wait
         self._policy = tenacity.Retrying(
@@ -134,7 +136,13 @@ class WebhookSubscriber(Store):
     def _open(self) -> httpx.Client:
         with self._alone:
             if self._client is None:
-                self._client = httpx.Client(timeout=self._timeout, headers=self._headers)
+                self._client = httpx.Client(
+                    timeout=self._timeout,
+                    headers=self._headers,
+                    verify=httpx.create_ssl_context(),
+                    proxy=self._proxy,
+                    trust_env=False,  # of proxies: the one that applies is known
+                )
             return self._client
 
     def _pause(self, state: tenacity.RetryCallState) -> float:

@@ -6,16 +6,18 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import trustme
 
 import rxtweets
-from rxtweets import simulator
-
-PATIENCE = 20.0
+from rxtweets import Connections, events, simulator
+from rxtweets.simulator.script import Reply
+from tests.streams.watching import FAST, PATIENCE, Watched
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
@@ -97,31 +99,338 @@ def test_a_tunnel_through_a_proxy_carries_the_stream(
     assert len(set(got)) == len(got)
 
 
-def test_a_proxy_that_refuses_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+Pieces = Callable[[], Iterable[bytes]]
+"""What is sent in answer to a request, one after the other."""
 
-        def refuse() -> None:
-            client, _ = listener.accept()
-            with client:
-                client.recv(65536)
-                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
 
-        thread = threading.Thread(target=refuse)
-        thread.start()
-        stream = rxtweets.sample_stream(
-            token="secret", base_url="https://stream.example", proxy=address
+@contextlib.contextmanager
+def refusing(answer: Pieces) -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that answers every request so, and waits for the client to leave; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    asked: list[bytes] = []
+    threads: list[threading.Thread] = []
+
+    def answer_to(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            asked.append(client.recv(65_536))
+            for piece in answer():
+                client.sendall(piece)
+            while client.recv(65_536):
+                pass
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                threads.append(threading.Thread(target=answer_to, args=(client,)))
+                threads[-1].start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}", asked
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for each in (thread, *threads):
+            each.join(PATIENCE)
+
+
+def head(status: str, *fields: str) -> Pieces:
+    lines = (f"HTTP/1.1 {status}", *fields, "content-length: 0", "", "")
+    return lambda: ["\r\n".join(lines).encode()]
+
+
+def nothing() -> Iterable[bytes]:
+    return ()
+
+
+def trickle(*start: bytes) -> Pieces:
+    """An answer that never ends, byte by byte, each within the time that a single read has."""
+
+    def pieces() -> Iterator[bytes]:
+        for piece in start:
+            yield piece
+            threading.Event().wait(0.1)  # so that they are read one by one
+        for _ in range(400):
+            yield b"x"
+            threading.Event().wait(0.05)
+
+    return pieces
+
+
+TUNNEL = head("200 Connection established")
+UNAUTHORIZED = head("407 Proxy Authentication Required", 'Proxy-Authenticate: Basic realm="corp"')
+SCHEMES = pytest.mark.parametrize("scheme", ["https", "http"], ids=["CONNECT", "plain"])
+READERS = pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
+
+
+@READERS
+@SCHEMES
+def test_credentials_that_a_proxy_refuses_end_the_stream_at_once(
+    scheme: str, *, isolated: bool
+) -> None:
+    with refusing(UNAUTHORIZED) as (address, asked):
+        w = Watched(
+            base_url=f"{scheme}://x.example",
+            proxy=f"http://me:pass-word@{address}",
+            isolated=isolated,
         )
-        ends: list[rxtweets.events.Disconnected] = []
-        ended = threading.Event()
+        with w:
+            error = w.until_error()
+        assert len(asked) == 1
+    assert isinstance(error, rxtweets.ProxyError)
+    assert (error.proxy, error.status) == (f"http://{address}", 407)
+    assert f"the proxy http://{address}" in str(error)
+    assert "user name and password" in str(error)
+    assert "pass-word" not in f"{error!r} {vars(error)}"
 
-        def note(event: rxtweets.events.Event) -> None:
-            if isinstance(event, rxtweets.events.Disconnected):
-                ends.append(event)
-                ended.set()
 
-        stream.events.subscribe(note)
-        with stream.subscribe():
-            assert ended.wait(PATIENCE)
-        thread.join(PATIENCE)
-    assert "407" in str(ends[0].error)
+@SCHEMES
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda options: rxtweets.Rules(**options).get(),
+        lambda options: Connections(**options).list(),
+    ],
+    ids=["Rules", "Connections"],
+)
+def test_credentials_that_a_proxy_refuses_end_a_request_at_once(
+    ask: Callable[[dict[str, Any]], object], scheme: str
+) -> None:
+    with refusing(UNAUTHORIZED) as (address, asked):
+        options: dict[str, Any] = {"token": "secret", "base_url": f"{scheme}://x.example"}
+        with pytest.raises(rxtweets.ProxyError, match=f"the proxy http://{address}.*password"):
+            ask({**options, "proxy": f"http://{address}"})
+        assert len(asked) == 1
+
+
+def test_a_407_without_a_proxy_names_one_that_was_not_configured() -> None:
+    script = [Reply(407, b"", {"proxy-authenticate": "Basic"})]
+    with simulator.serve(script=script) as x, Watched(x) as w:
+        assert "a proxy that was not configured" in str(w.until_error())
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "405 Not allowed"])
+def test_a_proxy_whose_rules_refuse_the_server_ends_the_stream(status: str) -> None:
+    with refusing(head(status)) as (address, asked):
+        with Watched(base_url="https://x.example", proxy=f"http://{address}") as w:
+            error = w.until_error()
+        assert isinstance(error, rxtweets.ProxyError)
+        assert str(error).startswith(f"the proxy http://{address} refused the way to x.example:443")
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize("status", ["429 Too many", "502 Bad Gateway", "504 Timeout"])
+def test_a_proxy_that_cannot_reach_the_server_is_asked_again(status: str) -> None:
+    with (
+        refusing(head(status)) as (address, _),
+        Watched(base_url="https://x.example", proxy=f"http://{address}") as w,
+    ):
+        waits = w.until_event(events.Reconnecting, 3)[:3]
+    assert [round(each.delay / FAST.scale) for each in waits] == [5, 10, 20]
+    assert all(isinstance(each.error, rxtweets.ProxyError) for each in waits)
+
+
+def test_retry_after_of_a_proxy_is_the_least_wait() -> None:
+    with (
+        refusing(head("503 Busy", "Retry-After: 120")) as (address, _),
+        Watched(base_url="https://x.example", proxy=f"http://{address}") as w,
+    ):
+        [waiting] = w.until_event(events.Reconnecting)
+    assert (waiting.delay, waiting.wait_from) == (120, "Retry-After")
+
+
+@pytest.mark.parametrize("sent", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"\x15\x03\x01\0\x02\x02\n\r\n"])
+def test_a_proxy_that_does_not_speak_http_is_named(sent: bytes) -> None:
+    with (
+        refusing(lambda: [sent]) as (address, _),
+        Watched(base_url="https://x.example", proxy=f"http://{address}") as w,
+    ):
+        error = w.until_event(events.Reconnecting)[0].error
+    assert type(error) is rxtweets.ConnectionLost
+    assert f"the proxy http://{address} opened no way to x.example:443" in str(error)
+    assert str(error).isprintable()
+
+
+def test_a_proxy_that_is_not_there_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with Watched(base_url="https://x.example", proxy=proxy) as w:
+        error = w.until_event(events.Reconnecting)[0].error
+    assert str(error).startswith(f"cannot connect to the proxy {proxy}: ")
+
+
+def test_a_proxy_without_an_address_is_named_as_the_host() -> None:
+    with Watched(base_url="https://x.example", proxy="http://no-such-proxy.invalid") as w:
+        error = w.until_error()
+    assert isinstance(error, rxtweets.HostNotFound)
+    assert "'no-such-proxy.invalid'" in str(error)
+    assert "Check proxy" in str(error)
+
+
+def test_a_proxy_whose_certificate_is_refused_is_named() -> None:
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    with (
+        certificate.private_key_and_cert_chain_pem.tempfile() as pem,
+        simulator.serve(tls=(pem, pem)) as front,
+        Watched(base_url="https://x.example", proxy=front.url) as w,
+    ):
+        error = w.until_error()
+        assert isinstance(error, rxtweets.TLSError)
+        assert f"the certificate of the proxy {front.url} was refused" in str(error)
+
+
+def test_a_proxy_that_speaks_no_tls_is_named() -> None:
+    with simulator.serve() as front:
+        address = front.url.replace("http:", "https:")
+        with Watched(base_url="https://x.example", proxy=address) as w:
+            error = w.until_error()
+        assert isinstance(error, rxtweets.TLSError)
+        assert "use http:// in proxy" in str(error)
+
+
+def test_an_answer_in_plain_http_names_the_proxy_that_may_have_given_it() -> None:
+    with refusing(head("403 Forbidden")) as (address, _):
+        options: dict[str, Any] = {
+            "token": "secret",
+            "base_url": "http://x.example",
+            "proxy": f"http://{address}",
+        }
+        with Watched(**options) as w:
+            error = w.until_error()
+        with pytest.raises(rxtweets.AccessError, match=f"The proxy http://{address} may have"):
+            rxtweets.Rules(**options).get()
+    assert isinstance(error, rxtweets.AccessError)
+    assert f"The proxy http://{address} may have answered" in str(error)
+
+
+# The time that the way may take.
+
+SLOW = pytest.mark.parametrize(
+    ("answer", "missing"),
+    [
+        (nothing, "did not answer CONNECT"),
+        (trickle(b"HTTP/1.1 200 OK\r\nx: "), "did not answer CONNECT"),
+        (TUNNEL, "did not finish the TLS handshake"),
+        (
+            trickle(b"HTTP/1.1 200 OK\r\n\r\n", b"\x16\x03\x03\x40\x00"),
+            "did not finish the TLS handshake",
+        ),
+    ],
+    ids=["silent", "trickling", "silent in TLS", "trickling in TLS"],
+)
+
+
+@READERS
+@SLOW
+def test_the_way_through_a_proxy_is_made_in_time_or_not(
+    answer: Pieces, missing: str, *, isolated: bool
+) -> None:
+    with refusing(answer) as (address, _):
+        w = Watched(
+            base_url="https://x.example",
+            proxy=f"http://{address}",
+            connect_timeout=0.5,
+            isolated=isolated,
+        )
+        with w:
+            error = w.until_event(events.Reconnecting)[0].error
+    assert type(error) is rxtweets.ConnectionLost
+    assert "x.example:443" in str(error)
+    assert f"(through the proxy http://{address}) within connect_timeout (0.5 s)" in str(error)
+    assert missing in str(error)
+
+
+@SLOW
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda options: rxtweets.Rules(**options).add("cat"),
+        lambda options: Connections(**options).free_all(),
+    ],
+    ids=["Rules", "Connections"],
+)
+def test_a_request_through_a_proxy_is_on_its_way_in_time_or_not(
+    ask: Callable[[dict[str, Any]], object], answer: Pieces, missing: str
+) -> None:
+    with refusing(answer) as (address, _):
+        options: dict[str, Any] = {
+            "token": "secret",
+            "base_url": "https://x.example",
+            "connect_timeout": 0.5,
+        }
+        with pytest.raises(rxtweets.ConnectionLost, match=missing):
+            ask({**options, "proxy": f"http://{address}"})
+
+
+def test_the_time_to_connect_is_not_that_of_the_stream() -> None:
+    with simulator.serve(rate=100) as x, Watched(x, connect_timeout=1.0) as w:
+        w.until_messages(150)
+        assert w.of(events.Disconnected) == []
+
+
+def test_a_handshake_that_hangs_does_not_hold_up_a_stop() -> None:
+    with refusing(TUNNEL) as (address, asked):
+        w = Watched(base_url="https://x.example", proxy=f"http://{address}", connect_timeout=3600)
+        with w:
+            w.until(lambda: asked)
+        [reader] = [each for each in threading.enumerate() if each.name == "rxtweets-reader"]
+        reader.join(PATIENCE)
+        assert not reader.is_alive()
+
+
+# Addresses of IPv6.
+
+
+@READERS
+def test_a_tunnel_to_an_address_of_ipv6_has_its_brackets(*, isolated: bool) -> None:
+    with refusing(head("502 Bad Gateway")) as (address, asked):
+        w = Watched(base_url="https://[::1]:9", proxy=f"http://{address}", isolated=isolated)
+        with w:
+            error = w.until_event(events.Reconnecting)[0].error
+        line, *fields = asked[0].decode().split("\r\n")
+    assert line == "CONNECT [::1]:9 HTTP/1.1"
+    assert "host: [::1]:9" in [each.lower() for each in fields]
+    assert "refused the way to [::1]:9" in str(error)
+
+
+def test_a_plain_request_to_an_address_of_ipv6_has_its_brackets() -> None:
+    with refusing(head("200 OK", "content-type: application/json")) as (address, asked):
+        options: dict[str, Any] = {
+            "token": "secret",
+            "base_url": "http://[::1]:9/v6::1",
+            "proxy": f"http://{address}",
+        }
+        with pytest.raises(rxtweets.ResponseError):
+            rxtweets.Rules(**options).get()
+        line, *fields = asked[0].decode().split("\r\n")
+    assert line.startswith("GET http://[::1]:9/v6::1/2/tweets/search/stream/rules?")
+    assert "host: [::1]:9" in [each.lower() for each in fields]
+
+
+@pytest.mark.parametrize(
+    ("said", "final"),
+    [
+        ("Invalid username/password", True),
+        ("Requested USERNAME/PASSWORD from proxy server, but got NO ACCEPTABLE METHODS.", True),
+        ("Proxy Server could not connect: Connection not allowed by ruleset.", True),
+        ("Proxy Server could not connect: Host unreachable.", False),
+        ("Proxy Server could not connect: TTL expired.", False),
+    ],
+)
+def test_a_socks_proxy_that_refuses_is_final_or_not(
+    monkeypatch: pytest.MonkeyPatch, said: str, *, final: bool
+) -> None:
+    def send(*_: object, **__: object) -> httpx.Response:
+        raise httpx.ProxyError(said)
+
+    monkeypatch.setattr("rxtweets.proxies.find_spec", lambda _: True)
+    monkeypatch.setattr("rxtweets.connection._client", lambda *_: httpx.Client())
+    monkeypatch.setattr(httpx.Client, "send", send)
+    with Watched(base_url="https://x.example", proxy="socks5://me:pass-word@127.0.0.1:9") as w:
+        error = w.until_event(events.Disconnected)[0].error
+    assert isinstance(error, rxtweets.ProxyError)
+    assert error.retryable is not final
+    assert (error.proxy, error.status) == ("socks5://127.0.0.1:9", 0)
+    assert said.rstrip(".") in str(error)
