@@ -53,6 +53,7 @@ from rxtweets.errors import (
     StreamStalled,
     SubscriberError,
     TLSError,
+    UnexpectedAnswerError,
     UsageCapError,
     WorkerLost,
 )
@@ -193,6 +194,7 @@ __all__ = [
     "TopologyProcessors",
     "TopologySource",
     "TweetOptions",
+    "UnexpectedAnswerError",
     "UnknownNameWarning",
     "UsageCapError",
     "Valve",

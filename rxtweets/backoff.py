@@ -38,6 +38,7 @@ from rxtweets.errors import (
     RateLimitError,
     ResponseError,
     ServerError,
+    UnexpectedAnswerError,
 )
 
 __all__ = ["Backoff", "ConnectBudget", "Pacer", "Wait", "WaitFrom", "asked_wait", "retry_after"]
@@ -83,7 +84,7 @@ class Backoff:
         lost: a connection that was established ended: at once, then 0.25 s more each time, 16 s
             at most.
         network: a connection could not be made: 0.25 s, 0.5 s … 16 s.
-        server: 5xx of the server or a proxy: 5 s, 10 s … 320 s.
+        server: 5xx of the server or a proxy, or an answer of something else: 5 s, 10 s … 320 s.
         rate_limit: 429 for too many connects: 60 s, 120 s … 15 minutes.
         connection_limit: 429 because the token's connection is held already: 5 s, 10 s … 320 s.
         provisioning: the subscription is being changed: 60 s.
@@ -155,6 +156,7 @@ SCHEDULES: Mapping[type[Exception], str] = {
     ProvisioningError: "provisioning",
     ServerError: "server",
     ProxyError: "server",
+    UnexpectedAnswerError: "server",
 }
 
 

@@ -31,7 +31,7 @@ from rxtweets.errors import (
     TLSError,
 )
 from rxtweets.inflating import Inflater
-from rxtweets.problems import error_of_response, shown
+from rxtweets.problems import error_of_response, is_web_page, shown
 from rxtweets.proxies import check_proxy, host_and_port, shown_proxy
 from rxtweets.redaction import hide_tokens_from_logs
 from rxtweets.watchdog import Watchdog
@@ -183,7 +183,7 @@ class Connection:
             response = client.send(request, stream=True)
             self._response = response
             self._exit.callback(response.close)
-            if response.status_code != 200:
+            if response.status_code != 200 or is_web_page(self.headers):
                 raise proxy_named(
                     error_of_response(response.status_code, self.headers, _body_of(response)),
                     options,
@@ -413,6 +413,8 @@ class _Way:
         if isinstance(error, httpx.ProxyError):
             return self._refused(str(error))
         said = shown(str(error) or type(error).__name__)
+        if "_SWITCH_UPGRADE" in said:  # so h11 names a 101 that was not asked for
+            return error_of_response(101, {}, b"")
         if isinstance(error, httpx.TimeoutException):
             return ConnectionLost(f"no answer of {self._peer} in time ({type(error).__name__})")
         if isinstance(error, httpx.ConnectError):

@@ -19,7 +19,7 @@ from rxtweets.message import Interest, Message, metadata_in, tweet_message
 from rxtweets.payloads import Read
 from rxtweets.peeking import Known, LookUp
 
-__all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode"]
+__all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode", "is_strange"]
 
 ENDING = {
     "client-disconnected",
@@ -183,6 +183,14 @@ def _other(value: Any, line: bytes) -> Disconnect | Unknown:
                 detail = problem.get("detail") or problem.get("title") or ""
                 return Disconnect(str(kind or problem.get("title") or ""), str(detail), problem)
     return Unknown(value, line)
+
+
+def is_strange(other: Undecodable | Unknown | Disconnect) -> bool:
+    """Whether it begins no stream of X: it is not JSON, or an error in the place of a message."""
+    if isinstance(other, Unknown):
+        is_object = isinstance(other.value, dict) and not other.value.get("data")
+        return is_object and any(name in other.value for name in ("errors", "error", "title"))
+    return isinstance(other, Undecodable)
 
 
 def _ends_the_connection(problem: dict[str, Any]) -> bool:

@@ -26,6 +26,7 @@
         ├── ServerDisconnect              the server said in the stream that it disconnects
         ├── TLSError                      the certificate or the handshake was refused
         └── ResponseError                 the server answered with something else than a stream
+            ├── UnexpectedAnswerError     a web page, a redirect, 204: not an answer of X's API
             ├── AuthenticationError       401: the token is not accepted
             ├── AccessError               403: the app has no access to this stream
             ├── RulesError                409: the filtered stream has no rules
@@ -75,6 +76,7 @@ __all__ = [
     "StreamStalled",
     "SubscriberError",
     "TLSError",
+    "UnexpectedAnswerError",
     "UsageCapError",
     "WorkerLost",
 ]
@@ -289,6 +291,14 @@ class ResponseError(StreamError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.status, self.body, self.headers)
+
+
+class UnexpectedAnswerError(ResponseError):
+    """Something else than X's API answered: a network's login page, a redirect, an empty 204.
+
+    Final until the stream has once been answered with 200, as ``base_url`` or the network is the
+    cause; after that the stream reconnects, slowly.
+    """
 
 
 class AuthenticationError(ResponseError):

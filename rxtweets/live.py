@@ -19,7 +19,7 @@ from reactivex.disposable import Disposable
 
 from rxtweets import events
 from rxtweets.backoff import Pacer
-from rxtweets.decoding import Decoded, Disconnect, Undecodable, decode
+from rxtweets.decoding import Decoded, Disconnect, Undecodable, decode, is_strange
 from rxtweets.deduplication import Deduplicator
 from rxtweets.display.notebook import started
 from rxtweets.display.snapshot import has_ended
@@ -387,6 +387,7 @@ class _Run:
         return LastWords(
             written=None if created is None else created.timestamp(),
             error_of=_error_from(ends[-1].problem) if ends else None,
+            is_strange=not decoded.messages and any(map(is_strange, decoded.others)),
         )
 
     def _save(self, *, now: bool = False) -> None:

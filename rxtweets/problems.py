@@ -8,30 +8,56 @@ A 429 alone has three causes, told apart by the body. The bodies are those of X'
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
 from rxtweets import errors
 
-__all__ = ["error_in_stream", "error_of_response", "shown"]
+__all__ = ["error_in_stream", "error_of_response", "is_web_page", "shown", "unexpected_answer"]
 
 
 def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> errors.ResponseError:
     """The error that says what happened and what to do next.
 
     Args:
-        status: the HTTP status, anything but 200.
+        status: the HTTP status.
         headers: names in lower case.
         body: as much of it as was read.
     """
     problem = _problem(body)
-    said = _sentence(problem) or " ".join(body[:200].decode(errors="replace").split()).rstrip(".")
+    if not problem and (advice := _unexpected(status, headers)):
+        return unexpected_answer(status, headers, body, advice)
+    said = _said(status, headers, body)
     kind, advice = _classify(status, problem, said)
-    message = f"{status}: {said or 'no explanation given'}. {advice}"
+    if is_web_page(headers) and 400 <= status < 500:
+        advice += " As a web page came with it, a proxy or a firewall may have answered."
+    message = f"{status}: {said}. {advice}"
     if asked := headers.get("retry-after"):
         message += f" The server asks to wait (Retry-After: {asked[:40]!r})."
     return kind(message, status, body.decode(errors="replace"), headers)
+
+
+def unexpected_answer(
+    status: int, headers: Mapping[str, str], body: bytes, advice: str
+) -> errors.UnexpectedAnswerError:
+    """The error of an answer that X's API does not give.
+
+    Args:
+        status: the HTTP status.
+        headers: names in lower case.
+        body: as much of it as was read.
+        advice: what to do.
+    """
+    text = f"{status}: {_said(status, headers, body)}. {advice}"
+    return errors.UnexpectedAnswerError(text, status, body.decode(errors="replace"), headers)
+
+
+def is_web_page(headers: Mapping[str, str]) -> bool:
+    """Whether the body is HTML."""
+    return headers.get("content-type", "").lower().startswith(("text/html", "application/xhtml"))
 
 
 def error_in_stream(
@@ -93,9 +119,56 @@ def _classify(  # noqa: PLR0911 - a return a cause
         return KINDS[status]
     if status >= 500:
         return errors.ServerError, "The trouble is on the other side; trying again later helps."
-    if 300 <= status < 400:
-        return errors.ResponseError, "Redirects are not followed; correct base_url."
     return errors.ResponseError, "The request itself was refused; check its options."
+
+
+def _said(status: int, headers: Mapping[str, str], body: bytes) -> str:
+    """What the server said: the sentence of a problem, or how the body begins, with its type."""
+    if said := shown(_sentence(_problem(body)), 500).rstrip("."):
+        return said
+    begin = shown(body[:800].decode(errors="replace")).rstrip(".")
+    if not begin:
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+        return f"{phrase}, without a body" if phrase else "an answer without a body"
+    kind = shown(headers.get("content-type", ""), 60)
+    return f"{begin} ({kind})" if kind else begin
+
+
+def _unexpected(status: int, headers: Mapping[str, str]) -> str:
+    """What to do after an answer that X's API does not give; empty if it may give that one."""
+    if 300 <= status < 400:
+        return f"{_redirect(headers.get('location', ''))} {NOT_FOLLOWED}"
+    if status == 511 or (200 <= status < 300 and is_web_page(headers)):
+        return WEB_PAGE
+    if status < 200 or 200 < status < 300:
+        return (
+            "X answers a stream with 200; something else answered: check base_url and the network."
+        )
+    return ""
+
+
+def _redirect(location: str) -> str:
+    """Where to, without path and query: they may hold what is nobody's business."""
+    try:
+        target = urlsplit(location)
+        host, port = target.hostname or "", target.port
+    except ValueError:
+        return "A redirect to a target that is no URL."
+    if host:
+        where = shown(f"[{host}]" if ":" in host else host, 100) + (f":{port}" if port else "")
+        return f"A redirect to {shown(target.scheme, 20) or 'the same scheme'}://{where}."
+    return "A redirect to the same host." if location else "A redirect without a target."
+
+
+NOT_FOLLOWED = (
+    "Redirects are not followed, as the token would go along: set base_url if X's API is there, or "
+    "log in to this network if the target is its login page."
+)
+
+WEB_PAGE = (
+    "A web page is no answer of X's API. It may be the login page of this network: open a browser "
+    "and log in. Else correct base_url."
+)
 
 
 RATE_LIMITED = "Too many in this window; it ends at x-rate-limit-reset."
@@ -119,7 +192,7 @@ KINDS: Mapping[int, tuple[type[errors.ResponseError], str]] = {
 def shown(text: str, most: int = 200) -> str:
     """What others sent, fit for an error: on one line, shortened, control characters escaped."""
     line = " ".join(text[: most * 4].split())
-    line = line if len(line) <= most else f"{line[: most - 1]}…"
+    line = line if len(line) <= most else f"{line[:most]}…"
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 

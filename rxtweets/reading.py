@@ -32,11 +32,13 @@ from rxtweets.errors import (
     ServerError,
     StreamError,
     StreamStalled,
+    UnexpectedAnswerError,
     UsageCapError,
 )
 from rxtweets.framing import Arrived, Framed, LineFramer, Oversized
 from rxtweets.handoff import Block, Handoff
 from rxtweets.isolated import IsolatedConnection
+from rxtweets.problems import unexpected_answer
 from rxtweets.states import ConnectionState, StateName
 from rxtweets.telemetry import Telemetry
 
@@ -50,6 +52,10 @@ COUNTED: tuple[tuple[type[StreamError], str], ...] = (
     (StreamStalled, "stalls"),
     (ReaderCrashed, "reader_crashes"),
 )
+
+
+BEGIN = 20
+"""Lines of a connection that are kept until its end, to show what came in place of a stream."""
 
 
 class Connect(Protocol):
@@ -96,10 +102,12 @@ class LastWords:
     Attributes:
         written: when the last message was written, in seconds since 1970, if it was a message.
         error_of: if X announced the end, from the headers of the answer to the error that it is.
+        is_strange: none of them is a message, and one is nothing that X sends in a stream.
     """
 
     written: float | None = None
     error_of: Callable[[Mapping[str, str]], StreamError] | None = None
+    is_strange: bool = False
 
 
 class Reader:
@@ -137,6 +145,7 @@ class Reader:
         self._before = before
         self._resume = resume
         self._look = look
+        self._first_lines: list[bytes] = []
         self._last_lines: list[bytes] = []
         self._last_read = 0.0
         self._continuity = Continuity(options.backfill, alive_until, options.backoff.scale)
@@ -314,6 +323,7 @@ class Reader:
         if total:
             self._continuity.alive(now)
             if framed.lines:
+                self._first_lines = self._first_lines or framed.lines[:BEGIN]
                 self._last_lines, self._last_read = framed.lines, now
             # Without lines too: so those behind know until when there was nothing to read.
             self._handoff.put(Block(framed.lines, now, number, known))
@@ -326,12 +336,24 @@ class Reader:
 
         The thread that delivers will come upon this too, but perhaps long after.
         """
-        last = self._look(self._last_lines)
-        self._last_lines = []
+        first, last = self._look(self._first_lines), self._look(self._last_lines)
+        begin, self._first_lines, self._last_lines = self._first_lines, [], []
         if last.written is not None:
             self._continuity.lagging(last.written, self._last_read)
         if last.error_of is not None and isinstance(end.error, ConnectionLost):
             end.error = last.error_of(self._headers)
+        elif (
+            first.is_strange
+            and last.is_strange
+            and isinstance(end.error, ConnectionEnded)
+            and not self._is_proven(end)
+        ):
+            advice = "This came in place of a stream: check base_url, the options and the network."
+            end.error = unexpected_answer(200, self._headers, b"\n".join(begin), advice)
+
+    def _is_proven(self, end: _End) -> bool:
+        backoff = self._options.backoff
+        return end.lines > 0 and end.seconds >= backoff.proved_after * backoff.scale
 
     def _take_tail(self, tail: bytes | Oversized, number: int) -> int:
         """A line without its end: whole if it is JSON (then only the line end is missing)."""
@@ -344,8 +366,11 @@ class Reader:
             self._telemetry.add(received=1, undecodable=1)
             text = f"the end of the connection cut this line off after {len(tail)} bytes"
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, tail)))
+            if not self._first_lines:
+                self._first_lines = self._last_lines = [tail]
         else:
             self._telemetry.add(received=1)
+            self._first_lines = self._first_lines or [tail]
             self._last_lines, self._last_read = [tail], time.time()
             self._handoff.put(Block([tail], time.time(), number))
         return 1
@@ -360,14 +385,15 @@ class Reader:
             self._telemetry.publish(events.BackfillRefused(error))
             return
         final = not error.retryable
-        if isinstance(error, HostNotFound):
+        if isinstance(error, (HostNotFound, UnexpectedAnswerError)):
             # A name that never had an address is a typing error; one that lost it is the network.
+            # So it is with what answers in X's place.
             final = not self._ever_connected
         if final:
             raise error
-        backoff = self._options.backoff
-        proven = end.lines > 0 and end.seconds >= backoff.proved_after * backoff.scale
-        wait = self._pacer.failed(error, established=end.established is not None, proven=proven)
+        wait = self._pacer.failed(
+            error, established=end.established is not None, proven=self._is_proven(end)
+        )
         if self._pacer.exhausted(error):
             raise error
         self._telemetry.publish(

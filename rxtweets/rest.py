@@ -18,7 +18,7 @@ from tenacity import (
 from rxtweets.backoff import asked_wait
 from rxtweets.connection import ConnectionOptions, proxy_named, request
 from rxtweets.errors import ConnectionLost, ResponseError, ServerError
-from rxtweets.problems import error_of_response
+from rxtweets.problems import error_of_response, is_web_page, unexpected_answer
 
 __all__ = ["Rest"]
 
@@ -110,12 +110,10 @@ class Rest:
         except orjson.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
-            raise ResponseError(
-                f"{status}: the answer of {path} is no JSON object; is base_url X's?",
-                status,
-                answer[:65_536].decode(errors="replace"),
-                headers,
-            )
+            advice = f"The answer of {path} is no JSON object; is base_url X's?"
+            if is_web_page(headers):
+                advice += " A web page may be the login page of this network."
+            raise unexpected_answer(status, headers, answer[:65_536], advice)
         return value
 
 

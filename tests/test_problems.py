@@ -26,7 +26,15 @@ def error(status: int, body: Any = b"", **headers: str) -> rxtweets.ResponseErro
         (403, script.forbidden().body, rxtweets.AccessError, False, "developer portal"),
         (404, b"", rxtweets.ResponseError, False, "base_url"),
         (400, {"errors": [{"message": "bad partition"}]}, rxtweets.ResponseError, False, "options"),
-        (307, b"", rxtweets.ResponseError, False, "base_url"),
+        (307, b"", rxtweets.UnexpectedAnswerError, False, "base_url"),
+        (204, b"", rxtweets.UnexpectedAnswerError, False, "No Content, without a body"),
+        (206, b"half", rxtweets.UnexpectedAnswerError, False, "base_url"),
+        (304, b"", rxtweets.UnexpectedAnswerError, False, "without a target"),
+        (101, b"", rxtweets.UnexpectedAnswerError, False, "Switching Protocols"),
+        (511, b"", rxtweets.UnexpectedAnswerError, False, "log in"),
+        (418, b"", rxtweets.ResponseError, False, "without a body. The request itself"),
+        (499, b"", rxtweets.ResponseError, False, "an answer without a body"),
+        (599, b"", rxtweets.ServerError, True, "an answer without a body"),
         (409, script.no_rules().body, rxtweets.RulesError, False, "Add a rule"),
         (429, BLANK_429, rxtweets.RateLimitError, True, "window"),
         (429, {"errors": [{"code": 88, "message": "x"}]}, rxtweets.RateLimitError, True, "window"),
@@ -56,6 +64,61 @@ def test_every_answer_is_an_error_that_says_what_to_do(
 @pytest.mark.parametrize("body", [b"", b"[]", b"3", b'{"errors":[]}', b'{"errors":[7]}', b"<html>"])
 def test_odd_bodies_are_no_trouble(body: bytes) -> None:
     assert isinstance(error(503, body), rxtweets.ServerError)
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://login.example.net/a?token=hush#hush", "https://login.example.net."),
+        ("http://me:hush@login.example.net:8080/hush", "http://login.example.net:8080."),
+        ("//login.example.net/hush", "the same scheme://login.example.net."),
+        ("https://[::1]:8080/hush", "https://[::1]:8080."),
+        ("/hush", "the same host."),
+        ("?hush", "the same host."),
+        ("https://[hush", "a target that is no URL."),
+        ("https://login.example.net:hush/", "a target that is no URL."),
+        ("https://evil\x1b\x07.example/", "https://evil\\x1b\\x07.example."),
+        (f"https://{'a' * 5_000}.example/", "…."),
+    ],
+)
+def test_the_target_of_a_redirect_is_named_without_its_path(location: str, target: str) -> None:
+    made = error(302, b"", location=location)
+    assert f"A redirect to {target}" in str(made) or (target == "…." and target in str(made))
+    assert "hush" not in str(made)
+    assert "Redirects are not followed" in str(made)
+    assert len(str(made)) < 500
+    assert str(made).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml"])
+def test_a_web_page_is_perhaps_the_login_page_of_the_network(kind: str) -> None:
+    made = error(200, b"<html>\n<title>Hotel Wi-Fi</title>", **{"content-type": kind})
+    assert type(made) is rxtweets.UnexpectedAnswerError
+    assert str(made).startswith(f"200: <html> <title>Hotel Wi-Fi</title> ({kind}). ")
+    assert "login page of this network" in str(made)
+
+
+def test_a_refusal_with_a_web_page_may_be_that_of_a_proxy() -> None:
+    made = error(403, b"<h1>Blocked</h1>", **{"content-type": "text/html"})
+    assert type(made) is rxtweets.AccessError
+    assert "a proxy or a firewall may have answered" in str(made)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x1b[2J\x00\x07 wiped \xe2\x80\xae gnp.exe \x9b" + b"x" * 9_000,
+        {"title": "a\x1b[2J\u202e", "detail": "b\n" * 9_000},
+        {"errors": [{"message": "\x1b" * 9_000}]},
+    ],
+    ids=["text", "problem", "part"],
+)
+@pytest.mark.parametrize("status", [200, 204, 302, 403, 503])
+def test_what_a_server_sends_is_shortened_and_escaped(status: int, body: Any) -> None:
+    headers = {"content-type": "text/html\x1b[2J" + "y" * 9_000, "retry-after": "\x1b[2J"}
+    made = error(status, body, **headers)
+    assert str(made).isprintable()
+    assert len(str(made)) < 3_000
 
 
 def test_an_error_keeps_status_body_and_headers() -> None:

@@ -113,12 +113,32 @@ def test_an_answer_that_is_no_object_is_an_error(stub: Stub, client: Rest, body:
         client.get(PATH)
 
 
+@pytest.mark.parametrize("change", [False, True], ids=["get", "send"])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, b"<html>Hi", {"content-type": "text/html"}), r"200: <html>Hi \(text/html\).*login"),
+        ((204, b""), "204: No Content, without a body"),
+        ((200, b"hello", {"content-type": "text/plain"}), r"200: hello \(text/plain\)"),
+        ((304, b""), "304: Not Modified.*without a target"),
+    ],
+    ids=["page", "204", "text", "304"],
+)
+def test_an_answer_of_something_else_says_what_was_received(
+    stub: Stub, client: Rest, answer: Any, said: str, *, change: bool
+) -> None:
+    stub.answers(answer)
+    with pytest.raises(rxtweets.UnexpectedAnswerError, match=said):
+        client.send("POST", PATH, {}, {}) if change else client.get(PATH)
+    assert len(stub.asked) == 1
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed_and_its_host_never_sees_the_token(
     stub: Stub, client: Rest, other_stub: Stub, status: int
 ) -> None:
     stub.answers((status, b"", {"location": f"{other_stub.url}/elsewhere"}))
-    with pytest.raises(rxtweets.ResponseError, match="Redirects are not followed"):
+    with pytest.raises(rxtweets.ResponseError, match=f"A redirect to {other_stub.url}. Redirects"):
         client.get(PATH)
     assert (len(stub.asked), other_stub.asked) == (1, [])
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -283,7 +284,21 @@ def test_a_keep_alive_is_counted_and_nothing_else() -> None:
         (no_rules(), rxtweets.RulesError, "Add a rule"),
         (usage_capped(), rxtweets.UsageCapError, "next period"),
         (Reply(400, {"title": "Invalid Request"}), rxtweets.ResponseError, "options"),
-        (Reply(301, b"", {"location": "/x"}), rxtweets.ResponseError, "base_url"),
+        (Reply(418, b"short and stout"), rxtweets.ResponseError, "short and stout"),
+        (Reply(204), rxtweets.UnexpectedAnswerError, "204: No Content"),
+        (Reply(206, b"x"), rxtweets.UnexpectedAnswerError, "206: x"),
+        (Reply(304), rxtweets.UnexpectedAnswerError, "without a target"),
+        (Reply(301, b"", {"location": "/x"}), rxtweets.UnexpectedAnswerError, "base_url"),
+        (
+            Reply(302, b"", {"location": "https://y.example/?z"}),
+            rxtweets.UnexpectedAnswerError,
+            "A redirect to https://y.example. ",
+        ),
+        (
+            Reply(200, b"<html>", {"content-type": "text/html"}),
+            rxtweets.UnexpectedAnswerError,
+            "login page of this network",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -313,6 +328,132 @@ def test_an_answer_that_passes_is_tried_again_by_its_schedule(
     reply: Reply, schedule: list[float]
 ) -> None:
     assert delays([reply] * 5, 4, backoff=Backoff(scale=0.0001)) == schedule
+
+
+PAGE = Reply(200, b"<html>\n<body>\nLog in\n", {"content-type": "text/html"})
+REFUSALS = {
+    "a page with a type": PAGE,
+    "a redirect": Reply(302, b"", {"location": "https://login.example/"}),
+    "204": Reply(204),
+}
+BODIES = {
+    "a page without a type": Reply(200, b"<html>\n<body>\nLog in", {"content-type": ""}),
+    "a line without its end": Reply(200, b"<html>"),
+    "plain text": Reply(200, b"upstream connect error\r\n", {"content-type": "text/plain"}),
+    "a problem": Reply(200, {"errors": [{"message": "bad partition"}], "title": "Invalid Request"}),
+    "lines of a problem": Reply(200, b'{\n  "errors": [\n{"message":"bad partition"}\n]\n}\n'),
+}
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
+@pytest.mark.parametrize("reply", REFUSALS.values(), ids=REFUSALS)
+def test_what_is_no_stream_at_first_ends_the_stream(reply: Reply, *, isolated: bool) -> None:
+    with simulator.serve(script=[reply] * 3) as x, Watched(x, isolated=isolated) as w:
+        error = w.until_error()
+        assert type(error) is rxtweets.UnexpectedAnswerError
+        assert error.status == reply.status
+        assert len(x.requests) == 1
+        assert w.messages == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a page without a type", "200: <html> <body>. This came in place of a stream"),
+        ("a line without its end", "200: <html>"),
+        ("plain text", "200: upstream connect error (text/plain)"),
+        ("a problem", "200: Invalid Request: bad partition. "),
+        ("lines of a problem", "200: bad partition. "),
+    ],
+)
+@pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
+def test_a_body_in_place_of_a_stream_is_shown_and_ends_nothing(
+    name: str, said: str, *, isolated: bool
+) -> None:
+    script = [BODIES[name]] * 2
+    with simulator.serve(script=script, rate=None) as x, Watched(x, isolated=isolated) as w:
+        waits = w.until_event(events.Reconnecting, 2)[:2]
+        w.until_messages(1)
+    assert [round(each.delay / FAST.scale) for each in waits] == [5, 10]
+    assert all(str(each.error).startswith(said) for each in waits)
+
+
+@pytest.mark.parametrize("reply", (REFUSALS | BODIES).values(), ids=REFUSALS | BODIES)
+def test_what_is_no_stream_later_is_tried_again_slowly(reply: Reply) -> None:
+    script: list[Part] = [[Serve(2), Close()], reply, reply]
+    with simulator.serve(script=script, rate=None) as x, Watched(x) as w:
+        _, first, second = w.until_event(events.Reconnecting, 3)[:3]
+        w.until_messages(10)
+        for waiting in (first, second):
+            assert type(waiting.error) is rxtweets.UnexpectedAnswerError
+        assert [round(each.delay / FAST.scale) for each in (first, second)] == [5, 10]
+
+
+def test_a_replay_that_is_no_stream_is_not_complete() -> None:
+    page = Reply(200, b"<html>Log in</html>\n", {"content-type": "text/plain"})
+    yesterday = datetime.now(UTC) - timedelta(hours=3)
+    with (
+        simulator.serve(script=[page], live=True) as x,
+        Watched(
+            x,
+            rxtweets.sample10_stream,
+            partition=1,
+            start_time=yesterday,
+            end_time=yesterday + timedelta(minutes=1),
+        ) as w,
+    ):
+        [waiting] = w.until_event(events.Reconnecting)[:1]
+        assert isinstance(waiting.error, rxtweets.UnexpectedAnswerError)
+        assert not w.is_completed
+
+
+@pytest.mark.parametrize("first", [b'{"type":"connection_metadata"}', b'{"data":{"id":"1"}}'])
+def test_a_message_of_tomorrow_begins_a_stream(first: bytes) -> None:
+    script: list[Part] = [[Line(first), Close()], [Stall()]]
+    with simulator.serve(script=script) as x, Watched(x) as w:
+        w.until_event(events.Connected, 2)
+        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.ConnectionEnded
+
+
+def test_a_broken_first_line_is_no_strange_answer_if_tweets_follow() -> None:
+    script: list[Part] = [[Line(b"half a tweet"), Serve(1), Close()], [Stall()]]
+    with simulator.serve(script=script) as x, Watched(x) as w:
+        w.until_event(events.Connected, 2)
+        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.ConnectionEnded
+
+
+def test_half_a_tweet_and_a_reset_are_a_lost_connection() -> None:
+    script: list[Part] = [[Stall(0.1), Abort(mid_frame=True)], [Stall()]]
+    with simulator.serve(script=script) as x, Watched(x) as w:
+        w.until_event(events.Connected, 2)
+        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.ConnectionLost
+
+
+def test_another_protocol_that_was_not_asked_for_ends_the_stream() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with Watched(base_url=f"http://127.0.0.1:{port}") as w:
+            client, _ = server.accept()
+            with client:
+                client.recv(65_536)
+                client.sendall(b"HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+                error = w.until_error()
+    assert isinstance(error, rxtweets.UnexpectedAnswerError)
+    assert str(error).startswith("101: Switching Protocols")
+
+
+def test_hints_before_the_answer_are_passed_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with Watched(base_url=f"http://127.0.0.1:{port}") as w:
+            client, _ = server.accept()
+            with client:
+                client.recv(65_536)
+                client.sendall(
+                    b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
+                )
+                client.sendall(line(1) + b"\r\n")
+                assert w.until_messages(1)[0].id == "1"
 
 
 def test_a_plain_text_503_is_a_server_error() -> None:
