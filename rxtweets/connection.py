@@ -387,7 +387,7 @@ class _Way:
 
     def trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Called by httpcore at the begin and the end of each step."""
-        module, step, phase = name.split(".")
+        *_, module, step, phase = name.split(".")
         if phase == "started" and step in LATE:
             self._step = step
             # To the proxy go all steps of a module that knows no proxy, and the talk with it.

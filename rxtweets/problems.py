@@ -28,7 +28,8 @@ def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> e
         body: as much of it as was read.
     """
     problem = _problem(body)
-    if not problem and (advice := _unexpected(status, headers)):
+    # A problem in an answer of 200 is X's own way to refuse.
+    if (advice := _unexpected(status, headers)) and not (problem and status == 200):
         return unexpected_answer(status, headers, body, advice)
     said = _said(status, headers, body)
     kind, advice = _classify(status, problem, said)
@@ -74,7 +75,7 @@ def error_in_stream(
         headers: of the answer, names in lower case; it may have come hours ago.
     """
     headers = {name: headers[name] for name in headers if name not in {"date", "retry-after"}}
-    said = _sentence(dict(problem))
+    said = shown(_sentence(dict(problem)), 500)
     issue = str(problem.get("connection_issue") or "")
     last = str(problem.get("type", "")).rsplit("/", 1)[-1]
     status = problem.get("status")
@@ -89,7 +90,7 @@ def error_in_stream(
         body = orjson.dumps(dict(problem)).decode()
         return kind(f"{said or issue}, said the stream. {advice}", 200, body, headers)
     named = str(problem.get("disconnect_type") or problem.get("title") or "")
-    return errors.ServerDisconnect(f"the server disconnects ({named}): {said}", named)
+    return errors.ServerDisconnect(f"the server disconnects ({shown(named)}): {said}", named)
 
 
 RULE_ISSUES = {"RuleConfigurationIssue", "RulesInvalidIssue"}
@@ -156,7 +157,8 @@ def _redirect(location: str) -> str:
         return "A redirect to a target that is no URL."
     if host:
         where = shown(f"[{host}]" if ":" in host else host, 100) + (f":{port}" if port else "")
-        return f"A redirect to {shown(target.scheme, 20) or 'the same scheme'}://{where}."
+        scheme = f"{shown(target.scheme, 20)}:" if target.scheme else ""
+        return f"A redirect to {scheme}//{where}."
     return "A redirect to the same host." if location else "A redirect without a target."
 
 

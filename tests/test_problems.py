@@ -31,6 +31,7 @@ def error(status: int, body: Any = b"", **headers: str) -> rxtweets.ResponseErro
         (206, b"half", rxtweets.UnexpectedAnswerError, False, "base_url"),
         (304, b"", rxtweets.UnexpectedAnswerError, False, "without a target"),
         (101, b"", rxtweets.UnexpectedAnswerError, False, "Switching Protocols"),
+        (302, {"message": "moved"}, rxtweets.UnexpectedAnswerError, False, "base_url"),
         (511, b"", rxtweets.UnexpectedAnswerError, False, "log in"),
         (418, b"", rxtweets.ResponseError, False, "without a body. The request itself"),
         (499, b"", rxtweets.ResponseError, False, "an answer without a body"),
@@ -71,7 +72,7 @@ def test_odd_bodies_are_no_trouble(body: bytes) -> None:
     [
         ("https://login.example.net/a?token=hush#hush", "https://login.example.net."),
         ("http://me:hush@login.example.net:8080/hush", "http://login.example.net:8080."),
-        ("//login.example.net/hush", "the same scheme://login.example.net."),
+        ("//login.example.net/hush", "//login.example.net."),
         ("https://[::1]:8080/hush", "https://[::1]:8080."),
         ("/hush", "the same host."),
         ("?hush", "the same host."),
@@ -208,6 +209,16 @@ def test_what_is_wrong_with_a_parameter_is_said() -> None:
         "400: Invalid Request: One or more parameters to your request was invalid: "
         "`partition` can not be empty. "
     )
+
+
+def test_what_a_line_says_is_shortened_and_escaped() -> None:
+    for problem in (
+        {"title": "\x1b[2J" * 999, "disconnect_type": "\x1b[2J" * 999},
+        {"type": X + "usage-capped", "detail": "\x1b[2J" * 999},
+    ):
+        text = str(in_stream(**problem))
+        assert text.isprintable()
+        assert len(text) < 4_000
 
 
 def in_stream(**problem: Any) -> Exception:
