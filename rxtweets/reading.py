@@ -363,6 +363,8 @@ class Reader:
             return 0
         decoded = decode([tail])
         if any(isinstance(other, Undecodable) for other in decoded.others):
+            if self._stopped.is_set():
+                return 0  # the stop has cut the line off, not the server
             self._telemetry.add(received=1, undecodable=1)
             text = f"the end of the connection cut this line off after {len(tail)} bytes"
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, tail)))

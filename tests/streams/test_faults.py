@@ -266,6 +266,17 @@ def test_a_line_beyond_the_maximum_is_no_tweet_when_the_connection_ends_in_it(
         assert w.messages == []
 
 
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_line_that_a_stop_cuts_off_is_not_undecodable(isolated: bool) -> None:
+    script: list[Part] = [[Raw(line(1) + b"\r\n" + line(2)[:-9]), Stall()]]
+    with simulator.serve(script=script, rate=None) as x, Watched(x, isolated=isolated) as w:
+        w.until_messages(1)
+        w.stream.stop()
+        w.until_completed()
+        stats = w.stream.stats()
+        assert (stats.received, stats.delivered, stats.undecodable) == (1, 1, 0)
+
+
 def test_a_keep_alive_is_counted_and_nothing_else() -> None:
     script = [[KeepAlive(), KeepAlive(), Line(line(1)), Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
