@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rxtweets.errors import ConfigurationError
 
-__all__ = ["function", "iterable", "no_class", "seconds", "whole_number"]
+__all__ = ["file_path", "function", "iterable", "no_class", "seconds", "whole_number"]
 
 
 def whole_number(name: str, value: Any, least: int = 1) -> int:
@@ -51,6 +53,26 @@ def iterable(name: str, value: Any, example: str) -> Iterable[Any]:
         shown = f"[{value!r}]" if isinstance(value, str) else example
         raise ConfigurationError(f"{name}={value!r}: give a list, such as {shown}")
     return value
+
+
+def file_path(name: str, value: Any) -> Path:
+    """The value as the path of a file, if one can be written there.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    try:
+        path = Path(value)
+    except TypeError:
+        raise ConfigurationError(f"{name}={value!r}: give the path of a file") from None
+    shown, directory = f"{name}={os.fspath(value)!r}", path.parent
+    if not path.name or path.is_dir():
+        raise ConfigurationError(f"{shown}: give the name of a file")
+    if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{shown}: {directory} is no directory that can be written to")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ConfigurationError(f"{shown}: the file that is there cannot be written to")
+    return path
 
 
 def function(name: str, value: Any) -> None:

@@ -7,12 +7,12 @@ r"""A message as one line of JSON, and back: the format of recordings and of JSO
 ``raw`` is the line of the stream byte for byte, always the last key, so that nothing of it is
 lost and every tool can look into it (``jq .raw.data.lang``). ``received_at`` is in seconds since
 1970, or null. A message without a line has ``metadata`` instead of ``raw``; a line that holds a
-raw line feed, which X's never do, is a string.
+raw line feed, or is no JSON, which X's never do or are, is a string.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,7 @@ from rxtweets.message import Message
 __all__ = ["from_line", "key_of", "keys_of", "to_line", "to_lines"]
 
 RAW = b',"raw":'
+CLOSING = 0x7D  # the brace at the end of every object; a line without it is cut off, or no object
 LINE_FEED = 0x0A  # looked for as a number, as bytes look for bytes eight times slower
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -40,7 +41,7 @@ def to_line(message: Message[Any], more: Mapping[str, Any] = EMPTY) -> bytes:
     """
     raw = message.raw
     value: dict[str, Any] = {
-        "id": message.id,
+        "id": _id_of(message),
         "received_at": message.received_at,
         "data": message.data,
     }
@@ -48,14 +49,14 @@ def to_line(message: Message[Any], more: Mapping[str, Any] = EMPTY) -> bytes:
         value.update(more)
     if not raw:
         value["metadata"] = orjson.Fragment(to_json(message.metadata))
-    elif LINE_FEED in raw:
+    elif LINE_FEED in raw or not _is_json(raw):
         value["raw"] = raw.decode(errors="replace")
     else:
         value["raw"] = orjson.Fragment(raw)
     try:
         return orjson.dumps(value) + b"\n"  # its option for this takes half as long again
     except (orjson.JSONEncodeError, RecursionError):
-        value["id"] = _id_of(message)
+        value["received_at"] = orjson.Fragment(to_json(message.received_at))
         value["data"] = orjson.Fragment(to_json(message.data))
         return orjson.dumps(value) + b"\n"
 
@@ -78,9 +79,9 @@ def to_lines(messages: Iterable[Message[Any]], end: bytes = b"\n") -> bytes:
             start = orjson.dumps(
                 {"id": message.id, "received_at": message.received_at, "data": message.data}
             )
-        except (orjson.JSONEncodeError, RecursionError):
+        except Exception:  # noqa: BLE001 - metadata can hold an id whose `str` raises
             start = b""
-        if start and raw and LINE_FEED not in raw:
+        if start and raw and LINE_FEED not in raw and raw[-1] == CLOSING:
             pieces += (start[:-1], RAW, raw, last)
         else:
             pieces += (to_line(message)[:-1], end)
@@ -127,16 +128,23 @@ def key_of(message: Message[Any]) -> str:
     return blake2b(content, digest_size=16).hexdigest()
 
 
-def keys_of(messages: Iterable[Message[Any]]) -> list[str]:
+def keys_of(messages: Sequence[Message[Any]]) -> list[str]:
     """The keys of several messages, in their order."""
-    return [  # mostly without a further call
-        key if (key := message.id) and key.isascii() else key_of(message) for message in messages
-    ]
+    try:
+        return [  # mostly without a further call
+            key if (key := message.id) and key.isascii() else key_of(message)
+            for message in messages
+        ]
+    except Exception:  # noqa: BLE001 - metadata can hold an id whose `str` raises
+        return [key_of(message) for message in messages]
 
 
 def _id_of(message: Message[Any]) -> str:
     """The id; half a surrogate pair, which no store can hold, is escaped."""
-    identifier = message.id
+    try:
+        identifier = message.id
+    except Exception:  # noqa: BLE001 - metadata can hold an id whose `str` raises
+        return ""
     if identifier.isascii():
         return identifier
     return identifier.encode(errors="backslashreplace").decode()
@@ -183,3 +191,11 @@ def _is(text: bytes, value: object) -> bool:
         return bool(orjson.loads(text) == value)
     except orjson.JSONDecodeError:
         return False
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -6,13 +6,18 @@ is no tweet has kind, id, times, author and, as JSON, its data; everything else 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
+
+import orjson
 
 from rxtweets.jsonable import to_json
 from rxtweets.kinds import carried_by
 from rxtweets.message import Message, is_tweet, payload_of
 from rxtweets.message_lines import key_of
+from rxtweets.payloads import ComplianceEvent, LabelEvent, Like
 
 __all__ = ["COLUMNS", "ColumnType", "Row", "row_of"]
 
@@ -43,7 +48,8 @@ class Row(NamedTuple):
         hashtags: without ``#``.
         mentions: user names, without ``@``.
         rules: tags of the rules that it matched, and ids of those without one.
-        raw: the line, or the metadata as JSON where there was none.
+        raw: the line, or the metadata as JSON where there was none. A line that is no JSON is a
+            string of JSON.
     """
 
     id: str
@@ -96,9 +102,19 @@ COLUMNS: dict[str, ColumnType] = {
 
 
 def row_of(message: Message[Any]) -> Row:
-    """The message as a row; whatever shape its parts have, it does not raise."""
+    """The message as a row; whatever shape its parts have, it does not raise.
+
+    A message that cannot be read, because its line is no JSON for one, has the kind ``other``.
+    """
+    try:
+        return _row(message)
+    except Exception:  # noqa: BLE001 - data and metadata are anything, and so is what they raise
+        return _unread(message)
+
+
+def _row(message: Message[Any]) -> Row:
     raw = message.raw
-    payload = payload_of(raw) if raw else {"data": dict(message.metadata)}
+    payload, is_plain = _payload(raw) if raw else ({"data": dict(message.metadata)}, False)
     tweet = _object(payload["data"]) if isinstance(payload, dict) and "data" in payload else {}
     metrics = _object(tweet.get("public_metrics"))
     entities = _object(tweet.get("entities"))
@@ -126,10 +142,44 @@ def row_of(message: Message[Any]) -> Row:
         _texts(entities.get("hashtags"), "tag"),
         _texts(entities.get("mentions"), "username"),
         _rules(message, payload),
-        raw.decode(errors="replace") if raw else to_json(message.metadata).decode(),
+        raw.decode() if is_plain else _raw(message),
     )
-    # A line has whole characters only; the metadata of other sources can be anything.
-    return row if raw else Row._make(map(_storable, row))
+    return row if is_plain else Row._make(map(_storable, row))
+
+
+def _payload(raw: bytes) -> tuple[Any, bool]:
+    """The decoded line, and whether every store takes it, and all its texts, as they are."""
+    try:
+        return orjson.loads(raw), True
+    except orjson.JSONDecodeError:
+        return payload_of(raw), False
+
+
+def _unread(message: Message[Any]) -> Row:
+    nothing: dict[str, Any] = dict.fromkeys(COLUMNS)
+    text, data = _text_and_data(message.data, {})
+    return Row(
+        **nothing
+        | {"id": key_of(message), "kind": "other", "received_at": _time(message.received_at)}
+        | {"text": text, "data": data, "hashtags": [], "mentions": [], "rules": []}
+        | {"raw": _raw(message)}
+    )
+
+
+def _raw(message: Message[Any]) -> str:
+    """The line, as a string of JSON if a database would not take it for JSON; else the metadata."""
+    if not message.raw:
+        return to_json(message.metadata).decode()
+    text = message.raw.decode(errors="replace")
+    try:
+        json.loads(text, parse_int=len, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return to_json(text).decode()
+    return text
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON (RFC 8259)")
 
 
 def _kind(message: Message[Any], payload: Any) -> str:
@@ -146,7 +196,11 @@ def _text_and_data(data: Any, tweet: dict[str, Any]) -> tuple[str | None, str | 
 
 
 def _author_in(event: Any) -> str | None:
-    return getattr(event, "author_id", None) or getattr(event, "user_id", None) or None
+    """The user that one of our events is about; what handlers made can have any such attribute."""
+    if not isinstance(event, ComplianceEvent | LabelEvent | Like):
+        return None
+    user = event.user_id if isinstance(event, ComplianceEvent) else event.author_id
+    return _whole(user) or None
 
 
 def _name_of(author: str | None, payload: Any) -> str | None:
@@ -159,7 +213,8 @@ def _name_of(author: str | None, payload: Any) -> str | None:
 
 
 def _rules(message: Message[Any], payload: Any) -> list[str]:
-    has_rules = "matching_rules" in (payload if message.raw else message.metadata)
+    parts = payload if message.raw else message.metadata
+    has_rules = isinstance(parts, Mapping) and "matching_rules" in parts
     return [rule.tag or rule.id for rule in message.matching_rules] if has_rules else []
 
 
@@ -189,7 +244,7 @@ def _storable(value: Any) -> Any:
 def _time(seconds: float | None) -> datetime | None:
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None  # somebody else's recording can have any number there
 
 

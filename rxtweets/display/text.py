@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from rxtweets.jsonable import readable
 from rxtweets.message import Batch, Message
 from rxtweets.telemetry import Stats
 
@@ -109,7 +110,7 @@ def batch_line(number: int, batch: Batch[Any], width: int) -> str:
     """
     info = batch.info
     head = f"{number:>5} │ {info.size:>3} by {info.trigger:<7} │ "
-    return head + _fitted((clean(str(message.data)) for message in batch), width - len(head))
+    return head + _fitted(map(_shown, batch), width - len(head))
 
 
 def pointer(text: str, position: int) -> tuple[str, str]:
@@ -138,13 +139,20 @@ def tweet_line(message: Message[Any], width: int) -> str:
     time = f"{written:%H:%M:%S}" if written else "--:--:--"
     lang = message.metadata.get("lang")
     head = f"{time} {lang if isinstance(lang, str) else '':<3.3} │ "
-    return head + _fitted([clean(str(message.data))], width - len(head))
+    return head + _fitted([_shown(message)], width - len(head))
 
 
 def sparks(values: Sequence[float]) -> str:
     """A column of blocks for each value, none below 0; the tallest value has the tallest."""
     most = max(values, default=0) or 1
     return "".join(BLOCKS[round(value / most * (len(BLOCKS) - 1))] for value in values)
+
+
+def _shown(message: Message[Any]) -> str:
+    try:
+        return clean(str(message.data))
+    except Exception:  # noqa: BLE001 - what handlers made can be nested without end, or raise
+        return clean(readable(message.data))
 
 
 def _fitted(texts: Any, width: int) -> str:

@@ -37,4 +37,8 @@ class ConsoleSubscriber(Subscriber[Any]):
         with self._alone:  # batches may come on several threads
             self._batches += 1
             line = batch_line(self._batches, batch, width)
-            print(line, file=self._file or sys.stdout, flush=True)
+            try:
+                print(line, file=self._file or sys.stdout, flush=True)
+            except UnicodeEncodeError as error:  # a terminal that has few characters
+                line = line.encode(error.encoding, "replace").decode(error.encoding)
+                print(line, file=self._file or sys.stdout, flush=True)

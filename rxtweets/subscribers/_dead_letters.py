@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-import orjson
-
 from rxtweets.errors import ConfigurationError, DecodeError
 from rxtweets.line_files import check_path, lines_in
-from rxtweets.message import Batch, Message
+from rxtweets.locks import name_path
+from rxtweets.message import Batch, Message, payload_of
 from rxtweets.message_lines import from_line, to_line
 
 __all__ = ["DeadLetter", "DeadLetterFile", "read_dead_letters"]
@@ -71,12 +70,16 @@ class DeadLetterFile:
         """
         why = _why(letter)
         lines = b"".join(to_line(message, why) for message in letter.batch)
-        with self.path.open("ab+") as file:
-            if file.seek(0, os.SEEK_END) and _is_torn(file):
-                lines = b"\n" + lines  # a process was killed while it wrote here
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab+") as file:
+                if file.seek(0, os.SEEK_END) and _is_torn(file):
+                    lines = b"\n" + lines  # a process was killed while it wrote here
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            name_path(error, self.path)
+            raise
 
     def __repr__(self) -> str:
         return f"DeadLetterFile({os.fspath(self.path)!r})"
@@ -111,13 +114,22 @@ def read_dead_letters(path: str | os.PathLike[str]) -> Iterator[DeadLetter]:
 def _letters_in(path: Path) -> Iterator[tuple[dict[str, Any], Message[Any]]]:
     for line in lines_in(path):
         try:
-            value = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            value = payload_of(line)
+        except (ValueError, RecursionError):
             continue  # cut off
         why = value.get("failed") if isinstance(value, dict) else None
         if not isinstance(why, dict) or not why.keys() >= KEYS:
             raise DecodeError("this line is no dead letter", line)
-        yield why, from_line(line)
+        yield why, _message(line, value)
+
+
+def _message(line: bytes, value: dict[str, Any]) -> Message[Any]:
+    try:
+        return from_line(line)
+    except ValueError:  # what was written as its line is no JSON
+        raw = str(value.get("raw") or "").encode(errors="replace")
+        identifier = str(value.get("id") or "")
+        return Message.from_event(value.get("data"), identifier, raw, value.get("received_at"))
 
 
 KEYS = {"batch", "at", "attempts", "error", "batcher", "trigger"}

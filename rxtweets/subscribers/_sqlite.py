@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from rxtweets.checks import file_path
 from rxtweets.errors import ConfigurationError
+from rxtweets.locks import Identity, identity_of
 from rxtweets.message import Batch
 from rxtweets.rows import COLUMNS, Row, row_of
-from rxtweets.subscribers._store import Store
+from rxtweets.subscribers._store import Store, each_alone
 
 __all__ = ["SQLiteSubscriber"]
 
+log = logging.getLogger("rxtweets")
+
 TYPES = {"text": "TEXT", "json": "TEXT", "time": "TEXT", "integer": "INTEGER", "texts": "TEXT"}
+HEADER = b"SQLite format 3\x00"
+"""What every database begins with (https://sqlite.org/fileformat.html)."""
+
+REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError)
+"""What is about one row: a constraint, a trigger, a size."""
+
 KEYS = ("kind", "id")
 OTHERS = [name for name in COLUMNS if name not in KEYS]
 
@@ -67,33 +79,47 @@ class SQLiteSubscriber(Store):
     The database is in WAL mode: others can read while it is written. A batch that is acknowledged
     survives the death of the process, and with ``sync=True`` that of the machine.
 
+    A database that is removed, or has another in its place, is noticed with the next batch: it is
+    closed, and the batch is stored in the one that is there now, or in a new one.
+
     Args:
         path: of the database, in a directory that is there.
         search: keep ``tweets_search``; it doubles the work.
         sync: have the disk confirm every batch.
 
     Raises:
-        ConfigurationError: it cannot be written there.
+        ConfigurationError: it cannot be written there, or the file is no database.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], *, search: bool = True, sync: bool = False
     ) -> None:
         super().__init__()
-        self._path = Path(path)
-        if self._path.is_dir() or not os.access(self._path.absolute().parent, os.W_OK):
-            raise ConfigurationError(
-                f"path={os.fspath(path)!r}: give a file in a directory that can be written to"
-            )
+        self._path = file_path("path", path)
+        if _is_foreign(self._path):
+            raise ConfigurationError(f"path={os.fspath(path)!r}: this file is no SQLite database")
         self._search = search
         self._sync = sync
         self._connection: sqlite3.Connection | None = None
+        self._files: list[Identity] = []
 
-    def on_next(self, batch: Batch[Any]) -> None:
-        """Store the batch, or nothing of it."""
+    def on_next(self, batch: Batch[Any]) -> Any:
+        """Store the batch, but for rows that the database refuses.
+
+        Returns:
+            The batch with the messages of those rows failed; ``None`` if there are none.
+
+        Raises:
+            sqlite3.Error: nothing of the batch is stored.
+        """
         rows = [_values(row_of(message)) for message in batch]
-        with self._alone, self._open() as connection:  # which commits, or rolls back
-            connection.executemany(UPSERT, rows)
+        with self._alone:
+            try:
+                return self._store(batch, rows)
+            except sqlite3.Error as error:
+                self.close()  # what was wrong with it may be mended when it is opened again
+                error.args = (f"{self._path}: {error}",)
+                raise
 
     def close(self) -> None:
         """Close the database."""
@@ -105,7 +131,19 @@ class SQLiteSubscriber(Store):
     def __repr__(self) -> str:
         return f"SQLiteSubscriber({os.fspath(self._path)!r})"
 
+    def _store(self, batch: Batch[Any], rows: list[list[Any]]) -> Batch[Any] | None:
+        try:
+            with self._open() as connection:  # which commits, or rolls back
+                connection.executemany(UPSERT, rows)
+        except REFUSALS:
+            with self._open() as connection:
+                return each_alone(batch, rows, partial(_store_one, connection), REFUSALS)
+        return None
+
     def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._files != self._identities():
+            log.warning("%s is gone or another file: storing into what is there now", self._path)
+            self.close()
         if self._connection is None:
             # Batches come from several threads, and are kept apart by our lock.
             connection = sqlite3.connect(self._path, timeout=30.0, check_same_thread=False)
@@ -119,7 +157,30 @@ class SQLiteSubscriber(Store):
                 connection.close()
                 raise
             self._connection = connection
+            self._files = self._identities()
         return self._connection
+
+    def _identities(self) -> list[Identity]:
+        """The files of the database; what is committed is in the second one at first."""
+        return [identity_of(self._path), identity_of(f"{self._path}-wal")]
+
+
+def _store_one(connection: sqlite3.Connection, row: list[Any]) -> None:
+    try:
+        connection.execute(UPSERT, row)
+    except REFUSALS as error:
+        if connection.in_transaction:
+            raise
+        # A trigger can roll back the whole transaction.
+        raise sqlite3.DatabaseError(f"the transaction was rolled back: {error}") from error
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether there is something else in the file than a database."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(HEADER)) not in {b"", HEADER}
 
 
 def _lacks_search(connection: sqlite3.Connection) -> bool:

@@ -18,7 +18,7 @@ from rxtweets.checks import seconds
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.jsonable import to_json
 from rxtweets.message import Batch
-from rxtweets.message_lines import keys_of, to_lines
+from rxtweets.message_lines import keys_of, to_line, to_lines
 from rxtweets.proxies import environment_proxy
 from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
 from rxtweets.subscribers._store import Store
@@ -106,8 +106,15 @@ class WebhookSubscriber(Store):
         Raises:
             SubscriberError: it was not taken.
         """
-        body, key = _body(batch), _key(batch)
-        self._policy(self._post, body, key)
+        body, key = _body(batch, to_lines(batch, b",")), _key(batch)
+        try:
+            self._policy(self._post, body, key)
+        except SubscriberError:
+            # A line that is no JSON makes all of the body unreadable; `to_line` makes it a string.
+            careful = _body(batch, b"".join(to_line(each)[:-1] + b"," for each in batch))
+            if careful == body:
+                raise
+            self._policy(self._post, careful, key)
 
     def close(self) -> None:
         """Close the connections."""
@@ -154,10 +161,14 @@ class WebhookSubscriber(Store):
 def _checked(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
+        parsed.host.encode("idna")  # as it is resolved: an empty or long label raises
+    except (httpx.InvalidURL, TypeError, UnicodeError):
         parsed = httpx.URL("")
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    has_host = re.fullmatch(r"[^%\s]+", parsed.host) is not None
+    if parsed.scheme not in {"http", "https"} or not has_host:
         raise ConfigurationError("url: give an http or https URL with a host")
+    if not 0 < (parsed.port or 80) < 2**16:
+        raise ConfigurationError("url: give a port from 1 to 65535")
     return parsed
 
 
@@ -180,8 +191,8 @@ def _text_of(answer: httpx.Response) -> str:
     return answer.text
 
 
-def _body(batch: Batch[Any]) -> bytes:
-    messages = memoryview(to_lines(batch, b","))[:-1]  # a view, as a slice would copy it all
+def _body(batch: Batch[Any], lines: bytes) -> bytes:
+    messages = memoryview(lines)[:-1]  # a view, as a slice would copy it all
     info = to_json({"batcher": batch.info.batcher, "trigger": batch.info.trigger})
     return b"".join((info[:-1], b',"messages":[', messages, b"]}"))
 

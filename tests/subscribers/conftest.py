@@ -13,6 +13,7 @@ import pytest
 from rxtweets import Message
 from rxtweets.payloads import reader_for
 from rxtweets.simulator.tweets import Tweets
+from tests.subscribers._hook import Hook
 
 RECEIVED = 1_764_028_461.25
 
@@ -109,6 +110,13 @@ def postgres() -> Iterator[str]:
         connection.execute(f"CREATE SCHEMA {schema}")
         yield f"{where}?options=-csearch_path%3D{schema}"
         connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    hook = Hook()
+    yield hook
+    hook.close()
 
 
 @pytest.fixture

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import sqlite3
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
+import tenacity
 
 import rxtweets
 from rxtweets import Batch, Message
@@ -109,15 +115,12 @@ class PostgresPlace:
         return PostgresSubscriber(self.conninfo)
 
     def rows(self) -> list[dict[str, Any]]:
-        import psycopg
         from psycopg.rows import dict_row
 
         with psycopg.connect(self.conninfo, row_factory=dict_row) as connection:
             return connection.execute("SELECT * FROM tweets").fetchall()
 
     def print_of(self) -> object:
-        import psycopg
-
         with psycopg.connect(self.conninfo) as connection:
             return connection.execute("SELECT xmin, ctid, id FROM tweets ORDER BY id").fetchall()
 
@@ -322,8 +325,6 @@ def test_psql_reads_the_table(postgres: str, tweets: Make, tool: Tool) -> None:
 
 
 def test_a_lost_connection_to_postgres_is_made_again(postgres: str, tweets: Make) -> None:
-    import psycopg
-
     messages = tweets(20)
     with PostgresSubscriber(postgres) as store:
         store.on_next(Batch(messages[:10]))
@@ -337,8 +338,6 @@ def test_a_lost_connection_to_postgres_is_made_again(postgres: str, tweets: Make
 def test_a_batch_in_whose_middle_the_connection_is_lost_is_sent_again(
     postgres: str, tweets: Make
 ) -> None:
-    import psycopg
-
     waits = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
     with (
         PostgresSubscriber(postgres) as store,
@@ -358,14 +357,118 @@ def test_a_batch_in_whose_middle_the_connection_is_lost_is_sent_again(
 
 
 def test_a_database_that_is_not_there_fails_the_batch(tweets: Make) -> None:
-    import psycopg
+    pauses: list[float] = []
+    store = PostgresSubscriber(
+        "host=127.0.0.1 port=9 password=hush",
+        stop=tenacity.stop_after_attempt(3),
+        wait=tenacity.wait_fixed(0.5),
+        sleep=pauses.append,
+    )
+    with store, pytest.raises(rxtweets.SubscriberError, match="port 9") as raised:
+        store.on_next(Batch(tweets(1)))
+    assert pauses == [0.5, 0.5]
+    assert "hush" not in f"{raised.value}{store!r}"
 
+
+class Proxy:
+    """Passes connections on to PostgreSQL, or refuses them."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._target = urlsplit(conninfo)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self.conninfo = conninfo.replace(self._target.netloc, f"127.0.0.1:{self.port}")
+
+    def open(self) -> None:
+        server = socket.create_server(("127.0.0.1", self.port))
+        self._sockets.append(server)
+        self._start(self._accept, server)
+
+    def close(self) -> None:
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._sockets.clear()
+        for thread in self._threads:
+            thread.join(20)
+        self._threads.clear()
+
+    def _start(self, run: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=run, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                ours, _ = server.accept()
+                theirs = socket.create_connection((self._target.hostname, self._target.port))
+                self._sockets += (ours, theirs)
+                self._start(self._pass_on, ours, theirs)
+                self._start(self._pass_on, theirs, ours)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def proxy(postgres: str) -> Iterator[Proxy]:
+    proxy = Proxy(postgres)
+    yield proxy
+    proxy.close()
+
+
+def test_an_outage_loses_no_batch(proxy: Proxy, postgres: str, tweets: Make) -> None:
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            proxy.open()
+
+    proxy.open()
+    with PostgresSubscriber(proxy.conninfo, wait=tenacity.wait_fixed(2), sleep=sleep) as store:
+        store.on_next(Batch(tweets(10)))
+        proxy.close()
+        store.on_next(Batch(tweets(10, 10)))
+        assert pauses == [2, 2, 2]
+    assert ids_of(PostgresPlace(postgres).rows()) == sorted(each.id for each in tweets(20))
+
+
+def test_a_batch_after_a_failed_one_connects_anew(
+    proxy: Proxy, postgres: str, tweets: Make
+) -> None:
+    with PostgresSubscriber(proxy.conninfo, stop=tenacity.stop_after_attempt(1)) as store:
+        with pytest.raises(rxtweets.SubscriberError, match="refused"):
+            store.on_next(Batch(tweets(1)))
+        proxy.open()
+        store.on_next(Batch(tweets(1, 1)))
+    assert ids_of(PostgresPlace(postgres).rows()) == [tweets(1, 1)[0].id]
+
+
+def test_a_table_that_was_dropped_is_made_again(postgres: str, tweets: Make) -> None:
+    with PostgresSubscriber(postgres) as store:
+        store.on_next(Batch(tweets(1)))
+        with psycopg.connect(postgres) as other:
+            other.execute("DROP TABLE tweets")
+        store.on_next(Batch(tweets(2, 1)))
+    assert len(PostgresPlace(postgres).rows()) == 2
+
+
+def test_what_postgres_forbids_fails_the_batch_at_once(postgres: str, tweets: Make) -> None:
+    waits: list[float] = []
     with (
-        PostgresSubscriber("host=127.0.0.1 port=9 password=hush") as store,
-        pytest.raises(psycopg.OperationalError) as raised,
+        PostgresSubscriber(postgres, table="pg_catalog.tweets", sleep=waits.append) as store,
+        pytest.raises(rxtweets.SubscriberError, match=r"pg_catalog\.tweets"),
     ):
         store.on_next(Batch(tweets(1)))
-    assert "hush" not in f"{raised.value}{store!r}"
+    assert waits == []
 
 
 @pytest.mark.parametrize("conninfo", ["no connection string", "user=x hush"])
@@ -403,24 +506,6 @@ def test_an_id_does_not_lead_out_of_the_directory(odd: str, tmp_path: Path) -> N
     assert file.parent == tmp_path / "in" / "t" / "date=__HIVE_DEFAULT_PARTITION__"
     [row] = ask_duckdb(f"SELECT id FROM '{file}'")
     assert row["id"] == odd
-
-
-def test_a_failed_batch_leaves_nothing_in_sqlite(tmp_path: Path, tweets: Make) -> None:
-    path = tmp_path / "tweets.db"
-    with SQLiteSubscriber(path) as store:
-        store.on_next(Batch(tweets(1)))
-        connection = sqlite3.connect(path)
-        connection.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON tweets WHEN new.text = 'bad' "
-            "BEGIN SELECT raise(ABORT, 'full'); END"
-        )
-        connection.close()
-        again = tweets(5, 1)
-        with pytest.raises(sqlite3.IntegrityError, match="full"):
-            store.on_next(Batch([*again, tweets(1, 6)[0].put_data("bad")]))
-        assert len(SQLitePlace(tmp_path).rows()) == 1
-        store.on_next(Batch(again))
-    assert len(SQLitePlace(tmp_path).rows()) == 6
 
 
 def test_a_file_is_written_by_one_at_a_time(tmp_path: Path, tweets: Make) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,56 +15,9 @@ import tenacity
 import rxtweets
 from rxtweets import Batch, Message
 from rxtweets.subscribers import ConsoleSubscriber, WebhookSubscriber
+from tests.subscribers._hook import Answer, Hook
 
 Make = Callable[..., list[Message[Any]]]
-Answer = tuple[int, dict[str, str]]
-
-
-class Hook:
-    """Answers by a script, then 204; keeps what it got."""
-
-    def __init__(self) -> None:
-        self.script: list[Answer | None] = []
-        self.text = b""
-        self.got: list[tuple[dict[str, str], Any]] = []
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                hook.got.append((headers, json.loads(body)))
-                answer = hook.script.pop(0) if hook.script else (204, {})
-                if answer is None:
-                    self.close_connection = True
-                    return
-                self.send_response(answer[0])
-                for name, value in answer[1].items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(hook.text)))
-                self.end_headers()
-                self.wfile.write(hook.text)
-
-            def log_message(self, *_: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?key=hush"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def hook() -> Iterator[Hook]:
-    hook = Hook()
-    yield hook
-    hook.close()
 
 
 def store_for(hook: Hook, pauses: list[float] | None = None, **options: Any) -> WebhookSubscriber:
@@ -186,7 +137,13 @@ def test_what_is_no_strategy_is_refused(wrong: dict[str, Any]) -> None:
         WebhookSubscriber("http://127.0.0.1:9/", **wrong)
 
 
-@pytest.mark.parametrize("url", ["", "ftp://host/", "http://", "no url", None])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "ftp://host/", "http://", "no url", None),
+        *("http://two words/", "http://a..b/", f"http://{'a' * 64}/", "http://host:99999/"),
+    ],
+)
 def test_a_webhook_needs_a_url(url: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="url"):
         WebhookSubscriber(url)
@@ -197,6 +154,13 @@ def test_the_console_can_write_whatever_it_shows() -> None:
     console = ConsoleSubscriber(io.TextIOWrapper(written, encoding="utf-8"), width=60)
     console.on_next(Batch([Message("half \ud83d of a pair")]))
     assert written.getvalue().decode().endswith("half   of a pair\n")
+
+
+def test_the_console_replaces_what_its_encoding_lacks() -> None:
+    written = io.BytesIO()
+    console = ConsoleSubscriber(io.TextIOWrapper(written, encoding="ascii"), width=60)
+    console.on_next(Batch([Message("café")]))
+    assert b"caf?" in written.getvalue()
 
 
 def test_the_console_shows_a_line_a_batch() -> None:
