@@ -5,6 +5,9 @@ What is being written is ``NAME.part``; it is renamed to ``NAME`` when it is com
 data is flushed with every write, and a part file that was left behind is cut after its last whole
 line and completed, as soon as somebody writes to the same path again.
 
+A part file that is removed, renamed or truncated under its writer is noticed with the next write,
+which begins another one.
+
 Where there is a file of that name already, and for every further one, a number is added:
 ``tweets.jsonl.gz``, ``tweets-2.jsonl.gz``, ``tweets-3.jsonl.gz``. Together they are one recording.
 """
@@ -12,6 +15,8 @@ Where there is a file of that name already, and for every further one, a number 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import re
 import time
@@ -20,17 +25,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from rxtweets.checks import file_path
 from rxtweets.errors import ConfigurationError
 from rxtweets.extras import needed
-from rxtweets.locks import lock
+from rxtweets.locks import identity_of, lock, name_path
 
 __all__ = ["LineWriter", "check_path", "files_of", "lines_in"]
+
+log = logging.getLogger("rxtweets")
 
 GZIP = 31  # zlib's number for a window of 32 KB in gzip's wrapping
 GZIP_LEVEL = 6
 ZSTD_LEVEL = 3
 READ = 256 * 1024
 PART = ".part"
+GONE = "was removed, renamed or truncated while it was written"
 
 
 class LineWriter:
@@ -67,25 +76,37 @@ class LineWriter:
         self._file: Any = None
         self._packer: Packer = _packer_for(self.path)
         self._part = self.path
+        self._shown = os.fspath(self.path)
+        self._inode = 0
+        self._was_gone = False
         self._size = 0
         self._opened = 0.0
 
-    def open(self) -> None:
-        """Complete what was left behind, and begin a part, if none is open.
+    def open(self) -> bool:
+        """Complete what was left behind, and begin a part, if none is open or the open one is due.
+
+        Returns:
+            Whether a part is gone that was open before.
 
         Raises:
             OSError: it cannot be written.
             ConfigurationError: somebody else is writing there.
         """
-        if self._file is not None:
-            return
+        if self._file is not None and not self._is_gone():
+            if not self._is_due():
+                return False
+            self.close()
         for part in _parts_of(self.path):
             _recover(part, self.path)
         self._part = _with_suffix(_next_name(self.path))
+        self._shown = os.fspath(self._part)
         self._file = _locked(self._part, "xb")
+        self._inode = os.fstat(self._file.fileno()).st_ino
         self._packer = _packer_for(self.path)
         self._size = 0
         self._opened = self._clock()
+        was_gone, self._was_gone = self._was_gone, False
+        return was_gone
 
     def write(self, lines: bytes) -> None:
         """Append whole lines: all of them, or none if it raises.
@@ -94,16 +115,19 @@ class LineWriter:
             OSError: they cannot be written.
             ConfigurationError: somebody else is writing there.
         """
-        if self._file is not None and self._is_due():
-            self.close()
         self.open()
+        self.append(lines)
+
+    def append(self, lines: bytes) -> None:
+        """Append whole lines to the part that `open` has just looked after; else as `write`."""
         try:
             packed = self._packer.pack(lines)
             _write_all(self._file, packed)
             if self._sync:
                 os.fsync(self._file.fileno())
-        except BaseException:
+        except BaseException as error:
             self._give_up()
+            name_path(error, self._part)
             raise
         self._size += len(packed)
         if self._rotate_size is not None and self._size >= self._rotate_size:
@@ -116,17 +140,50 @@ class LineWriter:
 
         Raises:
             OSError: it cannot be completed; it stays a part, and is completed by the next `open`.
+                Or it was removed or truncated, and lines in it are lost.
         """
-        file, self._file = self._file, None
+        file = self._file
         if file is None:
             return
+        ours = os.fstat(file.fileno())
+        if self._is_gone():
+            if self._size and not (ours.st_nlink and ours.st_size >= self._size):
+                raise FileNotFoundError(errno.ENOENT, GONE, os.fspath(self._part))
+            return
+        self._file = None
         with file:
             if not self._size:
                 self._part.unlink()
                 return
-            _write_all(file, self._packer.finish())
-            os.fsync(file.fileno())
+            try:
+                _write_all(file, self._packer.finish())
+                os.fsync(file.fileno())
+            except OSError as error:
+                name_path(error, self._part)
+                raise
             self._part.rename(_without_suffix(self._part))
+
+    def _is_gone(self) -> bool:
+        """Whether the open part was removed, renamed or truncated; if so, it is let go.
+
+        A part that was renamed is complete then.
+        """
+        try:
+            there = os.stat(self._shown)  # noqa: PTH116 - before every write; a Path takes longer
+        except OSError:
+            there = None
+        if there is not None and there.st_ino == self._inode and there.st_size >= self._size:
+            return False
+        ours = os.fstat(self._file.fileno())
+        if identity_of(self._shown) == (ours.st_dev, ours.st_ino) and ours.st_size >= self._size:
+            return False  # some network file systems give a file another number
+        log.warning("%s %s; the next batch begins another file", self._part, GONE)
+        self._was_gone = True
+        file, self._file = self._file, None
+        with contextlib.suppress(OSError), file:
+            if ours.st_size >= self._size:
+                _write_all(file, self._packer.finish())
+        return True
 
     def _is_due(self) -> bool:
         since = self._clock() - self._opened
@@ -145,13 +202,9 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigurationError: they cannot.
     """
-    checked = Path(path)
-    if not checked.name or checked.is_dir() or checked.name.endswith(PART):
-        raise ConfigurationError(f"path={os.fspath(path)!r}: give the name of a file")
-    if not checked.parent.is_dir() or not os.access(checked.parent, os.W_OK):
-        raise ConfigurationError(
-            f"path={os.fspath(path)!r}: {checked.parent} is no directory that can be written to"
-        )
+    checked = file_path("path", path)
+    if checked.name.endswith(PART):
+        raise ConfigurationError(f"path={os.fspath(path)!r}: {PART} is for parts; leave it out")
     _packer_for(checked)
     return checked
 

@@ -74,14 +74,14 @@ def to_lines(messages: Iterable[Message[Any]], end: bytes = b"\n") -> bytes:
     pieces: list[bytes] = []
     last = b"}" + end
     for message in messages:
-        raw = message.raw
+        raw = message._line.rstrip(b"\r\n")  # noqa: SLF001 - `message.raw` without its call
         try:
             start = orjson.dumps(
                 {"id": message.id, "received_at": message.received_at, "data": message.data}
             )
         except Exception:  # noqa: BLE001 - metadata can hold an id whose `str` raises
             start = b""
-        if start and raw and LINE_FEED not in raw and raw[-1] == CLOSING:
+        if start and raw and raw[-1] == CLOSING and LINE_FEED not in raw:
             pieces += (start[:-1], RAW, raw, last)
         else:
             pieces += (to_line(message)[:-1], end)

@@ -7,7 +7,6 @@ is no tweet has kind, id, times, author and, as JSON, its data; everything else 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -213,8 +212,8 @@ def _name_of(author: str | None, payload: Any) -> str | None:
 
 
 def _rules(message: Message[Any], payload: Any) -> list[str]:
-    parts = payload if message.raw else message.metadata
-    has_rules = isinstance(parts, Mapping) and "matching_rules" in parts
+    parts = (payload if isinstance(payload, dict) else {}) if message.raw else message.metadata
+    has_rules = "matching_rules" in parts
     return [rule.tag or rule.id for rule in message.matching_rules] if has_rules else []
 
 

@@ -146,6 +146,28 @@ def test_messages_pass_as_they_are_recorded_and_the_file_is_complete_at_the_end(
     assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl"]
 
 
+def test_a_recording_that_was_removed_goes_on_in_another_file(tmp_path: Path) -> None:
+    source: Subject[Message[Any]] = Subject()
+    source.pipe(rxtweets.record(tmp_path / "t.jsonl.gz")).subscribe()
+    sent = messages(AT, AT, AT)
+    source.on_next(sent[0])
+    (tmp_path / "t.jsonl.gz.part").unlink()
+    source.on_next(sent[1])
+    source.on_next(sent[2])
+    source.on_completed()
+    assert all(map(same, played(tmp_path / "t.jsonl.gz"), sent[1:]))
+
+
+def test_a_recording_that_was_removed_at_the_end_is_reported(tmp_path: Path) -> None:
+    source: Subject[Message[Any]] = Subject()
+    recorded = source.pipe(rxtweets.record(tmp_path / "t.jsonl"))
+    recorded.subscribe()
+    source.on_next(messages(AT)[0])
+    (tmp_path / "t.jsonl.part").unlink()
+    source.on_completed()
+    assert recorded.stats().subscriber_errors == 1
+
+
 def test_disposing_completes_the_file(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     with source.pipe(rxtweets.record(tmp_path / "t.jsonl.gz")).subscribe():

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 from rxtweets.checks import seconds, whole_number
-from rxtweets.errors import DecodeError
 from rxtweets.line_files import LineWriter, files_of, lines_in
 from rxtweets.message import Batch
 from rxtweets.message_lines import from_line, key_of, to_lines
@@ -29,7 +28,8 @@ class JSONLinesSubscriber(Store):
     ones are ``NAME-2``, ``NAME-3`` … before the suffix. A batch is acknowledged when the system
     has all its lines: they survive the death of the process, and with ``sync=True`` that of the
     machine. What a killed process left behind is cut after its last whole line, and completed
-    with the first batch of the next.
+    with the first batch of the next. If the part is removed, renamed or truncated while it is
+    written, the next batch begins another file.
 
     A message whose key (`rxtweets.subscribers`) is among the last ``window`` is not written
     again; those of the last run are known from its files. Events are written as tweets are, with
@@ -69,12 +69,13 @@ class JSONLinesSubscriber(Store):
     def on_next(self, batch: Batch[Any]) -> None:
         """Append the messages that were not written before."""
         with self._alone:
-            self._writer.open()
+            if self._writer.open():
+                self._seen = None  # what was stored is what is there now
             if self._seen is None:
                 self._seen = Seen.in_files(self._window, self._keys())
             fresh = self._seen.fresh(batch)
             if fresh:
-                self._writer.write(to_lines(fresh.values()))
+                self._writer.append(to_lines(fresh.values()))
                 self._seen.remember(fresh)
 
     def close(self) -> None:
@@ -94,5 +95,5 @@ class JSONLinesSubscriber(Store):
 def _key_in(line: bytes) -> str:
     try:
         return key_of(from_line(line))
-    except DecodeError:
+    except Exception:  # noqa: BLE001 - a file of others can hold anything
         return ""  # somebody else wrote it; it stays as it is

@@ -13,6 +13,7 @@ from typing import Any
 from rxtweets.checks import whole_number
 from rxtweets.errors import ConfigurationError
 from rxtweets.extras import needed
+from rxtweets.locks import Identity, identity_of
 from rxtweets.message import Batch
 from rxtweets.rows import Row, row_of
 from rxtweets.subscribers._seen import WINDOW, Seen
@@ -48,7 +49,8 @@ class ParquetSubscriber(Store):
     of the next that writes there, on a disk; in a cloud nobody sees it.
 
     A file is named after the messages in it, and a message whose key is among the last ``window``
-    is not written again; those of earlier runs are read from the newest files.
+    is not written again; those of earlier runs are read from the newest files, and so they are
+    when the directory was removed or replaced meanwhile.
 
     Args:
         path: a directory, or a URI: ``s3://bucket/path?region=…``,
@@ -84,6 +86,7 @@ class ParquetSubscriber(Store):
             raise ConfigurationError(f"compression={compression!r}: pyarrow does not have it")
         self._window = whole_number("window", window)
         self._seen: Seen | None = None
+        self._identity: Identity = None
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Write the messages that were not written before."""
@@ -91,6 +94,8 @@ class ParquetSubscriber(Store):
             self._take(batch)
 
     def _take(self, batch: Batch[Any]) -> None:
+        if self._is_local() and self._identity != identity_of(self._root):
+            self._seen = None  # what was stored is what is there now
         if self._seen is None:
             if self._is_local():
                 remove_leftovers(Path(self._root))
@@ -102,6 +107,8 @@ class ParquetSubscriber(Store):
         for day, rows in days.items():
             self._write(f"{self._root}/date={day or NOWHEN}", rows)
             self._seen.remember(row.id for row in rows)
+        if self._is_local():
+            self._identity = identity_of(self._root)
 
     def close(self) -> None:
         """Do nothing: every file is complete."""
@@ -113,11 +120,13 @@ class ParquetSubscriber(Store):
         if filesystem is not None:
             return filesystem, os.fspath(path).rstrip("/")
         if "://" not in os.fspath(path):
-            return self._fs.LocalFileSystem(), os.fspath(Path(path).absolute())
+            return self._fs.LocalFileSystem(), os.fspath(_directory(Path(path).absolute()))
         try:
             found, root = self._fs.FileSystem.from_uri(path)
         except (OSError, self._arrow.ArrowException) as error:
             raise ConfigurationError(f"path={self._shown!r}: {error}") from None
+        if not root.strip("/"):
+            raise ConfigurationError(f"path={self._shown!r}: give a bucket, or a directory in one")
         return found, root.rstrip("/")
 
     def _has_codec(self, name: str) -> bool:
@@ -162,6 +171,16 @@ class ParquetSubscriber(Store):
         ]
         files.sort(key=lambda file: file.mtime_ns or 0, reverse=True)
         return (file.path for file in files)
+
+
+def _directory(path: Path) -> Path:
+    """The path, if it is that of a directory that can be written to, or can be made."""
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"path={os.fspath(path)!r}: {there} is no directory that can be written to"
+        )
+    return path
 
 
 def _name(rows: list[Row]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -125,8 +126,15 @@ class SQLiteSubscriber(Store):
         """Close the database."""
         with self._alone:
             connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+            if connection is None:
+                return
+            if self._files != self._identities():
+                log.warning("%s was removed or replaced while it was open", self._path)
+                # Closing leaves the log of a renamed database behind, and another would take it for
+                # its own (https://sqlite.org/howtocorrupt.html, on mispaired and renamed files).
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
 
     def __repr__(self) -> str:
         return f"SQLiteSubscriber({os.fspath(self._path)!r})"
@@ -142,7 +150,6 @@ class SQLiteSubscriber(Store):
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None and self._files != self._identities():
-            log.warning("%s is gone or another file: storing into what is there now", self._path)
             self.close()
         if self._connection is None:
             # Batches come from several threads, and are kept apart by our lock.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from rxtweets.locks import lock
+from rxtweets.locks import lock, name_path
 
 __all__ = ["remove_leftovers", "write_whole"]
 
@@ -37,6 +37,9 @@ def write_whole(path: Path, content: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
             part.replace(path)  # under the lock: unlocked, it could be taken for a leftover
+        except OSError as error:
+            name_path(error, path)
+            raise
         finally:
             part.unlink(missing_ok=True)
 

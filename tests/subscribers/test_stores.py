@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import socket
 import sqlite3
 import threading
@@ -19,8 +21,9 @@ import pytest
 import tenacity
 
 import rxtweets
-from rxtweets import Batch, Message
+from rxtweets import Batch, Message, line_files
 from rxtweets.subscribers import (
+    DeadLetterFile,
     JSONLinesSubscriber,
     ParquetSubscriber,
     PostgresSubscriber,
@@ -531,8 +534,6 @@ def test_json_lines_rotate_after_a_time(
 def test_a_full_disk_fails_the_batch_and_leaves_whole_lines(
     tmp_path: Path, tweets: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rxtweets import line_files
-
     for suffix in ("", ".gz", ".zst"):
         path = tmp_path / f"t.jsonl{suffix}"
         with JSONLinesSubscriber(path) as store:
@@ -582,3 +583,241 @@ def test_the_last_messages_are_remembered_and_not_all(tmp_path: Path, tweets: Ma
         store.on_next(Batch(messages[:20]))
     ids = [each.id for each in rxtweets.replay(path, None).to_list().run()]
     assert ids == [each.id for each in (*messages, *messages[:20])]
+
+
+# Files that are removed, renamed, truncated or replaced while a store writes them.
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("aside"))
+
+
+def replace(path: Path) -> None:
+    path.rename(path.with_name("aside"))
+    path.touch()
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("change", [remove, rename, replace, truncate])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_json_lines_begin_another_file_when_theirs_is_gone(
+    suffix: str, change: Callable[[Path], None], tmp_path: Path, tweets: Make
+) -> None:
+    path = tmp_path / f"t.jsonl{suffix}"
+    with JSONLinesSubscriber(path) as store:
+        store.on_next(Batch(tweets(5)))
+        change(tmp_path / f"{path.name}.part")
+        store.on_next(Batch(tweets(5, 5)))
+        store.on_next(Batch(tweets(5)))  # known from the file that is gone
+    ids = {each.id for each in rxtweets.replay(path, None).to_list().run()}
+    assert ids == {each.id for each in tweets(10)}
+    if change is rename:
+        aside = (tmp_path / "aside").rename(tmp_path / f"old.jsonl{suffix}")
+        moved = rxtweets.replay(aside, None).to_list().run()
+        assert [each.id for each in moved] == [each.id for each in tweets(5)]
+
+
+@pytest.mark.parametrize("change", [remove, rename, replace])
+@pytest.mark.parametrize("name", ["tweets.db", "tweets.db-wal"])
+def test_sqlite_opens_another_database_when_its_own_is_gone(
+    name: str, change: Callable[[Path], None], tmp_path: Path, tweets: Make
+) -> None:
+    with SQLiteSubscriber(tmp_path / "tweets.db") as store:
+        store.on_next(Batch(tweets(5)))
+        change(tmp_path / name)
+        store.on_next(Batch(tweets(5, 5)))
+        rows = SQLitePlace(tmp_path).rows()
+    kept = tweets(10) if name.endswith("-wal") else tweets(5, 5)
+    assert ids_of(rows) == ids_of(SQLitePlace(tmp_path).rows()) == sorted(each.id for each in kept)
+    assert [path.name for path in tmp_path.glob("tweets*")] == ["tweets.db"]
+
+
+@pytest.mark.parametrize("further", [0, 5])
+def test_a_renamed_database_keeps_what_was_stored_in_it(
+    further: int, tmp_path: Path, tweets: Make
+) -> None:
+    with SQLiteSubscriber(tmp_path / "tweets.db") as store:
+        store.on_next(Batch(tweets(5)))
+        (tmp_path / "tweets.db").rename(tmp_path / "old.db")
+        if further:
+            store.on_next(Batch(tweets(further, 5)))
+    connection = sqlite3.connect(tmp_path / "old.db")
+    found = connection.execute("SELECT count(*) FROM tweets").fetchone()
+    connection.close()
+    assert found == (5,)
+
+
+def test_another_database_in_its_place_gets_the_batch(tmp_path: Path, tweets: Make) -> None:
+    with SQLiteSubscriber(tmp_path / "other.db") as other:
+        other.on_next(Batch(tweets(200, 100)))
+    with SQLiteSubscriber(tmp_path / "tweets.db") as store:
+        store.on_next(Batch(tweets(50)))
+        (tmp_path / "other.db").replace(tmp_path / "tweets.db")
+        store.on_next(Batch(tweets(5, 50)))
+    stored = [*tweets(200, 100), *tweets(5, 50)]
+    assert ids_of(SQLitePlace(tmp_path).rows()) == sorted(each.id for each in stored)
+    connection = sqlite3.connect(tmp_path / "tweets.db")
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+def test_sqlite_stays_open_while_its_database_is_there(
+    tmp_path: Path, tweets: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    for start in range(0, 20, 10):
+        with SQLiteSubscriber(tmp_path / "tweets.db") as store:
+            store.on_next(Batch(tweets(5, start)))
+            connection = store._connection
+            SQLitePlace(tmp_path).rows()  # another connection comes and goes
+            store.on_next(Batch(tweets(5, start + 5)))
+            assert store._connection is connection
+    assert caplog.records == []
+
+
+def test_parquet_stores_again_what_a_removed_directory_held(tmp_path: Path, tweets: Make) -> None:
+    with ParquetSubscriber(tmp_path / "tweets") as store:
+        for _ in range(2):
+            store.on_next(Batch(tweets(5)))
+            assert ids_of(ParquetPlace(tmp_path).rows()) == sorted(each.id for each in tweets(5))
+            shutil.rmtree(tmp_path / "tweets")
+        store.on_next(Batch(tweets(5)))
+        store.on_next(Batch(tweets(5)))
+    assert ids_of(ParquetPlace(tmp_path).rows()) == sorted(each.id for each in tweets(5))
+
+
+@pytest.fixture(params=["jsonl", "jsonl.gz", "sqlite", "parquet"])
+def in_a_directory(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    directory = tmp_path / "in"
+    directory.mkdir()
+    stores: dict[str, Callable[[], Store]] = {
+        "sqlite": lambda: SQLiteSubscriber(directory / "tweets.db"),
+        "parquet": lambda: ParquetSubscriber(directory / "tweets"),
+    }
+    kind = request.param
+    return stores.get(kind, lambda: JSONLinesSubscriber(directory / f"t.{kind}"))()
+
+
+def test_a_directory_that_is_removed_or_a_file_fails_the_batch(
+    in_a_directory: Store, tmp_path: Path, tweets: Make
+) -> None:
+    directory = tmp_path / "in"
+    with in_a_directory as store:
+        store.on_next(Batch(tweets(2)))
+        shutil.rmtree(directory)
+        directory.touch()
+        for _ in range(2):
+            with pytest.raises(
+                (OSError, sqlite3.OperationalError), match=re.escape(str(directory))
+            ):
+                store.on_next(Batch(tweets(2, 2)))
+        directory.unlink()
+        directory.mkdir()
+        store.on_next(Batch(tweets(2, 2)))
+        assert list(directory.iterdir())
+
+
+def test_json_lines_forget_what_a_removed_directory_held(tmp_path: Path, tweets: Make) -> None:
+    path = tmp_path / "in" / "t.jsonl"
+    path.parent.mkdir()
+    with JSONLinesSubscriber(path) as store:
+        store.on_next(Batch(tweets(2)))
+        shutil.rmtree(path.parent)
+        with pytest.raises(FileNotFoundError):
+            store.on_next(Batch(tweets(2)))
+        path.parent.mkdir()
+        store.on_next(Batch(tweets(2)))
+    ids = [each.id for each in rxtweets.replay(path, None).to_list().run()]
+    assert ids == [each.id for each in tweets(2)]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_json_lines_that_were_removed_are_missed_at_the_end(
+    suffix: str, tmp_path: Path, tweets: Make
+) -> None:
+    store = JSONLinesSubscriber(tmp_path / f"t.jsonl{suffix}")
+    store.on_next(Batch(tweets(5)))
+    (tmp_path / f"t.jsonl{suffix}.part").unlink()
+    with pytest.raises(FileNotFoundError, match=r"t\.jsonl.*\.part"):
+        store.on_completed()
+    store.on_completed()
+
+
+def test_another_file_in_place_of_the_part_is_left_alone(tmp_path: Path, tweets: Make) -> None:
+    part = tmp_path / "t.jsonl.part"
+    store = JSONLinesSubscriber(tmp_path / "t.jsonl")
+    store.on_next(Batch(tweets(5)))
+    part.rename(tmp_path / "aside")
+    part.write_bytes(b"theirs\n")
+    store.on_completed()
+    assert part.read_bytes() == b"theirs\n"
+
+
+def test_a_full_disk_names_the_file(
+    in_a_directory: Store, tmp_path: Path, tweets: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    if isinstance(in_a_directory, SQLiteSubscriber):
+        with in_a_directory as store:
+            store.on_next(Batch(tweets(1)))
+            assert store._connection is not None
+            store._connection.execute("PRAGMA max_page_count = 1")
+            with pytest.raises(sqlite3.OperationalError, match=r"tweets\.db: .*full"):
+                store.on_next(Batch(tweets(500, 1)))
+        return
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(line_files, "_write_all", full)
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "in"))):
+        in_a_directory.on_next(Batch(tweets(1)))
+
+
+# What is wrong before there is a batch.
+
+
+@pytest.mark.parametrize("kind", [JSONLinesSubscriber, SQLiteSubscriber, ParquetSubscriber])
+def test_a_file_in_place_of_the_directory_is_refused(
+    kind: Callable[[Path], Store], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(rxtweets.ConfigurationError, match="no directory"):
+        kind(tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize("kind", [JSONLinesSubscriber, SQLiteSubscriber, ParquetSubscriber])
+def test_a_directory_that_cannot_be_written_to_is_refused(
+    kind: Callable[[Path], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(rxtweets.ConfigurationError, match="written to"):
+        kind(tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", [SQLiteSubscriber, DeadLetterFile])
+def test_a_file_that_cannot_be_written_to_is_refused(
+    kind: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").touch()
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / "x")
+    with pytest.raises(rxtweets.ConfigurationError, match="cannot be written to"):
+        kind(tmp_path / "x")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("something else")
+    with pytest.raises(rxtweets.ConfigurationError, match="no SQLite database"):
+        SQLiteSubscriber(tmp_path / "x.db")
+    (tmp_path / "empty.db").touch()
+    SQLiteSubscriber(tmp_path / "empty.db")
+
+
+def test_a_cloud_needs_a_bucket() -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="bucket"):
+        ParquetSubscriber("gs://")

@@ -534,6 +534,22 @@ def test_a_dead_letter_that_was_cut_off_spoils_no_other(tmp_path: Path, tweets: 
     ]
 
 
+def test_a_dead_letter_file_that_was_removed_is_made_again(tmp_path: Path, tweets: Make) -> None:
+    file = DeadLetterFile(tmp_path / "dead.jsonl")
+    file(letter_of(tweets(1)))
+    file.path.unlink()
+    file(letter_of(tweets(1, 1)))
+    assert [each.batch[0].id for each in read_dead_letters(file.path)] == [tweets(1, 1)[0].id]
+
+
+def test_a_dead_letter_without_a_directory_fails_and_names_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    retrying = Retrying(Flaky(9), dead_letters=tmp_path / "in" / "dead.jsonl", sleep=lambda _: None)
+    (tmp_path / "in").rmdir()
+    with pytest.raises(rxtweets.SubscriberError, match=r"No such file.*in/dead\.jsonl"):
+        retrying.on_next(Batch([Message("a")]))
+
+
 def test_a_file_of_something_else_is_no_dead_letter(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id":"1"}\n')
     with pytest.raises(rxtweets.DecodeError, match="no dead letter"):
