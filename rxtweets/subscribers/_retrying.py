@@ -13,7 +13,7 @@ from tenacity import retry_if_exception_type
 
 from rxtweets.checks import function
 from rxtweets.errors import ConfigurationError, SubscriberError
-from rxtweets.message import Batch
+from rxtweets.message import Batch, Message
 from rxtweets.subscriber import Subscriber
 from rxtweets.subscribers._buffered import AnySubscriber, Buffered, function_of
 from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile
@@ -32,7 +32,7 @@ class Retrying(Subscriber[Any]):
     ``dead_letters`` first, and is failed then, so its messages are acknowledged as failed and
     counted, with an error that says where they are. Nothing vanishes: if the dead letter cannot
     be written either, the batch fails with both errors. Messages that the subscriber returns as
-    failed are failed; they are neither tried again nor dead letters.
+    failed are not tried again: they are a dead letter of their own.
 
     While it waits, the stream's thread waits. With `Buffered` around it only this subscriber
     does: ``Buffered(Retrying(subscriber))``.
@@ -102,9 +102,15 @@ class Retrying(Subscriber[Any]):
             return self._take(batch)
 
         try:
-            return self._policy(attempt)
+            returned = self._policy(attempt)
         except Exception as error:  # noqa: BLE001 - whatever a user's code raises
             self._give_up(batch, error, attempts)
+        failed = _failed_in(batch, returned)
+        if failed:
+            reasons = ", ".join(sorted({str(after.status) for _, after in failed})[:3])
+            refused = SubscriberError(f"the subscriber returned {len(failed)} failed: {reasons}")
+            self._keep(batch.replaced(before for before, _ in failed), refused, attempts)
+        return returned
 
     def on_error(self, error: Exception) -> None:
         """Pass the error on."""
@@ -123,6 +129,10 @@ class Retrying(Subscriber[Any]):
             self.dead_lettered += dead_lettered
 
     def _give_up(self, batch: Batch[Any], error: Exception, attempts: int) -> NoReturn:
+        what = self._keep(batch, error, attempts)
+        raise SubscriberError(f"{what}; the batch is kept by {self._bury!r}") from error
+
+    def _keep(self, batch: Batch[Any], error: Exception, attempts: int) -> str:
         what = f"{type(error).__name__} at attempt {attempts}, the last: {error}"
         at = datetime.now(UTC)
         letter = DeadLetter(batch, f"{type(error).__name__}: {error}", attempts, at)
@@ -133,4 +143,11 @@ class Retrying(Subscriber[Any]):
                 f"{what}; and the dead letter could not be kept by {self._bury!r}: {trouble}"
             ) from error
         self._count(dead_lettered=len(batch))
-        raise SubscriberError(f"{what}; the batch is kept by {self._bury!r}") from error
+        return what
+
+
+def _failed_in(batch: Batch[Any], returned: object) -> list[tuple[Message[Any], Message[Any]]]:
+    """The messages that the subscriber got and returned as failed, each before and after."""
+    messages = returned if isinstance(returned, list | tuple | Batch) else ()
+    pairs = zip(batch, messages, strict=False)
+    return [(one, each) for one, each in pairs if isinstance(each, Message) and each.is_failed]

@@ -386,14 +386,18 @@ def test_what_is_given_up_is_in_the_file_then_failed_and_counted(
     assert isinstance(failed.error.__cause__, TimeoutError)
 
 
-def test_messages_that_it_returned_as_failed_are_failed(stage: Stage, tmp_path: Path) -> None:
+def test_messages_returned_as_failed_are_a_dead_letter(stage: Stage, tmp_path: Path) -> None:
     def picky(batch: Batch[Any]) -> list[Message[Any]]:
         return [each.failed("bad") if each.data == "bad" else each for each in batch]
 
-    stage.batches.subscribe(Retrying(picky, dead_letters=tmp_path / "dead.jsonl"))
-    stage.send("a", "bad")
-    assert (stage.acks.good, stage.acks.bad) == (["a"], ["bad"])
-    assert not (tmp_path / "dead.jsonl").exists()
+    retrying = Retrying(picky, dead_letters=tmp_path / "dead.jsonl")
+    stage.batches.subscribe(retrying)
+    stage.send("a", "bad", "c")
+    assert (stage.acks.good, stage.acks.bad) == (["a", "c"], ["bad"])
+    assert retrying.dead_lettered == 1
+    [letter] = read_dead_letters(tmp_path / "dead.jsonl")
+    assert [message.data for message in letter.batch] == ["bad"]
+    assert "reason='bad'" in letter.error
 
 
 def test_a_coroutine_that_nobody_awaits_has_not_taken_the_batch(stage: Stage) -> None:
