@@ -15,11 +15,18 @@ from typing import Any
 import orjson
 
 from rxtweets.errors import DecodeError
-from rxtweets.message import Interest, Message, metadata_in, tweet_message
+from rxtweets.message import (
+    Interest,
+    Message,
+    metadata_in,
+    payload_in,
+    read_again,
+    tweet_message,
+)
 from rxtweets.payloads import Read
 from rxtweets.peeking import Known, LookUp
 
-__all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode", "is_strange"]
+__all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode", "is_strange", "other_in"]
 
 ENDING = {
     "client-disconnected",
@@ -130,17 +137,20 @@ def _decode_tweets(
     for line in lines:
         # A call of `is_tweet`, and one of `Message.from_payload`, would cost a tenth of all this.
         try:
-            payload = loads(line)
+            try:
+                payload = loads(line)
+            except orjson.JSONDecodeError as error:
+                payload = read_again(line, error)
             tweet = payload["data"]
             text = tweet["text"]
         except orjson.JSONDecodeError as error:
             decoded.others.append(Undecodable(DecodeError(f"not JSON: {error}", line)))
             continue
         except (KeyError, TypeError):
-            decoded.others.append(_other(payload, line))
+            decoded.others.append(other_in(payload, line))
             continue
         if type(text) is not str:
-            decoded.others.append(_other(payload, line))
+            decoded.others.append(other_in(payload, line))
             continue
         identifier = tweet.get("id")  # before what stands beside the tweet is put into it
         kept = interest if keeping is None else (metadata_in(payload), keeping)
@@ -155,13 +165,13 @@ def _decode_events(
 ) -> None:
     for line in lines:
         try:
-            payload = orjson.loads(line)
+            payload = payload_in(line)
         except orjson.JSONDecodeError as error:
             decoded.others.append(Undecodable(DecodeError(f"not JSON: {error}", line)))
             continue
         message = _event(read, payload, line, received_at)
         if message is None:
-            decoded.others.append(_other(payload, line))
+            decoded.others.append(other_in(payload, line))
             continue
         decoded.messages.append(message)
         if "errors" in payload:
@@ -173,7 +183,8 @@ def _event(read: Read, payload: Any, line: bytes, received_at: float | None) -> 
     return None if found is None else Message.from_event(*found, line, received_at)
 
 
-def _other(value: Any, line: bytes) -> Disconnect | Unknown:
+def other_in(value: Any, line: bytes) -> Disconnect | Unknown:
+    """What a decoded line is that carries no tweet and no event."""
     if isinstance(value, dict) and not value.get("data"):
         errors = value.get("errors")
         # Seen without the wrapper too: a bare problem object.

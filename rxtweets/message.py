@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,9 @@ __all__ = [
     "group_by_acknowledger",
     "is_tweet",
     "metadata_in",
+    "payload_in",
     "payload_of",
+    "read_again",
     "tweet_message",
 ]
 
@@ -52,6 +55,12 @@ TOO_LARGE = 2**63
 
 LONGEST_INTEGER = 300
 """Digits, about as many as a double holds."""
+
+DEEPEST = 500
+"""Levels of nesting that are read. orjson reads 1,024, the standard library fewer than 1,000."""
+
+NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A string, which may hold brackets, or a bracket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +306,7 @@ class Message(Generic[T_co]):
             interest.rereads += 1
         elif interest is not None:
             interest.reads += 1
-        read = MappingProxyType(metadata_in(payload_of(self._line)) if kept is None else kept)
+        read = MappingProxyType(_metadata_of(self._line) if kept is None else kept)
         _set_metadata(self, read if interest is None else (read, interest))
         return read
 
@@ -678,16 +687,81 @@ def _for_copy(known: Known) -> Known:
 def payload_of(line: bytes) -> Any:
     """What a line of a message was decoded to.
 
-    The library that decodes refuses numbers that no double holds, so they are infinite here.
+    orjson refuses numbers that no double holds, so they are infinite here. It refuses deep nesting
+    too: see `read_again`.
     """
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        return json.loads(line, parse_int=_number)
+        return json.loads(_shallow(line, len), parse_int=_number)
+
+
+def payload_in(line: bytes) -> Any:
+    """What a line is decoded to, however deep it is nested.
+
+    Raises:
+        JSONDecodeError: it is not JSON.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return read_again(line, error)
+
+
+def read_again(line: bytes, error: orjson.JSONDecodeError) -> Any:
+    """Decode a line that orjson refused, with ``null`` for what is nested too deep.
+
+    Args:
+        line: the line.
+        error: of orjson.
+
+    Raises:
+        JSONDecodeError: the error, where the line is not JSON.
+    """
+    if line.count(b"[") + line.count(b"{") <= DEEPEST:
+        raise error
+    try:
+        return orjson.loads(_shallow(line, orjson.loads))
+    except orjson.JSONDecodeError:
+        raise error from None
+
+
+def _shallow(line: bytes, check: Callable[[bytes], object]) -> bytes:
+    """The line with ``null`` for each part that is nested deeper than `DEEPEST` levels.
+
+    Args:
+        line: the line.
+        check: called with each part, of `DEEPEST` levels at most.
+    """
+    parts: list[list[bytes]] = [[]]
+    depth = at = 0
+    for found in NESTING.finditer(line):
+        if found[0] in {b"[", b"{"}:
+            if depth and not depth % DEEPEST:
+                parts[-1].append(line[at : found.start()])
+                parts.append([])
+                at = found.start()
+            depth += 1
+        elif found[0] in {b"]", b"}"}:
+            depth -= 1
+            if depth > 0 and not depth % DEEPEST:
+                parts[-1].append(line[at : found.end()])
+                check(b"".join(parts.pop()))
+                parts[-1].append(b"null")
+                at = found.end()
+    return line if depth else b"".join((*parts[0], line[at:]))
 
 
 def _number(digits: str) -> int | float:
     return int(digits) if len(digits) < LONGEST_INTEGER else float(digits)
+
+
+def _metadata_of(line: bytes) -> dict[str, Any]:
+    """The metadata of a line; sources of others give messages lines of any shape."""
+    payload = payload_of(line)
+    if not isinstance(payload, dict):
+        return {}
+    return metadata_in(payload) if isinstance(payload.get("data"), dict) else payload
 
 
 def metadata_in(payload: dict[str, Any]) -> dict[str, Any]:

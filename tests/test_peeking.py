@@ -60,6 +60,45 @@ def test_whatever_stands_beside_the_text_both_find_the_same(value: bytes) -> Non
     assert agree(BESIDE % value)
 
 
+DEPTHS = (499, 500, 996, 997, 1_022, 1_023, 1_496, 1_497, 9_997, 9_998, 100_000)
+"""Around the limits of orjson, and of msgspec on Python 3.11, 3.12 and 3.13."""
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"[":', b"}")])
+@pytest.mark.parametrize("levels", DEPTHS)
+def test_tweet_is_found_when_its_line_is_nested_deep(
+    levels: int, opening: bytes, closing: bytes
+) -> None:
+    line = BESIDE % (opening * levels + b'"]"' + closing * levels)
+    assert quickly()([line]) == look_up([line]) == [("a", "1")]
+    for found in (decode([line]), decode([line], look_up=quickly())):
+        [message] = found.messages
+        assert (message.data, message.raw) == ("a", line)
+        assert set(message.metadata) == {"id", "x"}
+
+
+@pytest.mark.parametrize("value", [b"tru", b"[1 2]", b"[1}", b'"\xff"', b"]["])
+@pytest.mark.parametrize("levels", DEPTHS)
+def test_tweet_is_not_found_when_a_deep_level_is_broken(levels: int, value: bytes) -> None:
+    line = BESIDE % (b"[" * levels + value + b"]" * levels)
+    assert quickly()([line]) == look_up([line]) == [None]
+    for found in (decode([line]), decode([line], look_up=quickly())):
+        [other] = found.others
+        assert isinstance(other, Undecodable)
+
+
+def test_levels_beyond_the_deepest_are_null() -> None:
+    line = b'{"data":{"id":"1","text":"a","x":%s,"y":[2]}}' % (b"[" * 2_000 + b"]" * 2_000)
+    [message] = decode([line], interest=Interest()).messages
+    value: Any = message.metadata["x"]
+    levels = 0
+    while value:
+        [value] = value
+        levels += 1
+    assert (value, levels) == (None, 498)
+    assert message.metadata["y"] == [2]
+
+
 @pytest.mark.parametrize(
     "line",
     [
