@@ -267,17 +267,30 @@ class OverflowEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class UndecodableLine(Event):
-    """A line that is not JSON, is too long, or was cut off; ``error.line`` has its bytes."""
+    """A line that is not JSON, is too long, or was cut off; ``error.line`` has its bytes.
+
+    Attributes:
+        error: says why.
+        place: of a recording, the file and the number of the line; else empty.
+    """
 
     error: DecodeError
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownMessage(Event):
-    """A message of a shape that is not known: the value, and the line."""
+    """A message of a shape that is not known.
+
+    Attributes:
+        value: that was decoded.
+        line: its bytes.
+        place: of a recording, the file and the number of the line; else empty.
+    """
 
     value: Any
     line: bytes
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

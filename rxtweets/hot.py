@@ -8,12 +8,21 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 
+from rxtweets.decoding import Decoded, Disconnect, Undecodable
 from rxtweets.display import pictures
-from rxtweets.events import Event, StateChanged
+from rxtweets.events import (
+    DisconnectAnnounced,
+    Event,
+    PartialErrors,
+    StateChanged,
+    UndecodableLine,
+    UnknownMessage,
+)
 from rxtweets.observable import MessageStream
 from rxtweets.states import ConnectionState
+from rxtweets.telemetry import Telemetry
 
-__all__ = ["HotStream"]
+__all__ = ["HotStream", "report_lines"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -56,6 +65,29 @@ class HotStream(MessageStream[T_co]):
 
     def _ipython_display_(self) -> None:
         pictures.show(self)
+
+
+def report_lines(telemetry: Telemetry, decoded: Decoded, place: str = "") -> None:
+    """Count and report the lines that carry no message, and the messages with partial errors.
+
+    Args:
+        telemetry: of the stream.
+        decoded: the lines.
+        place: of a recording, the file and the number of the line.
+    """
+    for message in decoded.partial:
+        telemetry.add(partial=1)
+        telemetry.publish(PartialErrors(message))
+    for other in decoded.others:
+        if isinstance(other, Undecodable):
+            telemetry.add(undecodable=1)
+            telemetry.publish(UndecodableLine(other.error, place))
+        elif isinstance(other, Disconnect):
+            telemetry.add(disconnects=1)
+            telemetry.publish(DisconnectAnnounced(other.disconnect_type, other.detail))
+        else:
+            telemetry.add(unknown=1)
+            telemetry.publish(UnknownMessage(other.value, other.line, place))
 
 
 class _Follower:

@@ -10,10 +10,14 @@ which begins another one.
 
 Where there is a file of that name already, and for every further one, a number is added:
 ``tweets.jsonl.gz``, ``tweets-2.jsonl.gz``, ``tweets-3.jsonl.gz``. Together they are one recording.
+
+Files of others are read too: the first bytes of a file, not its name, say how it is compressed, and
+whether it is UTF-16.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import logging
@@ -23,14 +27,24 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from rxtweets.checks import file_path
-from rxtweets.errors import ConfigurationError
+from rxtweets.decoding import Decoded, Undecodable
+from rxtweets.errors import ConfigurationError, DecodeError
 from rxtweets.extras import needed
 from rxtweets.locks import identity_of, lock, name_path
+from rxtweets.message_lines import read_line
 
-__all__ = ["LineWriter", "check_path", "files_of", "lines_in"]
+__all__ = [
+    "FileLine",
+    "LineWriter",
+    "check_path",
+    "files_of",
+    "lines_in",
+    "read_file",
+    "recording_at",
+]
 
 log = logging.getLogger("rxtweets")
 
@@ -40,6 +54,29 @@ ZSTD_LEVEL = 3
 READ = 256 * 1024
 PART = ".part"
 GONE = "was removed, renamed or truncated while it was written"
+
+LONGEST = 64 * 1024 * 1024
+"""Bytes of a line that is read. Those of X have 16 MB at most; a record holds a text twice."""
+
+SHOWN = 1_000
+"""Bytes that are kept of a line that is longer."""
+
+CUT_OFF = "the file ends within this line"
+DAMAGED = "the compressed data is damaged or cut off here"
+
+
+class FileLine(NamedTuple):
+    """A line of a file.
+
+    Attributes:
+        number: of the line, from 1.
+        content: without the line feed.
+        fault: why the line may not be whole; empty if it is.
+    """
+
+    number: int
+    content: bytes
+    fault: str
 
 
 class LineWriter:
@@ -215,19 +252,79 @@ def files_of(path: Path) -> list[Path]:
     return [each for _, each in sorted(found)]
 
 
-def lines_in(path: Path, torn: Callable[[bytes], object] = lambda _: None) -> Iterator[bytes]:
-    """The whole lines of a file, without their line ends; those of a part file too.
+def recording_at(path: str | os.PathLike[str]) -> list[Path]:
+    """The files of a recording in their order.
 
-    Args:
-        path: of the file.
-        torn: called with what comes after the last whole line, if there is something.
+    Raises:
+        ConfigurationError: there are none, one cannot be read, or ``zstandard`` is not installed.
     """
-    tail = b""
-    for data in _unpacked(path, torn):
-        *lines, tail = (tail + data).split(b"\n")
-        yield from lines
-    if tail:
-        torn(tail)
+    files = files_of(Path(path))
+    if not files:
+        raise ConfigurationError(f"path={os.fspath(path)!r}: there is no such recording")
+    for file in files:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            continue  # a pipe can be read once
+        try:
+            with file.open("rb") as opened:
+                _compression(opened.read(len(codecs.BOM_UTF32)))
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {file}: {error.strerror or error}") from None
+    return files
+
+
+def lines_in(path: Path) -> Iterator[FileLine]:
+    """The lines of a file, those of a part file too, without line feeds and byte order marks.
+
+    Where the file ends within a line, or its compressed data is cut off or damaged, the last line
+    says so.
+    """
+    number, fault = 0, ""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        for data in _in_utf8(_unpacked(path)):
+            *whole, rest = data.split(b"\n")
+            if whole:
+                whole[0] = b"".join((*pieces, whole[0]))
+                pieces, size = [], 0
+            for content in whole:
+                number += 1
+                yield _line(number, content)
+            if size <= LONGEST:
+                pieces.append(rest)
+                size += len(rest)
+    except _DamagedError:
+        fault = DAMAGED
+    rest = b"".join(pieces).removeprefix(codecs.BOM_UTF8)
+    if rest or fault:
+        yield _line(number + 1, rest, fault or CUT_OFF)
+
+
+def _line(number: int, content: bytes, fault: str = "") -> FileLine:
+    if len(content) > LONGEST:
+        return FileLine(number, content[:SHOWN], f"longer than {LONGEST:,} bytes")
+    return FileLine(number, content.removeprefix(codecs.BOM_UTF8), fault)
+
+
+def read_file(path: Path) -> Iterator[tuple[FileLine, Decoded]]:
+    """The lines of a file of a recording, each with what it holds; empty lines hold nothing.
+
+    A last line without its line feed counts if it is whole.
+    """
+    for line in lines_in(path):
+        if not (line.fault or line.content.strip()):
+            yield line, Decoded([], [], [])
+            continue
+        decoded = read_line(line.content)
+        is_whole = not any(isinstance(other, Undecodable) for other in decoded.others)
+        if line.fault and not (is_whole and line.fault == CUT_OFF):
+            reason = Undecodable(DecodeError(line.fault, line.content))
+            decoded.others[:] = [*decoded.others, reason] if is_whole else [reason]
+        yield line, decoded
+
+
+class _DamagedError(Exception):
+    """The compressed data cannot be read on."""
 
 
 # Names.
@@ -304,8 +401,10 @@ def _repack(part: Path, path: Path) -> int:
     beside = part.with_name(part.name + ".new")
     with beside.open("wb") as file:
         for line in lines_in(part):
+            if line.fault:
+                continue
             size += 1
-            file.write(packer.pack(line + b"\n", flush=False))
+            file.write(packer.pack(line.content + b"\n", flush=False))
         file.write(packer.finish())
         file.flush()
         os.fsync(file.fileno())
@@ -393,62 +492,108 @@ def _packer_for(path: Path) -> Packer:
     return kinds.get(path.suffix, _Plain)()
 
 
-def _unpacked(path: Path, torn: Callable[[bytes], object]) -> Iterator[bytes]:
-    """The content in pieces, as far as it can be had."""
-    suffix = path.with_name(path.name.removesuffix(PART)).suffix
+Begin = Callable[[], Any]
+"""Makes a decompressor of one gzip member or zstd frame."""
+
+
+def _compression(start: bytes) -> tuple[Begin, type[Exception]] | None:
+    """How a file is decompressed that begins so, and what that raises; ``None`` if it is plain.
+
+    Raises:
+        ConfigurationError: ``zstandard`` is not installed.
+    """
+    if start.startswith(b"\x1f\x8b"):  # RFC 1952
+        return lambda: zlib.decompressobj(GZIP), zlib.error
+    if start.startswith(b"\x28\xb5\x2f\xfd") or SKIPPABLE.match(start):  # RFC 8878
+        library = needed("zstandard", "zstd")
+        return library.ZstdDecompressor().decompressobj, library.ZstdError
+    return None
+
+
+SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+
+
+def _unpacked(path: Path) -> Iterator[bytes]:
+    """The content in pieces, as far as it can be had.
+
+    Raises:
+        _DamagedError: it cannot be had any further.
+    """
     with path.open("rb") as file:
-        if suffix == ".gz":
-            yield from _inflated(file, lambda: zlib.decompressobj(GZIP), zlib.error, torn)
-        elif suffix == ".zst":
-            library = needed("zstandard", "zstd")
-            decompressor = library.ZstdDecompressor()
-            yield from _inflated(file, decompressor.decompressobj, library.ZstdError, torn)
-        else:
-            yield from iter(lambda: file.read(READ), b"")
+        start = file.read(READ)
+        compression = _compression(start)
+        if compression is not None:
+            yield from _inflated(file, start, *compression, may_end=path.name.endswith(PART))
+            return
+        yield start
+        yield from iter(lambda: file.read(READ), b"")
 
 
 def _inflated(
-    file: BinaryIO,
-    begin: Callable[[], Any],
-    fault: type[Exception],
-    torn: Callable[[bytes], object],
+    file: BinaryIO, block: bytes, begin: Begin, fault: type[Exception], *, may_end: bool
 ) -> Iterator[bytes]:
-    """The content of members or frames one after the other, up to a fault."""
-    member, began = begin(), 0
-    at = 0
-    while block := file.read(READ):
+    """The content of members or frames one after the other, up to a fault.
+
+    Args:
+        file: read up to the end of the block.
+        block: the first one.
+        begin: makes decompressors.
+        fault: what they raise.
+        may_end: whether the last member may be without its end.
+    """
+    member, began, at = begin(), 0, 0
+    while block:
         data = block
         while data:
             try:
                 yield member.decompress(data)
             except fault:
-                yield from _up_to_fault(file, began, at, begin(), fault, torn)
-                return
+                yield from _up_to_fault(file, began, at, begin(), fault)
+                raise _DamagedError from None
             rest = member.unused_data
             at += len(data) - len(rest)
             data = rest
             if member.eof:
                 member, began = begin(), at
+        block = file.read(READ)
+    if at > began and not may_end:
+        raise _DamagedError
 
 
 def _up_to_fault(
-    file: BinaryIO,
-    began: int,
-    at: int,
-    member: Any,
-    fault: type[Exception],
-    torn: Callable[[bytes], object],
+    file: BinaryIO, began: int, at: int, member: Any, fault: type[Exception]
 ) -> Iterator[bytes]:
     """What comes before the fault in the block at ``at``: with the fault, its call gave nothing."""
+    if not file.seekable():
+        return
     file.seek(began)
     while began < at:
         before = file.read(min(READ, at - began))
         began += len(before)
         member.decompress(before)
-    block = file.read(READ)
-    for place in range(len(block)):
+    for byte in file.read(READ):
         try:
-            yield member.decompress(block[place : place + 1])
+            yield member.decompress(bytes((byte,)))
         except fault:
-            torn(block[place:])
             return
+
+
+UTF_16 = re.compile(rb"\xff\xfe[^\0]\0|\xfe\xff\0[^\0]")
+"""A byte order mark, and a character of ASCII, as JSON begins with."""
+
+
+def _in_utf8(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces; where they are UTF-16, as Windows PowerShell writes its output, in UTF-8."""
+    start = b""
+    for piece in pieces:
+        start += piece
+        if len(start) >= len(codecs.BOM_UTF32):
+            break
+    if UTF_16.match(start):
+        decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        yield decoder.decode(start).encode()
+        yield from (decoder.decode(piece).encode() for piece in pieces)
+        yield decoder.decode(b"", final=True).encode()
+        return
+    yield start
+    yield from pieces

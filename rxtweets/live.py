@@ -19,12 +19,12 @@ from reactivex.disposable import Disposable
 
 from rxtweets import events
 from rxtweets.backoff import Pacer
-from rxtweets.decoding import Decoded, Disconnect, Undecodable, decode, is_strange
+from rxtweets.decoding import Decoded, Disconnect, decode, is_strange
 from rxtweets.deduplication import Deduplicator
 from rxtweets.display.notebook import started
 from rxtweets.display.snapshot import has_ended
 from rxtweets.handoff import Block, Handoff, Overflow
-from rxtweets.hot import HotStream
+from rxtweets.hot import HotStream, report_lines
 from rxtweets.message import Interest, Message
 from rxtweets.metering import Limit, PostMeter
 from rxtweets.observable import ChunkGate
@@ -344,22 +344,10 @@ class _Run:
             gate.on_completed()
 
     def _report(self, decoded: Decoded, connection: int) -> None:
-        telemetry = self._telemetry
-        for message in decoded.partial:
-            telemetry.add(partial=1)
-            telemetry.publish(events.PartialErrors(message))
+        report_lines(self._telemetry, decoded)
         for other in decoded.others:
-            if isinstance(other, Undecodable):
-                telemetry.add(undecodable=1)
-                telemetry.publish(events.UndecodableLine(other.error))
-            elif isinstance(other, Disconnect):
-                telemetry.add(disconnects=1)
-                announced = events.DisconnectAnnounced(other.disconnect_type, other.detail)
-                telemetry.publish(announced)
+            if isinstance(other, Disconnect):
                 self.reader.disconnect(connection, _error_from(other.problem))
-            else:
-                telemetry.add(unknown=1)
-                telemetry.publish(events.UnknownMessage(other.value, other.line))
 
     def _report_gaps(self, connection: int | None, last: str, first: str) -> None:
         """Report what was missed before this connection, or before any, and the ids around it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import threading
@@ -16,12 +17,11 @@ from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets.checks import iterable, seconds
-from rxtweets.errors import ConfigurationError, DecodeError, StreamError
-from rxtweets.events import UndecodableLine
-from rxtweets.hot import HotStream
-from rxtweets.line_files import files_of, lines_in
+from rxtweets.errors import RxTweetsError, StreamError
+from rxtweets.events import SubscriberFailed
+from rxtweets.hot import HotStream, report_lines
+from rxtweets.line_files import read_file, recording_at
 from rxtweets.message import Message
-from rxtweets.message_lines import from_line
 from rxtweets.observable import ChunkGate, new_telemetry
 from rxtweets.states import ConnectionState
 from rxtweets.telemetry import Telemetry
@@ -31,9 +31,13 @@ __all__ = ["Replay", "replay"]
 CHUNK = 128
 """Messages that are delivered together at most, as by a live stream."""
 
+LATEST = 253_402_300_800.0
+"""The year 10000, in seconds since 1970: what `datetime` does not hold."""
+
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Chunks = Iterator[tuple[float, list[Message[Any]]]]
 Observer = abc.ObserverBase[list[Message[Any]]]
+Gate = ChunkGate[list[Message[Any]]]
 
 
 def replay(
@@ -53,13 +57,18 @@ def replay(
     By default the stream is cold: every subscription plays from the beginning. With ``hot=True``
     all share one play, which begins with the first subscriber and ends with the last.
 
-    A line that cannot be read, or was cut off at the end of a part file, is counted in
-    ``stats().undecodable`` and reported as `events.UndecodableLine`.
+    Recordings of others can be played too: lines of X's stream without anything around them, and
+    pages of tweets, as X's search answers and twarc writes them. Each tweet of a page is a message,
+    with those of the includes that it refers to.
+
+    A line that is not JSON, or was cut off, is counted in ``stats().undecodable`` and reported as
+    `events.UndecodableLine`. JSON of another shape is counted in ``stats().unknown`` and reported
+    as `events.UnknownMessage`. Both events have the file and the number of the line. An error that
+    ends the replay comes to ``on_error``, after all messages before it.
 
     Args:
         path: of a recording, with all files that its rotation made; or of several, played one
-            after the other. Plain, gzip or zstd by the suffix. Lines of X's stream without
-            anything around them can be played too.
+            after the other. Plain, gzip or zstd, by the first bytes.
         speed: 1 is the original pace, 10 is ten times as fast; ``None`` is as fast as it goes.
         hot: share one play.
         scheduler: keeps the time and delivers, instead of a thread of the stream's own; a
@@ -71,7 +80,7 @@ def replay(
     pace = None if speed is None or speed == math.inf else seconds("speed", speed)
     is_one = isinstance(path, str | os.PathLike)
     several: Any = [path] if is_one else iterable("path", path, "['a.jsonl', 'b.jsonl']")
-    files = [file for each in several for file in _found(Path(each))]
+    files = [file for each in several for file in recording_at(each)]
     return Replay(files, pace, scheduler, is_hot=hot)
 
 
@@ -129,7 +138,7 @@ class Replay(HotStream[Any]):
 class _Part(Disposable):
     """One observer's part in a play."""
 
-    def __init__(self, play: _Play, gate: ChunkGate[list[Message[Any]]]) -> None:
+    def __init__(self, play: _Play, gate: Gate) -> None:
         super().__init__(lambda: play.remove(gate))
         self.finish = play.finish
 
@@ -150,18 +159,18 @@ class _Play:
         self._chunks = _chunks(_messages(files, telemetry), paced=speed is not None)
         self._lock = threading.Lock()
         self._emitting = threading.RLock()
-        self._gates: tuple[ChunkGate[list[Message[Any]]], ...] = ()
+        self._gates: tuple[Gate, ...] = ()
         self._stopped = threading.Event()
         self._timer = SerialDisposable()
 
-    def add(self, gate: ChunkGate[list[Message[Any]]]) -> bool:
+    def add(self, gate: Gate) -> bool:
         """Take part; ``False`` if it is over."""
         with self._lock:
             if not self._stopped.is_set():
                 self._gates += (gate,)
             return not self._stopped.is_set()
 
-    def remove(self, gate: ChunkGate[list[Message[Any]]]) -> None:
+    def remove(self, gate: Gate) -> None:
         """Leave; the last one ends the play."""
         gate.close()
         with self._lock:
@@ -180,21 +189,25 @@ class _Play:
             return
 
         def begin(clock: abc.SchedulerBase, _: Any = None) -> None:
-            self._step(clock, clock.now)
+            with self._failing():
+                self._step(clock, clock.now)
 
         self._timer.disposable = scheduler.schedule(begin)
 
     def _run(self) -> None:
         began = monotonic()
-        while (found := self._next()) is not None:
-            due, chunk = found
-            if self._speed is not None:
-                self._stopped.wait(max(0.0, due / self._speed - (monotonic() - began)))
-            self._emit(chunk)
+        with self._failing():
+            while not self._stopped.is_set() and (found := next(self._chunks, None)) is not None:
+                due, chunk = found
+                if self._speed is not None:
+                    pause = due / self._speed - (monotonic() - began)
+                    self._stopped.wait(min(max(0.0, pause), threading.TIMEOUT_MAX))
+                self._emit(chunk)
+            self.finish()
 
     def _step(self, clock: abc.SchedulerBase, began: datetime) -> None:
         """Emit what is due now, and have the clock come back for the rest."""
-        while (found := self._next()) is not None:
+        while not self._stopped.is_set() and (found := next(self._chunks, None)) is not None:
             due, chunk = found
             at = began + timedelta(seconds=0 if self._speed is None else due / self._speed)
             if at <= clock.now and self._speed is not None:
@@ -202,8 +215,9 @@ class _Play:
                 continue
 
             def resume(_: Any, __: Any = None, chunk: list[Message[Any]] = chunk) -> None:
-                self._emit(chunk)
-                self._step(clock, began)
+                with self._failing():
+                    self._emit(chunk)
+                    self._step(clock, began)
 
             self._timer.disposable = (
                 clock.schedule(resume)
@@ -211,21 +225,15 @@ class _Play:
                 else clock.schedule_absolute(at, resume)
             )
             return
+        self.finish()
 
-    def _next(self) -> tuple[float, list[Message[Any]]] | None:
-        """The next chunk; ``None``, after everybody was told, at the end."""
-        if self._stopped.is_set():
-            return None
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Pass what goes wrong on to everybody, as the end."""
         try:
-            found = next(self._chunks, None)
-        except OSError as error:
-            trouble = StreamError(f"the recording cannot be read on: {error}")
-            trouble.__cause__ = error
-            self._end(lambda gate: gate.on_error(trouble))
-            return None
-        if found is None:
-            self.finish()
-        return found
+            yield
+        except Exception as error:  # noqa: BLE001 - nobody else would ever hear of it
+            self._end(_failure(error))
 
     def _emit(self, chunk: list[Message[Any]]) -> None:
         with self._emitting, self._telemetry.working():
@@ -235,16 +243,27 @@ class _Play:
             lag = chunk[-1].lag
             self._telemetry.show("lag", lambda: lag)
             for gate in self._gates:
-                gate.on_next(chunk)
+                try:
+                    gate.on_next(chunk)
+                except Exception as error:  # noqa: BLE001 - an operator broke; the others go on
+                    self._tell(gate, _failure(error))
+                    self.remove(gate)
 
-    def _end(self, tell: Callable[[ChunkGate[list[Message[Any]]]], None]) -> None:
+    def _end(self, tell: Callable[[Gate], None]) -> None:
         # A chunk that is on its way comes before the end, whoever ends it.
         with self._lock:
             gates, self._gates = self._gates, ()
         self._stop()
         with self._emitting, self._telemetry.working():
             for gate in gates:
-                tell(gate)
+                self._tell(gate, tell)
+
+    def _tell(self, gate: Gate, tell: Callable[[Gate], None]) -> None:
+        try:
+            tell(gate)
+        except Exception as error:  # noqa: BLE001 - the others have to be told, too
+            self._telemetry.add(subscriber_errors=1)
+            self._telemetry.publish(SubscriberFailed(None, error))
 
     def _stop(self) -> None:
         self._stopped.set()
@@ -252,11 +271,14 @@ class _Play:
         self._forget(self)
 
 
-def _found(path: Path) -> list[Path]:
-    files = files_of(path)
-    if not files:
-        raise ConfigurationError(f"path={os.fspath(path)!r}: there is no such recording")
-    return files
+def _failure(error: Exception) -> Callable[[Gate], None]:
+    """Tells an observer of an exception."""
+    trouble = error
+    if not isinstance(error, RxTweetsError):
+        what = "read" if isinstance(error, OSError) else "played"
+        trouble = StreamError(f"the recording cannot be {what} on: {error!r}")
+        trouble.__cause__ = error
+    return lambda gate: gate.on_error(trouble)
 
 
 def _scheduler(
@@ -266,21 +288,12 @@ def _scheduler(
 
 
 def _messages(files: Sequence[Path], telemetry: Telemetry) -> Iterator[Message[Any]]:
-    def report(error: DecodeError) -> None:
-        telemetry.add(received=1, undecodable=1)
-        telemetry.publish(UndecodableLine(error))
-
-    def torn(rest: bytes) -> None:
-        report(DecodeError("the recording was cut off within this line", rest))
-
     for file in files:
-        for line in lines_in(file, torn):
-            if not line.strip():
-                continue
-            try:
-                yield from_line(line)
-            except DecodeError as error:
-                report(error)
+        for line, decoded in read_file(file):
+            if decoded.others or decoded.partial:
+                telemetry.add(received=len(decoded.others))
+                report_lines(telemetry, decoded, f"{file}:{line.number}")
+            yield from decoded.messages
 
 
 def _chunks(messages: Iterator[Message[Any]], *, paced: bool) -> Chunks:
@@ -288,15 +301,22 @@ def _chunks(messages: Iterator[Message[Any]], *, paced: bool) -> Chunks:
     chunk: list[Message[Any]] = []
     first: float | None = None
     due = 0.0
-    for message in messages:
-        arrived = message.received_at
-        if arrived is not None and first is None:
-            first = arrived
-        then = due if arrived is None or first is None else max(due, arrived - first)
-        if chunk and (len(chunk) >= CHUNK or (paced and then > due)):
+    try:
+        for message in messages:
+            arrived = message.received_at
+            if arrived is not None and not 0.0 <= arrived < LATEST:
+                arrived = None  # somebody else's recording can have any number there
+            if arrived is not None and first is None:
+                first = arrived
+            then = due if arrived is None or first is None else max(due, arrived - first)
+            if chunk and (len(chunk) >= CHUNK or (paced and then > due)):
+                yield due, chunk
+                chunk = []
+            due = then
+            chunk.append(message)
+    except Exception:
+        if chunk:
             yield due, chunk
-            chunk = []
-        due = then
-        chunk.append(message)
+        raise
     if chunk:
         yield due, chunk

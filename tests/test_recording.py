@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import _thread
+import codecs
+import gzip
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import reactivex
+import zstandard
+from reactivex.notification import OnError
 from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
 
 import rxtweets
-from rxtweets import Message, events, simulator
+from rxtweets import Message, events, line_files, replaying, simulator
 from rxtweets import operators as ops
+from rxtweets.decoding import decode
+from rxtweets.endpoints import Carries
 from rxtweets.observable import MessageStream, new_telemetry
-from rxtweets.payloads import reader_for
+from rxtweets.payloads import Like, reader_for
+from rxtweets.peeking import quick_look_up
 from rxtweets.simulator.script import unauthorized
 from rxtweets.simulator.tweets import Tweets
 
@@ -373,10 +382,397 @@ def test_a_line_that_is_none_is_counted_and_reported(tmp_path: Path) -> None:
     stream.events.subscribe(seen.append)
     assert len(stream.to_list().run()) == 2
     stats = stream.stats()
-    assert (stats.received, stats.delivered, stats.undecodable) == (4, 2, 2)
+    assert (stats.received, stats.delivered) == (4, 2)
+    assert (stats.undecodable, stats.unknown) == (1, 1)
     assert stream.telemetry.bus.flush()
-    lines = [each.error.line for each in seen if isinstance(each, events.UndecodableLine)]
-    assert lines == [b"nonsense", b"[1]"]
+    [bad] = [each for each in seen if isinstance(each, events.UndecodableLine)]
+    [unknown] = [each for each in seen if isinstance(each, events.UnknownMessage)]
+    assert (bad.error.line, bad.place) == (b"nonsense", f"{path}:2")
+    assert (unknown.value, unknown.line, unknown.place) == ([1], b"[1]", f"{path}:3")
+
+
+def tweet(number: int) -> bytes:
+    return b'{"data":{"id":"%d","text":"hello %d"}}' % (1212092628029698000 + number, number)
+
+
+def outcome(path: Path) -> tuple[list[Message[Any]], rxtweets.telemetry.Stats]:
+    """What a replay delivers, whose metadata can be read, and its counters, which add up."""
+    stream = rxtweets.replay(path, None)
+    got = stream.to_list().run()
+    stats = stream.stats()
+    assert stats.delivered == len(got)
+    assert stats.received == stats.delivered + stats.undecodable + stats.control
+    assert all(isinstance(each.metadata, Mapping) for each in got)
+    return got, stats
+
+
+FOREIGN = {
+    "a flattened tweet": b'{"id":"1","text":"flat","author":{"id":"2"}}',
+    "a tweet of version 1.1": b'{"id_str":"1","full_text":"old","user":{"id_str":"2"}}',
+    "a deletion of version 1.1": b'{"delete":{"status":{"id_str":"1"}}}',
+    "an entry of a compliance file": b'{"id":"1","action":"delete","reason":"deleted"}',
+    "an empty object": b"{}",
+    "a user": b'{"data":{"id":"1","name":"n","username":"u"}}',
+    "a page of users": b'{"data":[{"id":"1","username":"u"}],"meta":{"result_count":1}}',
+    "an empty page": b'{"data":[],"meta":{"result_count":0}}',
+    "a page without data": b'{"meta":{"result_count":0}}',
+    "a list of tweets": b"[" + tweet(7) + b"]",
+    "a number": b"7",
+    "a record of another program": b'{"received_at":1.0,"tweet":{"id":"1"}}',
+    "a record without its line": b'{"id":"1","received_at":1.0,"data":"x","raw":null}',
+    "a record of a number": b'{"id":"1","received_at":1.0,"data":"x","raw":7}',
+}
+"""Lines that are JSON, but no tweet of today's shape."""
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_line_of_another_shape_is_unknown(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b"\n".join([tweet(0), FOREIGN[name], tweet(1), FOREIGN[name], b""]))
+    got, stats = outcome(path)
+    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert (stats.unknown, stats.undecodable) == (2, 0)
+
+
+@pytest.mark.parametrize("raw", [b'"{"', b'"hello"', b'"\\u0000"', b'""'])
+def test_record_with_a_broken_raw_is_undecodable(raw: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    record = b'{"id":"1","received_at":1.0,"data":"x","raw":%s}' % raw
+    path.write_bytes(b"\n".join([tweet(0), record, tweet(1), b""]))
+    got, stats = outcome(path)
+    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert stats.undecodable == 1
+
+
+def test_lines_of_a_stream_are_counted_as_in_a_stream(tmp_path: Path) -> None:
+    problem = b'{"disconnect_type":"OperationalDisconnect","title":"operational-disconnect"}'
+    partial = b'{"data":{"id":"7","text":"RT"},"errors":[{"title":"Not Found Error"}]}'
+    path = tmp_path / "t.ndjson"
+    lines = [tweet(0), b"", b"", partial, b'{"errors":[%s]}' % problem, b""]
+    path.write_bytes(b"\r\n".join(lines))
+    stream = rxtweets.replay(path, None)
+    seen: list[events.Event] = []
+    stream.events.subscribe(seen.append)
+    assert [each.data for each in stream.to_list().run()] == ["hello 0", "RT"]
+    stats = stream.stats()
+    assert (stats.received, stats.delivered, stats.disconnects, stats.partial) == (3, 2, 1, 1)
+    assert stream.telemetry.bus.flush()
+    [announced] = [each for each in seen if isinstance(each, events.DisconnectAnnounced)]
+    assert announced.disconnect_type == "OperationalDisconnect"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+def test_compression_is_told_by_the_first_bytes(
+    pack: Callable[[bytes], bytes], suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"t.jsonl{suffix}"
+    path.write_bytes(pack(tweet(0) + b"\n") + pack(tweet(1) + b"\n"))
+    got, stats = outcome(path)
+    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert stats.undecodable == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_last_line_without_a_line_feed_counts(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    text = '{"data":{"id":"1","text":"\u0a0a \U0001f600"}}\n' + tweet(1).decode()
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    path.write_bytes((mark + text).encode(encoding))
+    got, stats = outcome(path)
+    assert [each.data for each in got] == ["\u0a0a \U0001f600", "hello 1"]
+    assert stats.received == 2
+
+
+def test_byte_order_marks_of_joined_files_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes((codecs.BOM_UTF8 + tweet(0) + b"\n") * 2)
+    got, _ = outcome(path)
+    assert [each.raw for each in got] == [tweet(0)] * 2
+
+
+def test_last_line_that_is_cut_off_is_undecodable(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(tweet(0) + b"\n" + tweet(1)[:-3])
+    stream = rxtweets.replay(path, None)
+    assert len(stream.to_list().run()) == 1
+    assert stream.telemetry.bus.flush()
+    [failure] = stream.errors
+    assert f"{path}:2" in failure.text
+    assert "ends within this line" in failure.text
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_every_cut_of_compressed_data_is_reported_once(
+    pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "t.jsonl"
+    packed = pack(tweet(0) + b"\n") + pack(tweet(1) + b"\n")
+    whole = len(pack(tweet(0) + b"\n"))
+    for size in range(4, len(packed)):
+        path.write_bytes(packed[:size])
+        got, stats = outcome(path)
+        assert len(got) >= (size >= whole)
+        assert stats.undecodable == (size != whole), size
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\r\n \r\n", codecs.BOM_UTF8])
+def test_file_without_lines_is_an_empty_recording(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    got, stats = outcome(path)
+    assert (got, stats.received) == ([], 0)
+
+
+def test_record_whose_keys_are_in_another_order_is_played(tmp_path: Path) -> None:
+    sent = [each.put_data(data) for each in messages(AT, AT) for data in ("x", {"raw": [1]})]
+    write(tmp_path / "t.jsonl", sent)
+    for keys in ("id", "raw", "data"), ("raw", "received_at", "data"):
+        path = tmp_path / "sorted.jsonl"
+        values = [json.loads(line) for line in (tmp_path / "t.jsonl").read_bytes().splitlines()]
+        anew = [{key: value.pop(key) for key in keys} | value for value in values]
+        lines = [json.dumps(value, separators=(",", ":")) + " " for value in anew]
+        path.write_text("\n".join(lines))
+        got, _ = outcome(path)
+        assert [(each.data, each.id, each.received_at) for each in got] == [
+            (each.data, each.id, each.received_at) for each in sent
+        ]
+        assert [dict(each.metadata) for each in got] == [dict(each.metadata) for each in sent]
+
+
+def test_line_that_is_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_files, "READ", 100)
+    monkeypatch.setattr(line_files, "LONGEST", 500)
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b"\n".join([tweet(0), b"x" * 10_000, tweet(1), b"y" * 700]))
+    stream = rxtweets.replay(path, None)
+    assert [each.data for each in stream.to_list().run()] == ["hello 0", "hello 1"]
+    assert stream.stats().undecodable == 2
+    assert stream.telemetry.bus.flush()
+    assert [
+        f"{path}:{number}" in each.text for number, each in zip((2, 4), stream.errors, strict=True)
+    ] == [True, True]
+
+
+def test_messages_before_an_error_come_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.jsonl"
+    write(path, messages(*[AT] * 130))
+    read = line_files.read_file
+
+    def failing(file: Path) -> Iterator[Any]:
+        yield from read(file)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(replaying, "read_file", failing)
+    for hot in (False, True):
+        stream = rxtweets.replay(path, None, hot=hot)
+        got: list[Message[Any]] = []
+        errors: list[Exception] = []
+        over = threading.Event()
+        stream.subscribe(got.append, partial(fail, errors, over))
+        assert over.wait(PATIENCE)
+        assert len(got) == stream.stats().delivered == 130
+        [error] = errors
+        assert isinstance(error, rxtweets.StreamError)
+        assert "broken" in str(error)
+        assert stream.state.name == "idle"
+
+
+def fail(errors: list[Exception], over: threading.Event, error: Exception) -> None:
+    errors.append(error)
+    over.set()
+
+
+def test_error_in_virtual_time_reaches_observers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "t.jsonl", messages(AT, AT + 5))
+    monkeypatch.setattr(replaying, "timedelta", None)
+    scheduler = TestScheduler()
+    observer = scheduler.create_observer()
+    rxtweets.replay(tmp_path / "t.jsonl", scheduler=scheduler).subscribe(observer)
+    scheduler.start()
+    [failure] = observer.messages
+    assert isinstance(failure.value, OnError)
+
+
+def test_observer_that_raises_is_told_and_ends_alone(tmp_path: Path) -> None:
+    write(tmp_path / "t.jsonl", messages(*[AT] * 300))
+    stream = rxtweets.replay(tmp_path / "t.jsonl", None, hot=True)
+    errors: list[Exception] = []
+    got: list[list[Message[Any]]] = []
+    over, start = threading.Event(), threading.Event()
+
+    class Raising(reactivex.Observer[list[Message[Any]]]):
+        def on_next(self, value: list[Message[Any]]) -> None:
+            assert start.wait(PATIENCE)
+            raise KeyError(len(value))
+
+        def on_error(self, error: Exception) -> None:
+            errors.append(error)
+            raise RuntimeError
+
+    stream.subscribe_chunks(Raising())
+    stream.subscribe_chunks(reactivex.Observer(got.append, on_completed=over.set))
+    start.set()
+    assert over.wait(PATIENCE)
+    assert sum(map(len, got)) == 300
+    [error] = errors
+    assert isinstance(error, rxtweets.StreamError)
+    assert stream.stats().subscriber_errors == 1
+
+
+@pytest.mark.parametrize("received_at", ["1e300", "-1e300", "-1", "true", '"x"', "[]", "null"])
+def test_arrival_that_is_no_time_makes_no_pause(received_at: str, tmp_path: Path) -> None:
+    record = '{"id":"1","received_at":%s,"data":"x","raw":{"data":{"text":"x"}}}\n'
+    path = tmp_path / "t.jsonl"
+    path.write_text(record % AT + record % received_at + record % (AT + 5))
+    scheduler = TestScheduler()
+    observer = scheduler.create_observer()
+    rxtweets.replay(path).subscribe(observer, scheduler=scheduler)
+    scheduler.start()
+    assert [each.time - observer.messages[0].time for each in observer.messages] == [0, 0, 5, 5]
+
+
+def test_records_of_events_come_back_as_they_were(tmp_path: Path) -> None:
+    lines: dict[Carries, bytes] = {
+        "likes": b'{"data":{"id":"1","liked_tweet_id":"2"}}',
+        "compliance": b'{"data":{"delete":{"tweet":{"id":"1"}}}}',
+        "labels": b'{"data":{"public_tweet_notice":{"tweet":{"id":"1"},"application":"apply"}}}',
+        "activity": b'{"data":{"event_type":"post.create","event_uuid":"1"}}',
+    }
+    sent = []
+    for carries, line in lines.items():
+        read = reader_for(carries)
+        assert read is not None
+        found = read(json.loads(line))
+        assert found is not None
+        sent.append(Message.from_event(*found, line, AT))
+    sent.append(Message.from_event(Like("5", "", "", None), "5", b'{"data":{"id":"5"}}', AT))
+    write(tmp_path / "t.jsonl", sent)
+    assert all(map(same, played(tmp_path / "t.jsonl"), sent))
+    bare = tmp_path / "bare.ndjson"
+    bare.write_bytes(b"\n".join(lines.values()))
+    assert [each.data for each in played(bare)] == [each.data for each in sent[:4]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"data":{"id":"1","text":"a","x":1e400}}',
+        b'{"data":{"id":"1","text":"a","x":%s}}' % (b"[" * 1_022 + b"]" * 1_022),
+        b'{"data":{"id":"1","text":"a","x":%s}}' % (b"[" * 5_000 + b"]" * 5_000),
+    ],
+    ids=["a great number", "nested", "nested deep"],
+)
+def test_whatever_a_stream_delivers_comes_back(line: bytes, tmp_path: Path) -> None:
+    [message] = decode([line], AT, look_up=quick_look_up()).messages
+    sent = [message, message.put_data({"raw": 1}), message.put_data(None)]
+    write(tmp_path / "t.jsonl", sent)
+    back = played(tmp_path / "t.jsonl")
+    assert [(each.raw, each.data, each.id) for each in back] == [
+        (line, each.data, "1") for each in sent
+    ]
+    assert all(set(each.metadata) == {"id", "x"} for each in back)
+
+
+# Pages.
+
+
+def test_page_of_a_search_is_as_many_tweets(tmp_path: Path) -> None:
+    people = [{"id": str(number), "username": f"User{number}"} for number in range(10, 20)]
+    photos = [{"media_key": f"3_{number}", "type": "photo"} for number in range(4)]
+    quoted = {
+        "id": "90",
+        "text": "quoted",
+        "author_id": "17",
+        "attachments": {"media_keys": ["3_3"]},
+        "referenced_tweets": [{"type": "quoted", "id": "91"}],
+    }
+    page: dict[str, Any] = {
+        "data": [
+            {"id": "1", "text": "alone", "author_id": "10"},
+            {
+                "id": "2",
+                "text": "User19",
+                "author_id": "11",
+                "in_reply_to_user_id": "12",
+                "attachments": {"media_keys": ["3_1", "3_0"], "poll_ids": ["7"]},
+                "geo": {"place_id": "place"},
+                "entities": {"mentions": [{"username": "user13", "start": 0, "end": 7}]},
+                "context_annotations": [{"entity": {"id": "15"}}],
+                "referenced_tweets": [{"type": "quoted", "id": "90"}],
+                "edit_history_tweet_ids": ["2"],
+            },
+            {"id": "3", "text": "no author"},
+        ],
+        "includes": {
+            "users": people,
+            "tweets": [quoted, {"id": "91", "text": "a third one", "author_id": "18"}],
+            "media": photos,
+            "polls": [{"id": "7"}, {"id": "8"}],
+            "places": [{"id": "place"}, {"id": "other"}],
+        },
+        "errors": [{"resource_id": "10", "title": "Not Found Error"}, {"value": "55"}],
+        "meta": {"result_count": 3},
+        "__twarc": {"version": "2"},
+    }
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(tweet(0) + b"\n" + json.dumps(page).encode() + b"\n" + tweet(1))
+    got, stats = outcome(path)
+    assert [each.data for each in got] == ["hello 0", "alone", "User19", "no author", "hello 1"]
+    assert (stats.unknown, stats.partial) == (1, 1)
+    _, alone, rich, bare, _ = got
+    assert alone.metadata["includes"] == {"users": people[:1]}
+    assert alone.metadata["errors"] == page["errors"][:1]
+    included = rich.metadata["includes"]
+    assert [each["id"] for each in included.pop("users")] == ["11", "12", "13", "17"]
+    assert included == {
+        "tweets": [quoted],
+        "media": [photos[0], photos[1], photos[3]],
+        "polls": [{"id": "7"}],
+        "places": [{"id": "place"}],
+    }
+    assert dict(bare.metadata) == {"id": "3"}
+    assert all(Message.from_line(each.raw).data == each.data for each in got)
+
+
+def test_page_with_the_newer_names_is_read_too(tmp_path: Path) -> None:
+    page = {
+        "data": [{"id": "1", "text": "a", "referenced_posts": [{"type": "quoted", "id": "2"}]}],
+        "includes": {"posts": [{"id": "2", "text": "b", "author_id": "3"}], "users": [{"id": "3"}]},
+    }
+    (tmp_path / "t.jsonl").write_text(json.dumps(page))
+    [message] = played(tmp_path / "t.jsonl")
+    assert message.metadata["includes"] == page["includes"]
+
+
+def test_what_is_no_tweet_in_a_page_is_unknown(tmp_path: Path) -> None:
+    page = {"data": [{"id": "1"}, 7, None, {"id": "2", "text": "a"}], "includes": [3], "errors": 5}
+    (tmp_path / "t.jsonl").write_text(json.dumps(page))
+    [message], stats = outcome(tmp_path / "t.jsonl")
+    assert (message.id, dict(message.metadata)) == ("2", {"id": "2"})
+    assert (stats.received, stats.unknown) == (4, 3)
+
+
+def test_pages_of_real_tweets_are_split_as_they_were(tmp_path: Path, recorded: Path) -> None:
+    payloads = [json.loads(line) for line in recorded.read_bytes().splitlines()[:200]]
+    page: dict[str, Any] = {"data": [each["data"] for each in payloads], "includes": {}}
+    for each in payloads:
+        for name, parts in each.get("includes", {}).items():
+            page["includes"].setdefault(name, []).extend(parts)
+    (tmp_path / "t.jsonl").write_text(json.dumps(page))
+    got = played(tmp_path / "t.jsonl")
+    assert [each.id for each in got] == [each["data"]["id"] for each in payloads]
+    for message, payload in zip(got, payloads, strict=True):
+        author = payload["data"].get("author_id")
+        users = message.metadata.get("includes", {}).get("users", [])
+        own = payload.get("includes", {}).get("users", [])
+        assert (author in {each["id"] for each in own}) <= (
+            author in {each["id"] for each in users}
+        )
 
 
 def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import sys
 from typing import Any
 
-from rxtweets.commands.sources import speed_of
+from rxtweets.commands.sources import exit_code, speed_of
 from rxtweets.display.text import end_line
 from rxtweets.message import Batch
 from rxtweets.pipeline import Batcher, Pipeline
@@ -18,6 +18,10 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 DESCRIPTION = """\
 Write the lines of a recording to standard output as they came from the stream, at the pace at
 which they came, or faster. For tweets that people can read, see rxtweets tail.
+
+Recordings of others are read as well: lines of X's streams, and pages of tweets, which become a
+line for each tweet. The last line on standard error counts the lines that were left out. The exit
+code is 1 if nothing could be read.
 
   rxtweets replay tweets.jsonl.gz --speed max | jq -r .data.lang | sort | uniq -c
 """
@@ -37,10 +41,13 @@ def run(options: argparse.Namespace) -> int:
     """
     source = replay(options.file, speed_of(options.speed))
     out = sys.stdout.buffer
+    bare: list[int] = []
 
     def write(batch: Batch[Any]) -> None:
+        lines = [message.raw + b"\n" for message in batch if message.raw]
+        bare.append(len(batch) - len(lines))
         try:
-            out.write(b"".join(message.raw + b"\n" for message in batch if message.raw))
+            out.write(b"".join(lines))
             out.flush()
         except BrokenPipeError:
             pipeline.stop()
@@ -48,5 +55,6 @@ def run(options: argparse.Namespace) -> int:
     pipeline = Pipeline(source, batchers={"default": Batcher(write, size=128, timeout=0.01)})
     stats = pipeline.run()
     with contextlib.suppress(BrokenPipeError):
-        print(end_line(stats), file=sys.stderr)
-    return 1 if stats.undecodable else 0
+        without = f" · messages without a line {sum(bare):,}" if any(bare) else ""
+        print(end_line(stats) + without, file=sys.stderr)
+    return exit_code(stats)

@@ -15,8 +15,9 @@ from rxtweets.hot import HotStream
 from rxtweets.pipeline import Pipeline
 from rxtweets.replaying import replay
 from rxtweets.streams import StreamOptions, sample_stream
+from rxtweets.telemetry import Stats
 
-__all__ = ["add_source", "ending", "source_of", "speed_of"]
+__all__ = ["add_source", "ending", "exit_code", "source_of", "speed_of"]
 
 
 def add_source(parser: argparse.ArgumentParser, *, recordings: bool) -> None:
@@ -78,6 +79,12 @@ def speed_of(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise ConfigurationError(f"--speed {text}: give a number, or max") from None
+
+
+def exit_code(stats: Stats) -> int:
+    """1 if it was a recording of which nothing could be read, else 0."""
+    left_out = stats.undecodable + stats.control
+    return 1 if left_out and not (stats.delivered or stats.connects) else 0
 
 
 @contextlib.contextmanager

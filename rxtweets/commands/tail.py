@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rxtweets.commands.sources import add_source, ending, source_of
+from rxtweets.commands.sources import add_source, ending, exit_code, source_of
 from rxtweets.display.pictures import Watch
 from rxtweets.display.snapshot import Snapshot
 from rxtweets.display.text import end_line, tweet_line
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
             stats = pipeline.run()
     with contextlib.suppress(BrokenPipeError):
         print(end_line(stats), file=sys.stderr)
-    return 0
+    return exit_code(stats)
 
 
 class Tail(Subscriber[Any]):
@@ -97,6 +97,8 @@ class Tail(Subscriber[Any]):
             return
         width = shutil.get_terminal_size((120, 24)).columns
         for message in messages:
+            if self._options.json and not message.raw:
+                continue
             if self._options.json:
                 sys.stdout.write(message.raw.decode(errors="replace") + "\n")
             else:

@@ -81,6 +81,8 @@ def end_line(stats: Stats) -> str:
     if stats.connects:
         parts = [stats.state, *parts, f"reconnects {stats.reconnects:,}"]
         parts += [] if stats.lag is None else [f"lag {duration(stats.lag)}"]
+    elif stats.disconnects:
+        parts.append(f"disconnect notices {stats.disconnects:,}")
     return " · ".join(parts + _troubles(stats))
 
 

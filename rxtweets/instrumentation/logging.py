@@ -138,10 +138,11 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
             return logging.WARNING, f"{capacity} messages are waiting: dropping ({policy})"
         case events.OverflowEnded(_, dropped):
             return logging.WARNING, f"the burst is over: {dropped} messages dropped"
-        case events.UndecodableLine(error):
-            return logging.WARNING, f"a line was left out: {error}; it begins {error.line[:80]!r}"
-        case events.UnknownMessage(_, line):
-            return logging.WARNING, f"a message of unknown shape: {line[:200]!r}"
+        case events.UndecodableLine(error, place):
+            left_out = f"{_at(place)}a line was left out: {error}"
+            return logging.WARNING, f"{left_out}; it begins {error.line[:80]!r}"
+        case events.UnknownMessage(_, line, place):
+            return logging.WARNING, f"{_at(place)}a message of unknown shape: {line[:200]!r}"
         case events.PartialErrors(message):
             return logging.DEBUG, f"tweet {message.id} came with errors about parts of it"
         case events.HandlerFailed(message):
@@ -186,6 +187,10 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
             return logging.WARNING, f"stopped at once: {count} messages abandoned in {where}"
         case _:
             return logging.DEBUG, repr(event)
+
+
+def _at(place: str) -> str:
+    return f"{place}: " if place else ""
 
 
 def _named(message: Message[object]) -> str:

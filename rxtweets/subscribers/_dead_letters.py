@@ -112,7 +112,7 @@ def read_dead_letters(path: str | os.PathLike[str]) -> Iterator[DeadLetter]:
 
 
 def _letters_in(path: Path) -> Iterator[tuple[dict[str, Any], Message[Any]]]:
-    for line in lines_in(path):
+    for _, line, _ in lines_in(path):
         try:
             value = payload_of(line)
         except (ValueError, RecursionError):

@@ -89,7 +89,7 @@ class JSONLinesSubscriber(Store):
     def _keys(self) -> Iterator[Iterator[str]]:
         """Those in the files of earlier runs, the newest file first."""
         for path in reversed(files_of(self._writer.path)):
-            yield (key for line in lines_in(path) if (key := _key_in(line)))
+            yield (key for line in lines_in(path) if (key := _key_in(line.content)))
 
 
 def _key_in(line: bytes) -> str:

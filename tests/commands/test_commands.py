@@ -87,6 +87,49 @@ def test_replay_says_what_it_could_not_read(tmp_path: Path) -> None:
     assert "undecodable 1" in done.stderr
 
 
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A file with two tweets, and lines of other kinds."""
+    lines = [
+        '{"data":[{"id":"1","text":"one"},{"id":"2","text":"two"}]}',
+        '{"id":"3","text":"flat"}',
+        "nonsense",
+        '{"errors":[{"disconnect_type":"OperationalDisconnect"}]}',
+        '{"id":"4","received_at":null,"data":"made","metadata":{"id":"4"}}',
+    ]
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_replay_counts_lines_that_it_left_out(foreign: Path) -> None:
+    done = run("replay", foreign, "--speed", "max")
+    assert done.returncode == 0
+    assert [json.loads(line)["data"]["text"] for line in done.stdout.splitlines()] == ["one", "two"]
+    *log, summary = done.stderr.splitlines()
+    assert summary == (
+        "received 3 · dropped 0 · disconnect notices 1 · undecodable 1 · unknown 1"
+        " · messages without a line 1"
+    )
+    assert [f"{foreign}:{number}: " in line for number, line in zip((2, 3), log, strict=True)]
+
+
+@pytest.mark.parametrize(("arguments", "texts"), [((), 3), (("--json",), 2)])
+def test_tail_counts_lines_that_it_left_out(
+    foreign: Path, arguments: tuple[str, ...], texts: int
+) -> None:
+    done = run("tail", foreign, "--speed", "max", *arguments)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == texts
+    assert "undecodable 1 · unknown 1" in done.stderr.splitlines()[-1]
+
+
+def test_tail_fails_when_nothing_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("nonsense\n{}\n")
+    done = run("tail", tmp_path / "t.jsonl")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_tail_prints_a_line_a_tweet(recording: Path) -> None:
     done = run("tail", recording, "--speed", "max", "--limit", 7, COLUMNS="80")
     assert done.returncode == 0
@@ -120,6 +163,8 @@ def test_tail_shows_the_figures_of_a_notebook(recording: Path) -> None:
         ("record", "no/where/t.jsonl"),
         ("record", "t.jsonl", "nothing"),
         ("replay", "nothing.jsonl"),
+        ("replay", "."),
+        ("replay", "/"),
         ("replay", "nothing.jsonl", "--speed", "fast"),
         ("tail", "nothing.jsonl"),
         ("tail", "--live", "--json"),
