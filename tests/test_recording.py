@@ -600,14 +600,14 @@ def test_error_in_virtual_time_reaches_observers(
 
 def test_observer_that_raises_is_told_and_ends_alone(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 300))
-    stream = rxtweets.replay(tmp_path / "t.jsonl", None, hot=True)
+    scheduler = TestScheduler()
+    stream = rxtweets.replay(tmp_path / "t.jsonl", None, hot=True, scheduler=scheduler)
     errors: list[Exception] = []
     got: list[list[Message[Any]]] = []
-    over, start = threading.Event(), threading.Event()
+    over: list[bool] = []
 
     class Raising(reactivex.Observer[list[Message[Any]]]):
         def on_next(self, value: list[Message[Any]]) -> None:
-            assert start.wait(PATIENCE)
             raise KeyError(len(value))
 
         def on_error(self, error: Exception) -> None:
@@ -615,10 +615,9 @@ def test_observer_that_raises_is_told_and_ends_alone(tmp_path: Path) -> None:
             raise RuntimeError
 
     stream.subscribe_chunks(Raising())
-    stream.subscribe_chunks(reactivex.Observer(got.append, on_completed=over.set))
-    start.set()
-    assert over.wait(PATIENCE)
-    assert sum(map(len, got)) == 300
+    stream.subscribe_chunks(reactivex.Observer(got.append, on_completed=lambda: over.append(True)))
+    scheduler.start()
+    assert (sum(map(len, got)), over) == (300, [True])
     [error] = errors
     assert isinstance(error, rxtweets.StreamError)
     assert stream.stats().subscriber_errors == 1
