@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from rxtweets.endpoints import ENDPOINTS, Endpoint
 from rxtweets.simulator import script
-from rxtweets.simulator.feed import Feed, Frames, MadeFrames
+from rxtweets.simulator.feed import Feed, Frames, MadeFrames, PacedFeed, Recording
 from rxtweets.simulator.gate import Gate, Slot
 from rxtweets.simulator.happenings import happenings
 from rxtweets.simulator.parameters import names_refusal
@@ -84,6 +85,7 @@ class Content:
         backfill: whether the account has it.
         time_scale: factor for minutes of backfill.
         strict: whether parameters and names that X was not known to have are refused.
+        is_paced: whether tweets come at the pace at which they were recorded.
     """
 
     tweets: Frames
@@ -95,6 +97,7 @@ class Content:
     backfill: bool
     time_scale: float
     strict: bool = True
+    is_paced: bool = False
 
 
 class Api:
@@ -122,7 +125,10 @@ class Api:
             frames = self._frames_of(endpoint)
             self._frames[endpoint.name] = frames
             if content.timeline is None:
-                self._feeds[endpoint.name] = Feed(frames)
+                feed = Feed(frames)
+                if content.is_paced and isinstance(frames, Recording):
+                    feed = PacedFeed(frames, content.time_scale)
+                self._feeds[endpoint.name] = feed
 
     def answer(self, head: Head, client_ip: str, kill: Callable[[], None]) -> Reply | Stream:
         """What the request is answered with.
@@ -220,7 +226,9 @@ class Api:
         select = Selection(endpoint, partition, rules, period)
         if timeline is None:
             # Here whoever asks first gets the next frame, of several partitions too.
-            return OnDemandTape(self._feeds[endpoint.name], content.rate, content.burst, select)
+            feed = self._feeds[endpoint.name]
+            rate = math.inf if isinstance(feed, PacedFeed) else content.rate
+            return OnDemandTape(feed, rate, content.burst, select)
         now = timeline.now()
         start, end = (_moment(query.get(name, "")) for name in ("start_time", "end_time"))
         minutes = int(query.get("backfill_minutes", "0"))

@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -29,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--no-gzip", action="store_true", help="do not compress")
     where.add_argument("--token", help="the only bearer token to accept (default: any)")
     what = parser.add_argument_group("what")
-    what.add_argument("--from", dest="source", metavar="FILE", help="serve these recorded frames")
+    what.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="serve this recording: of rxtweets record, or lines of X's stream, or pages of tweets",
+    )
     what.add_argument("--loop", action="store_true", help="begin the file anew at its end")
     what.add_argument("--seed", type=int, default=0, help="of the simulated tweets (default 0)")
     what.add_argument(
@@ -44,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument(
         "--rate", type=_rate, default=50.0, help="tweets a second, or max (default 50)"
+    )
+    how.add_argument(
+        "--pace",
+        choices=("rate", "recorded"),
+        default="rate",
+        help="recorded: at the pace of the recording, whatever the rate (default rate)",
     )
     how.add_argument("--burst", type=int, default=1, help="tweets that come together (default 1)")
     how.add_argument(
@@ -127,6 +139,7 @@ def run(options: argparse.Namespace) -> int:
         # Anybody who reads the URL may end the process at once, so the handlers come first.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, ask)
+        _report_left_out(simulator.left_out)
         _announce(simulator, as_json=options.json)
         asked.wait()
         print(_summary(simulator), file=sys.stderr)  # noqa: T201 - this is the command line
@@ -152,6 +165,7 @@ def _serve(options: argparse.Namespace) -> Simulator:
         names=options.names,
         source=options.source and Path(options.source),
         loop=options.loop,
+        pace=options.pace,
         rules=options.rules,
         chunking=options.chunking,
         packet=options.packet,
@@ -179,6 +193,17 @@ def _announce(simulator: Simulator, *, as_json: bool) -> None:
         f"  RXTWEETS_BASE_URL={simulator.url} X_BEARER_TOKEN=any rxtweets run --live",
         flush=True,
     )
+
+
+def _report_left_out(lines: Sequence[str]) -> None:
+    for line in lines[:SHOWN]:
+        print(f"left out: {line}", file=sys.stderr)  # noqa: T201 - this is the command line
+    if lines:
+        print(f"lines left out {len(lines):,}", file=sys.stderr)  # noqa: T201 - as above
+
+
+SHOWN = 10
+"""Lines left out that are named; of more, only the number is said."""
 
 
 def _summary(simulator: Simulator) -> str:

@@ -16,12 +16,12 @@ from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rxtweets.checks import iterable
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator.api import Api, Content, Stream, address_of
-from rxtweets.simulator.feed import Frames, Recording, SimulatedTweets
+from rxtweets.simulator.feed import Recording, SimulatedTweets
 from rxtweets.simulator.gate import Gate
 from rxtweets.simulator.playing import Chunking, Delivery, Playing
 from rxtweets.simulator.ruleset import Ruleset
@@ -64,6 +64,7 @@ class Request:
     at: float
 
 
+Pace = Literal["rate", "recorded"]
 Script = Sequence[Part] | Callable[[Request], Part]
 
 
@@ -80,6 +81,7 @@ def serve(
     names: Names = "both",
     source: Path | str | Iterable[bytes] | None = None,
     loop: bool = False,
+    pace: Pace = "rate",
     rules: Iterable[str] = (),
     chunking: Chunking = "frame",
     packet: int = 0,
@@ -125,8 +127,12 @@ def serve(
         seed: of the simulated tweets; the same seed gives the same texts.
         size: of the simulated tweets, ``small`` (1 KB) or ``large`` (2.5 KB).
         names: generation of field names: ``both``, ``tweet`` (older) or ``post`` (newer).
-        source: a file of recorded frames, one a line, or frames; instead of simulated tweets.
+        source: the path of a recording of tweets, as `rxtweets.replay` reads it, or frames; instead
+            of simulated tweets. A last line that is not whole is left out (`Simulator.left_out`).
         loop: begin a recording anew when it is over; else silence follows, with keep-alives.
+        pace: ``rate``, or ``recorded`` for the pauses between the arrivals of a recording, times
+            ``time_scale``. They begin with the first connection; frames that become due while none
+            is open come with the next. Not if ``live``.
         rules: of the filtered stream, to begin with; without any it answers with 409.
         chunking: how the body is cut into HTTP chunks or DATA frames: ``frame`` (one a tweet),
             ``read`` (what is due together, in 16 KB), a number of bytes, or a function from the
@@ -179,8 +185,9 @@ def serve(
         raise ConfigurationError("live=True needs a rate: what happens by the clock has one")
     ruleset = Ruleset()
     ruleset.start_with(rules)
+    recording = _recording(source, loop=loop, pace=pace, live=live)
     content = Content(
-        tweets=_frames(source, loop=loop, seed=seed, size=size, names=names),
+        tweets=recording or SimulatedTweets(Tweets(seed, size, names)),
         period=DIFFERENT if source is None else 0,
         seed=seed,
         rate=math.inf if rate is None else rate,
@@ -189,6 +196,7 @@ def serve(
         backfill=backfill,
         time_scale=time_scale,
         strict=strict,
+        is_paced=pace == "recorded",
     )
     delivery = Delivery(
         chunking=_checked_chunking(chunking),
@@ -205,7 +213,16 @@ def serve(
     context = _tls_context(tls, http2=http2)
     listener = _listen(host, port)
     return Simulator(
-        listener, context, api, delivery, gate, parts, http2=http2, gzip=gzip, headers=headers
+        listener,
+        context,
+        api,
+        delivery,
+        gate,
+        parts,
+        http2=http2,
+        gzip=gzip,
+        headers=headers,
+        recording=recording,
     )
 
 
@@ -221,6 +238,7 @@ class Simulator:
 
     Attributes:
         url: to be given as ``base_url``.
+        left_out: lines of the ``source`` that are not served: file, number, and why.
     """
 
     def __init__(
@@ -235,8 +253,10 @@ class Simulator:
         http2: bool,
         gzip: bool,
         headers: Mapping[str, str | None],
+        recording: Recording | None,
     ) -> None:
         self._headers = headers
+        self.left_out = () if recording is None else tuple(recording.left_out)
         self._listener = listener
         self._tls = tls
         self._api = api
@@ -450,20 +470,20 @@ def _steps(part: Part) -> tuple[Step, ...]:
     return (part,) if isinstance(part, Step) else tuple(part)
 
 
-def _frames(
-    source: Path | str | Iterable[bytes] | None,
-    *,
-    loop: bool,
-    seed: int,
-    size: Size,
-    names: Names,
-) -> Frames:
+def _recording(
+    source: Path | str | Iterable[bytes] | None, *, loop: bool, pace: Pace, live: bool
+) -> Recording | None:
+    if pace not in {"rate", "recorded"}:
+        raise ConfigurationError(f"pace={pace!r}: choose one of rate, recorded")
+    is_timed = pace == "recorded"
+    if is_timed and (live or source is None):
+        raise ConfigurationError("pace='recorded' needs a recording as source, and live=False")
     if source is None:
-        return SimulatedTweets(Tweets(seed, size, names))
+        return None
     recorded = Path(source) if isinstance(source, str) else source
     if not isinstance(recorded, Path):
         recorded = iterable("source", recorded, "[frame]")
-    return Recording(recorded, loop=loop)
+    return Recording(recorded, loop=loop, is_timed=is_timed)
 
 
 def _shut(live: socket.socket) -> None:

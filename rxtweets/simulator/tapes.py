@@ -72,7 +72,7 @@ class OnDemandTape(Tape):
         """See `Tape`."""
         count = int(min(self._due.now(), most))
         frames = self._feed.take(count) if count else []
-        self.ended = len(frames) < count
+        self.ended = self._feed.ended
         self._due.paid(len(frames))
         kept = [self._select(position, frame) for position, frame in frames]
         chosen = [frame for frame in kept if frame is not None]
@@ -83,7 +83,7 @@ class OnDemandTape(Tape):
         """See `Tape`."""
         if self.ended:
             return NEVER
-        return max(self._due.rest(), TICK if self._is_idle else 0.0)
+        return max(self._due.rest(), self._feed.rest(), TICK if self._is_idle else 0.0)
 
 
 class Timeline:

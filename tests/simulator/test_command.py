@@ -48,6 +48,7 @@ def options_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, An
         (["--buffer", "500"], "buffer", 500),
         (["--rate", "max"], "rate", None),
         (["--from", "x.ndjson"], "source", Path("x.ndjson")),
+        (["--pace", "recorded"], "pace", "recorded"),
         (["--tls-cert", "a", "--tls-key", "b"], "tls", ("a", "b")),
         (["--http1-only"], "http2", False),
     ],
@@ -72,6 +73,7 @@ def test_without_options_the_server_is_the_usual_one(monkeypatch: pytest.MonkeyP
         "strict": True,
         "buffer": 10_000,
         "rate": 50.0,
+        "pace": "rate",
         "script": (),
     }
     assert {name: given[name] for name in usual} == usual
@@ -101,6 +103,14 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     assert main(["simulate", "--port", "0", *arguments]) == 2
     assert arguments[0].strip("-").replace("-", "_") in capsys.readouterr().err
+
+
+def test_lines_left_out_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    command._report_left_out([f"t.jsonl:{number}: cut off" for number in range(1, 1_235)])
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == ("left out: t.jsonl:1: cut off", "lines left out 1,234")
+    command._report_left_out([])
+    assert capsys.readouterr().err == ""
 
 
 def test_the_help_names_all_streams(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import socket
 import threading
@@ -14,9 +15,10 @@ import httpx
 import orjson
 import psutil
 import pytest
+import reactivex
 
 import rxtweets
-from rxtweets import simulator
+from rxtweets import Message, simulator
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -29,8 +31,10 @@ from rxtweets.simulator.script import (
     rate_limited,
     unavailable,
 )
+from rxtweets.simulator.tweets import Tweets
 
 STREAM = "/2/tweets/sample/stream"
+AT = 1_764_028_461.25
 BOTH = pytest.mark.parametrize("http1", [True, False], ids=["HTTP/1.1", "HTTP/2"])
 
 
@@ -80,9 +84,110 @@ def test_the_feed_goes_on_where_the_last_connection_ended(http1: bool) -> None:
 
 def test_a_file_of_frames_is_served_line_by_line(tmp_path: Path) -> None:
     file = tmp_path / "frames.ndjson"
-    file.write_bytes(b'{"n":1}\n{"n":2}\r\n\n{"n":3')
+    file.write_bytes(b'{"n":1}\n{"n":2}\r\n\n{"n":3}')
     with simulator.serve(rate=None, source=file, script=[[Serve(4), Close()]]) as x:
-        assert body(x) == b'{"n":1}\r\n{"n":2}\r\n\r\n{"n":3\r\n'
+        assert body(x) == b'{"n":1}\r\n{"n":2}\r\n\r\n{"n":3}\r\n'
+        assert x.left_out == ()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_recording_is_served_with_all_its_files(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"t.jsonl{suffix}"
+    frames = Tweets(seed=5).frames(0, 30)
+    for start in (0, 10, 20):
+        some = [Message.from_line(frame, AT) for frame in frames[start : start + 10]]
+        source = reactivex.from_iterable(some).pipe(rxtweets.record(path))
+        rxtweets.collect(source, len(some))
+    assert len(list(tmp_path.iterdir())) == 3
+    with simulator.serve(rate=None, source=path, script=[[Serve(30), Close()]]) as x:
+        assert body(x).split(b"\r\n") == [*frames, b""]
+
+
+def test_pages_and_odd_lines_of_a_recording_are_served(tmp_path: Path) -> None:
+    notice = b'{"errors":[{"disconnect_type":"OperationalDisconnect"}]}'
+    with_line_feed = (
+        b'{"id":"7","received_at":1.0,"data":"a","raw":"{\\n\\"data\\":{\\"text\\":\\"a\\"}}"}'
+    )
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(
+        b"\n".join(
+            [
+                codecs.BOM_UTF8 + b'{"data":[{"id":"1","text":"a"},{"id":"2","text":"b"},7]}',
+                b"",
+                notice,
+                with_line_feed,
+                b'{"data":{"id":"3","te',
+            ]
+        )
+    )
+    with simulator.serve(rate=None, source=path, script=[[Serve(5), Close()]]) as x:
+        assert body(x).split(b"\r\n") == [
+            b'{"data":{"id":"1","text":"a"}}',
+            b'{"data":{"id":"2","text":"b"}}',
+            b"",
+            notice,
+            b'{ "data":{"text":"a"}}',
+            b"",
+        ]
+        assert [each.split(": ")[0] for each in x.left_out] == [f"{path}:1", f"{path}:5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"nonsense", "not JSON"),
+        (b'{"id":"1","received_at":1.0,"data":"x","metadata":{"id":"1"}}', "no raw"),
+        (b'{"id":"1","received_at":1.0,"data":"x","raw":null}', "no line of a stream"),
+        (b'{"id":"1","received_at":1.0,"data":"x","raw":"{"}', "not JSON"),
+        (b'{"data":{"id":"1","liked_tweet_id":"2"}}', "like"),
+        (
+            b'{"id":"","received_at":1.0,"data":{},"raw":{"data":{"drop":{"user":{}}}}}',
+            "compliance",
+        ),
+    ],
+)
+def test_line_that_cannot_be_served_is_refused_by_number(
+    line: bytes, why: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t-2.jsonl"
+    path.write_bytes(b'{"data":{"id":"1","text":"a"}}\n%s\n{}\n' % line)
+    with pytest.raises(rxtweets.ConfigurationError, match=why) as refused:
+        simulator.serve(source=tmp_path / "t.jsonl")
+    assert f"{path}:2: " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"pace": "fast"}, "pace"),
+        ({"pace": "recorded"}, "needs a recording"),
+        ({"pace": "recorded", "source": [b"{}"]}, "needs a recording"),
+        ({"pace": "recorded", "source": "t.jsonl", "live": True}, "live"),
+        ({"pace": "recorded", "source": "t.jsonl"}, "no line of t.jsonl has a time"),
+        ({"source": "nothing.jsonl"}, "no such recording"),
+        ({"source": "."}, "no such recording"),
+        ({"source": Path("/dev/null")}, "read twice"),
+    ],
+)
+def test_source_that_cannot_work_is_refused(
+    options: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b'{"data":{"id":"1","text":"a"}}\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(rxtweets.ConfigurationError, match=why):
+        simulator.serve(**options)
+
+
+def test_recording_can_be_served_at_its_own_pace(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    frames = Tweets(seed=5).frames(0, 3)
+    arrivals = (AT, AT + 3_600, AT + 7_200)
+    some = [Message.from_line(*pair) for pair in zip(frames, arrivals, strict=True)]
+    rxtweets.collect(reactivex.from_iterable(some).pipe(rxtweets.record(path)), 3)
+    script = [[Serve(3), Close()]]
+    options: dict[str, Any] = {"time_scale": 1e-6, "keep_alive": 1e12}
+    with simulator.serve(source=path, pace="recorded", script=script, **options) as x:
+        assert body(x).split(b"\r\n") == [*frames, b""]
 
 
 def test_a_looped_recording_begins_anew() -> None:

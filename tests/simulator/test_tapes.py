@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rxtweets.simulator.feed import Feed, Frames, MadeFrames, Recording
+from rxtweets.simulator.feed import Feed, Frames, MadeFrames, PacedFeed, Recording
 from rxtweets.simulator.tapes import LOOKED_AT, LiveTape, OnDemandTape, Select, Timeline
 
 START = 1_000_000.0
@@ -271,6 +272,51 @@ def test_on_demand_each_frame_is_given_once() -> None:
     one, two = (OnDemandTape(feed, math.inf, 1, every) for _ in range(2))
     got = one.take(3) + two.take(3) + one.take(3)
     assert numbers(got) == list(range(9))
+
+
+RECORD = '{"id":"1","received_at":%s,"data":"","raw":{"data":{"text":"%d"}}}\n'
+FRAME = b'{"data":{"text":"%d"}}'
+
+
+def paced(path: Path, *arrivals: object, loop: bool = False) -> tuple[OnDemandTape, Clock]:
+    """A tape of a recording with these arrivals, whose pauses are halved, and its clock."""
+    path.write_text("".join(RECORD % (arrived, n) for n, arrived in enumerate(arrivals)))
+    clock = Clock()
+    feed = PacedFeed(Recording(path, loop=loop, is_timed=True), 0.5, clock)
+    return OnDemandTape(feed, math.inf, 1, every), clock
+
+
+def test_recorded_frames_come_when_they_are_due(tmp_path: Path) -> None:
+    tape, clock = paced(tmp_path / "t.jsonl", 1000, 1010, "null", 1004, 1030)
+    clock.now += 100.0  # nobody has asked yet
+    assert tape.take(math.inf) == [FRAME % 0]
+    assert tape.rest() == 5.0
+    clock.now += 4.0
+    assert (tape.take(math.inf), tape.rest()) == ([], 1.0)
+    clock.now += 1.0
+    assert tape.take(2) == [FRAME % 1, FRAME % 2]
+    assert tape.take(math.inf) == [FRAME % 3]
+    assert not tape.ended
+    clock.now += 60.0
+    assert tape.take(math.inf) == [FRAME % 4]
+    assert tape.ended
+
+
+def test_recorded_frames_in_a_loop_begin_anew(tmp_path: Path) -> None:
+    tape, clock = paced(tmp_path / "t.jsonl", 1000, 1010, loop=True)
+    got = []
+    for _ in range(3):
+        got.append(tape.take(math.inf))
+        clock.now += 5.0
+    assert got == [[FRAME % 0], [FRAME % 1, FRAME % 0], [FRAME % 1, FRAME % 0]]
+    assert not tape.ended
+
+
+def test_recording_by_the_clock_has_the_lines_of_the_stream(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(RECORD % (1, number) for number in range(3)))
+    recording = Recording(path, loop=True)
+    assert [recording.at(place, 0.0) for place in (4, 0, 2)] == [FRAME % n for n in (1, 0, 2)]
 
 
 def test_on_demand_the_end_of_a_recording_ends_the_tape() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from reactivex.subject import Subject
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, events
 from rxtweets import operators as ops
+from rxtweets.decoding import decode
+from rxtweets.peeking import quick_look_up
 from rxtweets.subscribers import (
     Buffered,
     DeadLetter,
@@ -558,6 +561,16 @@ def test_a_file_of_something_else_is_no_dead_letter(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id":"1"}\n')
     with pytest.raises(rxtweets.DecodeError, match="no dead letter"):
         list(read_dead_letters(tmp_path / "x.jsonl"))
+
+
+@pytest.mark.parametrize("value", [b"1e400", b"[" * 2_000 + b"]" * 2_000])
+def test_dead_letter_is_read_when_orjson_refuses_its_line(value: bytes, tmp_path: Path) -> None:
+    line = b'{"data":{"id":"1","text":"a","x":%s}}' % value
+    [message] = decode([line], look_up=quick_look_up()).messages
+    letters = DeadLetterFile(tmp_path / "x.jsonl")
+    letters(DeadLetter(Batch([message]), "error", 1, datetime.now(UTC)))
+    [letter] = read_dead_letters(tmp_path / "x.jsonl")
+    assert letter.batch[0].raw == line
 
 
 def test_jq_reads_dead_letters(tmp_path: Path, tweets: Make, tool: Callable[..., str]) -> None:
