@@ -54,7 +54,7 @@ def to_line(message: Message[Any], more: Mapping[str, Any] = EMPTY) -> bytes:
         value.update(more)
     if not raw:
         value["metadata"] = orjson.Fragment(to_json(message.metadata))
-    elif LINE_FEED in raw or not _is_json(raw):
+    elif LINE_FEED in raw or not _is_strict_json(raw):
         value["raw"] = raw.decode(errors="replace")
     else:
         value["raw"] = orjson.Fragment(raw)
@@ -264,6 +264,15 @@ def _is_json(text: bytes) -> bool:
     try:
         payload_of(text)
     except ValueError:
+        return False
+    return True
+
+
+def _is_strict_json(text: bytes) -> bool:
+    """Whether others can read the text within a line of ours; `payload_of` reads more."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
         return False
     return True
 
