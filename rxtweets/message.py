@@ -30,7 +30,8 @@ __all__ = [
     "Status",
     "ack_immediately",
     "are_plain",
-    "group_by_acknowledger",
+    "claim_by_acknowledger",
+    "in_place_of",
     "is_tweet",
     "metadata_in",
     "payload_in",
@@ -144,6 +145,31 @@ NOOP = NoopAcknowledger()
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
+class Receipt:
+    """Lets the acknowledger of a message be told once; the copies of the message share it.
+
+    Attributes:
+        acknowledger: who is told.
+        is_told: that has begun.
+        count_late: called for each later outcome, once a stream has told the acknowledger.
+    """
+
+    __slots__ = ("acknowledger", "count_late", "is_told")
+
+    def __init__(self, acknowledger: Acknowledger) -> None:
+        self.acknowledger = acknowledger
+        self.is_told = False
+        self.count_late: Callable[[], object] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return receipt_for, (NOOP if self.is_told else self.acknowledger,)
+
+
+def receipt_for(acknowledger: Acknowledger) -> Receipt | None:
+    """A receipt, or ``None`` if there is nobody to tell: most messages have none."""
+    return None if type(acknowledger) is NoopAcknowledger else Receipt(acknowledger)
+
+
 class Interest:
     """What those who take the messages of a stream do with their metadata, guessed from the latest.
 
@@ -210,7 +236,7 @@ class Message(Generic[T_co]):
 
     Attributes:
         data: the text of the tweet at first, then what handlers made of it.
-        acknowledger: who is told the outcome.
+        acknowledger: who is told the outcome; once it was told, one that does nothing.
         status: ``"ok"``, or `Failed` with the reason.
         batcher: the name of the batcher that the message goes to; ``"default"`` at first.
         batch_key: messages of different keys never share a batch; ``"default"`` at first.
@@ -223,14 +249,14 @@ class Message(Generic[T_co]):
     tweet itself; each is computed when it is first asked for.
     """
 
-    __slots__ = ("_id", "_line", "_metadata", "acknowledger", "data", "received_at")
+    __slots__ = ("_id", "_line", "_metadata", "_receipt", "data", "received_at")
 
     data: T_co
-    acknowledger: Acknowledger
     received_at: float | None
     _id: object
     _line: bytes
     _metadata: Known
+    _receipt: Receipt | None
 
     # Not slots: messages of a stream have not failed and go the default way, and setting each slot
     # costs a tenth of making one. Others are of a subclass that has the slots.
@@ -244,7 +270,7 @@ class Message(Generic[T_co]):
         acknowledger: Acknowledger = NOOP,
     ) -> None:
         known = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
-        self._fill(data, acknowledger, None, known.get("id"), b"", known)
+        self._fill(data, receipt_for(acknowledger), None, known.get("id"), b"", known)
 
     @classmethod
     def from_line(cls, line: bytes, received_at: float | None = None) -> Message[str]:
@@ -280,7 +306,7 @@ class Message(Generic[T_co]):
     ) -> Message[U]:
         """A message from a line that carries something else than a tweet."""
         message: Message[U] = _new(Message)
-        message._fill(data, NOOP, received_at, identifier, line, None)
+        message._fill(data, None, received_at, identifier, line, None)
         return message
 
     @property
@@ -345,6 +371,12 @@ class Message(Generic[T_co]):
         )
 
     @property
+    def acknowledger(self) -> Acknowledger:
+        """Who is told the outcome; once it was told, one that does nothing."""
+        receipt = self._receipt
+        return NOOP if receipt is None or receipt.is_told else receipt.acknowledger
+
+    @property
     def batcher(self) -> str:
         """The name of the batcher that the message goes to."""
         return self._route.batcher
@@ -383,7 +415,7 @@ class Message(Generic[T_co]):
         # What every handler does, so it sets the slots without further calls.
         copy: Message[U] = _new(Message)
         _set_data(copy, data)
-        _set_acknowledger(copy, self.acknowledger)
+        _set_receipt(copy, self._receipt)
         _set_received_at(copy, self.received_at)
         _set_id(copy, self._id)
         _set_line(copy, self._line)
@@ -427,10 +459,12 @@ class Message(Generic[T_co]):
         Raises:
             AcknowledgerError: its acknowledger cannot be configured.
         """
-        configure = getattr(self.acknowledger, "configure", None)
+        # Also after it was told: a handler may not know yet that its time is over.
+        acknowledger = NOOP if self._receipt is None else self._receipt.acknowledger
+        configure = getattr(acknowledger, "configure", None)
         if configure is None:
             raise AcknowledgerError(
-                f"{type(self.acknowledger).__name__} has no configure(ack_ref, ack_data, options), "
+                f"{type(acknowledger).__name__} has no configure(ack_ref, ack_data, options), "
                 f"so {', '.join(options) or 'nothing'} cannot be set for this message"
             )
         route = self._route
@@ -452,7 +486,7 @@ class Message(Generic[T_co]):
         """
         route = self._route._replace(ack_ref=_hashable("ref", ref), ack_data=data)
         copy = self._copy() if route == self._route else self._marked(route=route)
-        _set_acknowledger(copy, acknowledger)
+        _set_receipt(copy, receipt_for(acknowledger))
         return copy
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -466,7 +500,7 @@ class Message(Generic[T_co]):
         known = self._metadata
         has_own = not self._line and isinstance(known, MappingProxyType)
         metadata = dict(self.metadata) if has_own else None
-        state = (self.data, self.acknowledger, self.received_at)
+        state = (self.data, self._receipt, self.received_at)
         return _restore, (*state, self._id, self._line, metadata)
 
     def __repr__(self) -> str:
@@ -500,7 +534,7 @@ class Message(Generic[T_co]):
     def _copy_to(self, copy: Message[T_co]) -> Message[T_co]:
         copy._fill(
             self.data,
-            self.acknowledger,
+            self._receipt,
             self.received_at,
             self._id,
             self._line,
@@ -518,14 +552,14 @@ class Message(Generic[T_co]):
     def _fill(
         self,
         data: object,
-        acknowledger: Acknowledger,
+        receipt: Receipt | None,
         received_at: float | None,
         identifier: object,
         line: bytes,
         metadata: Known,
     ) -> None:
         _set_data(self, data)
-        _set_acknowledger(self, acknowledger)
+        _set_receipt(self, receipt)
         _set_received_at(self, received_at)
         _set_id(self, identifier)
         _set_line(self, line)
@@ -551,7 +585,7 @@ PLAIN = {Message}
 # object.__setattr__ for each of them.
 _slots: Mapping[str, Any] = vars(Message)
 _set_data = _slots["data"].__set__
-_set_acknowledger = _slots["acknowledger"].__set__
+_set_receipt = _slots["_receipt"].__set__
 _set_received_at = _slots["received_at"].__set__
 _set_id = _slots["_id"].__set__
 _set_line = _slots["_line"].__set__
@@ -581,15 +615,12 @@ def tweet_message(
     """
     message: Message[str] = _new(Message)
     _set_data(message, text)
-    _set_acknowledger(message, NOOP)
+    _set_receipt(message, None)
     _set_received_at(message, received_at)
     _set_id(message, identifier)
     _set_line(message, line)
     _set_metadata(message, kept)
     return message
-
-
-_acknowledging = threading.Lock()
 
 
 @overload
@@ -601,27 +632,24 @@ def ack_immediately(
 ) -> Message[T] | list[Message[T]]:
     """Acknowledge one or several messages now, by their status, from a handler or a subscriber.
 
-    They go on as they are, and are not acknowledged again at the end of their way. Acknowledging
-    a message a second time does nothing. Copies that were made of a message before know nothing
-    of it, so go on with those that were given, or returned.
+    They go on as they are. Neither they nor their copies are acknowledged again. Acknowledging a
+    message a second time does nothing; if the stream was first, as when a time limit has failed
+    the message, that is counted in ``stats().late_acknowledgements``.
 
     Returns:
         The message, or a list of the messages.
 
     Raises:
-        Exception: whatever an acknowledger raises; each has been asked once all the same.
+        BaseException: whatever an acknowledger raises; each has been asked once all the same.
     """
     if isinstance(messages, Message):
         ack_immediately([messages])
         return messages
     given = list(messages)
-    with _acknowledging:
-        groups = group_by_acknowledger(
-            [message for message in given if message.status == "ok"],
-            [message for message in given if message.status != "ok"],
-        )
-        for message in given:
-            _set_acknowledger(message, NOOP)
+    groups = claim_by_acknowledger(
+        [message for message in given if message.status == "ok"],
+        [message for message in given if message.status != "ok"],
+    )
     errors = [error for group in groups if (error := _ask(*group)) is not None]
     if errors:
         raise errors[0]
@@ -630,12 +658,21 @@ def ack_immediately(
 
 def _ask(
     acknowledger: Acknowledger, good: Sequence[Message[Any]], bad: Sequence[Message[Any]]
-) -> Exception | None:
+) -> BaseException | None:
     try:
         acknowledger.ack(good, bad)
-    except Exception as error:  # noqa: BLE001 - raised when the others have been asked
+    except BaseException as error:  # noqa: BLE001 - raised when the others have been asked
         return error
     return None
+
+
+def in_place_of(given: Message[Any], result: Message[T]) -> Message[T]:
+    """The result, acknowledged as the given message is: for results from another process."""
+    if given._receipt is None:  # noqa: SLF001 - of this file's own class
+        return result
+    copy = result.with_acknowledger(NOOP, given.ack_ref, given.ack_data)
+    _set_receipt(copy, given._receipt)  # noqa: SLF001 - of this file's own class
+    return copy
 
 
 def _hashable(name: str, value: Hashable) -> Hashable:
@@ -776,7 +813,7 @@ def metadata_in(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _restore(
     data: object,
-    acknowledger: Acknowledger,
+    receipt: Receipt | None,
     received_at: float | None,
     identifier: object,
     line: bytes,
@@ -787,7 +824,7 @@ def _restore(
     """The other half of `Message.__reduce__`."""
     known = None if metadata is None else MappingProxyType(metadata)
     message: Message[Any] = _new(Message if route is None else _MarkedMessage)
-    message._fill(data, acknowledger, received_at, identifier, line, known)  # noqa: SLF001 - of this file's own class
+    message._fill(data, receipt, received_at, identifier, line, known)  # noqa: SLF001 - of this file's own class
     if route is not None:
         _set_status(message, status)
         _set_route(message, route)
@@ -877,17 +914,55 @@ class Batch(Sequence[Message[T_co]]):
         return {"text/plain": tweets.batch_text(self), "text/html": tweets.batch_html(self)}
 
 
-def group_by_acknowledger(
-    successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]
+def claim_by_acknowledger(
+    successful: Sequence[Message[Any]],
+    failed: Sequence[Message[Any]],
+    count_late: Callable[[], object] | None = None,
 ) -> list[tuple[Acknowledger, Sequence[Message[Any]], Sequence[Message[Any]]]]:
-    """Split outcomes by acknowledger and reference, order kept, without those that tell nobody."""
+    """Split outcomes by acknowledger and reference, order kept, and leave out who was told before.
+
+    No later call, on any thread, gives these messages or copies of them again: so each outcome
+    that is given must be told.
+
+    Args:
+        successful: messages.
+        failed: messages.
+        count_late: of a stream, called for each later outcome of these messages.
+    """
     groups: dict[Hashable, tuple[Acknowledger, list[Message[Any]], list[Message[Any]]]] = {}
     for side, messages in ((1, successful), (2, failed)):
-        for message in messages:
-            acknowledger = message.acknowledger
-            if type(acknowledger) is NoopAcknowledger:
-                continue
+        for message, acknowledger in _untold(messages, count_late):
             key = (id(acknowledger), message.ack_ref)
             group = groups.setdefault(key, (acknowledger, [], []))
             cast("list[Message[Any]]", group[side]).append(message)
     return list(groups.values())
+
+
+_telling = threading.RLock()
+"""One for all receipts, taken once for a list of messages that have some. Reentrant, since the
+garbage collector may call a finalizer in between, and that may acknowledge a message of its own."""
+
+
+def _untold(
+    messages: Sequence[Message[Any]], count_late: Callable[[], object] | None
+) -> list[tuple[Message[Any], Acknowledger]]:
+    """Messages that nobody was told about before, and who is to be told."""
+    with_receipts = [
+        (message, receipt)
+        for message in messages
+        if (receipt := message._receipt) is not None  # noqa: SLF001 - of this file's own class
+    ]
+    if not with_receipts:
+        return []
+    untold: list[tuple[Message[Any], Acknowledger]] = []
+    late: list[Callable[[], object]] = []
+    with _telling:
+        for message, receipt in with_receipts:
+            if not receipt.is_told:
+                untold.append((message, receipt.acknowledger))
+                receipt.is_told, receipt.count_late = True, count_late
+            elif receipt.count_late is not None:
+                late.append(receipt.count_late)
+    for count in late:
+        count()
+    return untold

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +22,7 @@ from rxtweets.events import (
     HandlerFailed,
     SubscriberFailed,
 )
-from rxtweets.message import Batch, Message, group_by_acknowledger
+from rxtweets.message import Batch, Message, claim_by_acknowledger
 from rxtweets.telemetry import Telemetry
 
 __all__ = [
@@ -356,7 +357,8 @@ def acknowledge(
 ) -> None:
     """Tell every acknowledger its part of the outcome; one that raises does not stop the others."""
     interrupt: BaseException | None = None
-    for acknowledger, good, bad in group_by_acknowledger(successful, failed):
+    count_late = partial(telemetry.add, late_acknowledgements=1)
+    for acknowledger, good, bad in claim_by_acknowledger(successful, failed, count_late):
         try:
             acknowledger.ack(good, bad)
         except BaseException as error:  # noqa: BLE001 - the others must be told in any case

@@ -73,6 +73,8 @@ class Stats:
         unsettled: messages in batches that a subscriber has put aside for later.
         subscriber_errors: exceptions of subscribers, all told.
         acknowledger_errors: exceptions of acknowledgers.
+        late_acknowledgements: of messages that the stream had acknowledged before, as after a time
+            limit; the first outcome stands.
         acknowledged: messages that were settled as successful without a batcher.
         restarts: sources that failed and were subscribed to again.
         abandoned: messages in flight when somebody stopped at once.
@@ -119,6 +121,7 @@ class Stats:
     unsettled: int = 0
     subscriber_errors: int = 0
     acknowledger_errors: int = 0
+    late_acknowledgements: int = 0
     acknowledged: int = 0
     restarts: int = 0
     abandoned: int = 0

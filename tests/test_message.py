@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import queue
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import pytest
 
 import rxtweets
 from rxtweets import Batch, Failed, MatchingRule, Message
-from rxtweets.message import group_by_acknowledger, is_tweet
+from rxtweets.message import claim_by_acknowledger, is_tweet
 
 LINE = (
     b'{"data":{"id":"1377650090978992134","text":"Fury","lang":"en"},'
@@ -236,7 +237,7 @@ def test_outcomes_are_grouped_by_who_must_be_told_in_their_order() -> None:
     one, two = Acks(), Acks()
     a, b = Message("a").with_acknowledger(one), Message("b").with_acknowledger(two)
     c, d = Message("c").with_acknowledger(one), Message("d")
-    assert group_by_acknowledger([a, b, d], [c]) == [(one, [a], [c]), (two, [b], [])]
+    assert claim_by_acknowledger([a, b, d], [c]) == [(one, [a], [c]), (two, [b], [])]
 
 
 def test_a_caller_acknowledger_passes_outcomes_on() -> None:
@@ -275,7 +276,7 @@ def test_metadata_given_by_hand_cannot_be_changed() -> None:
 
 def test_a_copy_of_a_message_that_nobody_is_told_about_is_told_to_nobody() -> None:
     again = pickle.loads(pickle.dumps(Message("x")))  # noqa: S301 - our own bytes
-    assert group_by_acknowledger([again, copy.deepcopy(again)], []) == []
+    assert claim_by_acknowledger([again, copy.deepcopy(again)], []) == []
 
 
 def test_nothing_decoded_is_held_before_metadata_is_asked_for() -> None:
@@ -368,7 +369,7 @@ def test_a_message_on_its_way_cannot_be_changed_either() -> None:
 def test_outcomes_of_one_acknowledger_are_grouped_by_reference() -> None:
     acks = Acks()
     a, b, c = (Message(n).with_acknowledger(acks, ref=n % 2) for n in range(3))
-    assert group_by_acknowledger([a, b], [c]) == [(acks, [a], [c]), (acks, [b], [])]
+    assert claim_by_acknowledger([a, b], [c]) == [(acks, [a], [c]), (acks, [b], [])]
 
 
 def test_what_is_acknowledged_at_once_is_not_acknowledged_again() -> None:
@@ -378,8 +379,48 @@ def test_what_is_acknowledged_at_once_is_not_acknowledged_again() -> None:
     assert rxtweets.ack_immediately([good, bad]) == [good, bad]
     assert told == [([good], [bad])]
     assert rxtweets.ack_immediately(good) is good
-    assert group_by_acknowledger([good], [bad]) == []
+    assert claim_by_acknowledger([good], [bad]) == []
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.copy,
+        lambda each: each.put_data("x"),
+        lambda each: each.failed("why"),
+        lambda each: each.put_batcher("other").update_data(str),
+    ],
+)
+def test_message_and_its_copies_are_acknowledged_once(copied: Any) -> None:
+    told: list[Any] = []
+    message = Message(1).with_acknowledger(
+        rxtweets.CallerAcknowledger(lambda good, bad: told.append((good, bad)))
+    )
+    copies = [copied(message), copied(message)]
+    for each in (copies[0], message, copies[1], copied(message)):
+        rxtweets.ack_immediately(each)
+    assert [(*good, *bad) for good, bad in told] == [(copies[0],)]
+
+
+@pytest.mark.parametrize(
+    "rebuilt",
+    [
+        lambda each: Message(each.data, acknowledger=each.acknowledger),
+        lambda each: pickle.loads(pickle.dumps(each)),  # noqa: S301 - our own bytes
+    ],
+)
+def test_acknowledged_message_is_told_to_nobody_when_rebuilt(rebuilt: Any) -> None:
+    message = Message(1).with_acknowledger(rxtweets.CallerAcknowledger(print))
+    rxtweets.ack_immediately(message)
+    assert claim_by_acknowledger([rebuilt(message)], []) == []
+
+
+def test_message_can_be_configured_after_it_was_acknowledged() -> None:
+    acknowledger = rxtweets.QueueAcknowledger(queue.Queue())
+    message = Message(1).with_acknowledger(acknowledger, data=(1, "discard"))
+    assert claim_by_acknowledger([message], []) != []
+    assert message.configure_ack(on_failure="requeue").ack_data == (1, "requeue")
 
 
 def test_what_acknowledging_at_once_raises_is_raised_after_all_were_told() -> None:

@@ -195,6 +195,40 @@ def test_messages_are_acknowledged_after_the_subscriber_returned(stage: Stage) -
     assert acks.calls == [("subscriber", ""), ("ab", "")]
 
 
+def test_kept_messages_are_not_acknowledged_after_their_batch(stage: Stage) -> None:
+    acks = Acks()
+    kept: list[Message[Any]] = []
+    stage.batches.subscribe(kept.extend)
+    stage.send("ab", acks)
+    rxtweets.ack_immediately([each.failed("too late").put_data("x") for each in kept])
+    assert acks.calls == [("ab", "")]
+    assert stage.batches.stats().late_acknowledgements == 2
+
+
+def test_batch_acknowledges_the_rest_when_a_message_was_before(stage: Stage) -> None:
+    acks = Acks()
+
+    def take(batch: Batch[Any]) -> None:
+        rxtweets.ack_immediately(batch[0].put_data("A"))
+        raise ValueError("no room")
+
+    stage.batches.subscribe(take)
+    stage.send("ab", acks)
+    assert acks.calls == [("A", ""), ("", "b")]
+    assert stage.batches.stats().late_acknowledgements == 0
+
+
+def test_messages_are_acknowledged_once_when_two_stages_do() -> None:
+    acks = Acks()
+    source: Subject[Message[Any]] = Subject()
+    batches: BatchStream[Any] = source.pipe(ops.acknowledge(), ops.batch(1, 60.0))
+    batches.subscribe(lambda _: None)
+    source.on_next(Message("a").with_acknowledger(acks))
+    source.on_completed()
+    assert acks.calls == [("a", "")]
+    assert batches.stats().late_acknowledgements == 1
+
+
 @pytest.mark.parametrize("end", ["on_completed", "on_error"])
 def test_a_subscriber_that_raises_at_the_end_is_counted(stage: Stage, end: str) -> None:
     def raising(*_: object) -> None:

@@ -20,8 +20,8 @@ GROUPS = {
 
 TROUBLE = {
     "dropped", "undecodable", "failed", "abandoned", "batches_failed", "batched_failed", "stalls",
-    "gaps", "subscriber_errors", "acknowledger_errors", "events_lost", "server_errors",
-    "rate_limits", "connection_limits", "usage_caps", "unknown",
+    "gaps", "subscriber_errors", "acknowledger_errors", "late_acknowledgements", "events_lost",
+    "server_errors", "rate_limits", "connection_limits", "usage_caps", "unknown",
 }  # fmt: skip
 CELL = "text-align:start;padding:1px 12px 1px 0;font-variant-numeric:tabular-nums"
 

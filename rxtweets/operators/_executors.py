@@ -13,7 +13,7 @@ from typing import Any
 from rxtweets.concurrency import Concurrency
 from rxtweets.errors import DeadlineExceeded, ExecutorBroken, HandlerError, WorkerLost
 from rxtweets.events import WorkerReplaced
-from rxtweets.message import Message, NoopAcknowledger
+from rxtweets.message import NOOP, Message, in_place_of
 from rxtweets.operators import _remote as remote
 from rxtweets.operators._calls import Call
 from rxtweets.operators._flow import Flow
@@ -31,8 +31,6 @@ CHUNK = 100
 GOAL = 0.01
 """Seconds that a chunk should take: long beside the way there and back, about half a millisecond,
 and short beside what anybody waits for."""
-
-NOOP = NoopAcknowledger()
 
 
 class Chunk:
@@ -285,18 +283,13 @@ class _CannotTravel(HandlerError):
 
 def _without_acknowledger(message: Message[Any]) -> Message[Any]:
     """Acknowledgers stay here: they hold connections, and locks."""
-    if type(message.acknowledger) is NoopAcknowledger:
-        return message
-    return message.with_acknowledger(NOOP)
+    return message if message.acknowledger is NOOP else message.with_acknowledger(NOOP)
 
 
 def _message(given: Message[Any], answer: Any) -> Message[Any]:
     if isinstance(answer, BaseException):
         return given.failed(answer)
-    result: Message[Any] = answer
-    if type(given.acknowledger) is NoopAcknowledger:
-        return result
-    return result.with_acknowledger(given.acknowledger, given.ack_ref, given.ack_data)
+    return in_place_of(given, answer)
 
 
 def _lost(error: BaseException, count: int) -> WorkerLost:

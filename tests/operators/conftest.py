@@ -20,7 +20,9 @@ class Watched:
     Given data, the source completes after them; without any, `feed` and `complete` are its hands.
     """
 
-    def __init__(self, handler: Any, data: Iterable[Any] | None, **options: Any) -> None:
+    def __init__(
+        self, handler: Any, data: Iterable[Any] | None, *, then: Any = None, **options: Any
+    ) -> None:
         self.changed = threading.Condition()
         self.data: list[Any] = []
         self.end: list[object] = []
@@ -31,7 +33,8 @@ class Watched:
         source: Any = self.source
         if data is not None:
             source = reactivex.from_iterable([self.message(each) for each in data])
-        self.stream: MessageStream[Any] = source.pipe(ops.process(handler, **options))
+        operators = [ops.process(handler, **options), *([] if then is None else [then])]
+        self.stream: MessageStream[Any] = source.pipe(*operators)
         self.stream.events.subscribe(self.events.append)
         self.subscription = self.stream.subscribe(
             lambda each: self._note(self.data, each.data),

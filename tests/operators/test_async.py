@@ -13,7 +13,7 @@ import pytest
 import reactivex
 from reactivex.testing import ReactiveTest, TestScheduler
 
-from rxtweets import HandlerError, HandlerTimeout, Message, events
+from rxtweets import HandlerError, HandlerTimeout, Message, ack_immediately, events
 from rxtweets import operators as ops
 
 PATIENCE = 20.0
@@ -284,6 +284,26 @@ def test_what_a_call_returns_after_its_limit_is_discarded(process: Any) -> None:
     assert watched.until_end() == []
     assert isinstance(watched.reasons()[1], HandlerTimeout)
     assert watched.stats().processed == 0
+
+
+def test_acknowledgement_is_counted_when_its_call_was_cancelled(process: Any) -> None:
+    acknowledged = threading.Event()
+
+    async def stubborn(message: Message[int]) -> Message[int]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()  # for ever
+        await asyncio.to_thread(watched.until, lambda: watched.failed)
+        ack_immediately(message)
+        acknowledged.set()
+        return message
+
+    watched = process(stubborn, time_limit=LIMIT)
+    watched.feed(1)
+    assert acknowledged.wait(PATIENCE)
+    watched.complete()
+    assert watched.successful == []
+    assert isinstance(watched.reasons()[1], HandlerTimeout)
+    assert watched.stats().late_acknowledgements == 1
 
 
 def test_a_call_within_its_limit_is_left_alone(process: Any) -> None:

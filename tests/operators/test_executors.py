@@ -25,6 +25,7 @@ from rxtweets import (
     Message,
     Retry,
     WorkerLost,
+    ack_immediately,
     events,
     from_iterable,
 )
@@ -509,3 +510,23 @@ def test_what_the_acknowledger_knows_a_message_by_comes_back(
     [told] = acks.successful
     assert (told.data, told.batcher) == ("A", "alerts")
     assert (told.ack_ref, told.ack_data) == ("channel", 17)
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_message_is_acknowledged_once_when_it_was_in_an_executor(
+    kind: str, request: pytest.FixtureRequest, process: Any
+) -> None:
+    executor = request.getfixturevalue(kind)
+    kept: list[Message[Any]] = []
+
+    def prepare(messages: Any) -> Any:
+        kept.extend(messages)
+        ack_immediately([each for each in messages if each.data == "early"])
+        return [each.update_data(str) for each in messages]
+
+    data = ["early", "late"]
+    watched = process(upper, data, executor=executor, prepare=prepare, then=ops.acknowledge())
+    assert sorted(watched.until_end()) == ["EARLY", "LATE"]
+    ack_immediately(kept)
+    assert sorted(watched.successful) == ["LATE", "early"]
+    assert watched.stats().late_acknowledgements == 1

@@ -103,6 +103,15 @@ def test_an_acknowledger_that_leaves_does_not_keep_others_from_being_told() -> N
     assert pipeline.stats().acknowledger_errors == 9
 
 
+def test_acknowledging_tells_the_others_when_one_acknowledger_leaves() -> None:
+    acks = RecordingAcknowledger()
+    messages = [Message(1).with_acknowledger(LeavingAcknowledger())]
+    messages.append(Message(2).with_acknowledger(acks))
+    with pytest.raises(SystemExit):
+        rxtweets.ack_immediately(messages)
+    assert [each.data for each in acks.successful] == [2]
+
+
 @pytest.mark.parametrize(
     "operator", [ops.deduplicate(by=leave), ops.partition(leave, 2, ops.process(same))]
 )

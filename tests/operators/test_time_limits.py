@@ -11,7 +11,15 @@ import pytest
 import tenacity
 from reactivex.testing import ReactiveTest, TestScheduler
 
-from rxtweets import ConfigurationError, DeadlineExceeded, HandlerTimeout, Message, Retry, events
+from rxtweets import (
+    ConfigurationError,
+    DeadlineExceeded,
+    HandlerTimeout,
+    Message,
+    Retry,
+    ack_immediately,
+    events,
+)
 from rxtweets import operators as ops
 
 PATIENCE = 20.0
@@ -156,6 +164,74 @@ def test_quick_results_before_a_call_that_hangs_do_not_wait_for_it(
     watched.until(lambda: len(watched.data) == 5040)
     assert watched.complete()[-1] != "hang"
     assert watched.stats().timed_out == 1
+
+
+# Acknowledging beside a time limit.
+
+SAME = {"the message": lambda each: each, "a copy": lambda each: each.update_data(str)}
+
+
+class Acknowledging:
+    """Acknowledges its message, or a copy of it, and returns; hangs before or after that."""
+
+    def __init__(self, hang: Hanging, copied: Any, *, early: bool) -> None:
+        self.hang = hang
+        self.copied = copied
+        self.early = early
+        self.acknowledged = threading.Semaphore(0)
+
+    def __call__(self, message: Message[Any]) -> Message[Any]:
+        copy = self.copied(message)
+        if not self.early:
+            self.hang(message)
+        ack_immediately(copy)
+        self.acknowledged.release()
+        return self.hang(message)
+
+
+@pytest.mark.parametrize("copied", SAME.values(), ids=SAME)
+def test_acknowledgement_is_counted_when_its_time_limit_has_passed(
+    process: Any, hanging: Any, copied: Any
+) -> None:
+    handler = Acknowledging(hanging(1), copied, early=False)
+    watched = process(handler, [1], time_limit=LIMIT)
+    watched.until_end()
+    handler.hang.go.set()
+    assert handler.acknowledged.acquire(timeout=PATIENCE)
+    assert watched.successful == []
+    assert [data for data, _ in watched.failed] == [1]
+    assert watched.stats().late_acknowledgements == 1
+
+
+@pytest.mark.parametrize("copied", SAME.values(), ids=SAME)
+def test_timeout_is_not_acknowledged_when_the_handler_was_first(
+    process: Any, hanging: Any, copied: Any
+) -> None:
+    watched = process(Acknowledging(hanging(1), copied, early=True), [1], time_limit=LIMIT)
+    watched.until_end()
+    assert len(watched.successful) == 1
+    assert watched.failed == []
+    assert (watched.stats().timed_out, watched.stats().late_acknowledgements) == (1, 0)
+
+
+def test_message_is_acknowledged_once_when_it_is_retried(process: Any, hanging: Any) -> None:
+    handler = Acknowledging(hanging(1), SAME["a copy"], early=False)
+    attempts: list[int] = []
+
+    def handle(message: Message[int]) -> Message[int]:
+        attempts.append(message.data)
+        return message if len(attempts) > 1 else handler(message)
+
+    retry = Retry(stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_none())
+    acknowledging = ops.acknowledge()
+    watched = process(handle, time_limit=LIMIT, retry=retry, then=acknowledging)
+    watched.feed(1)
+    watched.until(lambda: watched.successful)
+    handler.hang.go.set()
+    assert handler.acknowledged.acquire(timeout=PATIENCE)
+    watched.complete()
+    assert (watched.successful, watched.failed) == ([1], [])
+    assert watched.stats().late_acknowledgements == 1
 
 
 @pytest.mark.parametrize("value", [0, -1, "soon", float("inf")])
