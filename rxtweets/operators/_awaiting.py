@@ -36,7 +36,11 @@ class AwaitingSubscriber(abc.ObserverBase[Batch[Any]]):
         self._loop = OwnLoop(telemetry.working, telemetry)
 
     def on_next(self, batch: Batch[Any]) -> Any:
-        """What the subscriber gives in the end."""
+        """What the subscriber gives in the end.
+
+        Raises:
+            CancelledError: the stream was disposed before that.
+        """
         take: Any = self._subscriber.on_next
         return self._loop.wait_for(take(batch))
 

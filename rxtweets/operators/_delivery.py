@@ -213,14 +213,12 @@ class Delivery(InlineDelivery):
 
     def dispose(self) -> None:
         """Stop at once; what waits is counted abandoned, what is being delivered is settled."""
-        super().dispose()
-        self._give_up()
-
-    def _give_up(self) -> None:
         with self._books:
+            self._disposed = True  # before what is being delivered ends, and asks for more
             left, self._pending = self._pending, []
             self._books.notify_all()
         self._abandon(sum(map(len, left)))
+        super().dispose()
         self._pool.close()
 
     def _end(self, error: Exception | None) -> None:

@@ -8,6 +8,7 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError, Future
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +16,7 @@ from rxtweets.concurrency import Concurrency
 from rxtweets.errors import HandlerTimeout
 from rxtweets.events import WorkerReplaced
 from rxtweets.message import Message
-from rxtweets.operators._calls import Call, checked
+from rxtweets.operators._calls import Call, Outcome, checked
 from rxtweets.operators._flow import Flow
 from rxtweets.operators._tracing import SpanStart, Tracing
 from rxtweets.telemetry import Telemetry
@@ -44,24 +45,39 @@ class OwnLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
+        self._awaited: set[Future[Any]] = set()
+        self._is_over = False  # of the loop's thread alone
 
     def call(self, function: Callable[[], object]) -> bool:
         """Call a function on the loop soon; ``False`` if the loop has ended."""
         with self._lock:
-            if self._stopped:
-                return False
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                run = threading.Thread(target=self._run, name="rxtweets-loop", daemon=True)
-                run.start()
-            self._loop.call_soon_threadsafe(function)
-            return True
+            loop = self._running()
+            if loop is not None:
+                loop.call_soon_threadsafe(function)
+            return loop is not None
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the loop, and wait for what it gives."""
-        self.call(lambda: None)
-        assert self._loop is not None  # noqa: S101 - that made one
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Run a coroutine on the loop, and wait for its result.
+
+        Raises:
+            CancelledError: the loop ended before the coroutine did.
+        """
+        future: Future[Any] | None = None
+        try:
+            with self._lock:
+                if (loop := self._running()) is not None:
+                    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+                    self._awaited.add(future)
+        finally:
+            if future is None:
+                coroutine.close()
+        if future is None:
+            raise CancelledError("the stream was disposed before this call began")
+        try:
+            return future.result()
+        finally:
+            with self._lock:
+                self._awaited.discard(future)
 
     def stop(self) -> None:
         """Cancel what runs, and let the thread end."""
@@ -70,18 +86,38 @@ class OwnLoop:
                 return
             self._stopped = True
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._loop.call_soon_threadsafe(self._end)
 
-    def _run(self) -> None:
-        loop = self._loop
-        assert loop is not None  # noqa: S101 - made before the thread
+    def _running(self) -> asyncio.AbstractEventLoop | None:
+        """The loop, started if need be; ``None`` after `stop`. With the lock."""
+        if self._stopped:
+            return None
+        if self._loop is None:
+            loop = asyncio.new_event_loop()
+            try:
+                threading.Thread(
+                    target=self._run, args=(loop,), name="rxtweets-loop", daemon=True
+                ).start()
+            except RuntimeError:  # no more threads can be started: the next call tries again
+                loop.close()
+                raise
+            self._loop = loop
+        return self._loop
+
+    def _end(self) -> None:
+        self._is_over = True
+        asyncio.get_running_loop().stop()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._working():
             try:
-                while not self._stopped:
+                # Until `_end` was called: then each earlier call has become a task to cancel.
+                while not self._is_over:
                     self._run_until_stopped(loop)
                 _cancel_all(loop)
             finally:
                 loop.close()
+                self._release_waiting()
 
     def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -90,14 +126,28 @@ class OwnLoop:
             self._telemetry.add(workers_lost=1)
             self._telemetry.publish(WorkerReplaced("loop", error, 0))
 
+    def _release_waiting(self) -> None:
+        """Nothing runs any more: let no thread wait for a call that did not end."""
+        with self._lock:
+            awaited = tuple(self._awaited)
+        for future in awaited:
+            if not future.done():
+                future.set_exception(
+                    CancelledError(f"the call did not end within {GRACE} s of its cancellation")
+                )
+
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
+    """Cancel all tasks, and give them time to end; a SystemExit of one does not end the others."""
+    cancelled: set[asyncio.Task[Any]] = set()
+    ends = loop.time() + GRACE
+    while (tasks := asyncio.all_tasks(loop)) and (rest := ends - loop.time()) > 0:
+        for task in tasks - cancelled:
+            task.cancel()
+        cancelled |= tasks
+        with contextlib.suppress(BaseException):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=rest))
     with contextlib.suppress(BaseException):
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE))
         loop.run_until_complete(loop.shutdown_asyncgens())
 
 
@@ -150,9 +200,18 @@ class LoopRunner:
 
     def resize(self) -> None:
         """Let the loop look for what it may begin."""
-        if not self._is_called:
-            self._is_called = True
+        if self._is_called:
+            return
+        self._is_called = True
+        try:
             self._loop.call(self._begin)
+        except RuntimeError as error:  # there is no loop, as no more threads can be started
+            self._is_called = False
+            outcomes: list[Outcome] = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    outcomes.append(self._flow.fail(self._pending.popleft(), error))
+            self._flow.done(outcomes, elsewhere=True)
 
     def stop(self) -> None:
         """Begin nothing any more; what runs is cancelled when the loop ends."""

@@ -45,7 +45,7 @@ class LoopSubscriber(abc.ObserverBase[Batch[Any]]):
         handed = _Handed(batch)
         self._tell(handed)
         while not handed.done.wait(0.05):
-            if self._left.is_set():
+            if self._left.is_set() or self._loop.is_closed():
                 raise PipelineError("nobody takes batches from abatches() any more")
         if handed.error is not None:
             raise handed.error

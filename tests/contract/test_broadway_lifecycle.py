@@ -847,6 +847,18 @@ class TestOnALoopOfTheCaller:
 
         assert asyncio.run(main()) == 1
 
+    def test_batch_in_hand_fails_when_the_loop_is_closed(self) -> None:
+        acks = RecordingAcknowledger()
+        source = rxtweets.from_iterable([1], acknowledger=acks)
+        pipeline = Pipeline(source, batchers={"default": Batcher.awaited(size=1, timeout=NEVER)})
+        batches = pipeline.abatches()
+        loop = asyncio.new_event_loop()
+        assert len(loop.run_until_complete(anext(batches))) == 1
+        loop.close()
+        assert pipeline.wait(PATIENCE)
+        assert [message.data for message in acks.failed] == [1]
+        asyncio.run(batches.aclose())
+
     def test_a_batcher_that_is_awaited_needs_abatches(self) -> None:
         pipeline = Pipeline(DummySource(), batchers={"default": Batcher.awaited()})
         with pytest.raises(PipelineError, match="abatches"):

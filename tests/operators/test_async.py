@@ -13,8 +13,13 @@ import pytest
 import reactivex
 from reactivex.testing import ReactiveTest, TestScheduler
 
-from rxtweets import HandlerError, HandlerTimeout, Message, ack_immediately, events
+from rxtweets import Batch, HandlerError, HandlerTimeout, Message, ack_immediately, events
 from rxtweets import operators as ops
+from rxtweets.operators import _loop
+from rxtweets.operators._awaiting import AwaitingSubscriber
+from rxtweets.subscriber import FunctionSubscriber, Settlement
+from rxtweets.telemetry import Telemetry
+from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
 LIMIT = 0.3
@@ -351,3 +356,143 @@ def test_messages_wait_for_room_as_with_threads(process: Any) -> None:
     go.set()
     feeder.join(PATIENCE)
     assert sorted(watched.complete()) == list(range(100))
+
+
+def test_messages_fail_when_no_thread_can_be_started_for_the_loop(
+    process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+    refused: list[str] = []
+
+    def refuse_first(self: threading.Thread) -> None:
+        if self.name == "rxtweets-loop" and not refused:
+            refused.append(self.name)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_first)
+    watched = process(upcase)
+    watched.feed("a")
+    watched.until(lambda: watched.failed)
+    watched.feed("b")
+    assert watched.complete() == ["B"]
+    assert repr(watched.reasons()["a"]) == 'RuntimeError("can\'t start new thread")'
+
+
+# Subscribers, and the end of their loop.
+
+
+class Cleaning:
+    """Waits until it is cancelled, and then until it is let go."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.cancelled = threading.Event()
+        self.go = threading.Event()
+        self.cleaned = threading.Event()
+
+    async def __call__(self, _: Batch[Any]) -> None:
+        self.started.set()
+        try:
+            await asyncio.Event().wait()  # for ever
+        finally:
+            self.cancelled.set()
+            await asyncio.to_thread(self.go.wait, PATIENCE)
+            self.cleaned.set()
+
+
+class Delivering:
+    """Delivers batches of one message to an async subscriber, each on a thread of its own."""
+
+    def __init__(self, subscriber: Any) -> None:
+        self.telemetry = Telemetry()
+        self.acks = RecordingAcknowledger()
+        self.awaiting = AwaitingSubscriber(FunctionSubscriber(subscriber), self.telemetry)
+        self.settlement = Settlement(self.awaiting, self.telemetry)
+        self.threads: list[threading.Thread] = []
+
+    def deliver(self, data: Any) -> None:
+        batch = Batch([Message(data).with_acknowledger(self.acks)])
+        # A daemon, so that one that waits for ever does not keep the tests from ending.
+        self.threads.append(
+            threading.Thread(target=self.settlement.on_next, args=(batch,), daemon=True)
+        )
+        self.threads[-1].start()
+
+    def reasons(self) -> dict[Any, str]:
+        """Why each message failed, when all are settled."""
+        for thread in self.threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        assert self.acks.successful == []
+        failures: Any = self.acks.failed
+        return {each.data: repr(each.status.reason.__cause__) for each in failures}
+
+
+def test_batch_fails_when_the_loop_still_cancels_another_call() -> None:
+    cleaning = Cleaning()
+    delivering = Delivering(cleaning)
+    delivering.deliver("before")
+    assert cleaning.started.wait(PATIENCE)
+    delivering.awaiting.close()
+    assert cleaning.cancelled.wait(PATIENCE)
+    delivering.deliver("after")
+    assert delivering.acks.wait_for(1)
+    cleaning.go.set()
+    reasons = delivering.reasons()
+    assert reasons["before"] == "CancelledError()"
+    assert reasons["after"] == ("CancelledError('the stream was disposed before this call began')")
+
+
+def test_batch_fails_when_its_loop_never_began() -> None:
+    delivering = Delivering(Cleaning())
+    delivering.awaiting.close()
+    delivering.deliver("after")
+    assert "disposed" in delivering.reasons()["after"]
+
+
+def test_batch_fails_when_its_cancelled_call_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_loop, "GRACE", 0.01)
+    cleaning = Cleaning()
+    delivering = Delivering(cleaning)
+    delivering.deliver("stuck")
+    assert cleaning.started.wait(PATIENCE)
+    delivering.awaiting.close()
+    assert "did not end within 0.01 s" in delivering.reasons()["stuck"]
+    cleaning.go.set()
+
+
+async def leave_at_once() -> None:
+    raise SystemExit("asked for")
+
+
+async def leave_when_cancelled() -> None:
+    try:
+        await asyncio.Event().wait()  # for ever
+    except asyncio.CancelledError:
+        raise SystemExit("asked for") from None
+
+
+@pytest.mark.parametrize("leave", [leave_at_once, leave_when_cancelled])
+def test_call_can_clean_up_when_another_one_leaves(
+    leave: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_loop, "GRACE", PATIENCE)
+    cleaning = Cleaning()
+    cleaning.go.set()
+
+    async def take(batch: Batch[Any]) -> None:
+        if batch[0].data == "clean":
+            await cleaning(batch)
+        delivering.awaiting.close()
+        await leave()
+
+    delivering = Delivering(take)
+    delivering.deliver("clean")
+    assert cleaning.started.wait(PATIENCE)
+    delivering.deliver("leave")
+    assert delivering.reasons() == {
+        "clean": "CancelledError()",
+        "leave": "SystemExit('asked for')",
+    }
+    assert cleaning.cleaned.is_set()
