@@ -171,7 +171,7 @@ class ExecutorRunner:
 
     def _start(self, executor: Executor, tasks: list[remote.Task]) -> Future[Any]:
         if isinstance(executor, ThreadPoolExecutor):
-            return executor.submit(remote.run, self._function, self._name, tasks)
+            return executor.submit(self._run_here, tasks)
         try:
             packed = remote.pack(tasks)
         except Exception as error:
@@ -180,6 +180,12 @@ class ExecutorRunner:
                 f"process: {error}"
             ) from error
         return executor.submit(remote.run_packed, self._function, self._name, packed)
+
+    def _run_here(self, tasks: list[remote.Task]) -> remote.Answer:
+        with (
+            self._processor.working()
+        ):  # a handler may stop the pipeline, which must not wait for it
+            return remote.run(self._function, self._name, tasks)
 
     def _fail_or_split(self, calls: list[Call], executor: Executor, error: HandlerError) -> None:
         if len(calls) == 1:

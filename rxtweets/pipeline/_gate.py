@@ -35,13 +35,16 @@ class EndGate(abc.ObserverBase[Chunk]):
 
     def on_next(self, chunk: Chunk) -> None:
         """Pass the chunk on; after the end it is counted abandoned."""
-        with self._lock:
-            is_late = self._end is not None
-            self._passing += not is_late
-        if is_late:
+        if not self.offer(chunk):
             self._telemetry.add(abandoned=len(chunk))
             self._telemetry.publish(Abandoned(len(chunk), "source"))
-            return
+
+    def offer(self, chunk: Chunk) -> bool:
+        """Pass the chunk on; ``False`` after the end."""
+        with self._lock:
+            if self._end is not None:
+                return False
+            self._passing += 1
         try:
             self._observer.on_next(chunk)
         finally:
@@ -50,6 +53,7 @@ class EndGate(abc.ObserverBase[Chunk]):
                 end = None if self._passing else self._end
         if end is not None:
             end()
+        return True
 
     def on_error(self, error: Exception) -> None:
         """Pass the error on when nothing else is on its way."""

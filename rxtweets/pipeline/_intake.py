@@ -89,8 +89,7 @@ class Intake:
         """Bring messages in beside the sources; ``False`` if there is nobody to take them."""
         if self._gate is None or self._is_shut or self._is_closed:
             return False
-        self._gate.on_next(messages)
-        return True
+        return self._gate.offer(messages)
 
     def _subscribe(
         self, observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None

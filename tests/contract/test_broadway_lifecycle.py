@@ -689,6 +689,23 @@ class TestShutdown:
         assert pipeline.wait(PATIENCE)
         assert pipeline.stats().acknowledged == 1
 
+    def test_pushing_is_refused_when_the_sources_have_ended(self) -> None:
+        entered, go = threading.Event(), threading.Event()
+
+        def wait(batch: Batch[Any]) -> None:
+            del batch
+            entered.set()
+            assert go.wait(PATIENCE)
+
+        source = rxtweets.from_iterable([1])
+        pipeline = Pipeline(source, batchers={"default": Batcher(wait, 10, NEVER)}).start()
+        assert entered.wait(PATIENCE)  # with the batch that the end of the source sends on
+        with pytest.raises(PipelineError):
+            pipeline.push([Message(2)])
+        go.set()
+        assert pipeline.wait(PATIENCE)
+        assert (pipeline.stats().batched, pipeline.stats().abandoned) == (1, 0)
+
     def test_pushing_after_the_end_is_refused(self) -> None:
         pipeline = Pipeline(DummySource(), handle_message=same)
         with pytest.raises(PipelineError):

@@ -23,6 +23,7 @@ from rxtweets import (
     ExecutorBroken,
     HandlerError,
     Message,
+    Pipeline,
     Retry,
     WorkerLost,
     ack_immediately,
@@ -530,3 +531,13 @@ def test_message_is_acknowledged_once_when_it_was_in_an_executor(
     ack_immediately(kept)
     assert sorted(watched.successful) == ["LATE", "early"]
     assert watched.stats().late_acknowledgements == 1
+
+
+def test_handler_in_a_thread_pool_can_stop_its_pipeline(threads: Any) -> None:
+    def stop(message: Message[int]) -> Message[int]:
+        pipeline.stop(timeout=PATIENCE)
+        return message
+
+    pipeline = Pipeline(from_iterable([1]), handle_message=stop, executor=threads)
+    stats = pipeline.run()
+    assert (stats.acknowledged, stats.abandoned) == (1, 0)
