@@ -107,7 +107,7 @@ DEFAULT_ROUTE = Route()
 
 
 class Acknowledger(Protocol):
-    """Is told, once for every message, how it ended.
+    """Is told, once for every message, how it ended. Copies of a message count as that message.
 
     Messages are told in groups: one call for those of the same acknowledger and the same
     ``ack_ref``. An acknowledger may also have ``configure(ack_ref, ack_data, options)``, which

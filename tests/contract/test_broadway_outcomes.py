@@ -341,6 +341,33 @@ class TestAcknowledgeImmediately:
         outcome = run(1, same, {"default": (subscriber, 1)})
         assert (outcome.good, len(outcome.acks.calls)) == ([0], 1)
 
+    def test_failed_messages_are_acknowledged_once_by_handle_failed(self, run: Any) -> None:
+        def handle_failed(failed: Sequence[Message[Any]]) -> Sequence[Message[Any]]:
+            rxtweets.ack_immediately([each.put_data("dead") for each in failed])
+            return failed
+
+        outcome = run(2, same, {"nowhere": (take, 5)}, handle_failed=handle_failed)
+        assert (outcome.good, outcome.bad) == ([], ["dead", "dead"])
+
+    def test_message_is_acknowledged_once_when_the_stop_comes_between(self) -> None:
+        acks = RecordingAcknowledger()
+        acknowledged, stopped = threading.Event(), threading.Event()
+
+        def handler(message: Message[Any]) -> Message[Any]:
+            rxtweets.ack_immediately(message.put_data("early"))
+            acknowledged.set()
+            assert stopped.wait(PATIENCE)
+            rxtweets.ack_immediately(message)
+            return message
+
+        source = rxtweets.from_iterable([1], acknowledger=acks)
+        pipeline = Pipeline(source, handle_message=handler).start()
+        assert acknowledged.wait(PATIENCE)
+        stats = pipeline.stop(drain=False)
+        stopped.set()
+        assert [message.data for message in acks.successful] == ["early"]
+        assert (acks.failed, stats.abandoned, stats.late_acknowledgements) == ([], 1, 0)
+
     def test_a_failed_message_is_acknowledged_as_failed(self, run: Any) -> None:
         outcome = run(1, lambda m: rxtweets.ack_immediately(m.failed("odd")), {})
         assert (outcome.good, outcome.bad) == ([], [0])
