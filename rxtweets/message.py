@@ -270,7 +270,8 @@ class Message(Generic[T_co]):
         acknowledger: Acknowledger = NOOP,
     ) -> None:
         known = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
-        self._fill(data, receipt_for(acknowledger), None, known.get("id"), b"", known)
+        receipt = None if acknowledger is NOOP else receipt_for(acknowledger)
+        self._fill(data, receipt, None, known.get("id"), b"", known)
 
     @classmethod
     def from_line(cls, line: bytes, received_at: float | None = None) -> Message[str]:
@@ -486,7 +487,7 @@ class Message(Generic[T_co]):
         """
         route = self._route._replace(ack_ref=_hashable("ref", ref), ack_data=data)
         copy = self._copy() if route == self._route else self._marked(route=route)
-        _set_receipt(copy, receipt_for(acknowledger))
+        _set_receipt(copy, None if acknowledger is NOOP else receipt_for(acknowledger))
         return copy
 
     def __setattr__(self, name: str, value: object) -> None:
