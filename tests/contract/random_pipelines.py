@@ -42,8 +42,8 @@ HANGS = 60.0
 APART = 1_000_000
 """Numbers of messages between two sources."""
 
-ARRIVES = "pushed"
-"""A source that RxPY stands behind: it drops, uncounted, what is emitted after the disposal."""
+PUSHED = "pushed"
+"""A stock source on a thread of its own: RxPY drops what it emits while it is disposed."""
 
 Messages = Sequence[Message[Any]]
 
@@ -227,14 +227,14 @@ class Sources:
         self._ledger = ledger
         self._count = chance.choice([0, 1, 5, 50, 150])
         self._fails = chance.random() < 0.15
-        kinds = ["iterated", "polled", ARRIVES]
+        kinds = ["iterated", "polled", PUSHED]
         self.kinds = [chance.choice(kinds) for _ in range(chance.choice([1, 1, 2, 3]))]
-        made = {"iterated": self._iterated, "polled": self._polled, ARRIVES: self._pushed}
+        made = {"iterated": self._iterated, "polled": self._polled, PUSHED: self._pushed}
         self.all = [made[kind](number * APART) for number, kind in enumerate(self.kinds)]
 
-    def arrived(self, number: int) -> bool:
-        """Whether the message came from a source that RxPY stands behind."""
-        return number < len(self.kinds) * APART and self.kinds[number // APART] == ARRIVES
+    def pushed(self, number: int) -> bool:
+        """Whether the message came from a stock source, of which RxPY may have dropped it."""
+        return number < len(self.kinds) * APART and self.kinds[number // APART] == PUSHED
 
     def _iterated(self, first: int) -> Any:
         last = self._chance.randrange(self._count + 1) if self._fails else None
@@ -303,6 +303,7 @@ class Trial:
             self._options["batchers"] = {name: self._batcher() for name in ("default", "other")}
         self.end = chance.choice(["wait", "wait", "drain", "hard", "hard", "both"])
         self._is_disturbed = chance.random() < 0.6
+        self._disturbance = random.Random(chance.random())
 
     def describe(self, stats: Stats) -> str:
         """What is needed to understand a failure."""
@@ -403,8 +404,7 @@ class Trial:
             pipeline.wait(seconds)
 
     def _disturb(self, pipeline: Pipeline, done: threading.Event) -> None:
-        die = random.Random(self._chance.random())
-        limit = pipeline.rate_limit
+        die, limit = self._disturbance, pipeline.rate_limit
         numbers = itertools.count(9 * APART)
         steps: list[Callable[[], object]] = [
             lambda: self._push(pipeline, next(numbers)),
@@ -467,7 +467,7 @@ class Trial:
         self._expect(not often, f"acknowledged more than once: {often}")
         self._expect(set(ledger.told) <= ledger.given, "acknowledged, but never given")
         missing = ledger.given - set(ledger.told)
-        dropped = sum(map(self._sources.arrived, missing))
+        dropped = sum(map(self._sources.pushed, missing))
         if not self._script.was_stopped:
             self._expect(len(missing) == dropped, "a drain did not acknowledge every message")
             self._expect(stats.abandoned <= dropped, "a drain abandoned messages")
