@@ -28,10 +28,14 @@ from rxtweets.simulator import command as simulate_command
 from rxtweets.streams import StreamOptions, sample_stream
 from rxtweets.subscriber import Subscriber
 from rxtweets.telemetry import Stats
+from rxtweets.workers import start_thread
 
 __all__ = ["main"]
 
 ENDED, FAILED, USAGE, ABANDONED = 0, 1, 2, 130
+
+LIVE_PAUSE = 0.5
+"""Seconds between two summaries in a terminal."""
 
 DESCRIPTION = """\
 The X (Twitter) API v2 stream as a hot Observable, composed with RxPY.
@@ -347,7 +351,7 @@ def _watching(pipeline: Pipeline, screen: _Screen, options: argparse.Namespace) 
     over = threading.Event()
 
     def work() -> None:
-        pause = 0.5 if screen.is_live else 5.0
+        pause = LIVE_PAUSE if screen.is_live else 5.0
         before, since = 0, time.monotonic()
         while not over.wait(pause):
             stats, now = pipeline.stats(), time.monotonic()
@@ -359,8 +363,7 @@ def _watching(pipeline: Pipeline, screen: _Screen, options: argparse.Namespace) 
             elif not options.json:
                 screen.write(line + "\n")
 
-    thread = threading.Thread(target=work, name="rxtweets-summary", daemon=True)
-    thread.start()
+    thread = start_thread("rxtweets-summary", work, goes_on=True)
     try:
         yield
     finally:

@@ -16,8 +16,9 @@ from rxtweets.checks import seconds, whole_number
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Batch, Message, Trigger
 from rxtweets.observable import ChunkGate, subscribe_in_chunks, telemetry_of
-from rxtweets.subscriber import acknowledge
+from rxtweets.subscriber import acknowledge, as_exception
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import start_thread
 
 __all__ = ["collect"]
 
@@ -113,17 +114,17 @@ def _subscribed(source: Observable[Message[Any]], collector: _Collector) -> Iter
     subscription = SingleAssignmentDisposable()
 
     def subscribe(*_: Any) -> None:
-        try:
-            subscription.disposable = subscribe_in_chunks(source, gate, None)
-        except Exception as error:  # noqa: BLE001 - whatever a source of the user raises
-            gate.on_error(error)
+        subscription.disposable = subscribe_in_chunks(source, gate, None)
+
+    def fail(error: BaseException) -> None:
+        gate.on_error(as_exception(error))
 
     def work() -> None:
         # Inside the trampoline, RxPY's own sources emit after subscribe() has returned.
         CurrentThreadScheduler.singleton().schedule(subscribe)
 
     try:
-        threading.Thread(target=work, name="rxtweets-collect", daemon=True).start()
+        start_thread("rxtweets-collect", work, fail)
         yield
     finally:
         gate.close()

@@ -150,7 +150,7 @@ class Connection:
         self._way = _Way(options, self.url, self._found)
         self._wire: _Wire | None = None
         self._reason: StreamError | None = None
-        self._watchdog = Watchdog(options.stall_timeout, self._stalled, on_quiet)
+        self._watchdog = Watchdog(options.stall_timeout, self._stalled, on_quiet, self._unwatched)
         self._response: httpx.Response | None = None
         self.closed = False
 
@@ -258,6 +258,10 @@ class Connection:
     def _stalled(self) -> None:
         seconds = self._options.stall_timeout
         self.close(StreamStalled(f"no byte for {seconds:g} s, keep-alives included"))
+
+    def _unwatched(self, error: BaseException) -> None:
+        """Nobody would notice its silence any more."""
+        self.close(StreamError(f"the watch over the connection failed unexpectedly: {error!r}"))
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -164,7 +164,7 @@ class StateFileFailed(Event):
     """The position could not be written; the stream goes on."""
 
     path: str
-    error: OSError
+    error: Exception
 
 
 @dataclass(frozen=True, slots=True)

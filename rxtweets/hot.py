@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from reactivex import Observable, abc
@@ -15,14 +16,19 @@ from rxtweets.events import (
     Event,
     PartialErrors,
     StateChanged,
+    SubscriberFailed,
     UndecodableLine,
     UnknownMessage,
 )
-from rxtweets.observable import MessageStream
+from rxtweets.message import Message
+from rxtweets.observable import ChunkGate, MessageStream
 from rxtweets.states import ConnectionState
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import unexpected
 
-__all__ = ["HotStream", "report_lines"]
+__all__ = ["Gate", "HotStream", "end_all", "give_all", "report_lines"]
+
+Gate = ChunkGate[list[Message[Any]]]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -88,6 +94,48 @@ def report_lines(telemetry: Telemetry, decoded: Decoded, place: str = "") -> Non
         else:
             telemetry.add(unknown=1)
             telemetry.publish(UnknownMessage(other.value, other.line, place))
+
+
+def give_all(
+    gates: Sequence[Gate],
+    chunk: list[Message[Any]],
+    remove: Callable[[Gate], None],
+    telemetry: Telemetry,
+) -> None:
+    """Pass a chunk to every gate; one that raises ends with that error, and the others go on.
+
+    Observers of users are contained before: this is for faults of operators, and out of memory.
+
+    Args:
+        gates: in their order.
+        chunk: never empty.
+        remove: takes a gate that raised out of the stream.
+        telemetry: where to count and report.
+    """
+    for gate in gates:
+        try:
+            gate.on_next(chunk)
+        except BaseException as error:  # noqa: BLE001 - a SystemExit too
+            _failed(chunk, error, telemetry)
+            end_all([gate], unexpected("a subscriber", error), telemetry)
+            remove(gate)
+
+
+def end_all(gates: Sequence[Gate], error: Exception | None, telemetry: Telemetry) -> None:
+    """Complete every gate, or end it with the error, whatever another one raises."""
+    for gate in gates:
+        try:
+            if error is None:
+                gate.on_completed()
+            else:
+                gate.on_error(error)
+        except BaseException as raised:  # noqa: BLE001 - a SystemExit too
+            _failed(error, raised, telemetry)
+
+
+def _failed(value: object, error: BaseException, telemetry: Telemetry) -> None:
+    telemetry.add(subscriber_errors=1)
+    telemetry.publish(SubscriberFailed(value, error))
 
 
 class _Follower:

@@ -38,6 +38,7 @@ from rxtweets.reader_process import (
 )
 from rxtweets.records import read_records, record
 from rxtweets.watchdog import Watchdog
+from rxtweets.workers import start_thread
 
 __all__ = ["Isolated", "IsolatedConnection"]
 
@@ -172,10 +173,10 @@ class IsolatedConnection:
         self._process: _Process | None = None
         self._reason: StreamError | None = None
         self._is_over = False
-        self._killing: threading.Timer | None = None
+        self._killing: threading.Event | None = None
         # A process that lives tells of silence by itself.
         self._longest = order.settings["stall_timeout"] + PATIENCE
-        self._watchdog = Watchdog(self._longest, self._silent)
+        self._watchdog = Watchdog(self._longest, self._silent, died=self._unwatched)
 
     def open(self) -> None:
         """Let the process connect, and wait for the head of the answer.
@@ -231,9 +232,12 @@ class IsolatedConnection:
             process = self._process
             if process is None or self._is_over or self._killing is not None:
                 return
-            self._killing = threading.Timer(PATIENCE, process.kill)
-            self._killing.daemon = True
-            self._killing.start()
+            self._killing = obeyed = threading.Event()
+            start_thread(
+                "rxtweets-kill",
+                lambda: None if obeyed.wait(PATIENCE) else process.kill(),
+                goes_on=True,
+            )
         process.tell(self._order.number)
 
     def release(self) -> None:
@@ -244,7 +248,7 @@ class IsolatedConnection:
             if self._process is not None and not self._is_over:
                 self._process.kill()  # left in the middle: what it still says is for nobody
         if killing is not None:
-            killing.cancel()
+            killing.set()
 
     def _silent(self) -> None:
         """The process hangs, or was halted; not if what it says waits for a thread of ours."""
@@ -252,6 +256,10 @@ class IsolatedConnection:
             self._watchdog.start()
         else:
             self.close(ReaderCrashed(f"the reader's process said nothing for {self._longest:g} s"))
+
+    def _unwatched(self, error: BaseException) -> None:
+        """Nobody would notice its silence any more."""
+        self.close(StreamError(f"the watch over the connection failed unexpectedly: {error!r}"))
 
     def _records(self, process: _Process) -> Iterator[tuple[int, bytes]]:
         for each in process.records:  # noqa: UP028 - `yield from` would close them with this one

@@ -23,8 +23,9 @@ from rxtweets.decoding import Decoded, Disconnect, decode, is_strange
 from rxtweets.deduplication import Deduplicator
 from rxtweets.display.notebook import started
 from rxtweets.display.snapshot import has_ended
+from rxtweets.errors import RxTweetsError
 from rxtweets.handoff import Block, Handoff, Overflow
-from rxtweets.hot import HotStream, report_lines
+from rxtweets.hot import Gate, HotStream, end_all, give_all, report_lines
 from rxtweets.message import Interest, Message
 from rxtweets.metering import Limit, PostMeter
 from rxtweets.observable import ChunkGate
@@ -35,6 +36,7 @@ from rxtweets.reading import Connect, LastWords, Reader, ReadingOptions
 from rxtweets.state_file import Position, StateFile
 from rxtweets.states import ConnectionState
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import start_thread, unexpected
 
 __all__ = ["LiveOptions", "LiveStream"]
 
@@ -42,8 +44,6 @@ CHUNK = 128
 """Messages delivered together at most, give or take a network read. Bounds the decoded tweets
 alive at one time: ten thousand of them make decoding three times slower, by the garbage
 collector. With half as many, threads wake one another more often: 97 % of the rate."""
-
-Gate = ChunkGate[list[Message[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class LiveStream(HotStream[Any]):
                     self._connect, self._options, self._pacer, self.telemetry, before, self.wanted
                 )
                 self._run.add(gate)
-                self._run.start()
+                self._run.start(gate)
             run = self._run
         return Subscription(run, gate)
 
@@ -171,6 +171,7 @@ class _Run:
         self._gates: tuple[Gate, ...] = ()
         self._leaving: set[Gate] = set()
         self._over = False
+        self._fault: RxTweetsError | None = None
         self._interest = Interest()
         self._newest: Message[Any] | None = None
         self._delivered = 0
@@ -200,11 +201,15 @@ class _Run:
         telemetry.show("queued", lambda: len(self._handoff))
         telemetry.show("lag", lambda: self._newest.lag if self._newest else None)
 
-    def start(self) -> None:
-        self.reader.start()
-        threading.Thread(target=self._deliver, name="rxtweets-deliver", daemon=True).start()
-        if self._options.limit.seconds is not None:
-            threading.Thread(target=self._end_in_time, name="rxtweets-limit", daemon=True).start()
+    def start(self, gate: Gate) -> None:
+        try:
+            self.reader.start()
+            start_thread("rxtweets-deliver", self._deliver, self._delivery_died)
+            if self._options.limit.seconds is not None:
+                start_thread("rxtweets-limit", self._end_in_time, self._limit_died)
+        except RuntimeError:  # no more threads can be started
+            self.remove(gate)
+            raise
 
     def add(self, gate: Gate) -> bool:
         """Take part in this run; ``False`` if it is over."""
@@ -250,17 +255,28 @@ class _Run:
         if not self._is_full:  # what comes after a limit is not missed
             self._report_gaps(None, self._newest_id, "")
         self._save(now=True)
+        self._end(self._fault or self.reader.error)
+
+    def _end(self, error: RxTweetsError | None) -> None:
         with self._lock:
             self._over = True
             gates, self._gates = self._gates, ()
-        error = self.reader.error
         if gates:
             self._telemetry.publish(events.StreamEnded(error))
-        for gate in gates:
-            if error is None:
-                gate.on_completed()
-            else:
-                gate.on_error(error)
+        end_all(gates, error, self._telemetry)
+
+    def _delivery_died(self, error: BaseException) -> None:
+        """Nothing can be delivered any more: end, and count what was in hand and what waits."""
+        with self._telemetry.working():
+            self._handoff.close(discard=True)
+            self._dropped(self._handoff.in_hand)
+            self.reader.stop()
+            self._end(unexpected("delivering", error))
+
+    def _limit_died(self, error: BaseException) -> None:
+        """Time has no end any more, and X bills it: deliver what has come, and end."""
+        self._fault = unexpected("keeping the time of the limit", error)
+        self.finish()
 
     def _pass_on(self, blocks: list[Block]) -> None:
         messages: list[Message[Any]] = []
@@ -313,8 +329,7 @@ class _Run:
         if self._is_full:
             self.reader.stop()  # subscribers may take long, and X bills what it sends meanwhile
         if kept:
-            for gate in gates:
-                gate.on_next(kept)
+            give_all(gates, kept, self.remove, self._telemetry)
         if self._is_full:
             self.finish()
 
@@ -340,10 +355,10 @@ class _Run:
         with self._lock:
             leaving, self._leaving = self._leaving, set()
             self._gates = tuple(gate for gate in self._gates if gate not in leaving)
-        for gate in leaving:
-            gate.on_completed()
+        end_all(tuple(leaving), None, self._telemetry)
 
     def _report(self, decoded: Decoded, connection: int) -> None:
+        self._handoff.in_hand -= len(decoded.others)  # these are counted here
         report_lines(self._telemetry, decoded)
         for other in decoded.others:
             if isinstance(other, Disconnect):
@@ -384,7 +399,7 @@ class _Run:
             return
         try:
             file.save(Position(self._alive_until, self._newest_id), now=now)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stream goes on
             self._telemetry.publish(events.StateFileFailed(str(file.path), error))
 
     def _wanted(self) -> int:

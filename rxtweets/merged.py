@@ -17,16 +17,15 @@ from reactivex.disposable import Disposable
 from rxtweets import events
 from rxtweets.deduplication import Deduplicator
 from rxtweets.errors import RxTweetsError
-from rxtweets.hot import HotStream
+from rxtweets.hot import Gate, HotStream, end_all, give_all
 from rxtweets.live import LiveStream
 from rxtweets.message import Message
 from rxtweets.metering import Limit, PostMeter
 from rxtweets.observable import ChunkGate, new_telemetry
 from rxtweets.states import ConnectionState, StateName
+from rxtweets.workers import start_thread, unexpected
 
 __all__ = ["MergedStream", "furthest"]
-
-Gate = ChunkGate[list[Message[Any]]]
 
 
 class MergedStream(HotStream[Any]):
@@ -189,6 +188,7 @@ class _Run:
         self.delivered = 0
         """Messages, since the run began."""
         self._error: Exception | None = None
+        self._fault: RxTweetsError | None = None
         self._is_stopped = False
         self._over = threading.Event()
 
@@ -207,7 +207,7 @@ class _Run:
             if is_over:
                 subscription.dispose()
         if self._limit.seconds is not None:
-            threading.Thread(target=self._end_in_time, name="rxtweets-limit", daemon=True).start()
+            start_thread("rxtweets-limit", self._end_in_time, self._limit_died)
 
     def add(self, gate: Gate) -> bool:
         """Take part in this run; ``False`` if it is over."""
@@ -258,8 +258,7 @@ class _Run:
             gates = self._gates
             kept = self._within_limit(fresh)
             if kept:
-                for gate in gates:
-                    gate.on_next(kept)
+                give_all(gates, kept, self.remove, self._telemetry)
 
     def part_ended(self, error: Exception | None) -> None:
         with self._lock:
@@ -269,6 +268,7 @@ class _Run:
                 return
             if self._is_stopped:
                 self._error = None
+            self._error = self._fault or self._error
             self._over.set()
             gates, self._gates = self._gates, ()
         if gates:
@@ -276,11 +276,7 @@ class _Run:
             known = ended if isinstance(ended, RxTweetsError) else None
             self._telemetry.publish(events.StreamEnded(known))
         with self._emitting, self._telemetry.working():
-            for gate in gates:
-                if self._error is None:
-                    gate.on_completed()
-                else:
-                    gate.on_error(self._error)
+            end_all(gates, self._error, self._telemetry)
 
     def _within_limit(self, messages: list[Message[Any]]) -> list[Message[Any]]:
         most = self._limit.messages
@@ -304,6 +300,11 @@ class _Run:
             delivered = self._stream.stats().delivered
             self._telemetry.publish(events.LimitReached(delivered, 0))
             self._stream.stop()
+
+    def _limit_died(self, error: BaseException) -> None:
+        """Time has no end any more, and X bills it: deliver what has come, and end."""
+        self._fault = unexpected("keeping the time of the limit", error)
+        self._stream.stop()
 
 
 class _PartObserver(abc.ObserverBase[list[Message[Any]]]):

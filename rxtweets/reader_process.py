@@ -19,6 +19,7 @@ import ssl
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -26,11 +27,11 @@ from typing import Any, Literal, NamedTuple
 
 from rxtweets.connection import Connection, ConnectionOptions
 from rxtweets.credentials import Token
-from rxtweets.errors import RxTweetsError, StreamError
 from rxtweets.framing import Framed, LineFramer, Oversized
 from rxtweets.handoff import Block, Handoff, Overflow
 from rxtweets.peeking import Known, look_up, quick_look_up
 from rxtweets.records import read_records, record, write_all
+from rxtweets.workers import start_thread, unexpected
 
 __all__ = ["END", "LINES", "OPENED", "OVER", "QUIET", "Authorities", "Order", "main"]
 
@@ -154,8 +155,7 @@ class Outlet:
         self._find = quick or look_up
         self._turn = False
         self._handoff = Handoff(order.buffer_size, order.overflow, self._dropped, self._burst)
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        self._thread = start_thread("rxtweets-outlet", self._work, _crash)
 
     def put(self, framed: Framed, size: int, now: float) -> None:
         """Hand over what one read completed; waits only if the policy is ``block``."""
@@ -292,8 +292,7 @@ class _Reading:
             lambda: self._outlet.tell(QUIET),
         )
         self.close = self._connection.close
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        self._thread = start_thread("rxtweets-reading", self._work, _crash)
 
     def join(self) -> None:
         self._thread.join()
@@ -308,10 +307,8 @@ class _Reading:
             self._outlet.tell(OPENED, pickle.dumps(head))
             for data in connection.blocks():
                 put(framer.feed(data), len(data), time.time())
-        except RxTweetsError as raised:
-            error = raised
-        except Exception as raised:  # noqa: BLE001 - a fault of ours or of httpx must be seen too
-            error = StreamError(f"reading failed unexpectedly: {raised!r}")
+        except BaseException as raised:  # noqa: BLE001 - a fault of ours or of httpx must be seen
+            error = unexpected("reading", raised)
         finally:
             connection.release()
         tail = framer.finish()
@@ -331,7 +328,8 @@ def main() -> None:
     pipe = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is printed by mistake spoils no record
     os.set_blocking(pipe, False)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    parent = os.getppid()
+    start_thread("rxtweets-parent", lambda: _end_with_parent(parent), _crash)
     reading: _Reading | None = None
     for _, content in read_records(sys.stdin.fileno()):
         order = pickle.loads(content)  # noqa: S301 - from the process that started this one
@@ -344,6 +342,12 @@ def main() -> None:
         elif reading is not None and reading.number == order:
             reading.close()
     os._exit(0)
+
+
+def _crash(error: BaseException) -> None:
+    """A thread died: end the process, as the other one would wait for it in vain."""
+    traceback.print_exception(error)
+    os._exit(1)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -41,6 +41,7 @@ from rxtweets.isolated import IsolatedConnection
 from rxtweets.problems import unexpected_answer
 from rxtweets.states import ConnectionState, StateName
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import start_thread, unexpected
 
 __all__ = ["Connect", "LastWords", "Reader", "ReadingOptions"]
 
@@ -149,7 +150,7 @@ class Reader:
         self._last_lines: list[bytes] = []
         self._last_read = 0.0
         self._continuity = Continuity(options.backfill, alive_until, options.backoff.scale)
-        self._thread = threading.Thread(target=self._work, name="rxtweets-reader", daemon=True)
+        self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._connection: Connection | IsolatedConnection | None = None
@@ -170,11 +171,12 @@ class Reader:
 
     def start(self) -> None:
         """Begin to read."""
-        self._thread.start()
+        self._thread = start_thread("rxtweets-reader", self._work, self._died)
 
     def join(self) -> None:
         """Wait until it has ended."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def wait_for_stop(self, timeout: float | None) -> bool:
         """Wait until its end is wanted, for so many seconds; whether it is."""
@@ -207,11 +209,11 @@ class Reader:
             live.close(error_of(headers))
 
     def _work(self) -> None:
-        # A token holds one connection: the next is made only when the last run's is closed.
-        if self._before is not None:
-            self._before.join()
-            self._before = None
         try:
+            # A token holds one connection: the next is made only when the last run's is closed.
+            if self._before is not None:
+                self._before.join()
+                self._before = None
             self._enter("connecting")
             self._wait(self._pacer.wait(), None)
             while not self._stopped.is_set():
@@ -219,17 +221,18 @@ class Reader:
                 if end.error is not None and not self._is_over(end.error):
                     self._note_failure(end.error, end)
                     self._wait(self._pacer.wait(), end.error)
-        except RxTweetsError as error:
-            self.error = error
-        except Exception as error:  # noqa: BLE001 - a fault of ours or of httpx must be seen too
-            self.error = StreamError(f"reading failed unexpectedly: {error!r}")
-            self.error.__cause__ = error
-        finally:
-            self._stopped.set()
-            self._note_the_rest()
-            self._options.finish()
-            self._enter("stopped" if self.error is None else "failed", error=self.error)
-            self._handoff.close()
+        except BaseException as error:  # noqa: BLE001 - of ours, of httpx, of a user's function
+            self.error = unexpected("reading", error)
+        self._stopped.set()
+        self._note_the_rest()
+        self._options.finish()
+        self._enter("stopped" if self.error is None else "failed", error=self.error)
+        self._handoff.close()
+
+    def _died(self, error: BaseException) -> None:
+        """Its end failed: those who wait for what it has read must not wait for ever."""
+        self.error = self.error or unexpected("the end of reading", error)
+        self._handoff.close()
 
     def _note_the_rest(self) -> None:
         """A stream that ends without a connection has missed what came since it last spoke."""

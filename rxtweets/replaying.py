@@ -25,6 +25,7 @@ from rxtweets.message import Message
 from rxtweets.observable import ChunkGate, new_telemetry
 from rxtweets.states import ConnectionState
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import start_thread, unexpected
 
 __all__ = ["Replay", "replay"]
 
@@ -185,7 +186,7 @@ class _Play:
 
     def start(self, scheduler: abc.SchedulerBase | None) -> None:
         if scheduler is None:
-            threading.Thread(target=self._run, name="rxtweets-replay", daemon=True).start()
+            start_thread("rxtweets-replay", self._run, self._died)
             return
 
         def begin(clock: abc.SchedulerBase, _: Any = None) -> None:
@@ -204,6 +205,10 @@ class _Play:
                     self._stopped.wait(min(max(0.0, pause), threading.TIMEOUT_MAX))
                 self._emit(chunk)
             self.finish()
+
+    def _died(self, error: BaseException) -> None:
+        fault = unexpected("replaying", error)
+        self._end(lambda gate: gate.on_error(fault))
 
     def _step(self, clock: abc.SchedulerBase, began: datetime) -> None:
         """Emit what is due now, and have the clock come back for the rest."""

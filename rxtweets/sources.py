@@ -23,6 +23,7 @@ from rxtweets.message import NOOP, Acknowledger, Message
 from rxtweets.observable import ChunkGate, MessageStream, demand_of, new_telemetry
 from rxtweets.subscriber import as_exception, is_interrupt
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import start_thread
 
 __all__ = ["PullSource", "QueueAcknowledger", "from_iterable", "from_queue", "polling_source"]
 
@@ -56,7 +57,7 @@ class PullSource(MessageStream[Any]):
             if isinstance(scheduler, VirtualTimeScheduler):
                 puller.run_on(scheduler)
             else:
-                threading.Thread(target=puller.run, name="rxtweets-pull", daemon=True).start()
+                start_thread("rxtweets-pull", puller.run, puller.fail)
             return puller
 
         super().__init__(subscribe, telemetry)
@@ -108,6 +109,10 @@ class _Puller(abc.DisposableBase):
         self._gate.close()
         self._stopped.set()
 
+    def fail(self, error: BaseException) -> None:
+        """End with the error."""
+        self._gate.on_error(as_exception(error))
+
     def _take(self) -> int | None:
         """Ask, take and give once: how many messages; ``None`` at the end."""
         try:
@@ -122,8 +127,8 @@ class _Puller(abc.DisposableBase):
                 self._gate.on_completed()
                 return None
             self._give(_checked(messages))
-        except BaseException as error:  # a SystemExit would end this thread silently
-            self._gate.on_error(as_exception(error))
+        except BaseException as error:
+            self.fail(error)
             if is_interrupt(error):
                 raise
             return None

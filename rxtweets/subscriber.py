@@ -24,6 +24,7 @@ from rxtweets.events import (
 )
 from rxtweets.message import Batch, Message, claim_by_acknowledger
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import is_interrupt
 
 __all__ = [
     "Contained",
@@ -404,15 +405,6 @@ def handle_failed(
     if telemetry.bus.has_observers:
         telemetry.publish(FailureHandled(tuple(handled), perf_counter() - started))
     return handled
-
-
-def is_interrupt(error: BaseException) -> bool:
-    """Whether this is the user's Ctrl-C: on the main thread, not what some code of theirs raised.
-
-    Only where a source or a scheduler of theirs runs there; a `Pipeline` has threads of its own.
-    """
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    return isinstance(error, KeyboardInterrupt) and on_main_thread
 
 
 def as_exception(error: BaseException) -> Exception:

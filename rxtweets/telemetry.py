@@ -15,6 +15,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
 from rxtweets.events import Event, Span
+from rxtweets.workers import start_thread
 
 __all__ = ["EventBus", "StageStats", "Stats", "Telemetry", "Working"]
 
@@ -240,9 +241,10 @@ class EventBus:
             if self._running:
                 self._changed.notify_all()
                 return
-            self._running = True
-            self._thread = threading.Thread(target=self._run, name="rxtweets-events", daemon=True)
-            self._thread.start()
+            # Where no more threads can be started, the next event tries again.
+            with contextlib.suppress(RuntimeError):
+                self._thread = start_thread("rxtweets-events", self._run, goes_on=True)
+                self._running = True
 
     def is_own_thread(self) -> bool:
         """Whether this is the thread that calls the observers."""
@@ -297,8 +299,9 @@ class EventBus:
             for take in self._takers(event):
                 try:
                     take(event)
-                except Exception:
-                    log.exception("an observer of events raised on %r", event)
+                except BaseException:  # a SystemExit would end the thread of all others
+                    with contextlib.suppress(Exception):
+                        log.exception("an observer of events raised on %r", event)
 
     def _next(self) -> Event | None:
         with self._changed:

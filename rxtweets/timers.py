@@ -11,6 +11,8 @@ from typing import Protocol
 
 from reactivex import abc
 
+from rxtweets.workers import Died, start_thread
+
 __all__ = ["SchedulerTimers", "ThreadTimers", "Timers"]
 
 
@@ -29,10 +31,12 @@ class ThreadTimers:
 
     Args:
         name: of the thread.
+        died: takes what a function raised all the same; the others are still called.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, died: Died | None = None) -> None:
         self._name = name
+        self._died = died
         self._changed = threading.Condition()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -46,8 +50,8 @@ class ThreadTimers:
                 return
             heapq.heappush(self._due, (monotonic() + delay, next(self._numbers), function))
             if not self._running:
+                start_thread(self._name, self._run, self._died, goes_on=True)
                 self._running = True
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
             elif self._due[0][2] is function:
                 self._changed.notify()
 

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from rxtweets.workers import Died, start_thread
+
 __all__ = ["Watchdog"]
 
 SUSPICIOUS = 0.75
@@ -21,6 +23,7 @@ class Watchdog:
         seconds: of silence until then.
         on_silence: called once, on the thread of the watchdog.
         on_suspicion: called on the same thread each time three quarters of it have passed.
+        died: takes what one of these raised; then nobody watches any more.
     """
 
     def __init__(
@@ -28,17 +31,19 @@ class Watchdog:
         seconds: float,
         on_silence: Callable[[], None],
         on_suspicion: Callable[[], None] = lambda: None,
+        died: Died | None = None,
     ) -> None:
         self._seconds = seconds
         self._on_silence = on_silence
         self._on_suspicion = on_suspicion
+        self._died = died
         self._touched = 0.0
         self._stopped = threading.Event()
 
     def start(self) -> None:
         """Begin to watch."""
         self.touch()
-        threading.Thread(target=self._run, name="rxtweets-watchdog", daemon=True).start()
+        start_thread("rxtweets-watchdog", self._run, self._died)
 
     def touch(self) -> None:
         """Note a sign of life; costs next to nothing."""

@@ -1,13 +1,89 @@
-"""Threads that take tasks, started when they are first needed and parked between tasks."""
+"""The one place that starts threads, and a pool of threads that take tasks."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from collections.abc import Callable
 
-__all__ = ["WorkerPool"]
+from rxtweets.errors import RxTweetsError, StreamError
+
+__all__ = ["Died", "WorkerPool", "is_interrupt", "start_thread", "unexpected"]
+
+log = logging.getLogger("rxtweets")
 
 Task = Callable[[], None]
+
+Died = Callable[[BaseException], object]
+"""Tells those who wait for a thread what it died of; called on that thread."""
+
+
+def start_thread(
+    name: str, work: Callable[[], object], died: Died | None = None, *, goes_on: bool = False
+) -> threading.Thread:
+    """Start a daemon thread that cannot die unseen.
+
+    Python prints what a thread raises, which few programs collect, and of a SystemExit it says
+    nothing (`threading.excepthook`).
+
+    Args:
+        name: of the thread.
+        work: what it does.
+        died: tells those who wait for it. Without this there is a warning in the log.
+        goes_on: the work begins again after that.
+
+    Raises:
+        RuntimeError: the system starts no more threads.
+    """
+
+    def run() -> None:
+        while True:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - a SystemExit too
+                _tell(name, error, died)
+                if goes_on:
+                    continue
+            return
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _tell(name: str, error: BaseException, died: Died | None) -> None:
+    try:
+        if died is not None:
+            died(error)
+            return
+    except BaseException as raised:  # noqa: BLE001 - nobody else is left to tell
+        error = raised
+    with contextlib.suppress(Exception):  # nothing that a log does may end a thread that goes on
+        log.warning("the thread %s died of %r", name, error, exc_info=error)
+
+
+def unexpected(doing: str, error: BaseException) -> RxTweetsError:
+    """What ``on_error`` is given where a thread died: the error itself if it is one of ours.
+
+    Args:
+        doing: what the thread did, such as ``reading``.
+        error: what it died of.
+    """
+    if isinstance(error, RxTweetsError):
+        return error
+    died = StreamError(f"{doing} failed unexpectedly: {error!r}")
+    died.__cause__ = error
+    return died
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this is the user's Ctrl-C: on the main thread, not what some code of theirs raised.
+
+    Only where a source or a scheduler of theirs runs there; a `Pipeline` has threads of its own.
+    """
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    return isinstance(error, KeyboardInterrupt) and on_main_thread
 
 
 class WorkerPool:
@@ -19,10 +95,12 @@ class WorkerPool:
 
     Args:
         name: of the threads, a number is added.
+        died: takes what a task raised all the same; its thread ends.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, died: Died | None = None) -> None:
         self._name = name
+        self._died = died
         self._lock = threading.Lock()
         self._parked: list[_Worker] = []
         self._count = 0
@@ -36,8 +114,8 @@ class WorkerPool:
                 return
             self._count += 1
             number = self._count
-        name = f"{self._name}-{number}"
-        threading.Thread(target=_Worker(task).run, args=(self,), name=name, daemon=True).start()
+        worker = _Worker(task)
+        start_thread(f"{self._name}-{number}", lambda: worker.run(self), self._died)
 
     def close(self) -> None:
         """Let parked threads end, and the others after their tasks."""

@@ -16,6 +16,7 @@ from rxtweets.pipeline import Pipeline
 from rxtweets.replaying import replay
 from rxtweets.streams import StreamOptions, sample_stream
 from rxtweets.telemetry import Stats
+from rxtweets.workers import start_thread
 
 __all__ = ["add_source", "ending", "exit_code", "source_of", "speed_of"]
 
@@ -99,10 +100,14 @@ def ending(pipeline: Pipeline, duration: float | None) -> Iterator[None]:
         return
     if duration <= 0:
         raise ConfigurationError(f"--duration {duration:g}: give seconds above 0")
-    timer = threading.Timer(duration, pipeline.stop)
-    timer.daemon = True
-    timer.start()
+    over = threading.Event()
+
+    def work() -> None:
+        if not over.wait(duration):
+            pipeline.stop()
+
+    start_thread("rxtweets-duration", work, goes_on=True)
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()

@@ -21,6 +21,7 @@ from rxtweets.extras import needed
 from rxtweets.message import Batch
 from rxtweets.pipeline import Batcher, Pipeline
 from rxtweets.subscriber import Subscriber
+from rxtweets.workers import start_thread
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -127,8 +128,7 @@ def _view(pipeline: Pipeline, tail: Tail) -> Iterator[None]:
             screen.update(draw(), refresh=True)
 
     with live.Live(draw(), console=console, auto_refresh=False) as screen:
-        thread = threading.Thread(target=work, name="rxtweets-view", daemon=True)
-        thread.start()
+        thread = start_thread("rxtweets-view", work, goes_on=True)
         try:
             yield
         finally:

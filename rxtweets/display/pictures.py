@@ -21,6 +21,7 @@ from rxtweets.display.snapshot import (
     with_rates,
 )
 from rxtweets.display.topology import draw_topology
+from rxtweets.workers import is_interrupt, start_thread
 
 __all__ = ["Live", "show"]
 
@@ -74,8 +75,7 @@ class Live:
 
     def refresh(self) -> bool:
         """Draw it wherever it is shown; whether it goes on."""
-        over = self.is_over  # asked before the drawing, so that the last one shows the end
-        picture = self._picture()
+        over, picture = self._look()
         for place in tuple(self._places):
             try:
                 place.update(picture)
@@ -83,26 +83,31 @@ class Live:
                 self._places.remove(place)
         return not over
 
-    def _picture(self) -> Any:
+    def _look(self) -> tuple[bool, Any]:
+        """Whether it is over, and the picture; asked first, so that the last one shows the end."""
+        over = self._stopped
         try:
-            return self._draw()
-        except Exception as error:  # noqa: BLE001 - of the user's function; shown, not printed
-            return _complaint(error)
+            over = self.is_over
+            return over, self._draw()
+        except BaseException as error:  # of the user's function; shown, not printed
+            if is_interrupt(error):
+                raise
+            return over, _complaint(error)
 
     def _ipython_display_(self) -> None:
         from IPython.display import display  # noqa: PLC0415 - only where IPython runs
 
         if not is_notebook():
-            display(self._picture())  # type: ignore[no-untyped-call]  # IPython has no types here
+            display(self._look()[1])  # type: ignore[no-untyped-call]  # IPython has no types here
             return
-        over = self.is_over  # asked before the drawing: what ends meanwhile is drawn once more
-        place = display(self._picture(), display_id=True)  # type: ignore[no-untyped-call]  # as above
+        over, picture = self._look()
+        place = display(picture, display_id=True)  # type: ignore[no-untyped-call]  # as above
         self._places.append(place)
         if not over:
             _refresher.add(self)
 
     def __repr__(self) -> str:
-        return str(self._picture())
+        return str(self._look()[1])
 
 
 class Watch:
@@ -165,8 +170,8 @@ class _Refresher:
                 self._pictures.append(picture)
             self._listen()
             if not self._running:
+                start_thread("rxtweets-display", self._run, goes_on=True)
                 self._running = True
-                threading.Thread(target=self._run, name="rxtweets-display", daemon=True).start()
 
     def refresh(self, *_: object) -> None:
         """Draw all now; those that are over for the last time."""
@@ -202,6 +207,6 @@ def _ending(until: Any) -> Callable[[], bool]:
     return ending
 
 
-def _complaint(error: Exception) -> Drawing:
+def _complaint(error: BaseException) -> Drawing:
     said = f"this picture cannot be drawn: {type(error).__name__}: {error}"
     return Drawing(page(640, 40, [words(12, 24, said, fill=RED)], "an error"), said)

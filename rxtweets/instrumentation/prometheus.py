@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from rxtweets.instrumentation.figures import (
 from rxtweets.telemetry import StageStats, Stats
 
 __all__ = ["MetricsServer", "StreamCollector", "serve_metrics"]
+
+log = logging.getLogger("rxtweets")
 
 
 class StreamCollector:
@@ -55,6 +58,13 @@ class StreamCollector:
 
     def collect(self) -> Iterator[Any]:
         """The metric families of now."""
+        try:
+            yield from self._collected()
+        except Exception:  # the server answers with 500, and says nothing here
+            log.exception("the figures could not be collected for Prometheus")
+            raise
+
+    def _collected(self) -> Iterator[Any]:
         stats, texts = self._source.stats(), meanings(Stats)
         for name, value in numbers(stats).items():
             family = self._family(name, texts.get(name, name), grows=name not in GAUGES)

@@ -132,6 +132,7 @@ class _Plain:
     def __init__(self, processor: Processor, plan: Plan) -> None:
         self.handle = calling(plan.handler, plan.name)
         self.done = processor.emit
+        self.break_off = processor.break_off
 
     def fail(self, item: Message[Any], error: BaseException) -> Message[Any]:
         """The outcome of a message whose call was lost."""
@@ -149,10 +150,10 @@ def _flow(
     scheduler: abc.SchedulerBase | None,
     may_wait: bool,
 ) -> Flow:
-    loop = OwnLoop(processor.working, telemetry)
+    loop = OwnLoop(processor.working, telemetry, processor.died)
     processor.at_end(loop.stop)
     in_virtual_time = isinstance(scheduler, VirtualTimeScheduler)
-    timers: Timers = ThreadTimers("rxtweets-retry")
+    timers: Timers = ThreadTimers("rxtweets-retry", processor.died)
     clock = time.time
     handler = plan.handler
     if scheduler is not None and isinstance(scheduler, VirtualTimeScheduler):

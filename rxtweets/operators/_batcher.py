@@ -13,10 +13,11 @@ from rxtweets.errors import HandlerError
 from rxtweets.events import Abandoned
 from rxtweets.message import DEFAULT_ROUTE, Batch, Message, Trigger, are_plain
 from rxtweets.operators._splitting import Split
-from rxtweets.operators._timer import timer_for
+from rxtweets.operators._timer import SchedulerTimer, ThreadTimer, Timer
 from rxtweets.subscriber import OnFailed, acknowledge, fail
 from rxtweets.telemetry import StageStats, Telemetry
 from rxtweets.throughput import Throughput
+from rxtweets.workers import unexpected
 
 __all__ = ["BatchOptions", "Batcher"]
 
@@ -72,7 +73,11 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._lock = threading.RLock()
         # All wait equally long, so their order here is that of their deadlines.
         self._open: dict[Key, _Open] = {}
-        self._timer = timer_for(self._expired, scheduler, "rxtweets-batch")
+        self._timer: Timer = (
+            ThreadTimer(self._expired, "rxtweets-batch", self._timer_died)
+            if scheduler is None
+            else SchedulerTimer(self._expired, scheduler)
+        )
         self._source: abc.DisposableBase | None = None
         self._over = False
         self._meter = Throughput(self._timer.now)
@@ -264,6 +269,12 @@ class Batcher(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._emit_due()
         if self._over:
             self._give_up()
+
+    def _timer_died(self, error: BaseException) -> None:
+        """Emit what is left, and end: the next batches would wait for ever."""
+        if self._source is not None:
+            self._source.dispose()
+        self.on_error(unexpected("emitting a batch after its timeout", error))
 
     def _emit_due(self) -> None:
         now = self._timer.now() + CLOSE

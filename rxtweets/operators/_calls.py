@@ -76,6 +76,9 @@ class Job(Protocol):
     def done(self, outcomes: list[Any], *, elsewhere: bool = False) -> None:
         """Take outcomes, and pass on what is ready: here, or on another thread."""
 
+    def break_off(self, error: Exception) -> None:
+        """Take nothing any more, and end with this error when what is in flight has its result."""
+
 
 class Runner(Protocol):
     """How calls are run: by threads, on an event loop, in an executor."""

@@ -14,7 +14,7 @@ from rxtweets.message import DEFAULT_ROUTE, Batch
 from rxtweets.subscriber import Contained, Settlement
 from rxtweets.telemetry import StageStats, Telemetry
 from rxtweets.throughput import Throughput
-from rxtweets.workers import WorkerPool
+from rxtweets.workers import WorkerPool, unexpected
 
 __all__ = ["Delivery", "InlineDelivery"]
 
@@ -187,7 +187,7 @@ class Delivery(InlineDelivery):
         super().__init__(*args)
         self._most = waiting
         self._threads = concurrency
-        self._pool = WorkerPool("rxtweets-subscriber")
+        self._pool = WorkerPool("rxtweets-subscriber", self._died)
         self._pending: list[Batch[Any]] = []
         self._lanes: set[Hashable] = set()
         self._running = 0
@@ -209,7 +209,7 @@ class Delivery(InlineDelivery):
         if is_lost:
             self._abandon(len(batch))
         elif is_needed:
-            self._pool.submit(self._work)
+            self._begin_work()
 
     def dispose(self) -> None:
         """Stop at once; what waits is counted abandoned, what is being delivered is settled."""
@@ -223,8 +223,8 @@ class Delivery(InlineDelivery):
 
     def _end(self, error: Exception | None) -> None:
         with self._books:
-            self._ended, self._error = True, error
-            is_last = not self._running
+            self._ended, self._error = True, self._error or error
+            is_last = not self._running and not self._pending
         if is_last:
             self._finish()
 
@@ -243,8 +243,44 @@ class Delivery(InlineDelivery):
         lane: Hashable = None
         while (taken := self._next(lane)) is not None:
             batch, lane = taken
-            self._deliver(batch)
+            try:
+                self._deliver(batch)
+            except BaseException as error:
+                self._lose(batch, lane, error)
+                raise
         self._inside.working = False
+
+    def _lose(self, batch: Batch[Any], lane: Hashable, error: BaseException) -> None:
+        """The thread dies with this batch, whose outcome nobody knows."""
+        with self._books:
+            self._error = self._error or unexpected("delivering", error)
+            self._running -= 1
+            self._lanes.discard(lane)
+        self._abandon(len(batch))
+
+    def _died(self, _: BaseException) -> None:
+        """Take no more batches, deliver those that wait, and end with the error."""
+        if self._source is not None:
+            self._source.dispose()
+        with self._books:
+            self._ended = True
+            is_last = not self._running and not self._pending
+            is_needed = not self._running and not is_last
+            self._running += is_needed
+        if is_last:
+            self._finish()
+        elif is_needed:
+            self._begin_work()
+
+    def _begin_work(self) -> None:
+        try:
+            self._pool.submit(self._work)
+        except RuntimeError:  # no more threads can be started
+            with self._books:
+                is_alone = self._running == 1
+                self._running -= not is_alone
+            if is_alone:
+                self._work()
 
     def _next(self, done: Hashable) -> tuple[Batch[Any], Hashable] | None:
         """The first batch whose lane is free; ``None`` if this worker is not needed any more."""

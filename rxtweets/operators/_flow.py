@@ -183,6 +183,10 @@ class Flow:
             outcomes = [each for each in outcomes if not self._is_for_later(each)]
         self._settle(outcomes, elsewhere=elsewhere)
 
+    def break_off(self, error: Exception) -> None:
+        """Take nothing any more, and end with this error when what is in flight has its result."""
+        self._processor.break_off(error)
+
     def _settle(self, outcomes: list[Outcome], *, elsewhere: bool = False) -> None:
         """Make these the results of their messages."""
         if self._may_race:

@@ -9,17 +9,19 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from rxtweets.concurrency import Concurrency
-from rxtweets.errors import HandlerTimeout
+from rxtweets.errors import HandlerTimeout, WorkerLost
 from rxtweets.events import WorkerReplaced
 from rxtweets.message import Message
 from rxtweets.operators._calls import Call, Outcome, checked
 from rxtweets.operators._flow import Flow
 from rxtweets.operators._tracing import SpanStart, Tracing
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import Died, start_thread
 
 __all__ = ["LoopRunner", "OwnLoop"]
 
@@ -37,15 +39,17 @@ class OwnLoop:
     Args:
         working: a context that marks the thread.
         telemetry: where to report what ends the loop: a task of the user's may raise SystemExit.
+        died: takes what broke the loop, and all tasks with it; the next call makes another.
     """
 
-    def __init__(self, working: Working, telemetry: Telemetry) -> None:
+    def __init__(self, working: Working, telemetry: Telemetry, died: Died | None = None) -> None:
         self._working = working
         self._telemetry = telemetry
+        self._died = died
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
-        self._awaited: set[Future[Any]] = set()
+        self._awaited: dict[Future[Any], Coroutine[Any, Any, Any]] = {}
         self._is_over = False  # of the loop's thread alone
 
     def call(self, function: Callable[[], object]) -> bool:
@@ -60,14 +64,15 @@ class OwnLoop:
         """Run a coroutine on the loop, and wait for its result.
 
         Raises:
-            CancelledError: the loop ended before the coroutine did.
+            CancelledError: the loop was stopped before the coroutine ended.
+            WorkerLost: the loop died.
         """
         future: Future[Any] | None = None
         try:
             with self._lock:
                 if (loop := self._running()) is not None:
                     future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-                    self._awaited.add(future)
+                    self._awaited[future] = coroutine
         finally:
             if future is None:
                 coroutine.close()
@@ -77,7 +82,7 @@ class OwnLoop:
             return future.result()
         finally:
             with self._lock:
-                self._awaited.discard(future)
+                self._awaited.pop(future, None)
 
     def stop(self) -> None:
         """Cancel what runs, and let the thread end."""
@@ -95,9 +100,7 @@ class OwnLoop:
         if self._loop is None:
             loop = asyncio.new_event_loop()
             try:
-                threading.Thread(
-                    target=self._run, args=(loop,), name="rxtweets-loop", daemon=True
-                ).start()
+                start_thread("rxtweets-loop", partial(self._run, loop), self._fail)
             except RuntimeError:  # no more threads can be started: the next call tries again
                 loop.close()
                 raise
@@ -110,31 +113,55 @@ class OwnLoop:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._working():
-            try:
-                # Until `_end` was called: then each earlier call has become a task to cancel.
-                while not self._is_over:
-                    self._run_until_stopped(loop)
-                _cancel_all(loop)
-            finally:
-                loop.close()
-                self._release_waiting()
+            # Until `_end` was called: then each earlier call has become a task to cancel.
+            while not self._is_over:
+                self._run_until_stopped(loop)
+            _cancel_all(loop)
+            loop.close()
+            late = f"the call did not end within {GRACE} s of its cancellation"
+            with self._lock:
+                awaited, self._awaited = self._awaited, {}
+            _release(awaited, lambda: CancelledError(late))
 
     def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.run_forever()
+        except Exception:  # no task leaves one so: the loop itself is broken
+            raise
         except BaseException as error:  # noqa: BLE001 - SystemExit and its kin leave a task so
-            self._telemetry.add(workers_lost=1)
-            self._telemetry.publish(WorkerReplaced("loop", error, 0))
+            self._report(error, 0)
 
-    def _release_waiting(self) -> None:
-        """Nothing runs any more: let no thread wait for a call that did not end."""
+    def _fail(self, error: BaseException) -> None:
+        """The loop is broken: the calls on it fail, and the next call makes another loop."""
         with self._lock:
-            awaited = tuple(self._awaited)
-        for future in awaited:
-            if not future.done():
-                future.set_exception(
-                    CancelledError(f"the call did not end within {GRACE} s of its cancellation")
-                )
+            loop, self._loop = self._loop, None
+            awaited, self._awaited = self._awaited, {}
+        if loop is not None:
+            loop.close()
+        _release(awaited, lambda: _lost(error))
+        self._report(error, len(awaited))
+        if self._died is not None:
+            self._died(error)
+
+    def _report(self, error: BaseException, messages: int) -> None:
+        self._telemetry.add(workers_lost=1)
+        self._telemetry.publish(WorkerReplaced("loop", error, messages))
+
+
+def _release(
+    awaited: dict[Future[Any], Coroutine[Any, Any, Any]], error: Callable[[], Exception]
+) -> None:
+    """Let no thread wait for a call on a loop that has ended."""
+    for future, coroutine in awaited.items():
+        with contextlib.suppress(BaseException):  # its result came just now; it does not close
+            future.set_exception(error())
+            coroutine.close()
+
+
+def _lost(error: BaseException) -> WorkerLost:
+    lost = WorkerLost(f"the event loop died of {error!r}")
+    lost.__cause__ = error
+    return lost
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

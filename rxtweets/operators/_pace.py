@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from time import perf_counter
 
+from rxtweets.workers import Died, start_thread
+
 __all__ = ["QUICK", "Pace", "Watch"]
 
 QUICK = 0.000_2
@@ -90,10 +92,12 @@ class Watch:
         pace: Pace,
         is_stuck: Callable[[int], tuple[bool, int]],
         wake: Callable[[], None],
+        died: Died | None = None,
     ) -> None:
         self._pace = pace
         self._is_stuck = is_stuck
         self._wake = wake
+        self._died = died
         self._needed = threading.Event()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -115,8 +119,17 @@ class Watch:
             if self._started or self._stopped.is_set():
                 return
             with contextlib.suppress(RuntimeError):  # no more threads can be started: later, then
-                threading.Thread(target=self._run, name="rxtweets-watch", daemon=True).start()
+                start_thread("rxtweets-watch", self._run, self._fail)
                 self._started = True
+
+    def _fail(self, error: BaseException) -> None:
+        """Nobody looks after the one thread any more, so all are brought in."""
+        self._pace.leave()
+        try:
+            if self._died is not None:
+                self._died(error)
+        finally:
+            self._wake()
 
     def _run(self) -> None:
         taken, quiet, looks = -1, 0, 0

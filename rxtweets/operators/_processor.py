@@ -16,6 +16,7 @@ from rxtweets.operators._results import Results
 from rxtweets.subscriber import OnFailed, acknowledge, handle_failed
 from rxtweets.telemetry import StageStats, Telemetry, Working
 from rxtweets.throughput import Throughput
+from rxtweets.workers import is_interrupt, unexpected
 
 __all__ = ["Demand", "Entry", "Processor"]
 
@@ -106,6 +107,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._finished = False
         self._disposed = False
         self.is_broken = False
+        self._is_lossy = False
         self._inside = threading.local()
         self._forget: list[Callable[[], None]] = [
             telemetry.gauge("in_flight", self._in_flight),
@@ -188,6 +190,15 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
             self._source.dispose()
         self.emit([], elsewhere=True)
 
+    def died(self, error: BaseException) -> None:
+        """A thread died, and messages perhaps with it: pass on what is ready, and end with this.
+
+        What is still in flight is counted abandoned, as nothing says which of it still comes.
+        """
+        self._is_lossy = True
+        self.break_off(unexpected("handling", error))
+        self._emit_ready()
+
     def _wait_for_room(self) -> None:
         if getattr(self._inside, "working", False):
             return  # a handler's result came round to the source: waiting would be for ourselves
@@ -212,8 +223,13 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         """Run a task on some thread, which is then known as one that works for this stream."""
 
         def work() -> None:
-            with self.working():
-                task()
+            try:
+                with self.working():
+                    task()
+            except BaseException as error:
+                self.died(error)
+                if is_interrupt(error):
+                    raise
 
         self._spawn(work)
 
@@ -310,7 +326,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
     def _settle(self, good: int, failed: int) -> bool:
         """Count results, before they are passed on; ``False`` if they were abandoned before."""
         with self._books:
-            if self._disposed:
+            if self._disposed or self._finished:
                 return False
             self._settled += good + failed
             self._failed += failed
@@ -323,18 +339,23 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
     def _is_due(self) -> bool:
         return (
             self._ended
-            and self._settled == self._submitted
+            and (self._settled == self._submitted or self._is_lossy)
             and not self._finished
             and not self._disposed
         )
 
     def _finish(self) -> None:
         self._finished = True
-        self._release()
-        if self._error is None:
-            self._observer.on_completed()
-        else:
-            self._observer.on_error(self._error)
+        with self._books:
+            self._abandon(self._in_flight())
+            self._settled = self._submitted
+        try:
+            self._release()
+        finally:
+            if self._error is None:
+                self._observer.on_completed()
+            else:
+                self._observer.on_error(self._error)
 
     def _release(self) -> None:
         for forget in self._forget:

@@ -16,7 +16,7 @@ from rxtweets.errors import ConfigurationError
 from rxtweets.events import Abandoned
 from rxtweets.message import Message
 from rxtweets.observable import MessageStream, demand_of, subscribe_in_chunks, telemetry_of
-from rxtweets.operators._timer import timer_for
+from rxtweets.operators._timer import SchedulerTimer
 from rxtweets.rate import RateLimit
 from rxtweets.telemetry import Telemetry
 
@@ -194,7 +194,7 @@ class _Queued(Limiting):
         self._lock = threading.RLock()
         self._queue: deque[Message[Any]] = deque()
         self._end: Callable[[], None] | None = None
-        self._timer = timer_for(self._pump, scheduler, "rxtweets-rate")
+        self._timer = SchedulerTimer(self._pump, scheduler)
         self._forget = limit.listen(self._pump)
 
     def on_next(self, chunk: Chunk) -> None:

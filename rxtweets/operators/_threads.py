@@ -15,6 +15,7 @@ from rxtweets.operators._calls import Job
 from rxtweets.operators._pace import QUICK, Pace, Watch
 from rxtweets.operators._tracing import SpanStart, Tracing
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import unexpected
 
 __all__ = ["Replaced", "ThreadRunner", "Worker"]
 
@@ -50,9 +51,10 @@ class Worker:
         item: in a call that has a time limit.
         since: the monotonic time at which that call began.
         is_lost: another thread has taken its place.
+        death: what ended it, once its messages have been seen to.
     """
 
-    __slots__ = ("began", "busy", "is_lost", "item", "run", "since")
+    __slots__ = ("began", "busy", "death", "is_lost", "item", "run", "since")
 
     def __init__(self) -> None:
         self.run = Run()
@@ -61,6 +63,7 @@ class Worker:
         self.item: Any = None
         self.since = 0.0
         self.is_lost = False
+        self.death: BaseException | None = None
 
 
 class Replaced(BaseException):
@@ -97,7 +100,7 @@ class ThreadRunner:
         self._handle = job.handle
         self._tracing = Tracing(telemetry)
         self._pace = Pace()
-        self._watch = Watch(self._pace, self._is_stuck, self._bring_others)
+        self._watch = Watch(self._pace, self._is_stuck, self._bring_others, self._watch_died)
 
         self._lock = threading.Lock()
         self._pending: deque[Any] = deque()
@@ -176,6 +179,8 @@ class ThreadRunner:
         except BaseException as error:
             self._leave(worker)
             self._wake()
+            if error is not worker.death:
+                raise  # a message may be lost with it: whoever started the thread must know
             if isinstance(error, KeyboardInterrupt) and not self._may_wait:
                 raise  # the user's own thread, and their own Ctrl-C
         finally:
@@ -297,12 +302,16 @@ class ThreadRunner:
             worker.began = None
         if isinstance(error, Replaced):
             return
+        worker.death = error
         self._pass_on(worker.run)
         lost = [] if item is None else [self._job.fail(item, _worker_lost(error))]
         self._telemetry.add(workers_lost=1)
         self._telemetry.publish(WorkerReplaced("thread", error, len(lost)))
         if lost:
             self._job.done(lost)
+
+    def _watch_died(self, error: BaseException) -> None:
+        self._job.break_off(unexpected("the watch over handlers", error))
 
     def _is_stuck(self, taken_before: int) -> tuple[bool, int]:
         """Whether something waits, and no message was taken since the last look."""

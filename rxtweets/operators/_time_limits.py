@@ -13,6 +13,7 @@ from rxtweets.events import WorkerReplaced
 from rxtweets.operators._calls import Job
 from rxtweets.operators._threads import Replaced, ThreadRunner, Worker
 from rxtweets.telemetry import Telemetry
+from rxtweets.workers import Died, start_thread, unexpected
 
 __all__ = ["LimitedThreadRunner"]
 
@@ -46,12 +47,15 @@ class LimitedThreadRunner(ThreadRunner):
         super().__init__(job, concurrency, telemetry, spawn, may_wait=may_wait)
         self._time_limit = time_limit
         self._handle = self._handle_in_time
-        self._clock = _Clock(self._overdue)
+        self._clock = _Clock(self._overdue, self._clock_died)
 
     def stop(self) -> None:
         """Begin nothing any more."""
         super().stop()
         self._clock.stop()
+
+    def _clock_died(self, error: BaseException) -> None:
+        self._job.break_off(unexpected("keeping the time limit of handlers", error))
 
     def _handle_in_time(self, item: Any) -> Any:
         worker: Worker = self._here.worker
@@ -108,8 +112,9 @@ class LimitedThreadRunner(ThreadRunner):
 class _Clock:
     """Looks, on a thread of its own, for calls whose time is over; only while calls run."""
 
-    def __init__(self, overdue: Callable[[], float | None]) -> None:
+    def __init__(self, overdue: Callable[[], float | None], died: Died) -> None:
         self._overdue = overdue
+        self._died = died
         self._needed = threading.Event()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -121,8 +126,8 @@ class _Clock:
             return
         with self._lock:
             if not self._started:
+                start_thread("rxtweets-limits", self._run, self._died, goes_on=True)
                 self._started = True
-                threading.Thread(target=self._run, name="rxtweets-limits", daemon=True).start()
         self._needed.set()
 
     def stop(self) -> None:

@@ -10,7 +10,9 @@ from reactivex import abc
 from reactivex.disposable import SerialDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
-__all__ = ["Timer", "timer_for"]
+from rxtweets.workers import Died, start_thread
+
+__all__ = ["SchedulerTimer", "ThreadTimer", "Timer"]
 
 
 class Timer:
@@ -36,12 +38,9 @@ class Timer:
         raise NotImplementedError
 
 
-def timer_for(expired: Callable[[], None], scheduler: abc.SchedulerBase | None, name: str) -> Timer:
-    """A timer on the scheduler, or on a thread with this name."""
-    return _ThreadTimer(expired, name) if scheduler is None else _SchedulerTimer(expired, scheduler)
+class SchedulerTimer(Timer):
+    """Kept by a scheduler."""
 
-
-class _SchedulerTimer(Timer):
     def __init__(self, expired: Callable[[], None], scheduler: abc.SchedulerBase) -> None:
         self._expired = expired
         self._scheduler = scheduler
@@ -64,15 +63,21 @@ class _SchedulerTimer(Timer):
         self._scheduled.dispose()
 
 
-class _ThreadTimer(Timer):
+class ThreadTimer(Timer):
     """One thread, started with the first deadline, that ends with `stop`.
 
     By the monotonic clock: RxPY's own timers follow the wall clock and its jumps.
+
+    Args:
+        expired: called when a deadline has passed.
+        name: of the thread.
+        died: takes what the function raised; the thread waits for the next deadline.
     """
 
-    def __init__(self, expired: Callable[[], None], name: str) -> None:
+    def __init__(self, expired: Callable[[], None], name: str, died: Died) -> None:
         self._expired = expired
         self._name = name
+        self._died = died
         self._changed = threading.Condition()
         self._due: float | None = None
         self._wakes_at: float | None = None
@@ -86,8 +91,8 @@ class _ThreadTimer(Timer):
         with self._changed:
             self._due = due
             if not self._running and not self._stopped:
+                start_thread(self._name, self._run, self._died, goes_on=True)
                 self._running = True
-                threading.Thread(target=self._run, name=self._name, daemon=True).start()
             elif self._wakes_at is None or self._wakes_at > due:
                 self._changed.notify()
 

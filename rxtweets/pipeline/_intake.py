@@ -23,6 +23,7 @@ from rxtweets.subscriber import as_exception
 from rxtweets.telemetry import StageStats, Telemetry
 from rxtweets.throughput import Throughput
 from rxtweets.valve import Valve
+from rxtweets.workers import start_thread
 
 __all__ = ["Intake"]
 
@@ -189,7 +190,7 @@ class _Inlet:
             # that there is something to dispose while they do.
             CurrentThreadScheduler.singleton().schedule(lambda *_: self._subscribe())
 
-        threading.Thread(target=work, name="rxtweets-source", daemon=True).start()
+        start_thread("rxtweets-source", work, self._died)
 
     def wait_for_subscription(self) -> None:
         """Until the source has been subscribed to, if that does not take long."""
@@ -258,24 +259,42 @@ class _Inlet:
         """The source has failed: subscribe to it again, or give it up."""
         with self._lock:
             self._gate = self._finish = None
-        attempt, delay = self._count.failed(error)
+        try:
+            attempt, delay = self._count.failed(error)
+        except BaseException as raised:  # noqa: BLE001 - whatever a strategy of the user raises
+            raised.__context__ = error
+            self._give_up(raised)
+            return
         if delay is None or self._stopping.is_set():
-            final = self._final(error, attempt)
-            self._telemetry.publish(SourceFailed(self._number, final))
-            self._over(final)
+            self._give_up(error, attempt)
             return
         self._telemetry.add(restarts=1)
         self._telemetry.publish(SourceRestarting(self._number, attempt, delay, error))
         if self._is_virtual and self._scheduler is not None:
             self._scheduler.schedule_relative(delay, lambda *_: self._again())
         else:
-            threading.Thread(
-                target=self._wait_and_start, args=(delay,), name="rxtweets-restart", daemon=True
-            ).start()
+            try:
+                start_thread("rxtweets-restart", lambda: self._wait_and_start(delay), self._give_up)
+            except RuntimeError as refused:  # no more threads can be started
+                self._give_up(refused)
 
     def _wait_and_start(self, delay: float) -> None:
         self._stopping.wait(delay)
         self._again()
+
+    def _died(self, error: BaseException) -> None:
+        """The source raised on the thread on which it was subscribed."""
+        with self._lock:
+            gate = self._gate
+        if gate is None:
+            self._give_up(error)
+        else:
+            gate.on_error(as_exception(error))
+
+    def _give_up(self, error: BaseException, attempt: int = 1) -> None:
+        final = self._final(as_exception(error), attempt)
+        self._telemetry.publish(SourceFailed(self._number, final))
+        self._over(final)
 
     def _again(self) -> None:
         if not self._stopping.is_set():

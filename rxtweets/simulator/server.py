@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import socket
 import ssl
@@ -29,8 +30,11 @@ from rxtweets.simulator.script import Part, Reply, Step
 from rxtweets.simulator.tapes import Timeline
 from rxtweets.simulator.transport import Gone, Head, Headers, ResponseGone, Transport, accept
 from rxtweets.simulator.tweets import DIFFERENT, Names, Size, Tweets
+from rxtweets.workers import start_thread
 
 __all__ = ["Request", "Script", "Simulator", "serve"]
+
+log = logging.getLogger("rxtweets")
 
 KEPT_REQUESTS = 10_000
 API_VERSION = "2.167"
@@ -338,21 +342,19 @@ class Simulator:
                 with self._changed:
                     self._threads.discard(threading.current_thread())
 
-        thread = threading.Thread(target=run, name="simulator", daemon=True)
         with self._changed:
-            self._threads.add(thread)
-            thread.start()
+            self._threads.add(start_thread("simulator", run))
 
     def _accept(self) -> None:
         while True:
             try:
                 raw, _ = self._listener.accept()
-            except OSError:
+                self._spawn(partial(self._converse, raw))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next may be accepted
                 if self._closed:
                     return
+                log.warning("the simulator could not accept a connection: %r", error)
                 time.sleep(PAUSE)  # such as too many open files: others may close some
-                continue
-            self._spawn(partial(self._converse, raw))
 
     def _converse(self, raw: socket.socket) -> None:
         with contextlib.suppress(Gone):

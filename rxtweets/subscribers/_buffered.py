@@ -16,6 +16,7 @@ from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.message import Batch
 from rxtweets.operators._calls import is_async
 from rxtweets.subscriber import Subscriber, take_over
+from rxtweets.workers import start_thread
 
 __all__ = ["AnySubscriber", "Buffered", "Overflow", "function_of"]
 
@@ -112,8 +113,7 @@ class Buffered(Subscriber[Any]):
         self._tasks.append(task)
         self._changed.notify_all()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="rxtweets-buffered", daemon=True)
-            self._thread.start()
+            self._thread = start_thread("rxtweets-buffered", self._run, goes_on=True)
 
     def _put_and_wait(self, end: Callable[[], object]) -> None:
         over = threading.Event()
