@@ -759,6 +759,32 @@ def test_batchers_that_cannot_work_are_refused(batchers: Any) -> None:
         Pipeline(finite(1), batchers=batchers)
 
 
+def test_batchers_without_default_are_refused_when_no_handler_chooses() -> None:
+    with pytest.raises(ConfigurationError, match=r"none of 'a', 'b'.*put_batcher"):
+        Pipeline(reactivex.empty(), batchers={"a": Batcher(print), "b": Batcher(print)})
+
+
+def test_message_fails_with_the_known_batchers_when_none_is_its_own() -> None:
+    reasons: list[str] = []
+
+    def note(failed: list[Message[Any]]) -> list[Message[Any]]:
+        reasons.extend(
+            str(each.status.reason) for each in failed if isinstance(each.status, Failed)
+        )
+        return failed
+
+    stats = Pipeline(
+        reactivex.just(Message("hello")),
+        handle_message=lambda message: message,
+        handle_failed=note,
+        batchers={"a": Batcher(print), "b": Batcher(print)},
+    ).run()
+    assert stats.failed == 1
+    [reason] = reasons
+    assert "no batcher 'default'; known: 'a', 'b'" in reason
+    assert "put_batcher" in reason
+
+
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, "50", None])
 def test_a_concurrency_that_cannot_work_is_refused(concurrency: Any) -> None:
     with pytest.raises(ConfigurationError, match="concurrency"):

@@ -58,6 +58,7 @@ def route(
         raise ConfigurationError(f"branches={branches!r}: give at least one operator by name")
     named = {name: operators_of(f"branches[{name!r}]", each) for name, each in branches.items()}
     known = ", ".join(map(repr, named))
+    unnamed = "" if "default" in named else "; a handler chooses by message.put_batcher(name)"
 
     def sort(chunk: list[Message[Any]]) -> tuple[dict[str, list[Message[Any]]], Any]:
         parts: dict[str, list[Message[Any]]] = {}
@@ -69,9 +70,8 @@ def route(
             if name in named:
                 parts.setdefault(name, []).append(message)
             else:
-                failed.append(
-                    message.failed(HandlerError(f"there is no batcher {name!r}; known: {known}"))
-                )
+                reason = f"there is no batcher {name!r}; known: {known}{unnamed}"
+                failed.append(message.failed(HandlerError(reason)))
         return parts, failed
 
     return branching(named, sort, on_failed)

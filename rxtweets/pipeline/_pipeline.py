@@ -464,6 +464,12 @@ def _refuse_contradictions(plan: Plan, rate_limit: Any, restart: Any) -> None:
         raise ConfigurationError(
             "batchers: without handle_message= and without batchers= there is nothing to do"
         )
+    if plan.handler is None and plan.batchers and "default" not in plan.batchers:
+        raise ConfigurationError(
+            f"batchers: without handle_message= every message goes to 'default', which is none of "
+            f"{', '.join(map(repr, plan.batchers))}: name one of them so, or give a "
+            "handle_message= that calls message.put_batcher(name)"
+        )
     for name, value in (("handle_failed", plan.handle_failed), ("partition_by", plan.partition_by)):
         if value is not None:
             function(name, value)

@@ -187,7 +187,11 @@ def test_a_pipeline_gives_spans_of_all_that_users_write(watched: Watched) -> Non
 def test_a_batcher_and_its_subscriber_are_told_apart_by_their_kind() -> None:
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader])
-    pipeline = Pipeline(from_iterable([]), batchers={"archive": Batcher(print)})
+    pipeline = Pipeline(
+        from_iterable([]),
+        handle_message=lambda message: message,
+        batchers={"archive": Batcher(print)},
+    )
     with opentelemetry.instrument(pipeline, meter_provider=meters):
         pipeline.run()
         data: Any = reader.get_metrics_data()
