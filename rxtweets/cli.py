@@ -19,7 +19,7 @@ from rxtweets.commands import bench, record, replay, tail
 from rxtweets.commands import connections as connections_command
 from rxtweets.commands import rules as rules_command
 from rxtweets.commands.server import STAND_IN, server_options
-from rxtweets.commands.sources import ending
+from rxtweets.commands.sources import ending, exit_code
 from rxtweets.display.text import batch_line, summary_line
 from rxtweets.errors import ConfigurationError, RxTweetsError
 from rxtweets.message import Batch, Message
@@ -71,7 +71,8 @@ filtered stream, and the connections API.
 EXIT_CODES = """\
 exit codes:
   0    the run ended as asked: by Ctrl-C, --limit or --duration
-  1    the stream failed for good: a refused token, no access, a used-up cap; X refused a rule
+  1    the stream failed for good: a refused token, no access, a used-up cap; X refused a rule;
+       every batch failed
   2    an option, the environment or a rule is wrong; nothing was connected
   130  a second Ctrl-C stopped at once; what was abandoned is in the summary
 """
@@ -231,7 +232,9 @@ def _run(options: argparse.Namespace) -> int:
         with ending(pipeline, options.duration), _watching(pipeline, screen, options):
             stats = pipeline.run()
     _last_words(screen, stats, options)
-    return ABANDONED if stats.abandoned else ENDED
+    if stats.abandoned:
+        return ABANDONED
+    return FAILED if exit_code(stats) else ENDED
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ __all__ = [
     "Contained",
     "FunctionSubscriber",
     "OnFailed",
+    "Settled",
     "Settlement",
     "Share",
     "Subscriber",
@@ -45,6 +46,9 @@ T = TypeVar("T")
 
 OnFailed = Callable[[list[Message[Any]]], Sequence[Message[Any]]]
 """Is given failed messages before they are acknowledged, and returns as many."""
+
+Settled = Callable[[Batch[Any], BaseException | None], None]
+"""Is told of a batch, its messages with their status, and what its subscriber raised."""
 
 
 class Subscriber(Observer[Batch[T]], Generic[T]):
@@ -164,6 +168,7 @@ class Settlement(Contained[Batch[Any]]):
         observer: the subscriber.
         telemetry: where to count and report.
         on_failed: is given the messages of a batch that failed.
+        settled: told of each batch when its outcome is known, with what the subscriber raised.
     """
 
     def __init__(
@@ -171,9 +176,11 @@ class Settlement(Contained[Batch[Any]]):
         observer: abc.ObserverBase[Batch[Any]],
         telemetry: Telemetry,
         on_failed: OnFailed | None = None,
+        settled: Settled | None = None,
     ) -> None:
         super().__init__(observer, telemetry)
         self._on_failed = on_failed
+        self._settled = settled
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Pass the batch on, and settle it."""
@@ -197,10 +204,15 @@ class Settlement(Contained[Batch[Any]]):
     ) -> Batch[Any]:
         """Count, report and acknowledge a batch whose outcome is known; what became of it."""
         if error is not None:
-            return self._failed(batch, error, took)
-        # Nothing that failed is batched, so a batch that came back as it was has succeeded.
-        changed = () if outcome is batch else outcome
-        return self._taken(outcome, [each for each in changed if each.status != "ok"], took)
+            settled = self._failed(batch, error, took)
+        else:
+            # Nothing that failed is batched, so a batch that came back as it was has succeeded.
+            changed = () if outcome is batch else outcome
+            failed = [each for each in changed if each.status != "ok"]
+            settled = self._taken(outcome, failed, took)
+        if self._settled is not None:
+            self._settled(settled, error)
+        return settled
 
     def _taken(self, batch: Batch[Any], failed: list[Message[Any]], took: float) -> Batch[Any]:
         telemetry = self._telemetry

@@ -164,6 +164,14 @@ def test_a_refused_token_is_one_line_and_exit_code_1(reply: simulator.script.Rep
     assert line.startswith(f"rxtweets: {reply.status}: ")
 
 
+def test_run_exits_with_1_when_every_batch_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("the printer is on fire")
+
+    monkeypatch.setattr("rxtweets.cli._Printer.on_next", fail)
+    assert main(["run", "--rate", "2000", "--limit", "40"]) == 1
+
+
 def test_without_a_command_the_help_teaches() -> None:
     done = run()
     assert done.returncode == 0

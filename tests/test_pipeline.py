@@ -33,6 +33,7 @@ from rxtweets import (
     SubscriberError,
     events,
 )
+from rxtweets.subscribers import Buffered
 
 PATIENCE = 20.0
 NEVER = 600.0
@@ -441,6 +442,72 @@ def test_a_subscriber_that_raises_fails_its_batch_and_gets_the_next() -> None:
     assert [event.error for event in seen if isinstance(event, events.BatchFailed)] == [fault]
     reasons = [message.status.reason for message in told if isinstance(message.status, Failed)]
     assert [type(reason) for reason in reasons] == [SubscriberError, SubscriberError]
+
+
+def failing_at(*numbers: int) -> Callable[[Batch[Any]], None]:
+    """A subscriber that fails the batches with these numbers, from 1."""
+    count = iter(range(1, 10**9))
+
+    def take(_: Batch[Any]) -> None:
+        if next(count) in numbers:
+            raise ValueError("disk full")
+
+    return take
+
+
+def limited(source: Observable[Message[Any]], subscriber: Any, most: int) -> Pipeline:
+    return Pipeline(
+        source, batchers={"default": Batcher(subscriber, size=1)}, max_failed_batches=most
+    )
+
+
+def test_run_raises_when_too_many_batches_fail_in_a_row() -> None:
+    pipeline = limited(endless(4), failing_at(2, 3, 4), 3)
+    with pytest.raises(SubscriberError, match="3 batches of the batcher 'default'") as caught:
+        pipeline.run(timeout=PATIENCE)
+    assert isinstance(caught.value.__cause__, ValueError)
+    stats = pipeline.stats()
+    assert (stats.batches, stats.batches_failed, stats.abandoned) == (1, 3, 0)
+
+
+def test_pipeline_goes_on_when_failed_batches_are_not_in_a_row() -> None:
+    stats = limited(finite(9), failing_at(1, 2, 4, 5, 7, 8), 3).run()
+    assert (stats.batches, stats.batches_failed) == (3, 6)
+
+
+def test_failed_batches_are_counted_for_each_batcher_alone() -> None:
+    stats = Pipeline(
+        finite(6),
+        handle_message=lambda message: message.put_batcher("ab"[int(message.data[-1]) % 2]),
+        ordered=True,
+        batchers={"a": Batcher(failing_at(1, 3), size=1), "b": Batcher(print, size=1)},
+        max_failed_batches=2,
+    ).run()
+    assert (stats.batches, stats.batches_failed) == (4, 2)
+
+
+def test_batch_has_failed_when_all_its_messages_have() -> None:
+    def refuse(batch: Batch[Any]) -> list[Message[Any]]:
+        return [message.failed("refused") for message in batch]
+
+    with pytest.raises(SubscriberError, match="all of its messages"):
+        limited(finite(3), refuse, 2).run()
+
+
+def test_failed_batches_are_counted_when_a_queue_is_between() -> None:
+    with pytest.raises(SubscriberError, match="2 batches"):
+        limited(finite(5), Buffered(failing_at(1, 2)), 2).run()
+
+
+@pytest.mark.parametrize("most", [0, -1, 1.5, True, "3"])
+def test_max_failed_batches_is_refused_when_it_cannot_work(most: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_failed_batches"):
+        limited(finite(1), print, most)
+
+
+def test_max_failed_batches_is_refused_when_there_are_no_batchers() -> None:
+    with pytest.raises(ConfigurationError, match="give batchers="):
+        Pipeline(finite(1), handle_message=lambda message: message, max_failed_batches=3)
 
 
 @pytest.mark.parametrize("error", [None, ConnectionLost("gone for good")])

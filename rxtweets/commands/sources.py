@@ -83,9 +83,11 @@ def speed_of(text: str) -> float | None:
 
 
 def exit_code(stats: Stats) -> int:
-    """1 if it was a recording of which nothing could be read, else 0."""
+    """1 if no line of a recording could be read, or if all batches failed; else 0."""
     left_out = stats.undecodable + stats.control
-    return 1 if left_out and not (stats.delivered or stats.connects) else 0
+    is_unread = left_out and not (stats.delivered or stats.connects)
+    is_in_vain = stats.batched_failed and not stats.batched
+    return 1 if is_unread or is_in_vain else 0
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from rxtweets.message import Batch
 from rxtweets.observable import BatchStream, SettledStream
 from rxtweets.operators._awaiting import AwaitingSubscriber, is_awaited
 from rxtweets.operators._delivery import Delivery, InlineDelivery
-from rxtweets.subscriber import FunctionSubscriber, OnFailed, Settlement
+from rxtweets.subscriber import FunctionSubscriber, OnFailed, Settled, Settlement
 
-__all__ = ["deliver"]
+__all__ = ["AnySubscriber", "deliver", "delivering", "subscriber_of"]
 
 T = TypeVar("T")
 
@@ -62,6 +62,18 @@ def deliver(
     Raises:
         ConfigurationError: an argument cannot work, or what comes before is not `batch`.
     """
+    return delivering(subscriber, concurrency, waiting, name, on_failed, None)
+
+
+def delivering(
+    subscriber: AnySubscriber,
+    concurrency: int | None,
+    waiting: int | None,
+    name: str,
+    on_failed: OnFailed | None,
+    told_of: Settled | None,
+) -> Callable[[Observable[Batch[T]]], SettledStream[Any]]:
+    """The same as `deliver`, for a pipeline that is told of each batch when it is settled."""
     observer = subscriber_of(subscriber)
     if concurrency is not None:
         whole_number("concurrency", concurrency)
@@ -82,7 +94,7 @@ def deliver(
             if is_awaited(observer):
                 told = awaiting = AwaitingSubscriber(observer, telemetry)
                 close = awaiting.close
-            settlement = Settlement(told, telemetry, on_failed)
+            settlement = Settlement(told, telemetry, on_failed, told_of)
             args = (settlement, told, settled, telemetry, name, close)
             is_inline = concurrency is None or isinstance(given, VirtualTimeScheduler)
             threads = concurrency or 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -22,7 +23,7 @@ from rxtweets.checks import function, seconds, whole_number
 from rxtweets.concurrency import Concurrency
 from rxtweets.display import pictures
 from rxtweets.display.notebook import started
-from rxtweets.errors import ConfigurationError, PipelineError
+from rxtweets.errors import ConfigurationError, PipelineError, SubscriberError
 from rxtweets.events import Event, PipelineEnded, PipelineStarted, Span
 from rxtweets.hot import HotStream
 from rxtweets.instrumentation.failures import Failure
@@ -94,6 +95,9 @@ class Pipeline:
         executor: see `operators.process`.
         max_demand: see `operators.process`.
         min_demand: see `operators.process`.
+        max_failed_batches: how many batches of one batcher may fail in a row; then the pipeline
+            drains, and ends with a `SubscriberError`. ``None``, the default, for any number. A
+            batch has failed if its subscriber raised, or failed all of its messages.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -119,6 +123,7 @@ class Pipeline:
         executor: Executor | Callable[[], Executor] | None = None,
         max_demand: int = MAX_DEMAND,
         min_demand: int | None = None,
+        max_failed_batches: int | None = None,
     ) -> None:
         processing = {
             "ordered": ordered,
@@ -142,7 +147,15 @@ class Pipeline:
             partition_by,
             handle_failed,
             () if context is NOT_GIVEN else (context,),
+            None if max_failed_batches is None else self._note_batch,
         )
+        if max_failed_batches is not None:
+            whole_number("max_failed_batches", max_failed_batches)
+            if not self._plan.batchers:
+                raise ConfigurationError("max_failed_batches= is for batchers: give batchers= too")
+        self._max_failed = max_failed_batches
+        self._failed_in_row: Counter[str] = Counter()
+        self._gave_up: SubscriberError | None = None
         _refuse_contradictions(self._plan, rate_limit, restart)
         self._telemetry = _telemetry_of(self._plan.sources)
         self._intake = Intake(self._plan.sources, restart, rate_limit, self._telemetry)
@@ -297,7 +310,7 @@ class Pipeline:
         with signals(asked):
             self.start()
             try:
-                while not self._over.wait(0.1) and not asked.is_set():
+                while not self._over.wait(0.1) and not asked.is_set() and self._gave_up is None:
                     pass
                 self._drain(asked, limit)
             finally:
@@ -428,10 +441,27 @@ class Pipeline:
         while not self._over.wait(0.05) and not asked.is_set() and time.monotonic() < deadline:
             pass
 
+    def _note_batch(self, batch: Batch[Any], error: BaseException | None) -> None:
+        """Give up after too many failed batches of one batcher in a row."""
+        name, most = batch.info.batcher, self._max_failed
+        has_failed = all(message.status != "ok" for message in batch)
+        with self._lock:
+            in_row = self._failed_in_row[name] = (self._failed_in_row[name] + 1) * has_failed
+            if most is None or in_row < most or self._gave_up is not None:
+                return
+            reason = "all of its messages" if error is None else repr(error)
+            self._gave_up = SubscriberError(
+                f"{in_row} batches of the batcher {name!r} failed in a row, the last with "
+                f"{reason}: the pipeline ends (max_failed_batches)"
+            )
+            self._gave_up.__cause__ = error
+        self._intake.shut()
+
     def _finish(self, error: Exception | None) -> None:
         with self._lock:
             if self._over.is_set():
                 return
+            error = self._gave_up or error
             self._error = error
             self._over.set()
         self._telemetry.publish(PipelineEnded(error, time.monotonic() - self._started))
@@ -464,12 +494,6 @@ def _refuse_contradictions(plan: Plan, rate_limit: Any, restart: Any) -> None:
         raise ConfigurationError(
             "batchers: without handle_message= and without batchers= there is nothing to do"
         )
-    if plan.handler is None and plan.batchers and "default" not in plan.batchers:
-        raise ConfigurationError(
-            f"batchers: without handle_message= every message goes to 'default', which is none of "
-            f"{', '.join(map(repr, plan.batchers))}: name one of them so, or give a "
-            "handle_message= that calls message.put_batcher(name)"
-        )
     for name, value in (("handle_failed", plan.handle_failed), ("partition_by", plan.partition_by)):
         if value is not None:
             function(name, value)
@@ -483,6 +507,12 @@ def _refuse_contradictions(plan: Plan, rate_limit: Any, restart: Any) -> None:
     unused = [name for name, value in given.items() if value]
     if plan.handler is None and unused:
         raise ConfigurationError(f"{unused[0]}= is for handlers: give handle_message= too")
+    if plan.handler is None and plan.batchers and "default" not in plan.batchers:
+        raise ConfigurationError(
+            f"batchers: without handle_message= every message goes to 'default', which is none of "
+            f"{', '.join(map(repr, plan.batchers))}: name one of them so, or give a "
+            "handle_message= that calls message.put_batcher(name)"
+        )
 
 
 def _named(part: str) -> Callable[[Event], Event]:

@@ -14,7 +14,7 @@ from rxtweets.concurrency import Concurrency
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Batch, Message
 from rxtweets.operators._calls import is_async
-from rxtweets.operators._deliver import subscriber_of
+from rxtweets.operators._deliver import delivering, subscriber_of
 from rxtweets.pipeline._batcher import AWAITED, Batcher
 from rxtweets.pipeline._topology import (
     Topology,
@@ -22,7 +22,7 @@ from rxtweets.pipeline._topology import (
     TopologyProcessors,
     TopologySource,
 )
-from rxtweets.subscriber import OnFailed
+from rxtweets.subscriber import OnFailed, Settled
 
 __all__ = ["Plan", "batchers_of", "sources_of"]
 
@@ -40,6 +40,7 @@ class Plan:
         partition_by: of batchers that have none of their own.
         handle_failed: the user's.
         context: the last argument of every function of the user's, in a tuple; else empty.
+        settled: told of each batch when its outcome is known.
     """
 
     sources: tuple[Observable[Message[Any]], ...]
@@ -50,6 +51,7 @@ class Plan:
     partition_by: Callable[[Message[Any]], int] | None
     handle_failed: Callable[..., Any] | None
     context: tuple[Any, ...] = field(default=())
+    settled: Settled | None = None
 
     def stream(
         self,
@@ -132,12 +134,13 @@ class Plan:
                 partitions=batcher.concurrency,
                 on_failed=self._on_failed,
             ),
-            ops.deliver(
+            delivering(
                 subscriber or self._subscriber_of(batcher),
                 None if is_alone else batcher.concurrency,
-                waiting=batcher.waiting,
-                name=name,
-                on_failed=self._on_failed,
+                batcher.waiting,
+                name,
+                self._on_failed,
+                self.settled,
             ),
         ]
 
