@@ -171,6 +171,7 @@ class _Run:
         self._gates: tuple[Gate, ...] = ()
         self._leaving: set[Gate] = set()
         self._over = False
+        self._is_deserted = False
         self._fault: RxTweetsError | None = None
         self._interest = Interest()
         self._newest: Message[Any] | None = None
@@ -219,7 +220,7 @@ class _Run:
             return not self._over
 
     def remove(self, gate: Gate) -> None:
-        """Leave; the last one closes the connection, and what it left behind is dropped."""
+        """Leave; the last one closes the connection, and what waits for it is counted."""
         gate.close()
         with self._lock:
             if gate not in self._gates:
@@ -227,6 +228,7 @@ class _Run:
             self._gates = tuple(each for each in self._gates if each is not gate)
             is_last = not self._gates
             self._over = self._over or is_last
+            self._is_deserted = is_last
         if is_last:
             self._handoff.close(discard=True)
             self.reader.stop()
@@ -415,6 +417,8 @@ class _Run:
     def _dropped(self, lines: int) -> None:
         if self._is_full:
             self._telemetry.add(beyond_limit=lines)
+        elif self._is_deserted:
+            self._telemetry.add(unsubscribed=lines)
         else:
             self._telemetry.add(dropped=lines)
 

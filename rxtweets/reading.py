@@ -260,9 +260,10 @@ class Reader:
         with self._lock:
             if self._stopped.is_set():
                 return _End(None)
+            follows_another = self._number > 0
             self._connection, self._number = connection, number
         self._enter("connecting")
-        self._telemetry.add(connects=1, reconnects=int(number > 1))
+        self._telemetry.add(connects=1, reconnects=int(follows_another))
         self._telemetry.publish(events.Connecting(number, str(connection.url)))
         end = _End(None, minutes=minutes)
         framer = LineFramer(self._options.max_line)

@@ -29,9 +29,9 @@ LINGER = 0.2
 class Stats:
     """A snapshot of all counters, which add up once a stream is at rest.
 
-    ``received == delivered + dropped + beyond_limit + undecodable + control``, where ``control``
-    is ``keep_alives + disconnects + unknown``; and ``processed + failed`` are the messages that
-    handlers were given.
+    ``received == delivered + dropped + unsubscribed + beyond_limit + undecodable + control``,
+    where ``control`` is ``keep_alives + disconnects + unknown``; and ``processed + failed`` are
+    the messages that handlers were given.
 
     Attributes:
         state: of the connection, as in `ConnectionState`; of several, the one that is furthest
@@ -39,7 +39,8 @@ class Stats:
         received: lines read, keep-alives included.
         bytes: of all lines, after decompression.
         delivered: tweets handed to the subscribers of the stream.
-        dropped: lines given up because the hand-off was full, or because everybody left.
+        dropped: lines given up because the hand-off was full.
+        unsubscribed: lines that waited when the last subscriber left.
         beyond_limit: tweets that had come already when the ``limit`` was reached; X bills them.
         undecodable: lines that are not JSON, too long, or cut off.
         keep_alives: empty lines.
@@ -47,7 +48,7 @@ class Stats:
         unknown: JSON that is neither a tweet nor a disconnect.
         partial: delivered tweets that carry errors about parts of them.
         connects: connections asked for.
-        reconnects: those of them after the first.
+        reconnects: those of them that followed another, without a new subscription between.
         rate_limits: refused connects: too many in the window.
         connection_limits: refused connects: the token's connection was taken.
         usage_caps: refused connects: the cap of posts is used up.
@@ -88,6 +89,7 @@ class Stats:
     bytes: int = 0
     delivered: int = 0
     dropped: int = 0
+    unsubscribed: int = 0
     beyond_limit: int = 0
     undecodable: int = 0
     keep_alives: int = 0

@@ -11,7 +11,7 @@ from rxtweets.telemetry import Stats
 __all__ = ["stats_html", "stats_text"]
 
 GROUPS = {
-    "lines read": ("received", "delivered", "dropped", "undecodable", "control"),
+    "lines read": ("received", "delivered", "dropped", "unsubscribed", "undecodable", "control"),
     "connection": ("state", "connects", "reconnects", "stalls", "gaps", "lag"),
     "processors": ("queued", "in_flight", "processed", "failed", "abandoned"),
     "batches": ("batches", "batched", "batches_failed", "batched_failed"),

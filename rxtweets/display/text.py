@@ -61,7 +61,7 @@ def summary_line(stats: Stats, rate: float | None = None, width: int | None = No
     ]
     if rate is not None:
         parts.insert(1, f"{rate:,.0f}/s")
-    line = " · ".join(parts + _troubles(stats))
+    line = " · ".join(parts + _others(stats))
     if width is None or len(line) <= width:
         return line
     for word, short in SHORT.items():
@@ -83,15 +83,16 @@ def end_line(stats: Stats) -> str:
         parts += [] if stats.lag is None else [f"lag {duration(stats.lag)}"]
     elif stats.disconnects:
         parts.append(f"disconnect notices {stats.disconnects:,}")
-    return " · ".join(parts + _troubles(stats))
+    return " · ".join(parts + _others(stats))
 
 
 def _received(stats: Stats) -> int:
-    return stats.delivered + stats.dropped + stats.queued
+    return stats.delivered + stats.dropped + stats.unsubscribed + stats.queued
 
 
-def _troubles(stats: Stats) -> list[str]:
-    troubles = {
+def _others(stats: Stats) -> list[str]:
+    others = {
+        "unsubscribed": stats.unsubscribed,
         "beyond the limit": stats.beyond_limit,
         "failed": stats.failed,
         "undecodable": stats.undecodable,
@@ -99,7 +100,7 @@ def _troubles(stats: Stats) -> list[str]:
         "batches failed": stats.batches_failed,
         "abandoned": stats.abandoned,
     }
-    return [f"{name} {count:,}" for name, count in troubles.items() if count]
+    return [f"{name} {count:,}" for name, count in others.items() if count]
 
 
 def batch_line(number: int, batch: Batch[Any], width: int) -> str:

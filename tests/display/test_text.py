@@ -42,9 +42,11 @@ def test_the_last_line_of_a_recording_has_no_figures_of_a_connection() -> None:
 
 
 def test_the_last_line_of_a_stream_has_them() -> None:
-    stats = Stats(state="stopped", delivered=5, beyond_limit=7, connects=2, reconnects=1, lag=0.002)
+    counts = {"delivered": 5, "unsubscribed": 3, "beyond_limit": 7, "connects": 2, "reconnects": 1}
+    stats = Stats(state="stopped", lag=0.002, **counts)
     assert end_line(stats) == (
-        "stopped · received 5 · dropped 0 · reconnects 1 · lag 2 ms · beyond the limit 7"
+        "stopped · received 8 · dropped 0 · reconnects 1 · lag 2 ms · unsubscribed 3"
+        " · beyond the limit 7"
     )
 
 

@@ -158,6 +158,7 @@ def test_stats_show_what_one_always_watches() -> None:
 def test_trouble_is_red_only_if_there_is_some() -> None:
     assert "color:#c4183c" not in stats_html(Stats(received=5, processed=5))
     assert stats_html(Stats(dropped=5)).count("color:#c4183c") == 1
+    assert "color:#c4183c" not in stats_html(Stats(received=5, unsubscribed=5))
 
 
 def test_rare_counters_are_shown_when_they_are_not_nought() -> None:

@@ -160,7 +160,7 @@ def every_line_is_accounted_for(soak: Soak) -> None:
     stats = soak.stats
     assert stats.connects > 100
     accounted = stats.delivered + stats.dropped + stats.undecodable + stats.control
-    assert stats.received == accounted + stats.beyond_limit
+    assert stats.received == accounted + stats.unsubscribed + stats.beyond_limit
     assert stats.delivered == len(soak.ids) + stats.duplicates
 
 

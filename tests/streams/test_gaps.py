@@ -547,7 +547,7 @@ def ends_before_its_subscriber_is_done() -> bool:
 
 
 def balance(stats: rxtweets.Stats) -> int:
-    booked = stats.delivered + stats.dropped + stats.beyond_limit
+    booked = stats.delivered + stats.dropped + stats.unsubscribed + stats.beyond_limit
     return stats.received - booked - stats.undecodable - stats.control
 
 

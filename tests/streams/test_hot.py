@@ -103,7 +103,32 @@ def test_a_subscription_after_the_last_one_connects_anew(x: simulator.Simulator)
         with stream.subscribe(collector):
             collector.wait(5)
         assert len(x.requests) == number
-    assert stream.stats().connects == 3
+    stats = stream.stats()
+    assert (stats.connects, stats.reconnects) == (3, 0)
+
+
+def test_lines_are_unsubscribed_when_the_last_subscriber_leaves() -> None:
+    left = threading.Event()
+    with simulator.serve(rate=None) as x:
+        stream = stream_of(x, overflow="block", buffer_size=50)
+        full = threading.Event()
+
+        def hold(_: rxtweets.Message[Any]) -> None:
+            full.set()
+            assert left.wait(PATIENCE)
+
+        ended = when(stream, events.Disconnected)
+        subscription = stream.subscribe(hold)
+        assert full.wait(PATIENCE)
+        while stream.stats().queued < 50:
+            left.wait(0.001)
+        subscription.dispose()
+        left.set()
+        assert ended.wait(PATIENCE)
+    stats = stream.stats()
+    assert stats.dropped == 0
+    assert stats.unsubscribed >= 50
+    assert stats.received == stats.delivered + stats.unsubscribed + stats.control
 
 
 def test_two_runs_never_hold_two_connections(x: simulator.Simulator) -> None:
