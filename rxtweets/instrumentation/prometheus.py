@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from rxtweets.checks import whole_number
+from rxtweets.errors import ConfigurationError
 from rxtweets.events import Event
 from rxtweets.extras import needed
 from rxtweets.instrumentation.figures import (
@@ -128,7 +129,13 @@ class MetricsServer:
         registry = client.CollectorRegistry()
         registry.register(collector)
         self._collector = collector
-        self._server, self._thread = client.start_http_server(port, host, registry)
+        try:
+            self._server, self._thread = client.start_http_server(port, host, registry)
+        except OSError as error:
+            raise ConfigurationError(
+                f"port={port}, host={host!r}: the metrics cannot be served there "
+                f"({error.strerror or error}); give another port, 0 for a free one, or another host"
+            ) from error
         self.port: int = self._server.server_port
 
     def close(self) -> None:
@@ -157,10 +164,11 @@ def serve_metrics(
         name: the label ``stream``.
 
     Raises:
-        ConfigurationError: the extra is not installed, or the port is none.
-        OSError: the port is taken.
+        ConfigurationError: the extra is not installed, or nothing can listen on the port, as on
+            one that is taken.
     """
-    whole_number("port", port, least=0)
+    if whole_number("port", port, least=0) > 65_535:
+        raise ConfigurationError(f"port={port}: give 0 (a free one) to 65535")
     collector = StreamCollector(source, name)
     try:
         return MetricsServer(collector, port, host)

@@ -5,6 +5,7 @@ import threading
 import urllib.request
 from typing import Any
 
+import httpx
 import pytest
 import reactivex
 from prometheus_client.parser import text_string_to_metric_families
@@ -130,10 +131,32 @@ def test_a_server_that_was_closed_is_gone_and_counts_nothing(feed: Feed) -> None
         scrape(server.port)
 
 
-def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_behind(feed: Feed) -> None:
-    with serve_metrics(feed.stream) as server, pytest.raises(OSError, match="in use"):
+def test_port_is_refused_by_its_number_when_it_is_taken(feed: Feed) -> None:
+    with (
+        serve_metrics(feed.stream) as server,
+        pytest.raises(ConfigurationError, match=f"port={server.port}.*in use.*another port"),
+    ):
         serve_metrics(feed.stream, server.port)
     assert not feed.stream.telemetry.bus.has_observers
+
+
+@pytest.mark.parametrize(("port", "host"), [(65_536, "127.0.0.1"), (0, "203.0.113.1")])
+def test_address_is_refused_when_nothing_can_listen_there(feed: Feed, port: int, host: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"port={port}"):
+        serve_metrics(feed.stream, port, host)
+    assert not feed.stream.telemetry.bus.has_observers
+
+
+def test_scrape_that_fails_is_logged_and_answered_with_500(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve_metrics(feed.stream) as server:
+        monkeypatch.setattr(feed.stream.telemetry, "stats", lambda: 1 // 0)
+        answer = httpx.get(f"http://127.0.0.1:{server.port}/metrics")
+        monkeypatch.undo()
+        assert answer.status_code == 500
+        assert "could not be collected" in caplog.text
+        assert scrape(server.port)
 
 
 def test_it_listens_on_this_machine_only_by_default(feed: Feed) -> None:
