@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from reactivex import abc
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -69,7 +70,9 @@ def instrument(
         tracer_provider: likewise.
 
     Returns:
-        What ends it, by ``dispose()`` or at the end of a ``with`` block.
+        What ends it, by ``dispose()`` or at the end of a ``with`` block. The metrics keep their
+        last values, so that the next collection exports them; those of a later call for the same
+        ``stream`` take their place.
 
     Raises:
         ConfigurationError: the extra is not installed.
@@ -77,7 +80,7 @@ def instrument(
     metrics = needed("opentelemetry.metrics", "opentelemetry")
     needed("opentelemetry.trace", "opentelemetry")
     measures = _Measures(source, metrics, name)
-    measures.register(metrics.get_meter("rxtweets", meter_provider=meter_provider))
+    _instruments_of(meter_provider, metrics).add(measures)
     parts: list[abc.DisposableBase] = [Disposable(measures.close)]
     spans = getattr(source, "spans", None)
     if spans is not None:
@@ -87,29 +90,22 @@ def instrument(
     return CompositeDisposable(parts)
 
 
-class _Measures:
-    """Instruments whose callbacks read a snapshot; one for each collection, so that they add up."""
+class _Instruments:
+    """The instruments of one provider, for all sources: an SDK takes each name once."""
 
-    def __init__(self, source: Source, metrics: Any, name: str) -> None:
-        self._source = source
-        self._observation = metrics.Observation
-        self._name = name
-        self._closed = False
-        self._snapshot: tuple[Stats, tuple[StageStats, ...]] | None = None
-        self._read: set[str] = set()
-
-    def register(self, meter: Any) -> None:
-        """Make an instrument for every figure."""
+    def __init__(self, meter: Any) -> None:
+        self._sources: list[_Measures] = []
         whole = numbers(Stats(lag=0.0))
         for name in whole:
-            self._make(meter, name, name not in GAUGES, meanings(Stats), self._whole)
+            self._make(meter, name, name not in GAUGES, meanings(Stats), _Measures.whole)
         for name in numbers(StageStats("", 1, 0, 0, 0.0, 0.0)):
             text = {f"stage.{each}": line for each, line in meanings(StageStats).items()}
-            self._make(meter, f"stage.{name}", name in STAGE_COUNTERS, text, self._stages)
+            self._make(meter, f"stage.{name}", name in STAGE_COUNTERS, text, _Measures.stages)
 
-    def close(self) -> None:
-        """Observe nothing any more; the API has no way to take instruments back."""
-        self._closed = True
+    def add(self, measures: _Measures) -> None:
+        """Observe these too, in place of those of the name that have ended."""
+        others = [each for each in self._sources if each.is_live or each.name != measures.name]
+        self._sources = [*others, measures]
 
     def _make(
         self,
@@ -117,34 +113,71 @@ class _Measures:
         name: str,
         is_counter: bool,
         text: dict[str, str],
-        read: Callable[[str], Iterable[Any]],
+        read: Callable[[_Measures, str], Iterable[Any]],
     ) -> None:
         make = meter.create_observable_counter if is_counter else meter.create_observable_gauge
         unit = "s" if name == "lag" or name.endswith("_seconds") else "1"
         make(
             f"rxtweets.{name}",
-            [lambda _options: () if self._closed else read(name)],
+            [lambda _options: [point for each in self._sources for point in read(each, name)]],
             unit=unit,
             description=text.get(name, ""),
         )
 
-    def _whole(self, name: str) -> Iterable[Any]:
+
+_instruments: WeakKeyDictionary[Any, _Instruments] = WeakKeyDictionary()
+
+
+def _instruments_of(provider: Any, metrics: Any) -> _Instruments:
+    # Without a provider, the module stands for the global one, which may be set later.
+    key = metrics if provider is None else provider
+    if key not in _instruments:
+        _instruments[key] = _Instruments(metrics.get_meter("rxtweets", meter_provider=provider))
+    return _instruments[key]
+
+
+class _Measures:
+    """A source, a snapshot of it for each collection, so that figures add up, and its last one."""
+
+    def __init__(self, source: Source, metrics: Any, name: str) -> None:
+        self._source: Source | None = source
+        self._observation = metrics.Observation
+        self.name = name
+        self._snapshot: tuple[Stats, tuple[StageStats, ...]] | None = None
+        self._read: set[str] = set()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is not closed."""
+        return self._source is not None
+
+    def close(self) -> None:
+        """Keep the last values: what came since the last collection is still to be exported."""
+        if self._source is not None:
+            self._snapshot = self._source.stats(), stages_of(self._source)
+            self._source = None
+
+    def whole(self, name: str) -> Iterable[Any]:
+        """A figure of the source as a whole."""
         value = numbers(self._snapshot_for(name)[0]).get(name)
         if value is not None:
-            yield self._observation(value, {"stream": self._name})
+            yield self._observation(value, {"stream": self.name})
 
-    def _stages(self, name: str) -> Iterable[Any]:
+    def stages(self, name: str) -> Iterable[Any]:
+        """A figure of each of its stages."""
         for number, stage in enumerate(self._snapshot_for(name)[1]):
-            attributes = {"stream": self._name, **labels(stage), "number": number}
+            attributes = {"stream": self.name, **labels(stage), "number": number}
             value = numbers(stage)[name.removeprefix("stage.")]
             yield self._observation(value, attributes)
 
     def _snapshot_for(self, name: str) -> tuple[Stats, tuple[StageStats, ...]]:
         """The one of this collection: a figure that is read again begins the next."""
-        if self._snapshot is None or name in self._read:
-            self._snapshot = self._source.stats(), stages_of(self._source)
+        source = self._source
+        if source is not None and (self._snapshot is None or name in self._read):
+            self._snapshot = source.stats(), stages_of(source)
             self._read.clear()
         self._read.add(name)
+        assert self._snapshot is not None  # noqa: S101 - there is one when the source has gone
         return self._snapshot
 
 

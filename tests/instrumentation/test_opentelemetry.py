@@ -205,11 +205,63 @@ def test_a_batcher_and_its_subscriber_are_told_apart_by_their_kind() -> None:
     ]
 
 
-def test_nothing_comes_after_the_disposal(watched: Watched) -> None:
+def processed(reader: InMemoryMetricReader) -> list[int]:
+    """What is exported as the number of processed messages."""
+    data: Any = reader.get_metrics_data()
+    [scope] = data.resource_metrics[0].scope_metrics
+    [metric] = [each for each in scope.metrics if each.name == "rxtweets.processed"]
+    return [point.value for point in metric.data.data_points]
+
+
+@pytest.mark.parametrize("was_collected", [False, True])
+def test_last_values_are_collected_when_the_block_has_ended(*, was_collected: bool) -> None:
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader])
+    pipeline = Pipeline(from_iterable(range(7)), handle_message=lambda message: message)
+    with opentelemetry.instrument(pipeline, meter_provider=meters):
+        if was_collected:
+            assert processed(reader) == [0]
+        pipeline.run()
+    assert processed(reader) == [7]
+    assert processed(reader) == [7]  # for another reader
+    meters.shutdown()
+
+
+def test_last_values_make_room_for_the_next_of_the_name() -> None:
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader])
+    for count in (7, 3):
+        pipeline = Pipeline(from_iterable(range(count)), handle_message=lambda message: message)
+        with opentelemetry.instrument(pipeline, meter_provider=meters):
+            pipeline.run()
+    assert processed(reader) == [3]
+    meters.shutdown()
+
+
+def test_two_streams_have_metrics_when_they_share_a_provider() -> None:
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader])
+    pipelines = [
+        Pipeline(from_iterable(range(count)), handle_message=lambda message: message)
+        for count in (7, 3)
+    ]
+    with (
+        opentelemetry.instrument(pipelines[0], name="a", meter_provider=meters),
+        opentelemetry.instrument(pipelines[1], name="b", meter_provider=meters),
+    ):
+        for pipeline in pipelines:
+            pipeline.run()
+        assert processed(reader) == [7, 3]
+    assert processed(reader) == [7, 3]
+    meters.shutdown()
+
+
+def test_nothing_new_comes_after_the_disposal(watched: Watched) -> None:
     watched.instrumentation.dispose()
     watched.run("a")
     assert watched.spans() == {}
-    assert all(not metric.data.data_points for metric in watched.metrics().values())
+    [point] = watched.metrics()["rxtweets.processed"].data.data_points
+    assert point.value == 0
 
 
 def test_spans_whose_end_is_lost_are_forgotten_at_last(
