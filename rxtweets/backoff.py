@@ -96,15 +96,22 @@ class Backoff:
             does not shorten what the server asks for.
     """
 
-    lost: wait_base = field(default_factory=lambda: wait_incrementing(0, 0.25, 16))
-    network: wait_base = field(default_factory=lambda: wait_incrementing(0.25, 0.25, 16))
-    server: wait_base = field(default_factory=lambda: wait_exponential(multiplier=5, max=320))
-    rate_limit: wait_base = field(default_factory=lambda: wait_exponential(multiplier=60, max=900))
-    connection_limit: wait_base = field(
-        default_factory=lambda: wait_exponential(multiplier=5, max=320)
+    # Strategies of tenacity have no repr, so theirs are left out of this one.
+    lost: wait_base = field(default_factory=lambda: wait_incrementing(0, 0.25, 16), repr=False)
+    network: wait_base = field(
+        default_factory=lambda: wait_incrementing(0.25, 0.25, 16), repr=False
     )
-    provisioning: wait_base = field(default_factory=lambda: wait_fixed(60))
-    stop: stop_base = stop_never
+    server: wait_base = field(
+        default_factory=lambda: wait_exponential(multiplier=5, max=320), repr=False
+    )
+    rate_limit: wait_base = field(
+        default_factory=lambda: wait_exponential(multiplier=60, max=900), repr=False
+    )
+    connection_limit: wait_base = field(
+        default_factory=lambda: wait_exponential(multiplier=5, max=320), repr=False
+    )
+    provisioning: wait_base = field(default_factory=lambda: wait_fixed(60), repr=False)
+    stop: stop_base = field(default_factory=lambda: stop_never, repr=False)
     proved_after: float = 5.0
     connects: int = 50
     window: float = 900.0

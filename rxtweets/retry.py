@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tenacity
@@ -36,8 +36,13 @@ class Retry:
         ConfigurationError: one of them cannot be called.
     """
 
-    stop: Callable[[tenacity.RetryCallState], bool] = THREE_ATTEMPTS
-    wait: Callable[[tenacity.RetryCallState], float] = DOUBLED
+    # Strategies of tenacity have no repr, so theirs are left out of this one.
+    stop: Callable[[tenacity.RetryCallState], bool] = field(
+        default_factory=lambda: THREE_ATTEMPTS, repr=False
+    )
+    wait: Callable[[tenacity.RetryCallState], float] = field(
+        default_factory=lambda: DOUBLED, repr=False
+    )
     when: Callable[[Any], bool] | None = None
 
     def __post_init__(self) -> None:

@@ -7,18 +7,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from rxtweets.events import Event
 from rxtweets.instrumentation.logging import line_for
 
 __all__ = ["KEPT", "Failure", "Failures"]
 
+SHOWN = 100
+"""Characters of the text in a repr; all of them are in ``str(failure)``."""
+
 KEPT = 30
 """Failures that are kept; older ones are only counted, as a failed batch holds all its messages."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Failure:
     """Something that went wrong in a stream or in a stage behind it.
 
@@ -30,10 +34,15 @@ class Failure:
 
     at: float
     text: str
-    event: Event = field(repr=False)
+    event: Event
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        when = datetime.fromtimestamp(self.at, UTC)
+        text = self.text if len(self.text) <= SHOWN else self.text[: SHOWN - 1] + "…"
+        return f"Failure({when:%Y-%m-%dT%H:%M:%SZ}, {text!r})"
 
 
 class Failures:

@@ -13,7 +13,7 @@ from rxtweets.checks import function, seconds, whole_number
 from rxtweets.message import Batch, Message
 from rxtweets.observable import BatchStream, subscribe_in_chunks, telemetry_of
 from rxtweets.operators._batcher import Batcher, BatchOptions
-from rxtweets.operators._splitting import Size, bytes_of, splitter_for
+from rxtweets.operators._splitting import Size, splitter_for
 from rxtweets.subscriber import OnFailed
 
 __all__ = ["batch"]
@@ -27,7 +27,7 @@ def batch(
     *,
     name: str = "default",
     max_bytes: int | None = None,
-    bytes_of: Callable[[Message[Any]], int] = bytes_of,
+    bytes_of: Callable[[Message[Any]], int] | None = None,
     partition_by: Callable[[Message[Any]], int] | None = None,
     partitions: int = 1,
     on_failed: OnFailed | None = None,

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def deduplicate(
-    by: Callable[[Message[Any]], Hashable] = key_of, window: int = DEFAULT_WINDOW
+    by: Callable[[Message[Any]], Hashable] | None = None, window: int = DEFAULT_WINDOW
 ) -> Callable[[Observable[Message[T]]], MessageStream[T]]:
     """Let each message through once: after backfill, redundant connections, or a merge.
 
@@ -40,7 +40,8 @@ def deduplicate(
     Raises:
         ConfigurationError: ``by`` is no function, or ``window`` no whole number of 1 or more.
     """
-    function("by", by)
+    key = key_of if by is None else by
+    function("by", key)
     whole_number("window", window)
 
     def over(source: Observable[Message[T]]) -> MessageStream[T]:
@@ -49,7 +50,7 @@ def deduplicate(
         def subscribe(
             observer: abc.ObserverBase[list[Message[Any]]], scheduler: abc.SchedulerBase | None
         ) -> abc.DisposableBase:
-            once = _Once(observer, by, Deduplicator(window), telemetry)
+            once = _Once(observer, key, Deduplicator(window), telemetry)
             return subscribe_in_chunks(source, once, scheduler)
 
         return MessageStream(subscribe, telemetry)

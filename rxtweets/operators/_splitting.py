@@ -46,9 +46,11 @@ def at_most(count: int | None, limit: int, measure: Callable[[Message[Any]], int
 
 
 def splitter_for(
-    size: Any, max_bytes: int | None, measure: Callable[[Message[Any]], int]
+    size: Any, max_bytes: int | None, measure: Callable[[Message[Any]], int] | None
 ) -> tuple[int, tuple[Any, Split] | None]:
     """The checked options: a number of messages, and a function with its accumulator if needed.
+
+    ``measure`` is `bytes_of` by default.
 
     Raises:
         ConfigurationError: they cannot work.
@@ -67,6 +69,7 @@ def splitter_for(
     whole_number("size", size)
     if max_bytes is None:
         return size, None
+    measure = bytes_of if measure is None else measure
     function("bytes_of", measure)
     bounded = at_most(size, whole_number("max_bytes", max_bytes), measure)
     assert isinstance(bounded, tuple)  # noqa: S101 - for the type checker

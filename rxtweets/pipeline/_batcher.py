@@ -10,7 +10,7 @@ from rxtweets.checks import function, seconds, whole_number
 from rxtweets.errors import PipelineError
 from rxtweets.message import Batch, Message
 from rxtweets.operators._deliver import AnySubscriber, subscriber_of
-from rxtweets.operators._splitting import Size, bytes_of, splitter_for
+from rxtweets.operators._splitting import Size, splitter_for
 
 __all__ = ["Batcher"]
 
@@ -53,7 +53,7 @@ class Batcher:
         concurrency: int = 1,
         waiting: int | None = None,
         max_bytes: int | None = None,
-        bytes_of: Callable[[Message[Any]], int] = bytes_of,
+        bytes_of: Callable[[Message[Any]], int] | None = None,
         partition_by: Callable[[Message[Any]], int] | None = None,
     ) -> None:
         subscriber_of(subscriber)
@@ -77,7 +77,7 @@ class Batcher:
         timeout: float | timedelta = 1.0,
         *,
         max_bytes: int | None = None,
-        bytes_of: Callable[[Message[Any]], int] = bytes_of,
+        bytes_of: Callable[[Message[Any]], int] | None = None,
     ) -> Self:
         """A batcher whose batches are taken with `Pipeline.abatches`, on an event loop of yours.
 

@@ -28,8 +28,8 @@ class Restart:
     last ``within`` seconds. So ``stop_after_attempt(4)`` allows three restarts in that time.
 
     Args:
-        stop: says when to give up.
-        wait: says how long to wait before the source is subscribed to again.
+        stop: says when to give up; by default at the fourth failure.
+        wait: says how long to wait before the source is subscribed to again; 0.1 s by default.
         retry: says which errors are worth it. By default all but those of rxtweets itself: X's
             streams have connected again by X's schedules before they give up.
         within: seconds.
@@ -41,18 +41,21 @@ class Restart:
     def __init__(
         self,
         *,
-        stop: Strategy = AFTER_THREE,
-        wait: Strategy = A_MOMENT,
-        retry: Strategy = UNLESS_OURS,
+        stop: Strategy | None = None,
+        wait: Strategy | None = None,
+        retry: Strategy | None = None,
         within: float = 5.0,
     ) -> None:
         for name, strategy in (("stop", stop), ("wait", wait), ("retry", retry)):
-            if not callable(strategy):
+            if strategy is not None and not callable(strategy):
                 raise ConfigurationError(f"{name}={strategy!r}: give a strategy of tenacity")
-        self.stop = stop
-        self.wait = wait
-        self.retry = retry
+        self.stop = AFTER_THREE if stop is None else stop
+        self.wait = A_MOMENT if wait is None else wait
+        self.retry = UNLESS_OURS if retry is None else retry
         self.within = seconds("within", within)
+
+    def __repr__(self) -> str:
+        return f"Restart(within={self.within:g})"
 
 
 class RestartCount:

@@ -23,13 +23,13 @@ EXAMPLES = {
 
 
 def check_strategies(**strategies: object) -> None:
-    """Refuse what tenacity could not call.
+    """Refuse what tenacity could not call; ``None`` stands for the default.
 
     Raises:
         ConfigurationError: one of them is no function, or a class.
     """
     for name, strategy in strategies.items():
         no_class(name, strategy)
-        if not callable(strategy):
+        if strategy is not None and not callable(strategy):
             example = EXAMPLES[name]
             raise ConfigurationError(f"{name}={strategy!r}: give a strategy, such as {example}")

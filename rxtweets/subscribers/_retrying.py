@@ -56,11 +56,11 @@ class Retrying(Subscriber[Any]):
         self,
         subscriber: AnySubscriber,
         *,
-        stop: tenacity.stop.stop_base = STOP,
-        wait: tenacity.wait.wait_base = WAIT,
-        retry: tenacity.retry_base = ALL,
+        stop: tenacity.stop.stop_base | None = None,
+        wait: tenacity.wait.wait_base | None = None,
+        retry: tenacity.retry_base | None = None,
         dead_letters: str | os.PathLike[str] | Callable[[DeadLetter], object] = FILE,
-        sleep: Callable[[float], None] = tenacity.nap.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(subscriber, Buffered):
@@ -77,7 +77,11 @@ class Retrying(Subscriber[Any]):
             function("dead_letters", dead_letters)
             self._bury = dead_letters
         self._policy = tenacity.Retrying(
-            stop=stop, wait=wait, retry=retry, sleep=sleep, reraise=True
+            stop=stop or STOP,
+            wait=wait or WAIT,
+            retry=retry or ALL,
+            sleep=sleep or tenacity.nap.sleep,
+            reraise=True,
         )
         self._counting = threading.Lock()
         self.retried = 0

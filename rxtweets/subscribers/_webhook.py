@@ -79,9 +79,9 @@ class WebhookSubscriber(Store):
         *,
         headers: Mapping[str, str] | None = None,
         timeout: float | timedelta = 10.0,
-        stop: tenacity.stop.stop_base = STOP,
-        wait: tenacity.wait.wait_base = WAIT,
-        sleep: Callable[[float], None] = tenacity.nap.sleep,
+        stop: tenacity.stop.stop_base | None = None,
+        wait: tenacity.wait.wait_base | None = None,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__()
         self._url = _checked(url)
@@ -90,12 +90,12 @@ class WebhookSubscriber(Store):
         self._timeout = seconds("timeout", timeout)
         self._proxy = environment_proxy(self._url)
         check_strategies(stop=stop, wait=wait, sleep=sleep)
-        self._wait = wait
+        self._wait = wait or WAIT
         self._policy = tenacity.Retrying(
-            stop=stop,
+            stop=stop or STOP,
             wait=self._pause,
             retry=retry_if_exception_type(_Again),
-            sleep=sleep,
+            sleep=sleep or tenacity.nap.sleep,
             reraise=True,
         )
         self._client: httpx.Client | None = None

@@ -7,7 +7,7 @@ from reactivex.subject import Subject
 
 from rxtweets import Message, events
 from rxtweets import operators as ops
-from rxtweets.instrumentation.failures import KEPT, Failures
+from rxtweets.instrumentation.failures import KEPT, Failure, Failures
 from rxtweets.observable import MessageStream, new_telemetry
 
 FAILED = events.HandlerFailed(Message("x", {"id": "7"}).failed(ValueError("no")))
@@ -20,6 +20,15 @@ def test_what_went_wrong_is_kept_with_its_event() -> None:
     assert failure.text == "the handler failed tweet 7: ValueError('no')"
     assert failure.event is FAILED
     assert failures.count == 1
+
+
+def test_failure_repr_is_the_time_and_a_short_text() -> None:
+    assert repr(Failure(1796018234.09, "no room", FAILED)) == (
+        "Failure(2026-11-30T05:57:14Z, 'no room')"
+    )
+    long = Failure(1796018234.09, "x" * 1000, FAILED)
+    assert len(repr(long)) < 150
+    assert str(long) == "x" * 1000
 
 
 def test_what_happens_every_day_is_not_kept() -> None:
