@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from rxtweets.display.drawing import (
     BLUE,
     GREY,
-    SERIES,
     Drawing,
+    colour_of,
     line,
     page,
     rectangle,
@@ -75,7 +75,7 @@ def lines(
         parts.append(line(left, y, right, y, stroke="#d5dbdf"))
         parts.append(words(left - 6, y + 4, label, text_anchor="end", fill=GREY, font_size=9))
     for number, (name, values) in enumerate(series.items()):
-        colour = SERIES[number % len(SERIES)]
+        colour = colour_of(number)
         start = right - (right - left) * (len(values) - 1) / max(1, longest - 1)
         parts += _curve(values, start, bottom, right, most, colour)
         latest = f"{shortened(clean(name), LONGEST_NAME)} {_figure(values[-1]) if values else '–'}"

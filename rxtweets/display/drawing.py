@@ -17,6 +17,7 @@ __all__ = [
     "SERIES",
     "YELLOW",
     "Drawing",
+    "colour_of",
     "line",
     "page",
     "rectangle",
@@ -29,6 +30,17 @@ BLUE, GREEN, YELLOW, RED = "#1d6fb8", "#0a7a4b", "#9a6700", "#c4183c"
 SERIES = (BLUE, "#c4561a", GREEN, "#7b4bb5", YELLOW, "#b02a76", "#3a7d8c", GREY)
 """Colours that can be told apart on white, also by most who see few colours; each has a contrast of
 4.5 or more, so that text may have it."""
+
+DARKER = 0.6
+"""How much darker each next round through the colours is."""
+
+
+def colour_of(number: int) -> str:
+    """A colour for each number from 0: those of `SERIES`, then the same ones darker and darker."""
+    around, place = divmod(number, len(SERIES))
+    parts = (int(SERIES[place][at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(part / (1 + DARKER * around)):02x}" for part in parts)
+
 
 FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 

@@ -9,13 +9,12 @@ from itertools import pairwise
 from typing import Literal
 
 from rxtweets.display.drawing import (
-    BLUE,
     GREY,
     INK,
     PAPER,
     RED,
-    SERIES,
     Drawing,
+    colour_of,
     line,
     page,
     rectangle,
@@ -31,6 +30,9 @@ LONGEST_LABEL, LONGEST_NAME, LONGEST_ERROR = 6, 18, 24
 MOST_TIMES = 10
 CHARACTERS = 60
 
+Colours = dict[tuple[str, int | None], str]
+"""By the label of a value, and by the number of its messages if it is a list."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -39,7 +41,8 @@ class Mark:
     Attributes:
         at: seconds since the beginning of the record.
         kind: a value came, or the end, in order or by an error.
-        label: of the value; what is equal has the same colour. Of an error, what it says.
+        label: of the value; equal ones have one colour, and no other has it. Of an error, what it
+            says.
         count: how many messages the value holds, if it is a batch or another list; else ``None``.
     """
 
@@ -98,7 +101,7 @@ def draw_marbles(record: Marbles) -> Drawing:
     """
     title = record.title
     top = 26 if title else 8
-    colours: dict[str, str] = {}
+    colours: Colours = {}
     parts = [words(MARGIN, 20, title, font_weight=600)] if title else []
     for number, strand in enumerate(record.strands):
         parts += _strand(strand, top + ROW * number + ROW / 2, record.seconds, colours)
@@ -108,7 +111,7 @@ def draw_marbles(record: Marbles) -> Drawing:
     return Drawing(svg, _text(record))
 
 
-def _strand(strand: Strand, y: float, seconds: float, colours: dict[str, str]) -> list[str]:
+def _strand(strand: Strand, y: float, seconds: float, colours: Colours) -> list[str]:
     right = WIDTH - MARGIN
     parts = [
         words(MARGIN, y + 4, shortened(strand.name, LONGEST_NAME), font_weight=600),
@@ -120,14 +123,14 @@ def _strand(strand: Strand, y: float, seconds: float, colours: dict[str, str]) -
     if dense:
         parts.append(_ticks(values, y, seconds))
     for mark in values:
-        colours.setdefault(mark.label, SERIES[len(colours) % len(SERIES)])
+        colours.setdefault((mark.label, mark.count), colour_of(len(colours)))
     # Where two overlap the earlier is in front, as it came first; the end is behind both.
     for mark in reversed(strand.marks):
         x = _x(mark.at, seconds)
         if mark.kind != "next":
             parts += _end(mark, x, y)
         elif not dense:
-            parts += _value(mark, x, y, colours[mark.label])
+            parts += _value(mark, x, y, colours[mark.label, mark.count])
     return parts
 
 
@@ -147,7 +150,8 @@ def _ticks(values: Sequence[Mark], y: float, seconds: float) -> str:
     places = dict.fromkeys(round(2 * _x(mark.at, seconds)) / 2 for mark in values)
     high = 6 if values[0].count is None else RADIUS
     strokes = "".join(f"M{x:g},{y - high:g}v{2 * high:g}" for x in places)
-    return shape("path", d=strokes, stroke=BLUE, stroke_width=1.2)
+    # Of no value's colour, as one stroke stands for several.
+    return shape("path", d=strokes, stroke=INK, stroke_width=1.2)
 
 
 def _value(mark: Mark, x: float, y: float, colour: str) -> list[str]:

@@ -46,6 +46,31 @@ def test_equal_values_have_the_same_colour_in_all_streams() -> None:
     assert len(set(fills)) == 2
 
 
+def fills(svg: str) -> list[str]:
+    return [box.attrib["fill"] for box in all_of(svg, "rect") if box.attrib.get("stroke")]
+
+
+def test_different_values_have_different_colours_when_there_are_many() -> None:
+    many = [
+        Strand(f"{row}", values(*((at / 9, f"{row} {at}") for at in range(9)))) for row in "abcd"
+    ]
+    colours = fills(svg_of(*many))
+    assert len(colours) == 36
+    assert len(set(colours)) == 36
+
+
+def test_batch_has_another_colour_than_a_value_that_is_written_alike() -> None:
+    svg = svg_of(Strand("a", (Mark(0.2, "next", "3"), Mark(0.5, "next", "3", 3))))
+    assert len(set(fills(svg))) == 2
+
+
+def test_ticks_have_the_colour_of_no_value() -> None:
+    dense = values(*((number / 500, "x") for number in range(500)))
+    svg = svg_of(Strand("a", dense), Strand("b", values((0.5, "x"))))
+    (ticks,) = [each for each in all_of(svg, "path") if "v" in each.attrib["d"]]
+    assert ticks.attrib["stroke"] not in fills(svg)
+
+
 def test_a_batch_is_a_box_with_its_size() -> None:
     svg = svg_of(Strand("batches", (Mark(0.5, "next", "20", 20),)))
     assert [rect.attrib["rx"] for rect in all_of(svg, "rect")] == ["6", "3"]
