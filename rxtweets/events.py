@@ -414,7 +414,7 @@ class AcknowledgerFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Abandoned(Event):
-    """Messages were still on their way when somebody stopped at once, or a deadline ran out."""
+    """Messages were in flight when a stage stopped at once, or a thread of it died."""
 
     count: int
     where: str

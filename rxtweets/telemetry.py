@@ -79,7 +79,7 @@ class Stats:
             limit; the first outcome stands.
         acknowledged: messages that were settled as successful without a batcher.
         restarts: sources that failed and were subscribed to again.
-        abandoned: messages in flight when somebody stopped at once.
+        abandoned: messages in flight when a stage stopped at once, or a thread of it died.
         events_lost: events that nobody was quick enough to take.
         lag: seconds between writing and arrival of the newest tweet; ``None`` before the first.
     """

@@ -184,7 +184,7 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
         case events.AcknowledgerFailed(messages, error):
             return logging.WARNING, f"{len(messages)} messages not acknowledged: {error!r}"
         case events.Abandoned(count, where):
-            return logging.WARNING, f"stopped at once: {count} messages abandoned in {where}"
+            return logging.WARNING, f"{count} messages in flight were abandoned in {where}"
         case _:
             return logging.DEBUG, repr(event)
 

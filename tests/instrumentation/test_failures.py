@@ -52,7 +52,7 @@ def test_the_latest_are_kept_and_all_are_counted() -> None:
 def test_the_part_of_a_merged_stream_is_named() -> None:
     failures = Failures()
     failures(events.Abandoned(3, "batcher", part="connection 2"))
-    assert str(next(iter(failures))).startswith("connection 2: stopped at once: 3 messages")
+    assert str(next(iter(failures))).startswith("connection 2: 3 messages in flight were abandoned")
 
 
 def test_what_a_server_says_stays_one_line() -> None:

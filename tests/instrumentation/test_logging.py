@@ -144,7 +144,7 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (
         events.Abandoned(7, "processors"),
         "WARNING",
-        "stopped at once: 7 messages abandoned in processors",
+        "7 messages in flight were abandoned in processors",
     ),
     (
         events.StateChanged(ConnectionState("backing off", until=NOON)),
