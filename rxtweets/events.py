@@ -24,6 +24,7 @@ __all__ = [
     "ConnectionsFreed",
     "DisconnectAnnounced",
     "Disconnected",
+    "DrainUnavailable",
     "Event",
     "FailureHandled",
     "FailureHandlerFailed",
@@ -410,6 +411,22 @@ class AcknowledgerFailed(Event):
 
     messages: tuple[Message[Any], ...]
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class DrainUnavailable(Event):
+    """A pipeline has a source that it cannot drain: a stop drops messages that wait in there.
+
+    An operator such as ``subscribe_on`` or ``delay_subscription`` subscribes to the stream later,
+    or on another thread.
+
+    Attributes:
+        number: of the source, from 0.
+        source: its name.
+    """
+
+    number: int
+    source: str
 
 
 @dataclass(frozen=True, slots=True)

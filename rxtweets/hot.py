@@ -21,7 +21,7 @@ from rxtweets.events import (
     UnknownMessage,
 )
 from rxtweets.message import Message
-from rxtweets.observable import ChunkGate, MessageStream
+from rxtweets.observable import ChunkGate, MessageStream, name_of
 from rxtweets.states import ConnectionState
 from rxtweets.telemetry import Telemetry
 from rxtweets.workers import unexpected
@@ -39,7 +39,16 @@ class HotStream(MessageStream[T_co]):
     It connects for the first subscriber and disconnects with the last; all share what comes.
     ``on_completed`` comes after `stop` and at a ``limit``, ``on_error`` when connecting again
     cannot help; after either, a new subscription starts a new run.
+
+    Attributes:
+        where: the server, or the file, that it comes from.
     """
+
+    where = ""
+
+    def __repr__(self) -> str:
+        of = f" of {self.where}" if self.where else ""
+        return f"<{name_of(self)}{of}: {self.state}>"
 
     @property
     def parts(self) -> tuple[HotStream[T_co], ...]:

@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from reactivex import abc
-from reactivex.disposable import Disposable
 
 from rxtweets import events
 from rxtweets.backoff import Pacer
@@ -28,7 +27,7 @@ from rxtweets.handoff import Block, Handoff, Overflow
 from rxtweets.hot import Gate, HotStream, end_all, give_all, report_lines
 from rxtweets.message import Interest, Message
 from rxtweets.metering import Limit, PostMeter
-from rxtweets.observable import ChunkGate
+from rxtweets.observable import ChunkGate, SourceSubscription
 from rxtweets.payloads import Read
 from rxtweets.peeking import LookUp
 from rxtweets.problems import error_in_stream
@@ -120,7 +119,7 @@ class LiveStream(HotStream[Any]):
     def _join(
         self, observer: abc.ObserverBase[list[Message[Any]]], _: abc.SchedulerBase | None
     ) -> abc.DisposableBase:
-        gate = ChunkGate(observer)
+        gate = ChunkGate(observer, self.telemetry, "stream")
         if has_ended(self):
             started(self)
         with self._lock:
@@ -132,24 +131,7 @@ class LiveStream(HotStream[Any]):
                 self._run.add(gate)
                 self._run.start(gate)
             run = self._run
-        return Subscription(run, gate)
-
-
-class Subscription(Disposable):
-    """One observer's part in a run."""
-
-    def __init__(self, run: _Run, gate: Gate) -> None:
-        super().__init__(lambda: run.remove(gate))
-        self._run = run
-        self._gate = gate
-
-    def finish(self) -> None:
-        """End in order: what was received is delivered, then the observer is completed.
-
-        The connection is closed if this is its only subscriber; else the others go on, and this
-        one is completed at the next chunk.
-        """
-        self._run.finish(self._gate)
+        return SourceSubscription(gate, run.remove, run.finish, self.telemetry)
 
 
 class _Run:
@@ -226,25 +208,31 @@ class _Run:
             if gate not in self._gates:
                 return
             self._gates = tuple(each for each in self._gates if each is not gate)
+            self._leaving.discard(gate)
             is_last = not self._gates
-            self._over = self._over or is_last
             self._is_deserted = is_last
+            self._over = self._over or self._leaving.issuperset(self._gates)
+            is_over = self._over
         if is_last:
             self._handoff.close(discard=True)
+        if is_over:
             self.reader.stop()
 
-    def finish(self, gate: Gate | None = None) -> None:
-        """Complete in order: everybody, or one of several."""
+    def finish(self, *gates: Gate) -> None:
+        """Complete everybody, or some, in order: what was received is delivered first.
+
+        The connection is closed if there are no others; else these are completed at the next chunk.
+        """
         with self._lock:
-            others = gate is not None and any(each is not gate for each in self._gates)
-            if gate is not None and others:
-                self._leaving.add(gate)
-            else:
+            self._leaving.update(gates)
+            if not gates or self._leaving.issuperset(self._gates):
                 self._over = True
-        if gate is not None and others:
-            self._handoff.put(Block([], 0.0, 0))  # wakes the delivering thread
-        else:
+                self._leaving.clear()  # all get what comes until the end
+            is_over = self._over
+        if is_over:
             self.reader.stop()
+        else:
+            self._handoff.put(Block([], 0.0, 0))  # wakes the delivering thread
 
     def _deliver(self) -> None:
         with self._telemetry.working():

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from reactivex import abc
-from reactivex.disposable import Disposable
 
 from rxtweets import events
 from rxtweets.deduplication import Deduplicator
@@ -21,7 +20,12 @@ from rxtweets.hot import Gate, HotStream, end_all, give_all
 from rxtweets.live import LiveStream
 from rxtweets.message import Message
 from rxtweets.metering import Limit, PostMeter
-from rxtweets.observable import ChunkGate, new_telemetry
+from rxtweets.observable import (
+    ChunkGate,
+    SourceSubscription,
+    new_telemetry,
+    subscribing_for,
+)
 from rxtweets.states import ConnectionState, StateName
 from rxtweets.workers import start_thread, unexpected
 
@@ -96,7 +100,7 @@ class MergedStream(HotStream[Any]):
     def _join(
         self, observer: abc.ObserverBase[list[Message[Any]]], _: abc.SchedulerBase | None
     ) -> abc.DisposableBase:
-        gate = ChunkGate(observer)
+        gate = ChunkGate(observer, self.telemetry, "stream")
         with self._lock:
             is_new = self._run is None or not self._run.add(gate)
             if self._run is None or is_new:
@@ -104,8 +108,9 @@ class MergedStream(HotStream[Any]):
                 self._run.add(gate)
             run = self._run
         if is_new:
-            run.start()
-        return Subscription(run, gate)
+            with subscribing_for(None):
+                run.start()
+        return SourceSubscription(gate, run.remove, run.finish, self.telemetry)
 
     def _wanted(self) -> int:
         # By readers that hold a lock of their own, so without ours.
@@ -149,19 +154,6 @@ STATES: Sequence[StateName] = get_args(StateName)
 def furthest(states: Sequence[ConnectionState]) -> ConnectionState:
     """The state that is furthest from ``connected``."""
     return max(states, key=lambda state: STATES.index(state.name))
-
-
-class Subscription(Disposable):
-    """One observer's part in a run."""
-
-    def __init__(self, run: _Run, gate: Gate) -> None:
-        super().__init__(lambda: run.remove(gate))
-        self._run = run
-        self._gate = gate
-
-    def finish(self) -> None:
-        """End in order: what was received is delivered, then the observer is completed."""
-        self._run.finish(self._gate)
 
 
 class _Run:
@@ -235,16 +227,16 @@ class _Run:
         for subscription in subscriptions:
             subscription.dispose()
 
-    def finish(self, gate: Gate) -> None:
-        """Complete in order: all parts if this is the only subscriber, else this one."""
+    def finish(self, *gates: Gate) -> None:
+        """Complete some subscribers in order: all parts if there are no others."""
         with self._lock:
-            others = any(each is not gate for each in self._gates)
+            others = tuple(each for each in self._gates if each not in gates)
+            if others:
+                self._gates = others
         if not others:
             self._stream.stop()
             return
-        with self._emitting:
-            with self._lock:
-                self._gates = tuple(each for each in self._gates if each is not gate)
+        for gate in gates:
             gate.on_completed()
 
     def on_next(self, messages: list[Message[Any]]) -> None:

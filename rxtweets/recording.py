@@ -89,11 +89,8 @@ class _Recorder(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._source: abc.DisposableBase | None = None
 
     def listen(self, source: abc.DisposableBase) -> abc.DisposableBase:
-        """Dispose this source at the end; what was subscribed, with the way to end it in order."""
+        """Dispose this source at the end."""
         self._source = source
-        finish = getattr(source, "finish", None)
-        if finish is not None:
-            self.finish = finish
         if self._over:
             source.dispose()
         return self

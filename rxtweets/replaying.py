@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from reactivex import abc
-from reactivex.disposable import Disposable, SerialDisposable
+from reactivex.disposable import SerialDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets.checks import iterable, seconds
@@ -22,7 +22,7 @@ from rxtweets.events import SubscriberFailed
 from rxtweets.hot import HotStream, report_lines
 from rxtweets.line_files import read_file, recording_at
 from rxtweets.message import Message
-from rxtweets.observable import ChunkGate, new_telemetry
+from rxtweets.observable import ChunkGate, SourceSubscription, new_telemetry
 from rxtweets.states import ConnectionState
 from rxtweets.telemetry import Telemetry
 from rxtweets.workers import start_thread, unexpected
@@ -96,9 +96,10 @@ class Replay(HotStream[Any]):
         *,
         is_hot: bool,
     ) -> None:
-        telemetry = new_telemetry()
+        telemetry = new_telemetry(source="replay")
         super().__init__(self._join, telemetry)
         self._files = files
+        self.where = ", ".join(dict.fromkeys(file.name for file in files))
         self._speed = speed
         self._scheduler = scheduler
         self._is_hot = is_hot
@@ -117,7 +118,7 @@ class Replay(HotStream[Any]):
             play.finish()
 
     def _join(self, observer: Observer, given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        gate = ChunkGate(observer)
+        gate = ChunkGate(observer, self.telemetry, "stream")
         with self._lock:
             play = self._plays[-1] if self._is_hot and self._plays else None
             if play is None or not play.add(gate):
@@ -129,19 +130,11 @@ class Replay(HotStream[Any]):
                 is_new = False
         if is_new:
             play.start(_scheduler(self._scheduler, given))
-        return _Part(play, gate)
+        return SourceSubscription(gate, play.remove, play.finish, self.telemetry)
 
     def _forget(self, play: _Play) -> None:
         with self._lock:
             self._plays = tuple(each for each in self._plays if each is not play)
-
-
-class _Part(Disposable):
-    """One observer's part in a play."""
-
-    def __init__(self, play: _Play, gate: Gate) -> None:
-        super().__init__(lambda: play.remove(gate))
-        self.finish = play.finish
 
 
 class _Play:
@@ -180,9 +173,17 @@ class _Play:
         if is_last:
             self._stop()
 
-    def finish(self) -> None:
-        """End here and complete."""
-        self._end(lambda gate: gate.on_completed())
+    def finish(self, *gates: ChunkGate[list[Message[Any]]]) -> None:
+        """Complete everybody and end here, or complete some if there are others."""
+        with self._lock:
+            others = tuple(each for each in self._gates if gates and each not in gates)
+            if others:
+                self._gates = others
+        if not others:
+            self._end(lambda gate: gate.on_completed())
+            return
+        for gate in gates:
+            gate.on_completed()
 
     def start(self, scheduler: abc.SchedulerBase | None) -> None:
         if scheduler is None:

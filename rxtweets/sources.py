@@ -18,9 +18,14 @@ from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets.checks import function, seconds, whole_number
 from rxtweets.errors import ConfigurationError, HandlerError
-from rxtweets.events import Abandoned
 from rxtweets.message import NOOP, Acknowledger, Message
-from rxtweets.observable import ChunkGate, MessageStream, demand_of, new_telemetry
+from rxtweets.observable import (
+    ChunkGate,
+    MessageStream,
+    SourceSubscription,
+    demand_of,
+    new_telemetry,
+)
 from rxtweets.subscriber import as_exception, is_interrupt
 from rxtweets.telemetry import Telemetry
 from rxtweets.workers import start_thread
@@ -45,10 +50,18 @@ class PullSource(MessageStream[Any]):
             most; none if there are none now, ``None`` if there will be none any more.
         interval: seconds before it is called again after it had none.
         most: messages that are asked for at once at most.
+        name: of the function that made it.
     """
 
-    def __init__(self, begin: Callable[[], Poll], *, interval: float, most: int) -> None:
-        telemetry = new_telemetry()
+    def __init__(
+        self,
+        begin: Callable[[], Poll],
+        *,
+        interval: float,
+        most: int,
+        name: str = "polling_source",
+    ) -> None:
+        telemetry = new_telemetry(source=name)
 
         def subscribe(
             observer: abc.ObserverBase[list[Message[Any]]], scheduler: abc.SchedulerBase | None
@@ -58,12 +71,15 @@ class PullSource(MessageStream[Any]):
                 puller.run_on(scheduler)
             else:
                 start_thread("rxtweets-pull", puller.run, puller.fail)
-            return puller
+            return SourceSubscription(puller.gate, puller.leave, puller.finish, telemetry)
 
         super().__init__(subscribe, telemetry)
 
+    def __repr__(self) -> str:
+        return f"<{self.telemetry.source}>"
 
-class _Puller(abc.DisposableBase):
+
+class _Puller:
     """One subscription."""
 
     def __init__(
@@ -78,7 +94,7 @@ class _Puller(abc.DisposableBase):
         self._interval = interval
         self._most = most
         self._observer = observer
-        self._gate = ChunkGate(observer)
+        self.gate = ChunkGate(observer, telemetry)
         self._telemetry = telemetry
         self._stopped = threading.Event()
         self._poll: Poll | None = None
@@ -100,18 +116,18 @@ class _Puller(abc.DisposableBase):
 
         scheduler.schedule(step)
 
-    def finish(self) -> None:
+    def finish(self, *_: ChunkGate[Any]) -> None:
         """Take no more; what is being taken is still given, then the observer is completed."""
         self._stopped.set()
 
-    def dispose(self) -> None:
+    def leave(self, gate: ChunkGate[Any]) -> None:
         """Stop at once."""
-        self._gate.close()
+        gate.close()
         self._stopped.set()
 
     def fail(self, error: BaseException) -> None:
         """End with the error."""
-        self._gate.on_error(as_exception(error))
+        self.gate.on_error(as_exception(error))
 
     def _take(self) -> int | None:
         """Ask, take and give once: how many messages; ``None`` at the end."""
@@ -120,11 +136,11 @@ class _Puller(abc.DisposableBase):
                 self._poll = self._begin()
             wanted = 0 if self._stopped.is_set() else demand_of(self._observer, self._most)
             if self._stopped.is_set():
-                self._gate.on_completed()
+                self.gate.on_completed()
                 return None
             messages = self._poll(wanted) if wanted else []
             if messages is None:
-                self._gate.on_completed()
+                self.gate.on_completed()
                 return None
             self._give(_checked(messages))
         except BaseException as error:
@@ -135,16 +151,9 @@ class _Puller(abc.DisposableBase):
         return len(messages)
 
     def _give(self, messages: list[Message[Any]]) -> None:
-        count = len(messages)
-        if not count:
-            return
-        if self._gate.closed:
-            self._telemetry.add(received=count, delivered=count, abandoned=count)
-            self._telemetry.publish(Abandoned(count, "source"))
-        else:
-            self._telemetry.add(received=count, delivered=count)
-            # Not through the gate: closed in this very moment, it would drop them without a trace.
-            self._observer.on_next(messages)
+        if messages:
+            self._telemetry.add(received=len(messages), delivered=len(messages))
+            self.gate.on_next(messages)
 
 
 def polling_source(
@@ -212,7 +221,8 @@ def from_iterable(
 
         return poll
 
-    return PullSource(begin, interval=0.001, most=whole_number("most", most))
+    most = whole_number("most", most)
+    return PullSource(begin, interval=0.001, most=most, name="from_iterable")
 
 
 def from_queue(
@@ -256,7 +266,8 @@ def from_queue(
             pass
         return taken
 
-    return PullSource(lambda: poll, interval=0.001, most=whole_number("most", most))
+    most = whole_number("most", most)
+    return PullSource(lambda: poll, interval=0.001, most=most, name="from_queue")
 
 
 class QueueAcknowledger:

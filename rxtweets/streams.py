@@ -212,7 +212,7 @@ def firehose_stream(
     name = "firehose_stream" if lang is None else f"firehose_stream_lang_{lang}"
     if name not in ENDPOINTS:
         raise ConfigurationError(f"lang={lang!r}: choose en, ja, ko, pt or None")
-    return _stream(name, partition, options)
+    return _stream(name, partition, options, function="firehose_stream")
 
 
 def likes_stream(
@@ -235,7 +235,7 @@ def likes_stream(
     name = f"likes_{volume}_stream"
     if name not in ENDPOINTS:
         raise ConfigurationError(f"volume={volume!r}: choose firehose or sample10")
-    return cast("HotStream[Like]", _stream(name, partition, options))
+    return cast("HotStream[Like]", _stream(name, partition, options, function="likes_stream"))
 
 
 def compliance_stream(
@@ -258,7 +258,10 @@ def compliance_stream(
     name = f"{of}_compliance_stream"
     if name not in ENDPOINTS:
         raise ConfigurationError(f"of={of!r}: choose tweets, users or likes")
-    return cast("HotStream[ComplianceEvent]", _stream(name, partition, options))
+    return cast(
+        "HotStream[ComplianceEvent]",
+        _stream(name, partition, options, function="compliance_stream"),
+    )
 
 
 def labels_stream(**options: Unpack[StreamOptions]) -> HotStream[LabelEvent]:
@@ -272,7 +275,10 @@ def labels_stream(**options: Unpack[StreamOptions]) -> HotStream[LabelEvent]:
 
     Source: ``GET /2/tweets/label/stream`` of X's API v2.
     """
-    return cast("HotStream[LabelEvent]", _stream("tweet_label_stream", None, options))
+    return cast(
+        "HotStream[LabelEvent]",
+        _stream("tweet_label_stream", None, options, function="labels_stream"),
+    )
 
 
 def activity_stream(**options: Unpack[StreamOptions]) -> HotStream[Activity]:
@@ -294,11 +300,17 @@ def _stream(
     partition: Partition,
     options: StreamOptions,
     prepare: Callable[[], events.Event] | None = None,
+    function: str = "",
 ) -> HotStream[Any]:
     endpoint = ENDPOINTS[name]
     known = TweetOptions if endpoint.has_fields else StreamOptions
     refuse_unknown(options, known.__annotations__, f"rxtweets.{known.__name__}")
-    return _Builder(endpoint, options, prepare).stream(partition)
+    builder = _Builder(endpoint, options, prepare)
+    stream = builder.stream(partition)
+    for each in {stream, *stream.parts}:
+        each.telemetry.source = function or name
+        each.where = builder.where
+    return stream
 
 
 class _Builder:
@@ -330,6 +342,12 @@ class _Builder:
             raise ConfigurationError("reader_cores is for isolated=True: give both, or none")
         self._cores = checked_cores(cores)
         self._live = self._live_options(prepare)
+
+    @property
+    def where(self) -> str:
+        """The server."""
+        url = self._connection.url
+        return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
     def stream(self, partition: Partition) -> HotStream[Any]:
         """One connection, or the merge of several."""

@@ -79,7 +79,8 @@ class Stats:
             limit; the first outcome stands.
         acknowledged: messages that were settled as successful without a batcher.
         restarts: sources that failed and were subscribed to again.
-        abandoned: messages in flight when a stage stopped at once, or a thread of it died.
+        abandoned: messages in flight when a stage stopped at once or a thread of it died, and the
+            rest of a list whose subscriber wanted no more.
         events_lost: events that nobody was quick enough to take.
         lag: seconds between writing and arrival of the newest tweet; ``None`` before the first.
     """
@@ -343,10 +344,13 @@ class Telemetry:
 
     Args:
         parts: those of the streams that this one is made of; their counts are added.
+        source: the function that made the stream, such as ``sample_stream``; empty where there is
+            no source of ours.
     """
 
-    def __init__(self, parts: Sequence[Telemetry] = ()) -> None:
+    def __init__(self, parts: Sequence[Telemetry] = (), source: str = "") -> None:
         self._parts = tuple(parts)
+        self.source = source
         self._lock = threading.Lock()
         self._counts = dict.fromkeys((field.name for field in fields(Stats)), 0)
         self._gauges: dict[str, list[Callable[[], int]]] = {}

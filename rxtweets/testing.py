@@ -21,13 +21,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from reactivex import abc
-from reactivex.disposable import Disposable
 from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets.checks import seconds
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Acknowledger, BatchMode, Message
-from rxtweets.observable import ChunkGate, MessageStream, new_telemetry
+from rxtweets.observable import ChunkGate, MessageStream, SourceSubscription, new_telemetry
 from rxtweets.pipeline import Pipeline
 
 __all__ = ["DummySource", "RecordingAcknowledger", "VirtualTime", "test_batch", "test_message"]
@@ -81,7 +80,18 @@ class DummySource(MessageStream[Any]):
     """A source that gives nothing, and ends when its pipeline does: messages are pushed."""
 
     def __init__(self) -> None:
-        super().__init__(_never, new_telemetry())
+        telemetry = new_telemetry(source="DummySource")
+
+        def subscribe(
+            observer: abc.ObserverBase[list[Message[Any]]], _: abc.SchedulerBase | None
+        ) -> abc.DisposableBase:
+            gate = ChunkGate(observer)
+            return SourceSubscription(gate, ChunkGate.close, _complete, telemetry)
+
+        super().__init__(subscribe, telemetry)
+
+    def __repr__(self) -> str:
+        return "<DummySource>"
 
 
 class VirtualTime:
@@ -209,17 +219,6 @@ def _message(data: Any, metadata: Mapping[str, Any] | None) -> Message[Any]:
     return data
 
 
-def _never(
-    observer: abc.ObserverBase[list[Message[Any]]], _: abc.SchedulerBase | None
-) -> abc.DisposableBase:
-    return _Nothing(observer)
-
-
-class _Nothing(Disposable):
-    def __init__(self, observer: abc.ObserverBase[list[Message[Any]]]) -> None:
-        super().__init__()
-        self._gate = ChunkGate(observer)
-
-    def finish(self) -> None:
-        """Complete, as a pipeline asks for when it drains."""
-        self._gate.on_completed()
+def _complete(*gates: ChunkGate[Any]) -> None:
+    for gate in gates:
+        gate.on_completed()

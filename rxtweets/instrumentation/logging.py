@@ -183,6 +183,11 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
             return logging.WARNING, f"a batch of {len(batch)} failed: {error!r}"
         case events.AcknowledgerFailed(messages, error):
             return logging.WARNING, f"{len(messages)} messages not acknowledged: {error!r}"
+        case events.DrainUnavailable(number, source):
+            return logging.WARNING, (
+                f"source {number} ({source}) cannot be drained: an operator subscribes to it later "
+                "or on another thread; a stop drops and counts what waits in it"
+            )
         case events.Abandoned(count, where):
             return logging.WARNING, f"{count} messages in flight were abandoned in {where}"
         case _:

@@ -14,6 +14,7 @@ from rxtweets.operators._pausable import pausable
 from rxtweets.operators._process import process
 from rxtweets.operators._rate_limit import rate_limit
 from rxtweets.operators._route import route
+from rxtweets.operators._share import share
 
 __all__ = [
     "acknowledge",
@@ -25,4 +26,5 @@ __all__ = [
     "process",
     "rate_limit",
     "route",
+    "share",
 ]

@@ -12,7 +12,13 @@ from reactivex.scheduler import VirtualTimeScheduler
 from rxtweets.errors import ConfigurationError
 from rxtweets.events import Abandoned
 from rxtweets.message import Message
-from rxtweets.observable import MessageStream, demand_of, subscribe_in_chunks, telemetry_of
+from rxtweets.observable import (
+    MessageStream,
+    current_drain,
+    demand_of,
+    subscribe_in_chunks,
+    telemetry_of,
+)
 from rxtweets.telemetry import Telemetry
 from rxtweets.valve import Valve
 
@@ -54,6 +60,8 @@ def pausable(valve: Valve) -> Callable[[Observable[Message[T]]], MessageStream[T
         ) -> abc.DisposableBase:
             may_wait = not isinstance(given, VirtualTimeScheduler)
             pausing = Pausing(observer, valve, telemetry, may_wait=may_wait)
+            if (drain := current_drain()) is not None:
+                drain.lift(pausing.lift)
             pausing.listen(lambda chunks: subscribe_in_chunks(source, chunks, given))
             return pausing
 

@@ -15,7 +15,13 @@ from reactivex.scheduler import VirtualTimeScheduler
 from rxtweets.errors import ConfigurationError
 from rxtweets.events import Abandoned
 from rxtweets.message import Message
-from rxtweets.observable import MessageStream, demand_of, subscribe_in_chunks, telemetry_of
+from rxtweets.observable import (
+    MessageStream,
+    current_drain,
+    demand_of,
+    subscribe_in_chunks,
+    telemetry_of,
+)
 from rxtweets.operators._timer import SchedulerTimer
 from rxtweets.rate import RateLimit
 from rxtweets.telemetry import Telemetry
@@ -72,6 +78,8 @@ def rate_limit(
             if chosen is None and isinstance(given, VirtualTimeScheduler):
                 chosen = given
             limited = limiting(observer, limit, telemetry, chosen)
+            if (drain := current_drain()) is not None:
+                drain.lift(limited.lift)
             limited.listen(lambda chunks: subscribe_in_chunks(source, chunks, given))
             return limited
 

@@ -11,12 +11,18 @@ from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler import CurrentThreadScheduler, VirtualTimeScheduler
 
 from rxtweets.errors import RxTweetsError, SourceError
-from rxtweets.events import Paused, Resumed, SourceFailed, SourceRestarting
+from rxtweets.events import DrainUnavailable, Paused, Resumed, SourceFailed, SourceRestarting
 from rxtweets.message import Message
-from rxtweets.observable import MessageStream, demand_of, subscribe_in_chunks
+from rxtweets.observable import (
+    ChunkGate,
+    Drain,
+    MessageStream,
+    name_of,
+    subscribe_in_chunks,
+    subscribing_for,
+)
 from rxtweets.operators._pausable import Pausing
 from rxtweets.operators._rate_limit import Limiting, limiting
-from rxtweets.pipeline._gate import EndGate
 from rxtweets.pipeline._restart import Restart, RestartCount
 from rxtweets.rate import RateLimit
 from rxtweets.subscriber import as_exception
@@ -57,7 +63,7 @@ class Intake:
         self._telemetry = telemetry
         self._valve = Valve()
         self._inlets: tuple[_Inlet, ...] = ()
-        self._gate: EndGate | None = None
+        self._gate: ChunkGate[Chunk] | None = None
         self._lock = threading.Lock()
         self._open = 0
         self._error: Exception | None = None
@@ -90,12 +96,12 @@ class Intake:
         """Bring messages in beside the sources; ``False`` if there is nobody to take them."""
         if self._gate is None or self._is_shut or self._is_closed:
             return False
-        return self._gate.offer(messages)
+        return self._gate.pass_on(messages)
 
     def _subscribe(
         self, observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None
     ) -> abc.DisposableBase:
-        self._gate = EndGate(observer, self._telemetry)
+        self._gate = ChunkGate(observer, self._telemetry)
         self._open = len(self._sources)
         self._inlets = tuple(
             _Inlet(
@@ -149,7 +155,7 @@ class _Inlet:
         self,
         number: int,
         source: Observable[Message[Any]],
-        observer: EndGate,
+        observer: ChunkGate[Chunk],
         valve: Valve,
         count: RestartCount,
         limit: RateLimit | None,
@@ -169,8 +175,8 @@ class _Inlet:
         self._is_virtual = isinstance(scheduler, VirtualTimeScheduler)
         self._lock = threading.Lock()
         self._upstream = SerialDisposable()
-        self._finish: Callable[[], None] | None = None
-        self._gate: EndGate | None = None
+        self._gate: ChunkGate[Chunk] | None = None
+        self._drain = Drain()
         self._limiting: Limiting | None = None
         self._pausing: Pausing | None = None
         self._subscribed = threading.Event()
@@ -181,14 +187,20 @@ class _Inlet:
 
     def start(self) -> None:
         """Subscribe, on a thread of its own."""
+        self._drain = drain = Drain(self._cut)
         if self._is_virtual:
-            self._subscribe()
+            with subscribing_for(drain):
+                self._subscribe()
             return
 
         def work() -> None:
             # Inside the trampoline, RxPY's own sources emit after subscribe() has returned, so
             # that there is something to dispose while they do.
-            CurrentThreadScheduler.singleton().schedule(lambda *_: self._subscribe())
+            with subscribing_for(drain):
+                CurrentThreadScheduler.singleton().schedule(lambda *_: self._subscribe())
+            if self._gate is not None and drain.misses():
+                name = name_of(self._source)
+                self._telemetry.publish(DrainUnavailable(self._number, name))
 
         start_thread("rxtweets-source", work, self._died)
 
@@ -204,12 +216,10 @@ class _Inlet:
             if holding is not None:
                 holding.lift()
         with self._lock:
-            finish, gate = self._finish, self._gate
-        if finish is not None:
-            finish()
-        elif gate is not None:
-            self._upstream.dispose()
-            gate.on_completed()
+            gate, drain = self._gate, self._drain
+        if gate is not None:
+            if drain.misses() or not drain.finish():
+                self._cut()
         elif self._subscribed.is_set():  # it waits for its restart
             self._over(None)
 
@@ -230,9 +240,9 @@ class _Inlet:
             first = self._limiting = limiting(tail, self._limit, self._telemetry, scheduler)
         may_wait = not self._is_virtual
         self._pausing = pausing = Pausing(first, self._valve, self._telemetry, may_wait=may_wait)
-        gate = EndGate(pausing, self._telemetry)
+        gate = ChunkGate(pausing, self._telemetry)
         with self._lock:
-            self._gate, self._finish = gate, None
+            self._gate = gate
         try:
             upstream = subscribe_in_chunks(self._source, gate, self._scheduler)
         except BaseException as error:  # noqa: BLE001 - whatever a source of the user raises
@@ -241,8 +251,6 @@ class _Inlet:
             return
         with self._lock:
             is_current = self._gate is gate
-            if is_current:
-                self._finish = getattr(upstream, "finish", None)
         if is_current:
             self._upstream.disposable = upstream
         else:  # it has failed already, and another attempt may be under way
@@ -251,6 +259,14 @@ class _Inlet:
         if self._stopping.is_set():
             self.shut()
 
+    def _cut(self) -> None:
+        """End the source here, where it cannot be ended in order."""
+        with self._lock:
+            gate = self._gate
+        self._upstream.dispose()
+        if gate is not None:
+            gate.on_completed()
+
     def completed(self) -> None:
         """The source is complete."""
         self._over(None)
@@ -258,7 +274,7 @@ class _Inlet:
     def failed(self, error: Exception) -> None:
         """The source has failed: subscribe to it again, or give it up."""
         with self._lock:
-            self._gate = self._finish = None
+            self._gate = None
         try:
             attempt, delay = self._count.failed(error)
         except BaseException as raised:  # noqa: BLE001 - whatever a strategy of the user raises
@@ -314,7 +330,7 @@ class _Inlet:
         if isinstance(error, RxTweetsError):
             return error
         final = SourceError(
-            f"source {self._number} ({type(self._source).__name__}) failed with "
+            f"source {self._number} ({name_of(self._source)}) failed with "
             f"{type(error).__name__}, failure {attempt} in a row, and is not restarted: {error}",
             self._number,
         )
@@ -339,13 +355,13 @@ class _Inlet:
 class _Tail(abc.ObserverBase[Chunk]):
     """The end of an inlet: messages go into the pipeline, the end to the inlet."""
 
-    def __init__(self, inlet: _Inlet, observer: EndGate, meter: Throughput) -> None:
+    def __init__(self, inlet: _Inlet, observer: ChunkGate[Chunk], meter: Throughput) -> None:
         self._inlet = inlet
         self._observer = observer
         self._meter = meter
 
     def demand(self, most: int) -> int:
-        return demand_of(self._observer, most)
+        return self._observer.demand(most)
 
     def on_next(self, chunk: Chunk) -> None:
         self._meter.add(len(chunk))

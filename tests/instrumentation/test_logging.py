@@ -127,6 +127,14 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (events.PipelineEnded(None, 1.5), "DEBUG", "the pipeline is over after 1.5 s"),
     (events.PipelineEnded(LOST, 1.5), "ERROR", f"the pipeline has failed after 1.5 s: {LOST}"),
     (events.Paused(), "INFO", "the pipeline is paused"),
+    (
+        events.DrainUnavailable(0, "sample_stream"),
+        "WARNING",
+        (
+            "source 0 (sample_stream) cannot be drained: an operator subscribes to it later "
+            "or on another thread; a stop drops and counts what waits in it"
+        ),
+    ),
     (events.Resumed(), "INFO", "the pipeline is resumed"),
     (
         events.SourceRestarting(1, 2, 0.1, LOST),
