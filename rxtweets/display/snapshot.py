@@ -195,7 +195,8 @@ def _state(shown: object, stats: Stats, *, over: bool) -> str:
 def _sources(shown: object, stats: Stats) -> tuple[Stage, ...]:
     if connections := _connections(shown):
         return connections
-    return (_source("source", stats, str(getattr(shown, "state", stats.state))),)
+    name = getattr(getattr(shown, "telemetry", None), "source", "") or "source"
+    return (_source(name, stats, str(getattr(shown, "state", stats.state))),)
 
 
 def _connections(stream: object, of: str = "") -> tuple[Stage, ...]:

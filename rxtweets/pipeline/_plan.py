@@ -13,6 +13,7 @@ from rxtweets import operators as ops
 from rxtweets.concurrency import Concurrency
 from rxtweets.errors import ConfigurationError
 from rxtweets.message import Batch, Message
+from rxtweets.observable import name_of
 from rxtweets.operators._calls import is_async
 from rxtweets.operators._deliver import delivering, subscriber_of
 from rxtweets.pipeline._batcher import AWAITED, Batcher
@@ -78,7 +79,7 @@ class Plan:
     def topology(self) -> Topology:
         """The stages as values."""
         sources = tuple(
-            TopologySource(str(number), type(source).__name__)
+            TopologySource(str(number), name_of(source))
             for number, source in enumerate(self.sources)
         )
         processors = None

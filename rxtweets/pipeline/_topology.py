@@ -13,7 +13,7 @@ class TopologySource:
 
     Attributes:
         name: its number, from 0.
-        kind: the name of its class.
+        kind: the function that made its stream, such as ``sample_stream``; else its class.
     """
 
     name: str

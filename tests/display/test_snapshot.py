@@ -102,7 +102,7 @@ def test_each_of_several_streams_of_a_pipeline_has_its_state_and_its_lag() -> No
     )
     assert [(each.name, each.state, each.lag) for each in snapshot_of(pipeline).sources] == [
         ("Subject 0", "", None),
-        ("LiveStream 1", "idle", 1.5),
+        ("sample_stream 1", "idle", 1.5),
         ("connection 2.1", "idle", None),
         ("connection 2.2", "idle", None),
     ]
