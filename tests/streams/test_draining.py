@@ -57,7 +57,7 @@ REACHED: dict[str, Compose] = {
     ),
     "take_while": lambda s: s.take_while(bool),
     "take_until": lambda s: s.take_until(reactivex.never()),
-    "observe_on": lambda s: s.observe_on(EventLoopScheduler()),
+    "observe_on": lambda s: s.observe_on(EventLoopScheduler(exit_if_empty=True)),
     "delay": lambda s: s.delay(0.05),
     "group_by": lambda s: s.group_by(is_odd).flat_map(lambda group: group),
     "flat_map": lambda s: s.flat_map(reactivex.of),
@@ -75,7 +75,9 @@ REACHED: dict[str, Compose] = {
     "merge and share": lambda s: halves(s).pipe(ops.share()),
     "concat": lambda s: s.concat(s),
     "plus": lambda s: s + s,
-    "concat behind observe_on": lambda s: s.observe_on(EventLoopScheduler()).concat(s),
+    "concat behind observe_on": lambda s: s.observe_on(
+        EventLoopScheduler(exit_if_empty=True)
+    ).concat(s),
     "start_with": lambda s: s.start_with(),
     "retry": lambda s: s.map(same).retry(),
     "repeat": lambda s: s.map(same).repeat(),
@@ -291,7 +293,7 @@ STEPS: list[Compose] = [
     lambda s: s.map(same),
     lambda s: s.filter(bool),
     lambda s: s.pipe(stock.do_action(nothing)),
-    lambda s: s.observe_on(EventLoopScheduler()),
+    lambda s: s.observe_on(EventLoopScheduler(exit_if_empty=True)),
     lambda s: s.pipe(ops.process(same, 3)),
     lambda s: s.pipe(ops.process(same, 3, ordered=True)),
     lambda s: s.pipe(ops.deduplicate()),
@@ -351,6 +353,6 @@ def test_a_drain_of_random_chains_delivers_all(seed: int) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_drain_of_many_random_chains_delivers_all() -> None:
-    for seed in range(10, 500):
-        drain_of_random_chain(seed)
+@pytest.mark.parametrize("seed", range(10, 500))
+def test_a_drain_of_many_random_chains_delivers_all(seed: int) -> None:
+    drain_of_random_chain(seed)
