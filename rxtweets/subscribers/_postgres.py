@@ -60,9 +60,9 @@ class PostgresSubscriber(Store):
         conninfo: str = "",
         *,
         table: str = "tweets",
-        stop: tenacity.stop.stop_base = STOP,
-        wait: tenacity.wait.wait_base = WAIT,
-        sleep: Callable[[float], None] = tenacity.nap.sleep,
+        stop: tenacity.stop.stop_base | None = None,
+        wait: tenacity.wait.wait_base | None = None,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__()
         self._psycopg = needed("psycopg", "postgres")
@@ -90,10 +90,10 @@ class PostgresSubscriber(Store):
             *(errors.ProgramLimitExceeded, errors.StatementTooComplex),
         )
         self._policy = tenacity.Retrying(
-            stop=stop,
-            wait=wait,
+            stop=stop or STOP,
+            wait=wait or WAIT,
             retry=tenacity.retry_if_exception(self._is_lost),
-            sleep=sleep,
+            sleep=sleep or tenacity.nap.sleep,
             reraise=True,
         )
 

@@ -147,7 +147,7 @@ def test_a_drain_delivers_all_through_stock_operators(name: str) -> None:
         held.stop()
         stats = stream.stats()
         assert len(held.stored) == len(set(held.stored)) == SENT
-        assert (stats.dropped, stats.abandoned) == (0, 0)
+        assert (stats.unsubscribed, stats.abandoned) == (0, 0)
         assert not [each for each in held.events if isinstance(each, events.DrainUnavailable)]
         assert stream.state.name == "stopped"
         assert len(x.requests) == 1
@@ -183,8 +183,8 @@ def test_what_a_drain_does_not_reach_is_told_and_counted(name: str) -> None:
     held.pipeline._telemetry.bus.flush()
     told = [each for each in held.events if isinstance(each, events.DrainUnavailable)]
     assert told == [events.DrainUnavailable(0, "sample_stream")]
-    assert stats.dropped > 0
-    assert len(held.stored) + stats.dropped + stats.abandoned == SENT
+    assert stats.unsubscribed > 0
+    assert len(held.stored) + stats.unsubscribed + stats.abandoned == SENT
 
 
 def test_what_a_stop_at_once_leaves_behind_is_counted() -> None:
@@ -209,9 +209,9 @@ def test_what_a_stop_at_once_leaves_behind_is_counted() -> None:
             begun.wait(0.01)
         pipeline.stop(drain=False)
         going.set()
-        while (stats := stream.stats()).abandoned + stats.dropped < SENT:
+        while (stats := stream.stats()).abandoned + stats.unsubscribed < SENT:
             threading.Event().wait(0.01)
-    assert stats.abandoned + stats.dropped == SENT
+    assert stats.abandoned + stats.unsubscribed == SENT
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_other_pipelines_of_a_source_go_on_after_a_drain(compose: Compose) -> No
         assert not pipelines[1].wait(0.001)
         pipelines[1].stop()
         stats = stream.stats()
-        assert (stats.dropped, stats.abandoned) == (0, 0)
+        assert (stats.unsubscribed, stats.abandoned) == (0, 0)
         assert len(x.requests) == 1
 
 
@@ -286,7 +286,7 @@ def test_a_merged_stream_drains_through_stock_operators() -> None:
         pipeline.stop()
         stats = stream.stats()
     assert len(stored) == stats.received - stats.control
-    assert (stats.dropped, stats.abandoned) == (0, 0)
+    assert (stats.unsubscribed, stats.abandoned) == (0, 0)
 
 
 STEPS: list[Compose] = [
@@ -340,7 +340,7 @@ def drain_of_random_chain(seed: int) -> None:
         pipeline.stop(timeout=PATIENCE)
         stats = stream.stats()
     received = stats.received - stats.control
-    assert (len(stored), len(set(stored)), stats.dropped + stats.abandoned) == (
+    assert (len(stored), len(set(stored)), stats.unsubscribed + stats.abandoned) == (
         received,
         received,
         0,
