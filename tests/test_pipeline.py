@@ -15,6 +15,7 @@ from reactivex import operators as ops
 from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
+import rxtweets
 from rxtweets import (
     Acknowledger,
     Batch,
@@ -827,8 +828,18 @@ def test_batchers_that_cannot_work_are_refused(batchers: Any) -> None:
 
 
 def test_batchers_without_default_are_refused_when_no_handler_chooses() -> None:
+    tweets = rxtweets.sample_stream(token="any")
     with pytest.raises(ConfigurationError, match=r"none of 'a', 'b'.*put_batcher"):
-        Pipeline(reactivex.empty(), batchers={"a": Batcher(print), "b": Batcher(print)})
+        Pipeline(tweets, batchers={"a": Batcher(print), "b": Batcher(print)})
+
+
+def test_source_may_name_batchers_without_a_handler() -> None:
+    taken: list[str] = []
+    source = reactivex.just(Message("hello")).pipe(
+        rxtweets.operators.process(lambda message: message.put_batcher("a"))
+    )
+    Pipeline(source, batchers={"a": Batcher(lambda batch: taken.append(batch[0].data))}).run()
+    assert taken == ["hello"]
 
 
 def test_message_fails_with_the_known_batchers_when_none_is_its_own() -> None:

@@ -507,7 +507,10 @@ def _refuse_contradictions(plan: Plan, rate_limit: Any, restart: Any) -> None:
     unused = [name for name, value in given.items() if value]
     if plan.handler is None and unused:
         raise ConfigurationError(f"{unused[0]}= is for handlers: give handle_message= too")
-    if plan.handler is None and plan.batchers and "default" not in plan.batchers:
+    # A source that is composed of operators, or is the user's own, may name batchers itself.
+    is_unrouted = all(isinstance(source, HotStream) for source in plan.sources)
+    has_no_default = bool(plan.batchers) and "default" not in plan.batchers
+    if plan.handler is None and is_unrouted and has_no_default:
         raise ConfigurationError(
             f"batchers: without handle_message= every message goes to 'default', which is none of "
             f"{', '.join(map(repr, plan.batchers))}: name one of them so, or give a "
