@@ -59,12 +59,14 @@ class Arrived(NamedTuple):
         size: bytes of the read.
         at: when, in seconds since 1970.
         known: text and id of those lines that were looked into where they were read.
+        held: bytes of the lines, at most.
     """
 
     framed: Framed
     size: int
     at: float
     known: Known | None = None
+    held: int = 0
 
 
 class LineFramer:
@@ -73,16 +75,21 @@ class LineFramer:
     Args:
         max_line: the longest line in bytes; a longer one is thrown away and reported, and the
             next line is read as ever.
+
+    Attributes:
+        held: bytes of the lines that the last read completed, at most.
     """
 
     def __init__(self, max_line: int = DEFAULT_MAX_LINE) -> None:
         self._max_line = max_line
         self._tail = bytearray()
         self._skipped: Oversized | None = None
+        self.held = 0
 
     def feed(self, data: bytes) -> Framed:
         """Take what one read gave, whatever its bounds."""
         lines, rest = _cut(data)
+        self.held = len(self._tail) + len(data) - len(rest)
         oversized: list[Oversized] = []
         if lines and self._skipped is not None:
             oversized.append(self._skipped.grown(lines.pop(0) + b"\n"))

@@ -14,6 +14,12 @@ __all__ = ["Block", "Handoff", "Overflow", "check_overflow"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
 
+LINE = 16_384
+"""Bytes that a line of the capacity may have on average; tweets with all fields have a third."""
+
+AT_ONCE = 16 * 1024 * 1024
+"""Bytes after which `Handoff.get` takes no further block, and that wait in any case."""
+
 
 def check_overflow(policy: str) -> Overflow:
     """The policy, if it is one.
@@ -36,16 +42,18 @@ class Block(NamedTuple):
         received_at: seconds since 1970.
         connection: the number of the connection that brought them.
         known: what `peeking.look_up` has found in the lines, if it was asked.
+        size: bytes of the lines, give or take their ends.
     """
 
     lines: list[bytes]
     received_at: float
     connection: int
     known: Known | None = None
+    size: int = 0
 
 
 class Handoff:
-    """A queue of blocks, bounded in lines.
+    """A queue of blocks, bounded in lines, and in bytes: 16 KB for each line of the capacity.
 
     The reading side never waits, unless the policy is ``block`` or enough waits. When there are
     more lines than the capacity, lines are dropped one by one until it holds again, the oldest
@@ -83,6 +91,8 @@ class Handoff:
         self._blocks: deque[Block] = deque()
         self._changed = threading.Condition()
         self._lines = 0
+        self._bytes = 0
+        self._most_bytes = max(capacity * LINE, AT_ONCE)
         self._burst = 0
         self._closed = False
         self.in_hand = 0
@@ -98,7 +108,7 @@ class Handoff:
         """
         with self._changed:
             if self._policy == "block" and block.lines:
-                self._changed.wait_for(lambda: self._closed or self._lines < self._capacity)
+                self._changed.wait_for(lambda: self._closed or self._has_room())
             if self._closed:
                 self._on_drop(len(block.lines))
                 return
@@ -106,7 +116,8 @@ class Handoff:
                 self._blocks.pop()
             self._blocks.append(block)
             self._lines += len(block.lines)
-            if self._lines > self._capacity and self._policy != "block":
+            self._bytes += block.size
+            if self._is_too_full() and self._policy != "block":
                 self._drop()
             self._changed.notify_all()
             if self._wanted is not None and block.lines:
@@ -124,12 +135,14 @@ class Handoff:
                 self._changed.notify_all()  # more may be wanted than when the last were taken
             self._changed.wait_for(lambda: self._closed or bool(self._blocks))
             taken: list[Block] = []
-            lines = 0
-            while self._blocks and lines < most:
+            lines = size = 0
+            while self._blocks and lines < most and size < AT_ONCE:
                 block = self._blocks.popleft()
                 lines += len(block.lines)
+                size += block.size
                 taken.append(block)
             self._lines -= lines
+            self._bytes -= size
             self.in_hand = lines
             if self._burst and self._lines <= self._capacity // 2:
                 self._end_burst()
@@ -143,7 +156,7 @@ class Handoff:
             if discard and self._lines:
                 self._on_drop(self._lines)
                 self._blocks.clear()
-                self._lines = 0
+                self._lines = self._bytes = 0
             if self._burst:
                 self._end_burst()
             self._changed.notify_all()
@@ -156,10 +169,16 @@ class Handoff:
     def _is_more_wanted(self) -> bool:
         return self._wanted is None or self._lines < self._wanted()
 
+    def _has_room(self) -> bool:
+        return self._lines < self._capacity and self._bytes < self._most_bytes
+
+    def _is_too_full(self) -> bool:
+        return self._lines > self._capacity or self._bytes > self._most_bytes
+
     def _drop(self) -> None:
         # Tweets first; only if that does not do, a flood of something else is cut as well.
         dropped = self._drop_lines(tweets_only=True)
-        if self._lines > self._capacity:
+        if self._is_too_full():
             dropped += self._drop_lines(tweets_only=False)
         if not self._burst:
             self._on_burst("began", 0)
@@ -170,10 +189,12 @@ class Handoff:
         before = self._lines
         passed: list[Block] = []
         newest = self._policy == "drop_newest"
-        while self._blocks and self._lines > self._capacity:
+        while self._blocks and self._is_too_full():
             block = self._blocks.pop() if newest else self._blocks.popleft()
-            rest = _without(block, self._lines - self._capacity, newest, tweets_only)
+            excess = self._lines - self._capacity, self._bytes - self._most_bytes
+            rest = _without(block, *excess, newest, tweets_only)
             self._lines -= len(block.lines) - len(rest.lines)
+            self._bytes -= block.size - rest.size
             if rest.lines:
                 passed.append(rest)
         if newest:
@@ -191,14 +212,17 @@ def _follows(block: Block, last: Block) -> bool:
     return not last.lines and last.connection == block.connection
 
 
-def _without(block: Block, excess: int, newest: bool, tweets_only: bool) -> Block:
-    """The block without ``excess`` of its lines, from its end if ``newest``, else its start."""
+def _without(block: Block, lines: int, size: int, newest: bool, tweets_only: bool) -> Block:
+    """The block without so many lines and bytes, from its end if ``newest``, else its start."""
     kept: list[bytes] = []
+    left = block.size
     for line in reversed(block.lines) if newest else block.lines:
-        if excess and not (tweets_only and b'"data"' not in line):
-            excess -= 1
+        if (lines > 0 or size > 0) and not (tweets_only and b'"data"' not in line):
+            lines -= 1
+            size -= len(line)
+            left -= len(line)
         else:
             kept.append(line)
     if newest:
         kept.reverse()
-    return block._replace(lines=kept, known=None)
+    return block._replace(lines=kept, known=None, size=left if kept else 0)

@@ -289,7 +289,7 @@ class IsolatedConnection:
         for phase, so_many in bursts:
             self._buffer.on_burst(phase, so_many)
         framed = Framed(lines, keep_alives, tuple(Oversized(*each) for each in oversized))
-        return Arrived(framed, size, now, known)
+        return Arrived(framed, size, now, known, len(content))
 
 
 class _Process:

@@ -157,14 +157,14 @@ class Outlet:
         self._handoff = Handoff(order.buffer_size, order.overflow, self._dropped, self._burst)
         self._thread = start_thread("rxtweets-outlet", self._work, _crash)
 
-    def put(self, framed: Framed, size: int, now: float) -> None:
+    def put(self, framed: Framed, size: int, now: float, held: int = 0) -> None:
         """Hand over what one read completed; waits only if the policy is ``block``."""
         with self._books:
             self._ledger.size += size
             self._ledger.keep_alives += framed.keep_alives
             self._ledger.oversized += framed.oversized
             self._latest = now
-        block = Block(framed.lines, now, 0, self._look_up(framed.lines))
+        block = Block(framed.lines, now, 0, self._look_up(framed.lines), held)
         with self._state:
             if self._is_free:
                 self._write_now(self._record(block.lines, now, block.known))
@@ -306,7 +306,7 @@ class _Reading:
             head = connection.http_version, dict(connection.headers)
             self._outlet.tell(OPENED, pickle.dumps(head))
             for data in connection.blocks():
-                put(framer.feed(data), len(data), time.time())
+                put(framer.feed(data), len(data), time.time(), framer.held)
         except BaseException as raised:  # noqa: BLE001 - a fault of ours or of httpx must be seen
             error = unexpected("reading", raised)
         finally:

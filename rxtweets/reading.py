@@ -274,7 +274,7 @@ class Reader:
             end.established = time.monotonic()
             for data in connection.blocks():
                 if not isinstance(data, Arrived):
-                    data = Arrived(framer.feed(data), len(data), time.time())  # noqa: PLW2901 - the same, framed
+                    data = Arrived(framer.feed(data), len(data), time.time(), held=framer.held)  # noqa: PLW2901 - the same, framed
                 end.lines += self._take(data, number)
         except StreamError as error:
             end.error = error
@@ -312,7 +312,7 @@ class Reader:
 
     def _take(self, arrived: Arrived, number: int) -> int:
         """Count what one read completed and hand it over; the number of its lines."""
-        framed, size, now, known = arrived
+        framed, size, now, known, held = arrived
         total = len(framed.lines) + framed.keep_alives + len(framed.oversized)
         self._telemetry.add(
             received=total,
@@ -330,7 +330,7 @@ class Reader:
                 self._first_lines = self._first_lines or framed.lines[:BEGIN]
                 self._last_lines, self._last_read = framed.lines, now
             # Without lines too: so those behind know until when there was nothing to read.
-            self._handoff.put(Block(framed.lines, now, number, known))
+            self._handoff.put(Block(framed.lines, now, number, known, held if framed.lines else 0))
         if self.state.name == "stalled":
             self._enter("connected")
         return total
@@ -378,7 +378,7 @@ class Reader:
             self._telemetry.add(received=1)
             self._first_lines = self._first_lines or [tail]
             self._last_lines, self._last_read = [tail], time.time()
-            self._handoff.put(Block([tail], time.time(), number))
+            self._handoff.put(Block([tail], time.time(), number, size=len(tail)))
         return 1
 
     def _note_failure(self, error: StreamError, end: _End) -> None:

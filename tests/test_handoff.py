@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rxtweets
+from rxtweets import handoff
 from rxtweets.handoff import Block, Handoff, Overflow, check_overflow
 
 PATIENCE = 20.0
@@ -315,3 +316,32 @@ def test_block_has_room_below_the_capacity_only(
     monkeypatch.setattr(watched.handoff._changed, "wait_for", lambda test: seen.append(test()))
     watched.put("d")
     assert seen == [room]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_large_lines_are_dropped_by_their_bytes(
+    policy: Overflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handoff, "AT_ONCE", 1000)
+    monkeypatch.setattr(handoff, "LINE", 100)
+    watched = Watched(10, policy)
+    for number in range(8):
+        large = b'{"data":' + b"%d" % number * 392
+        watched.handoff.put(Block([large, large[:100]], 0.0, 1, size=500))
+    watched.handoff.close()
+    got = []
+    while blocks := watched.handoff.get(1):
+        got += [line for block in blocks for line in block.lines]
+    assert sum(map(len, got)) <= 1000
+    assert len(got) + watched.dropped == 16
+    assert got[0 if policy == "drop_newest" else -1][8:9] == (
+        b"0" if policy == "drop_newest" else b"7"
+    )
+
+
+def test_no_more_bytes_are_taken_at_once_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handoff, "AT_ONCE", 1000)
+    watched = Watched(10, "block")
+    for _ in range(5):
+        watched.handoff.put(Block([b"x" * 600], 0.0, 1, size=600))
+    assert [len(watched.handoff.get(100)) for _ in range(3)] == [2, 2, 1]
