@@ -36,7 +36,7 @@ class Dechunker:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # of a size line
         self._missing = 0
         self._sizes: dict[bytes, int] = {}  # by their lines
         self.ended = False
@@ -44,15 +44,22 @@ class Dechunker:
 
     def feed(self, data: bytes) -> bytes:
         """What the chunks in ``data`` hold, up to a fault; parts of chunks are not waited for."""
+        if self._rest:
+            start = len(self._rest) - 1
+            self._rest += data
+            # A line that comes byte by byte is not looked through with each of them.
+            if self._rest.find(b"\r\n", start) < 0 and len(self._rest) <= LONGEST_SIZE_LINE:
+                return b""
+            data = bytes(self._rest)
         parts: list[bytes] = []
         try:
-            self._feed(self._rest + data if self._rest else data, parts)
+            self._feed(data, parts)
         except ChunkError as error:
             self.fault, self.ended = error, True
         return b"".join(parts)
 
     def _feed(self, data: bytes, parts: list[bytes]) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         if self.ended:
             return
         position = 0 if self._missing else self._whole_chunks(data, 0, parts)
@@ -126,9 +133,12 @@ class Dechunker:
     def _keep(self, data: bytes, position: int) -> None:
         if self.ended:
             return
-        self._rest = data[position:]
+        self._rest = bytearray(data[position:])
         if len(self._rest) > LONGEST_SIZE_LINE:
-            raise ChunkError(f"no size of a chunk in {self._rest[:40]!r}…")
+            raise ChunkError(
+                f"the size line of a chunk has more than {LONGEST_SIZE_LINE} bytes: "
+                f"{bytes(self._rest[:40])!r}…"
+            )
 
 
 def _size_of(line: bytes) -> int:

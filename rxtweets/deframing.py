@@ -23,6 +23,9 @@ FRAME_HEAD = 9
 LONGEST_FRAME = 16_384
 """Bytes; what a server may send to a client that asked for no more."""
 
+MOST_CONTINUATIONS = 64
+"""Frames that continue a head; h2 is given more at once, and refuses them."""
+
 WINDOW = 2**24
 """Bytes that httpx lets a server send in advance; half of it is given back at a time."""
 
@@ -46,7 +49,7 @@ def whole_frames(data: bytes) -> tuple[int, bool]:
     Returns:
         The index behind them, and whether they end with a head that a body follows.
     """
-    position = whole = 0
+    position = whole = continuations = 0
     is_all = False
     while position + FRAME_HEAD <= len(data):
         length_and_type, flags, _ = head_of(data, position)
@@ -61,6 +64,9 @@ def whole_frames(data: bytes) -> tuple[int, bool]:
             whole = position
         elif flags & END_HEADERS:
             return position, not is_all
+        continuations += kind == CONTINUATION
+        if continuations > MOST_CONTINUATIONS:
+            return position, False
     return whole, False
 
 
@@ -80,7 +86,7 @@ class Deframer:
         self._stream = stream
         self._rest = b""
         self._taken = 0
-        self.reply = b""
+        self.reply: bytes | bytearray = bytearray()
         self.ended = False
         self.fault: FrameError | None = None
 
