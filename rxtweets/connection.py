@@ -9,6 +9,7 @@ import socket
 import ssl
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import httpx
 
 from rxtweets.bursts import burst
-from rxtweets.credentials import Token
+from rxtweets.credentials import Token, secrets_of
 from rxtweets.dechunking import Dechunker
 from rxtweets.deframing import Deframer, whole_frames
 from rxtweets.errors import (
@@ -30,21 +31,31 @@ from rxtweets.errors import (
     StreamStalled,
     TLSError,
 )
-from rxtweets.inflating import Inflater
+from rxtweets.inflating import BodyError, at_most, decoded
 from rxtweets.problems import error_of_response, is_web_page, shown
 from rxtweets.proxies import check_proxy, host_and_port, shown_proxy
-from rxtweets.redaction import hide_tokens_from_logs
+from rxtweets.redaction import LONG, mask, mask_logs, without_secrets
 from rxtweets.watchdog import Watchdog
 
 __all__ = ["Connection", "ConnectionOptions", "proxy_named", "request", "url_of"]
 
 MAX_ERROR_BODY = 65_536
+
+MAX_ANSWER = 16 * 1024 * 1024
+"""Bytes of an answer, decompressed. A page of 1,000 rules of 2,048 characters has at most 8 MB."""
+
+LONGEST_ANSWER = 6.0
+"""Connect timeouts that a whole answer may take."""
+
+LONGEST_HEAD = 102_400
+"""Bytes of HTTP/2 that are kept until a head is whole; httpx keeps so many of HTTP/1.1."""
+
 READ = 65_536
 HEAD_END = re.compile(rb"\n\r?\n")
 """Where h11 takes the head for ended: servers may end lines by line feeds alone."""
 
-BROKEN = (httpx.HTTPError, httpx.StreamError, OSError)
-"""What httpx raises when a connection breaks."""
+BROKEN = (httpx.HTTPError, httpx.StreamError, OSError, zlib.error)
+"""What httpx raises when a connection breaks, and zlib when a body is damaged."""
 
 PASSED_ON = {"h2.exceptions": "H2Error", "socksio": "SOCKSError"}
 """What it does not translate, by module: in the body of a response, and of a SOCKS proxy."""
@@ -90,6 +101,7 @@ class ConnectionOptions:
             raise ConfigurationError("http1=False and http2=False: allow one of them")
         if self.proxy is not None:
             check_proxy(self.proxy)
+        object.__setattr__(self, "_secrets", secrets_of([self.proxy] if self.proxy else []))
 
     def context(self) -> ssl.SSLContext | bool:
         """What the server's certificate is checked with."""
@@ -113,13 +125,15 @@ def _checked_url(text: str) -> httpx.URL:
         url = httpx.URL(text)
     except (httpx.InvalidURL, TypeError) as error:
         raise ConfigurationError(f"{shown}: {error}") from None
+    if url.userinfo:  # not shown, as it may hold a password
+        raise ConfigurationError("base_url: a user or a password does not belong here")
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigurationError(
             f"{shown}: give scheme and host, as in https://api.x.com or http://127.0.0.1:8080"
         )
     if url.port is not None and not 0 < url.port < 65_536:
         raise ConfigurationError(f"{shown}: the port is a number from 1 to 65535")
-    if url.query or url.fragment or url.userinfo:
+    if url.query or url.fragment:
         raise ConfigurationError(f"{shown}: only scheme, host, port and path belong here")
     return url
 
@@ -152,6 +166,7 @@ class Connection:
         self._reason: StreamError | None = None
         self._watchdog = Watchdog(options.stall_timeout, self._stalled, on_quiet, self._unwatched)
         self._response: httpx.Response | None = None
+        self._blocks: Iterator[bytes] | None = None
         self.closed = False
 
     @property
@@ -162,7 +177,7 @@ class Connection:
     @property
     def headers(self) -> Mapping[str, str]:
         """Of the answer, names in lower case."""
-        return {} if self._response is None else dict(self._response.headers)
+        return {} if self._response is None else _fields(self._response)
 
     def open(self) -> None:
         """Connect, and read the head of the answer.
@@ -171,7 +186,8 @@ class Connection:
             ConnectionLost: the network failed, or somebody closed the connection meanwhile.
             ProxyError: a proxy refused the way to the server.
             TLSError: the certificate or the handshake was refused.
-            ResponseError: the server answered with something else than a stream.
+            ResponseError: the server answered with something else than a stream, or in an encoding
+                that was not asked for.
         """
         options = self._options
         with self._translated():
@@ -188,6 +204,7 @@ class Connection:
                     error_of_response(response.status_code, self.headers, _body_of(response)),
                     options,
                 )
+            self._blocks = self._body(response)
 
     def blocks(self) -> Iterator[bytes]:
         """The body as it arrives, decompressed; blocks fall on no particular bounds.
@@ -196,14 +213,15 @@ class Connection:
 
         Raises:
             ConnectionLost: the server or the network ended it.
-            StreamStalled: no byte arrived for the stall timeout.
+            StreamStalled: no byte of the body arrived for the stall timeout.
+            ResponseError: the body is not in the encoding that its header names.
         """
-        response = self._response
-        if response is None:
+        blocks = self._blocks
+        if blocks is None:
             raise RuntimeError("open() comes first")
         watchdog = self._watchdog
         with self._translated():
-            for block in self._body(response):
+            for block in blocks:
                 watchdog.hold()  # who takes the block may have to wait, for a slow subscriber
                 yield block
                 watchdog.touch()
@@ -232,13 +250,10 @@ class Connection:
             self._exit.close()
         self._way.release()
 
-    def _body(self, response: httpx.Response) -> Iterable[bytes]:
+    def _body(self, response: httpx.Response) -> Iterator[bytes]:
         """The body by the short way where there is one, else by httpx; decompressed."""
-        encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding not in {"gzip", "identity"}:
-            return response.iter_bytes()
         raw = self._short_way(response) or response.iter_raw()
-        return _inflated(raw) if encoding == "gzip" else raw
+        return decoded(raw, response.headers.get("content-encoding", ""))
 
     def _short_way(self, response: httpx.Response) -> Iterator[bytes] | None:
         """The body as it was sent, read here; ``None`` if httpx has to."""
@@ -257,7 +272,9 @@ class Connection:
 
     def _stalled(self) -> None:
         seconds = self._options.stall_timeout
-        self.close(StreamStalled(f"no byte for {seconds:g} s, keep-alives included"))
+        silence = f"no byte of the body for {seconds:g} s, keep-alives included"
+        slow = f"no head of an answer within {seconds:g} s"
+        self.close(StreamStalled(slow if self._response is None else silence))
 
     def _unwatched(self, error: BaseException) -> None:
         """Nobody would notice its silence any more."""
@@ -268,13 +285,18 @@ class Connection:
         """Errors of httpx become ours, unless we ended the connection ourselves."""
         try:
             yield
+        except BodyError as error:
+            text = f"200: {error}"
+            raise ResponseError(text, 200, "", self.headers) from without_secrets(error)
         except _broken() as error:
             if self._reason is not None:
-                raise self._reason from error
+                raise self._reason from without_secrets(error)
             if not self.closed:
-                raise self._way.translated(error) from error
+                raise self._way.translated(error) from without_secrets(error)
             if self._response is None:
-                raise ConnectionLost("closed before the server answered") from error
+                raise ConnectionLost("closed before the server answered") from without_secrets(
+                    error
+                )
 
 
 def request(
@@ -290,23 +312,64 @@ def request(
         ConnectionLost: the network failed, or took too long.
         ProxyError: a proxy refused the way to the server.
         TLSError: the certificate or the handshake was refused.
+        ResponseError: the answer is longer than any of X's, or in an encoding that was not asked
+            for. Of one that refuses, the first 64 KB are taken.
     """
     url = url_of(options, path)
     kind = {} if content is None else {"content-type": "application/json"}
     way = _Way(options, url)
+    seconds = options.connect_timeout * LONGEST_ANSWER
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        way.shut()
+
+    deadline = Watchdog(seconds, end)
+    deadline.start()
     try:
-        with way, _client(options, options.connect_timeout * 3) as client:
-            response = client.request(
+        with (
+            way,
+            _client(options, options.connect_timeout * 3) as client,
+            client.stream(
                 method,
                 url,
                 params=params,
                 content=content,
                 headers=kind,
                 extensions={"trace": way.trace},
-            )
-            return response.status_code, dict(response.headers), response.content
+            ) as response,
+        ):
+            return response.status_code, _fields(response), _answer_of(response, path)
     except _broken() as error:
-        raise way.translated(error) from error
+        if late.is_set():
+            text = f"no whole answer of {url.host} within {seconds:g} s"
+            raise ConnectionLost(text) from without_secrets(error)
+        raise way.translated(error) from without_secrets(error)
+    finally:
+        deadline.stop()
+
+
+def _answer_of(response: httpx.Response, path: str) -> bytes:
+    status, headers = response.status_code, _fields(response)
+    if not response.is_success:
+        return _body_of(response)
+    body = bytearray()
+    try:
+        blocks = decoded(response.iter_raw(), response.headers.get("content-encoding", ""))
+        for block in at_most(blocks, MAX_ANSWER + 1):
+            body += block
+    except BodyError as error:
+        text = f"{status}: {error}"
+        raise ResponseError(text, status, "", headers) from without_secrets(error)
+    if len(body) > MAX_ANSWER:
+        raise ResponseError(
+            f"{status}: the answer of {path} is longer than {MAX_ANSWER} bytes; is base_url X's?",
+            status,
+            body[:MAX_ERROR_BODY].decode(errors="replace"),
+            headers,
+        )
+    return mask(bytes(body), LONG)
 
 
 def url_of(options: ConnectionOptions, path: str) -> httpx.URL:
@@ -315,7 +378,7 @@ def url_of(options: ConnectionOptions, path: str) -> httpx.URL:
 
 
 def _client(options: ConnectionOptions, read_timeout: float | None) -> httpx.Client:
-    hide_tokens_from_logs()
+    mask_logs()
     return httpx.Client(
         http1=options.http1,
         http2=options.http2,
@@ -417,6 +480,8 @@ class _Way:
         if isinstance(error, httpx.ProxyError):
             return self._refused(str(error))
         said = shown(str(error) or type(error).__name__)
+        # h11's text for a head that exceeds its bound
+        said = said.replace("Receive buffer too long", f"more than {LONGEST_HEAD} bytes of a head")
         if "_SWITCH_UPGRADE" in said:  # so h11 names a 101 that was not asked for
             return error_of_response(101, {}, b"")
         if isinstance(error, httpx.TimeoutException):
@@ -606,6 +671,8 @@ class _Wire:
             if end:
                 self._rest = data[end:]
                 return data[:end]
+            if len(data) > LONGEST_HEAD:
+                raise httpx.RemoteProtocolError(f"a head of more than {LONGEST_HEAD} bytes")
             more = self._read(max_bytes, timeout)
             data += more
             if not more:
@@ -668,18 +735,9 @@ def _deframed(wire: _Wire, stream: int) -> Iterator[bytes]:
         if deframer.ended:
             return
         if deframer.reply:
-            reply, deframer.reply = deframer.reply, b""
+            reply, deframer.reply = bytes(deframer.reply), bytearray()
             wire.send(reply)
     raise httpx.RemoteProtocolError("the server closed the connection in the response")
-
-
-def _inflated(raw: Iterable[bytes]) -> Iterator[bytes]:
-    """A gzip body, decompressed."""
-    inflater = Inflater()
-    for data in raw:
-        yield inflater.feed(data)
-        if inflater.fault is not None:
-            raise httpx.DecodingError(f"the body cannot be read: {inflater.fault}")
 
 
 def _shut(live: socket.socket) -> None:
@@ -691,12 +749,15 @@ def _shut(live: socket.socket) -> None:
 def _body_of(response: httpx.Response) -> bytes:
     """As much of it as can be had: the status says most, also where the rest never comes."""
     body = bytearray()
-    with contextlib.suppress(*_broken()):
-        for block in response.iter_bytes():
+    encoding = response.headers.get("content-encoding", "")
+    with contextlib.suppress(*_broken(), BodyError):
+        for block in at_most(decoded(response.iter_raw(), encoding), MAX_ERROR_BODY):
             body += block
-            if len(body) >= MAX_ERROR_BODY:
-                break
-    return bytes(body[:MAX_ERROR_BODY])
+    return mask(bytes(body))
+
+
+def _fields(response: httpx.Response) -> dict[str, str]:
+    return {mask(name): mask(value) for name, value in response.headers.items()}
 
 
 def _broken() -> tuple[type[Exception], ...]:

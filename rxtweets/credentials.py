@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from rxtweets.errors import ConfigurationError
+from rxtweets.redaction import Secret
 
-__all__ = ["Token"]
+__all__ = ["Token", "secrets_of"]
 
 
 class Token:
-    """A bearer token that does not show itself.
+    """A bearer token that does not show itself, and is masked where a server sends it back.
 
     Args:
         value: the token; ``None`` takes it from ``X_BEARER_TOKEN`` or ``TWITTER_BEARER_TOKEN``.
@@ -21,7 +26,7 @@ class Token:
         ConfigurationError: there is none, or it has characters that no token has.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("_secret", "_value")
 
     def __init__(self, value: str | None = None) -> None:
         names = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
@@ -47,6 +52,7 @@ class Token:
                 "token has; strip it, or copy it again"
             )
         self._value = value
+        self._secret = Secret(value)
 
     def header(self) -> str:
         """The value of the ``Authorization`` header."""
@@ -57,3 +63,21 @@ class Token:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a token is not pickled; make it anew from the environment")
+
+
+def secrets_of(urls: Iterable[str]) -> tuple[Secret, ...]:
+    """What of the URLs of proxies is masked: the password, and how it is sent.
+
+    Args:
+        urls: with or without a user; what cannot be read has none.
+    """
+    secrets: list[Secret] = []
+    for url in urls:
+        with suppress(ValueError):
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            user, password = unquote(parts.username or ""), unquote(parts.password or "")
+            pair = f"{user}:{password}"
+            basic = b64encode(pair.encode()).decode()
+            if user or password:
+                secrets += [Secret(password or user), Secret(pair), Secret(basic)]
+    return tuple(secrets)

@@ -25,6 +25,7 @@ from rxtweets.message import (
 )
 from rxtweets.payloads import Read
 from rxtweets.peeking import Known, LookUp
+from rxtweets.redaction import mask
 
 __all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode", "is_strange", "other_in"]
 
@@ -185,6 +186,9 @@ def _event(read: Read, payload: Any, line: bytes, received_at: float | None) -> 
 
 def other_in(value: Any, line: bytes) -> Disconnect | Unknown:
     """What a decoded line is that carries no tweet and no event."""
+    masked = mask(line)
+    if masked is not line:
+        line, value = masked, _value_of(masked)
     if isinstance(value, dict) and not value.get("data"):
         errors = value.get("errors")
         # Seen without the wrapper too: a bare problem object.
@@ -202,6 +206,13 @@ def is_strange(other: Undecodable | Unknown | Disconnect) -> bool:
         is_object = isinstance(other.value, dict) and not other.value.get("data")
         return is_object and any(name in other.value for name in ("errors", "error", "title"))
     return isinstance(other, Undecodable)
+
+
+def _value_of(masked: bytes) -> Any:
+    try:
+        return orjson.loads(masked)
+    except orjson.JSONDecodeError:  # the secret was a number
+        return masked.decode(errors="replace")
 
 
 def _ends_the_connection(problem: dict[str, Any]) -> bool:

@@ -45,6 +45,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from rxtweets.redaction import mask
+
 __all__ = [
     "AccessError",
     "AcknowledgerError",
@@ -135,12 +137,12 @@ class DecodeError(RxTweetsError, ValueError):
     """A line that is not a JSON value.
 
     Attributes:
-        line: the bytes as they came.
+        line: the bytes as they came, but for secrets, which are masked.
     """
 
     def __init__(self, message: str, line: bytes) -> None:
-        super().__init__(message)
-        self.line = line
+        super().__init__(mask(message))
+        self.line = mask(line)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.line)
@@ -197,9 +199,12 @@ class SourceError(RxTweetsError):
 
 
 class StreamError(RxTweetsError):
-    """A connection ended, or the whole stream cannot go on."""
+    """A connection ended, or the whole stream cannot go on. Secrets in its texts are masked."""
 
     retryable = True
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__(*map(mask, texts))
 
 
 class ConnectionLost(StreamError):
@@ -243,7 +248,7 @@ class ProxyError(ConnectionLost):
         super().__init__(message)
         self.proxy = proxy
         self.status = status
-        self.headers = dict(headers)
+        self.headers = {mask(name): mask(value) for name, value in headers.items()}
         self.retryable = retryable
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -260,7 +265,7 @@ class ServerDisconnect(StreamError):
 
     def __init__(self, message: str, disconnect_type: str) -> None:
         super().__init__(message)
-        self.disconnect_type = disconnect_type
+        self.disconnect_type = mask(disconnect_type)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.disconnect_type)
@@ -286,8 +291,8 @@ class ResponseError(StreamError):
     def __init__(self, message: str, status: int, body: str, headers: Mapping[str, str]) -> None:
         super().__init__(message)
         self.status = status
-        self.body = body
-        self.headers = dict(headers)
+        self.body = mask(body)
+        self.headers = {mask(name): mask(value) for name, value in headers.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.status, self.body, self.headers)

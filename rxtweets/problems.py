@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from rxtweets import errors
+from rxtweets.redaction import mask
 
 __all__ = ["error_in_stream", "error_of_response", "is_web_page", "shown", "unexpected_answer"]
 
@@ -27,6 +28,7 @@ def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> e
         headers: names in lower case.
         body: as much of it as was read.
     """
+    body = mask(body)  # before it is cut
     problem = _problem(body)
     # A problem in an answer of 200 is X's own way to refuse.
     if (advice := _unexpected(status, headers)) and not (problem and status == 200):

@@ -27,10 +27,12 @@ from typing import Any, Literal, NamedTuple
 
 from rxtweets.connection import Connection, ConnectionOptions
 from rxtweets.credentials import Token
+from rxtweets.errors import RxTweetsError
 from rxtweets.framing import Framed, LineFramer, Oversized
 from rxtweets.handoff import Block, Handoff, Overflow
 from rxtweets.peeking import Known, look_up, quick_look_up
 from rxtweets.records import read_records, record, write_all
+from rxtweets.redaction import without_secrets
 from rxtweets.workers import start_thread, unexpected
 
 __all__ = ["END", "LINES", "OPENED", "OVER", "QUIET", "Authorities", "Order", "main"]
@@ -307,8 +309,10 @@ class _Reading:
             self._outlet.tell(OPENED, pickle.dumps(head))
             for data in connection.blocks():
                 put(framer.feed(data), len(data), time.time(), framer.held)
+        except RxTweetsError as raised:
+            error = raised
         except BaseException as raised:  # noqa: BLE001 - a fault of ours or of httpx must be seen
-            error = unexpected("reading", raised)
+            error = unexpected("reading", without_secrets(raised))
         finally:
             connection.release()
         tail = framer.finish()

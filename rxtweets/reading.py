@@ -39,6 +39,7 @@ from rxtweets.framing import Arrived, Framed, LineFramer, Oversized
 from rxtweets.handoff import Block, Handoff
 from rxtweets.isolated import IsolatedConnection
 from rxtweets.problems import unexpected_answer
+from rxtweets.redaction import without_secrets
 from rxtweets.states import ConnectionState, StateName
 from rxtweets.telemetry import Telemetry
 from rxtweets.workers import start_thread, unexpected
@@ -221,8 +222,10 @@ class Reader:
                 if end.error is not None and not self._is_over(end.error):
                     self._note_failure(end.error, end)
                     self._wait(self._pacer.wait(), end.error)
-        except BaseException as error:  # noqa: BLE001 - of ours, of httpx, of a user's function
-            self.error = unexpected("reading", error)
+        except RxTweetsError as error:
+            self.error = error
+        except BaseException as error:  # noqa: BLE001 - of httpx, of a user's function
+            self.error = unexpected("reading", without_secrets(error))
         self._stopped.set()
         self._note_the_rest()
         self._options.finish()

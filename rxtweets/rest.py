@@ -28,6 +28,9 @@ PAUSE = 0.25
 
 LONGEST_PAUSE = 5.0
 """Seconds. If the server asks for a longer wait, the request fails at once: the caller decides."""
+MOST_PAGES = 1_000
+MOST_OF_PAGES = 64 * 1024 * 1024
+"""Bytes of all pages of something. X's most are 25,000 rules of 2,048 characters, on 25 pages."""
 
 
 class Rest:
@@ -53,26 +56,28 @@ class Rest:
         Raises:
             StreamError: the network failed, or the server refused.
         """
-        trying = Retrying(
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=_pause,
-            retry=retry_if_exception(_is_passing),
-            sleep=self._sleep,
-            reraise=True,
-        )
-        return trying(self._read, path, params or {})
+        return self._get(path, params or {})[0]
 
     def pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Ask for all pages of something, one after the other.
 
         Raises:
-            StreamError: the network failed, or the server refused, or it names pages in a circle.
+            StreamError: the network failed, or the server refused, or it names pages in a circle or
+                without an end.
         """
-        token = ""
+        token, total = "", 0
         known: set[str] = set()
         while token not in known:
             known.add(token)
-            page = self.get(path, {**params, **({"pagination_token": token} if token else {})})
+            more = {"pagination_token": token} if token else {}
+            page, size = self._get(path, {**params, **more})
+            total += size
+            if len(known) > MOST_PAGES or total > MOST_OF_PAGES:
+                text = (
+                    f"more than {MOST_PAGES} pages of {path}, or {MOST_OF_PAGES} bytes; is "
+                    "base_url X's?"
+                )
+                raise ResponseError(text, 200, "", {})
             yield page
             meta = page.get("meta")
             token = str(meta.get("next_token") or "") if isinstance(meta, dict) else ""
@@ -89,18 +94,29 @@ class Rest:
         Raises:
             StreamError: the network failed, or the server refused.
         """
-        return self._ask(method, path, params, body)
+        return self._ask(method, path, params, body)[0]
 
-    def _read(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
-        answer = self._ask("GET", path, params, None)
+    def _get(self, path: str, params: Mapping[str, str]) -> tuple[dict[str, Any], int]:
+        trying = Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_pause,
+            retry=retry_if_exception(_is_passing),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return trying(self._read, path, params)
+
+    def _read(self, path: str, params: Mapping[str, str]) -> tuple[dict[str, Any], int]:
+        answer, size = self._ask("GET", path, params, None)
         # Nothing but errors is not the same as nothing.
         if answer.get("errors") and not answer.get("data"):
             raise error_of_response(200, {}, orjson.dumps(answer))
-        return answer
+        return answer, size
 
     def _ask(
         self, method: str, path: str, params: Mapping[str, str], body: object
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], int]:
+        """What the server answers, and its size in bytes."""
         content = None if body is None else orjson.dumps(body)
         status, headers, answer = request(self._options, method, path, params, content)
         if not 200 <= status < 300:
@@ -114,7 +130,7 @@ class Rest:
             if is_web_page(headers):
                 advice += " A web page may be the login page of this network."
             raise unexpected_answer(status, headers, answer[:65_536], advice)
-        return value
+        return value, len(answer)
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import socket
 import sys
 import threading
+import zlib
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 
@@ -22,6 +24,7 @@ from rxtweets.credentials import Token
 from tests.streams.watching import Watched, line
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+GZIPPED = HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
 STREAM = 1
 BODY = b"5\r\none\r\n\r\n5\r\ntwo\r\n\r\n0\r\n\r\n"
 
@@ -208,3 +211,45 @@ def test_bytes_that_bring_nothing_of_the_body_do_not_hide_a_stall(
     pieces = itertools.chain([start], silent_but_for(sign, quiet))
     got = read(pieces, fast=fast, http2=http2, stall_timeout=0.2)
     assert got == (b"one", rxtweets.StreamStalled)
+
+
+def gzipped(lines: int) -> bytes:
+    deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
+    flushed = (
+        deflate.compress(line(number) + b"\r\n") + deflate.flush(zlib.Z_SYNC_FLUSH)
+        for number in range(lines)
+    )
+    return b"".join(flushed) + deflate.flush()
+
+
+def answer_with(body: bytes, *, http2: bool, chance: random.Random) -> list[bytes]:
+    """An answer whose body is gzip, in frames or chunks, and reads, of any size."""
+    wire = head_of_http2(("content-encoding", "gzip")) if http2 else GZIPPED
+    while body:
+        part, body = body[: (size := chance.randint(1, 400))], body[size:]
+        wire += tweet(part) if http2 else b"%x\r\n%b\r\n" % (len(part), part)
+    wire += tweet(b"", "END_STREAM") if http2 else b"0\r\n\r\n"
+    size = chance.choice([len(wire), chance.randint(1, 500)])
+    return [wire[at : at + size] for at in range(0, len(wire), size)]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("http2", [True, False], ids=["HTTP/2", "HTTP/1.1"])
+@pytest.mark.parametrize("seed", range(8))
+def test_lines_before_a_fault_of_gzip_are_given(seed: int, *, http2: bool, fast: bool) -> None:
+    chance = random.Random(seed)
+    wire = gzipped(60)
+    place = chance.randrange(20, len(wire))
+    is_cut = seed % 4 == 3
+    damaged = wire[:place] if is_cut else wire[:place] + b"\xff" * 40
+    expected, fault = b"", None
+    member = zlib.decompressobj(31)
+    try:
+        for at in range(len(damaged)):
+            expected += member.decompress(damaged[at : at + 1])
+    except zlib.error as error:
+        fault = error
+    body, end = read(answer_with(damaged, http2=http2, chance=chance), fast=fast, http2=http2)
+    assert body == expected
+    assert body.count(b"\n") > 0
+    assert end is (rxtweets.ConnectionEnded if fault is None else rxtweets.ConnectionLost)

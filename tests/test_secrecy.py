@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import pickle
+import re
+import socket
+import socketserver
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from traceback import format_exception, walk_tb
 from typing import Any
+from urllib.parse import quote, unquote
 
 import nbformat
 import pytest
+from hyperframe import frame as frames
 from nbclient import NotebookClient
+from orjson import dumps
 
 import rxtweets
-from rxtweets import simulator
+from rxtweets import events, proxies, rest, simulator
+from rxtweets.cli import main
+from rxtweets.credentials import Token
+from rxtweets.options import connection_options
+from rxtweets.redaction import mask
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -31,6 +46,7 @@ from rxtweets.simulator.script import (
     unavailable,
     usage_capped,
 )
+from rxtweets.subscribers import WebhookSubscriber
 from tests.streams.watching import Watched
 
 SECRET = "AAAAAAAAsecret-of-the-app%3Dtoken"
@@ -181,3 +197,250 @@ def test_the_token_is_in_no_url_that_is_asked_for() -> None:
             assert SECRET not in request.path
             assert SECRET not in repr(request)
             assert not any(SECRET in value for value in request.query.values())
+
+
+FORMS = {
+    "as it was sent": SECRET,
+    "decoded": unquote(SECRET),
+    "encoded again": quote(SECRET),
+    "encoded with small letters": SECRET.replace("%3D", "%3d"),
+    "in JSON": SECRET.replace("%3D", "\\u003d"),
+    "in HTML": SECRET.replace("%3D", "&#61;"),
+    "in a repr": repr(unquote(SECRET)),
+    "cut off": SECRET[:20],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_secret_is_masked_in_every_form(form: str) -> None:
+    token = Token(SECRET)
+    text = f'{{"said": "{FORMS[form]}!"}}'
+    for masked in (mask(text), mask(text.encode()).decode()):
+        assert "secret-of-the" not in masked
+        assert masked.startswith('{"said": "') or form == "in a repr"
+        assert masked.endswith('!"}')
+    assert mask("nothing of it") == "nothing of it"
+    del token
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        ("a+b/c==secret-token", "a b/c==secret-token"),
+        ("a+b/c==secret-token", "a%2Bb%2Fc%3D%3Dsecret-token"),
+        ("a+b/c==secret-token", "a+b\\/c==secret-token"),
+        ("a%2Bb%2fc-secret-token", "a+b/c-secret-token"),
+        ('a"b<c-secret-token', "a&quot;b&lt;c-secret-token"),
+        ('a"b\\c-secret-token', r"a\"b\\c-secret-token"),
+    ],
+)
+def test_characters_that_programs_encode_are_known(token: str, shown: str) -> None:
+    kept = Token(token)
+    assert mask(f"Bearer {shown}.") == "Bearer ***."
+    assert mask(f"Bearer {shown}.".encode()) == b"Bearer ***."
+    del kept
+
+
+def test_short_words_are_no_secrets_and_tokens_are_forgotten() -> None:
+    token, word = Token("a-token-that-is-gone"), Token("data")
+    assert mask("a-token-that-is-gone data") == "*** data"
+    del token, word
+    assert mask("a-token-that-is-gone data") == "a-token-that-is-gone data"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "hidden"),
+    [
+        ("http://user:pass-word@proxy:1", ["pass-word", "user:pass-word"]),
+        ("http://user:pass-word@proxy:1", [b64encode(b"user:pass-word").decode()]),
+        ("user:p%40ss-word@proxy:1", ["p@ss-word", b64encode(b"user:p@ss-word").decode()]),
+        ("http://only-a-key@proxy", ["only-a-key", b64encode(b"only-a-key:").decode()]),
+        ("socks5://me:word@proxy", ["me:word", b64encode(b"me:word").decode()]),
+    ],
+)
+def test_credentials_of_a_proxy_are_masked(
+    proxy: str, hidden: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxies, "find_spec", lambda _: True)  # of the library for SOCKS
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    options = connection_options({"token": SECRET})
+    for text in hidden:
+        assert text not in mask(f"<{text}>")
+    assert "pass-word" not in repr(options)
+
+
+Pieces = Callable[[str], bytes]
+"""From what a server was sent, as text, to what it answers."""
+
+
+@contextlib.contextmanager
+def reflecting(answer: Pieces) -> Iterator[str]:
+    """A server that sends back what it was sent."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            sent = self.request.recv(65_536)
+            if sent.startswith(b"PRI"):  # HTTP/2, where HPACK hides it
+                sent = f"authorization: Bearer {SECRET}\r\n".encode()
+            with contextlib.suppress(OSError):
+                self.request.sendall(answer(sent.decode("latin-1")))
+                self.request.shutdown(socket.SHUT_WR)
+                while self.request.recv(65_536):
+                    pass
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def field_of(sent: str) -> str:
+    [field] = re.findall(r"(?i)authorization: (Bearer [^\r]*)", sent)
+    return str(field)
+
+
+def with_body(status: str, body: str, head: str = "") -> bytes:
+    lines = f"HTTP/1.1 {status}\r\n{head}content-length: {len(body)}\r\n\r\n"
+    return (lines + body).encode()
+
+
+CHUNKED = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+PLACES: dict[str, Pieces] = {
+    "a body": lambda sent: with_body("403 No", sent),
+    "a problem": lambda sent: with_body("401 No", dumps({"title": "No", "detail": sent}).decode()),
+    "a long body": lambda sent: with_body("403 No", "a" * 65_480 + sent),
+    "a field": lambda sent: with_body("403 No", "", f"x-you-sent: {field_of(sent)}\r\n"),
+    "a redirect": lambda sent: with_body("302 No", "", f"location: /?auth={quote(sent)}\r\n"),
+    "a reason": lambda sent: with_body(f"403 {field_of(sent)}", ""),
+    "no HTTP": lambda sent: (field_of(sent) + "\r\n\r\n").encode(),
+    "a wrong field": lambda sent: f"HTTP/1.1 403 No\r\n{field_of(sent)} \x01\r\n\r\n".encode(),
+    "an encoding": lambda sent: with_body("200 OK", "", f"content-encoding: {field_of(sent)}\r\n"),
+    "a chunk's size": lambda sent: (CHUNKED + field_of(sent) + "\r\n").encode(),
+    "a line that is no JSON": lambda sent: with_body("200 OK", field_of(sent) + "\r\n"),
+    "a line that is cut off": lambda sent: with_body("200 OK", "{" + field_of(sent)),
+    "a line that is too long": lambda sent: with_body("200 OK", field_of(sent) * 1000 + "\r\n"),
+    "an unknown message": lambda sent: with_body("200 OK", dumps({"new": sent}).decode() + "\r\n"),
+    "a disconnect": lambda sent: with_body(
+        "200 OK",
+        dumps({"errors": [{"disconnect_type": field_of(sent), "detail": sent}]}).decode() + "\r\n",
+    ),
+    "an answer": lambda sent: with_body(
+        "200 OK", dumps({"data": [{"id": "1", "value": field_of(sent)}], "meta": {}}).decode()
+    ),
+    "GOAWAY": lambda sent: (
+        frames.SettingsFrame(0).serialize()
+        + frames.GoAwayFrame(0, 0, 1, additional_data=sent.encode()).serialize()
+    ),
+}
+
+
+def all_that_is_shown(error: BaseException) -> Iterator[object]:
+    """What programs show of an error; some show variables, so frames of httpx have to be gone."""
+    yield from format_exception(error)
+    chain: list[BaseException] = [error]
+    while chain:
+        each = chain.pop()
+        yield from (str(each), repr(each), each.args, vars(each))
+        files = {frame.f_code.co_filename for frame, _ in walk_tb(each.__traceback__)}
+        assert not [file for file in files if "/httpx/" in file or "/httpcore/" in file]
+        if isinstance(each, rxtweets.RxTweetsError):
+            yield pickle.dumps(each)
+        chain += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["", "isolated"])
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "httpx"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_token_that_a_server_sends_back_is_shown_nowhere(
+    place: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    fast: bool,
+    isolated: bool,
+) -> None:
+    monkeypatch.setattr(rest, "PAUSE", 0.0)
+    caplog.set_level(1)
+    shown: list[object] = []
+    http = {"http1": False, "fast_paths": fast} if place == "GOAWAY" else {"fast_paths": fast}
+    if place != "GOAWAY":
+        http["http2"] = False
+    with reflecting(PLACES[place]) as url:
+        options: dict[str, Any] = {"token": SECRET, "base_url": url, **http}
+        with Watched(isolated=isolated, max_line_mb=0.02, **options) as w:
+            [end] = w.until_event(events.Disconnected)[:1]
+            assert w.stream.telemetry.bus.flush()
+        shown += w.events
+        shown += all_that_is_shown(end.error)
+        shown += [w.stream, w.stream.stats()]
+        try:
+            shown += rxtweets.Rules(**options).get()
+        except rxtweets.RxTweetsError as error:
+            shown += all_that_is_shown(error)
+    written = "".join(map(repr, shown)) + caplog.text
+    missing = {"Disconnected(", "httpcore"} - set(re.findall(r"Disconnected\(|httpcore", written))
+    assert not missing
+    assert re.findall(r".{0,80}secret-of-the-app", written) == []
+
+
+def test_credentials_that_a_proxy_sends_back_are_shown_nowhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(1)
+
+    def refuse(sent: str) -> bytes:
+        basic = sent.lower().partition("proxy-authorization: ")[0]
+        said = sent[len(basic) :].partition("\r\n")[0]
+        return with_body(f"407 {said}", said, f"x-you-sent: {said}\r\n")
+
+    with reflecting(refuse) as url:
+        proxy = url.replace("://", "://user:hidden-word@")
+        for base_url in ("https://x.example", "http://x.example"):
+            options: dict[str, Any] = {"token": SECRET, "base_url": base_url, "proxy": proxy}
+            with pytest.raises(rxtweets.RxTweetsError) as caught:
+                rxtweets.Rules(**options).add("cats")
+            written = "".join(map(repr, all_that_is_shown(caught.value))) + caplog.text
+            assert b64encode(b"user:hidden-word").decode() not in written
+            assert "hidden-word" not in written
+            assert "407" in written
+
+
+def test_a_key_that_a_webhook_sends_back_is_masked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(1)
+    with reflecting(lambda sent: with_body("400 No", field_of(sent))) as url:
+        hook = f"{url}/hook?key=a-key-in-a-url"
+        headers = {"Authorization": "Bearer a-key-in-a-field", "X-Source": "rxtweets"}
+        webhook = WebhookSubscriber(hook, headers=headers)
+        with webhook, pytest.raises(rxtweets.SubscriberError) as caught:
+            webhook.on_next(rxtweets.Batch([rxtweets.Message("a")], "size", "any"))
+    written = "".join(map(repr, all_that_is_shown(caught.value))) + caplog.text
+    assert "answered 400: Bearer ***" in written
+    assert "a-key-in" not in written
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        *((["rules", "list"], place) for place in ("a body", "a problem", "an answer", "no HTTP")),
+        *((["tail", "x"], place) for place in ("a body", "a problem")),
+    ],
+)
+def test_a_token_that_is_sent_back_is_in_no_output(
+    command: list[str],
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(rest, "PAUSE", 0.0)
+    monkeypatch.setenv("X_BEARER_TOKEN", SECRET)
+    with reflecting(PLACES[place]) as url:
+        monkeypatch.setenv("RXTWEETS_BASE_URL", url)
+        main(command)
+    output = "".join(capfd.readouterr())
+    assert "***" in output or "403" in output
+    assert "secret-of-the-app" not in output

@@ -26,7 +26,7 @@ import h2.exceptions
 import h2.settings
 import h11
 
-from rxtweets.redaction import hide_tokens_from_logs
+from rxtweets.redaction import mask_logs
 
 __all__ = ["Gone", "Head", "Headers", "ResponseGone", "TooSlow", "Transport", "accept"]
 
@@ -333,7 +333,7 @@ class Http2(Transport):
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection)
-        hide_tokens_from_logs()
+        mask_logs()
         configuration = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._http = h2.connection.H2Connection(configuration)
         self._stream = 0

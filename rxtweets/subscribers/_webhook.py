@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -15,11 +17,14 @@ from tenacity import retry_if_exception_type
 
 from rxtweets.backoff import retry_after
 from rxtweets.checks import seconds
+from rxtweets.credentials import secrets_of
 from rxtweets.errors import ConfigurationError, SubscriberError
+from rxtweets.inflating import BodyError, at_most, decoded
 from rxtweets.jsonable import to_json
 from rxtweets.message import Batch
 from rxtweets.message_lines import keys_of, to_line, to_lines
 from rxtweets.proxies import environment_proxy
+from rxtweets.redaction import Secret, mask, mask_logs, without_secrets
 from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
 from rxtweets.subscribers._store import Store
 
@@ -31,6 +36,11 @@ LONGEST = 300.0
 SHOWN = 200
 """Characters of an answer that are put into an error."""
 
+MAX_ANSWER = 65_536
+"""Bytes of an answer that are read; the connection of a longer one is not used again."""
+
+SECRET = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNORECASE).search
+"""In the names of headers whose values are secrets."""
 
 HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
@@ -57,8 +67,9 @@ class WebhookSubscriber(Store):
 
     A status of 2xx means that the batch was taken. 408, 425, 429, 5xx, and what the network does,
     are tried again, by ``Retry-After`` where the answer has it (300 s at most); any other status
-    fails the batch at once, redirects too. Whoever receives can tell by ``Idempotency-Key``
-    whether he has a batch already.
+    fails the batch at once, redirects too. Of an answer, 64 KB at most are read, for ``timeout``
+    at most; a key or token among ``headers`` is masked where an answer sends it back. Whoever
+    receives can tell by ``Idempotency-Key`` whether he has a batch already.
 
     Args:
         url: where to; only its host and path are shown anywhere, as the rest can be a secret.
@@ -86,9 +97,18 @@ class WebhookSubscriber(Store):
         super().__init__()
         self._url = _checked(url)
         self._where = f"{self._url.host}{self._url.path}"
-        self._headers = {"Content-Type": "application/json", **_checked_headers(headers or {})}
+        added = _checked_headers(headers or {})
+        keys = [value.split()[-1] for name, value in added.items() if SECRET(name) and value]
+        keys += [self._url.userinfo.decode(), *self._url.params.values()]
+        self._secrets = [Secret(text) for text in keys]
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "gzip",
+            **added,
+        }
         self._timeout = seconds("timeout", timeout)
         self._proxy = environment_proxy(self._url)
+        self._secrets += secrets_of([self._proxy] if self._proxy else [])
         check_strategies(stop=stop, wait=wait, sleep=sleep)
         self._wait = wait or WAIT
         self._policy = tenacity.Retrying(
@@ -130,9 +150,10 @@ class WebhookSubscriber(Store):
         headers = {"Idempotency-Key": key}
         try:
             with self._open().stream("POST", self._url, content=body, headers=headers) as answer:
-                text = _text_of(answer)
+                text = _text_of(answer, time.monotonic() + self._timeout)
         except httpx.TransportError as error:
-            raise _Again(f"{self._where}: {type(error).__name__}: {error}") from error
+            text = mask(f"{self._where}: {type(error).__name__}: {error}")
+            raise _Again(text) from without_secrets(error)
         if answer.is_success:
             return
         said = f"{self._where} answered {answer.status_code}: {text[:SHOWN]}"
@@ -143,6 +164,7 @@ class WebhookSubscriber(Store):
     def _open(self) -> httpx.Client:
         with self._alone:
             if self._client is None:
+                mask_logs()
                 self._client = httpx.Client(
                     timeout=self._timeout,
                     headers=self._headers,
@@ -182,13 +204,16 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def _text_of(answer: httpx.Response) -> str:
+def _text_of(answer: httpx.Response, until: float) -> str:
     """What the answer says besides its status; that counts, even if the rest cannot be read."""
-    try:
-        answer.read()
-    except httpx.RequestError:
-        return ""
-    return answer.text
+    body = bytearray()
+    encoding = answer.headers.get("content-encoding", "")
+    with suppress(httpx.RequestError, BodyError, zlib.error):
+        for block in at_most(decoded(answer.iter_raw(), encoding), MAX_ANSWER):
+            body += block
+            if time.monotonic() > until:
+                break
+    return mask(body.decode(errors="replace"))
 
 
 def _body(batch: Batch[Any], lines: bytes) -> bytes:

@@ -552,10 +552,3 @@ def test_https_to_a_port_without_tls_ends_the_stream_at_once() -> None:
         error = w.until_error()
         assert isinstance(error, rxtweets.TLSError)
         assert "http://" in str(error)
-
-
-def test_a_body_that_is_no_gzip_is_a_lost_connection() -> None:
-    script: list[Part] = [Reply(200, b"not gzip", {"content-encoding": "gzip"})]
-    with simulator.serve(script=script, rate=None) as x, Watched(x) as w:
-        w.until_messages(1)
-        assert isinstance(w.of(events.Disconnected)[0].error, rxtweets.ConnectionLost)
