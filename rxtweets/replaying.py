@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -129,7 +130,11 @@ class Replay(HotStream[Any]):
             else:
                 is_new = False
         if is_new:
-            play.start(_scheduler(self._scheduler, given))
+            try:
+                play.start(_scheduler(self._scheduler, given))
+            except BaseException:  # no more threads can be started
+                play.remove(gate)
+                raise
         return SourceSubscription(gate, play.remove, play.finish, self.telemetry)
 
     def _forget(self, play: _Play) -> None:
@@ -152,8 +157,9 @@ class _Play:
         self._forget = forget
         self._chunks = _chunks(_messages(files, telemetry), paced=speed is not None)
         self._lock = threading.Lock()
-        self._emitting = threading.RLock()
+        self._emitting = threading.Lock()
         self._gates: tuple[Gate, ...] = ()
+        self._ends: deque[tuple[Gate, Callable[[Gate], None]]] = deque()
         self._stopped = threading.Event()
         self._timer = SerialDisposable()
 
@@ -179,11 +185,10 @@ class _Play:
             others = tuple(each for each in self._gates if gates and each not in gates)
             if others:
                 self._gates = others
-        if not others:
-            self._end(lambda gate: gate.on_completed())
-            return
-        for gate in gates:
-            gate.on_completed()
+        if others:
+            self._tell_all(gates, _complete)
+        else:
+            self._end(_complete)
 
     def start(self, scheduler: abc.SchedulerBase | None) -> None:
         if scheduler is None:
@@ -243,26 +248,43 @@ class _Play:
 
     def _emit(self, chunk: list[Message[Any]]) -> None:
         with self._emitting, self._telemetry.working():
-            if self._stopped.is_set():
-                return
-            self._telemetry.add(received=len(chunk), delivered=len(chunk))
-            lag = chunk[-1].lag
-            self._telemetry.show("lag", lambda: lag)
-            for gate in self._gates:
-                try:
-                    gate.on_next(chunk)
-                except Exception as error:  # noqa: BLE001 - an operator broke; the others go on
-                    self._tell(gate, _failure(error))
-                    self.remove(gate)
+            if not self._stopped.is_set():
+                self._give(chunk)
+        self._tell_ends()
+
+    def _give(self, chunk: list[Message[Any]]) -> None:
+        self._telemetry.add(received=len(chunk), delivered=len(chunk))
+        lag = chunk[-1].lag
+        self._telemetry.show("lag", lambda: lag)
+        for gate in self._gates:
+            try:
+                gate.on_next(chunk)
+            except Exception as error:  # noqa: BLE001 - an operator broke; the others go on
+                self._tell(gate, _failure(error))
+                self.remove(gate)
 
     def _end(self, tell: Callable[[Gate], None]) -> None:
-        # A chunk that is on its way comes before the end, whoever ends it.
         with self._lock:
             gates, self._gates = self._gates, ()
         self._stop()
-        with self._emitting, self._telemetry.working():
-            for gate in gates:
-                self._tell(gate, tell)
+        self._tell_all(gates, tell)
+
+    def _tell_all(self, gates: Sequence[Gate], tell: Callable[[Gate], None]) -> None:
+        self._ends.extend((gate, tell) for gate in gates)
+        self._tell_ends()
+
+    def _tell_ends(self) -> None:
+        """Tell of the end, unless a chunk is on its way: then whoever brings it does, after it.
+
+        Whoever ends a play must not wait for that: a handler may, for which the chunk waits.
+        """
+        while self._ends and self._emitting.acquire(blocking=False):
+            try:
+                with self._telemetry.working():
+                    while self._ends:
+                        self._tell(*self._ends.popleft())
+            finally:
+                self._emitting.release()
 
     def _tell(self, gate: Gate, tell: Callable[[Gate], None]) -> None:
         try:
@@ -275,6 +297,10 @@ class _Play:
         self._stopped.set()
         self._timer.dispose()
         self._forget(self)
+
+
+def _complete(gate: Gate) -> None:
+    gate.on_completed()
 
 
 def _failure(error: Exception) -> Callable[[Gate], None]:

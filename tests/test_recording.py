@@ -342,6 +342,50 @@ def test_a_hot_replay_is_shared(tmp_path: Path) -> None:
     assert stream.stats().delivered == 3
 
 
+def test_a_handler_may_stop_a_replay_that_waits_for_it(tmp_path: Path) -> None:
+    write(tmp_path / "t.jsonl", messages(*[AT] * 3 * replaying.CHUNK))
+    stream = rxtweets.replay(tmp_path / "t.jsonl", None)
+    handled: list[Message[Any]] = []
+
+    def handle(message: Message[Any]) -> Message[Any]:
+        handled.append(message)
+        if len(handled) == 100:
+            while stream.stats().received < 2 * replaying.CHUNK:
+                threading.Event().wait(0.001)
+            pipeline.stop()
+        return message
+
+    pipeline = rxtweets.Pipeline(
+        stream,
+        handle_message=handle,
+        concurrency=1,
+        max_demand=1,
+        batchers={"default": rxtweets.Batcher(lambda _: None)},
+    )
+    pipeline.start()
+    assert pipeline.wait(PATIENCE)
+    assert len(handled) == stream.stats().delivered == 2 * replaying.CHUNK
+    assert stream.stats().abandoned == 0
+
+
+def test_a_replay_that_does_not_start_is_not_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "t.jsonl", messages(AT))
+    stream = rxtweets.replay(tmp_path / "t.jsonl", None, hot=True)
+    refused: list[Exception] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(replaying, "start_thread", no_thread)
+        stream.subscribe(on_error=refused.append)
+    assert [str(error) for error in refused] == ["can't start new thread"]
+    assert stream.state.name == "idle"
+    assert len(stream.to_list().run()) == 1
+
+
+def no_thread(*_: object, **__: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_stop_completes_a_replay(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 3600))
     stream = rxtweets.replay(tmp_path / "t.jsonl")
