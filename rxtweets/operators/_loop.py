@@ -117,11 +117,11 @@ class OwnLoop:
             while not self._is_over:
                 self._run_until_stopped(loop)
             _cancel_all(loop)
-            loop.close()
             late = f"the call did not end within {GRACE} s of its cancellation"
             with self._lock:
                 awaited, self._awaited = self._awaited, {}
             _release(awaited, lambda: CancelledError(late))
+            loop.close()
 
     def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -136,12 +136,12 @@ class OwnLoop:
         with self._lock:
             loop, self._loop = self._loop, None
             awaited, self._awaited = self._awaited, {}
-        if loop is not None:
-            loop.close()
         _release(awaited, lambda: _lost(error))
         self._report(error, len(awaited))
         if self._died is not None:
             self._died(error)
+        if loop is not None:  # last: a broken one may raise here
+            loop.close()
 
     def _report(self, error: BaseException, messages: int) -> None:
         self._telemetry.add(workers_lost=1)

@@ -462,6 +462,21 @@ def test_batch_fails_when_its_cancelled_call_does_not_end(monkeypatch: pytest.Mo
     cleaning.go.set()
 
 
+def test_batch_fails_when_its_broken_loop_cannot_be_closed() -> None:
+    loops: list[Any] = []
+
+    async def break_the_loop(_: Any) -> None:
+        loops.append(asyncio.get_running_loop())
+        loops[0]._selector.close()
+        await asyncio.Event().wait()  # for ever
+
+    delivering = Delivering(break_the_loop)
+    delivering.deliver("lost")
+    assert "WorkerLost" in delivering.reasons()["lost"]
+    loops[0]._ssock.close()
+    loops[0]._csock.close()
+
+
 async def leave_at_once() -> None:
     raise SystemExit("asked for")
 
