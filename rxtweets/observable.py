@@ -26,8 +26,9 @@ from rxtweets.events import Abandoned, Event, Span
 from rxtweets.instrumentation.failures import Failure, Failures
 from rxtweets.instrumentation.logging import EventLog
 from rxtweets.message import Batch, Message
-from rxtweets.subscriber import Contained, FunctionSubscriber, Settlement
+from rxtweets.subscriber import Contained, FunctionSubscriber, Settlement, as_exception
 from rxtweets.telemetry import StageStats, Stats, Telemetry
+from rxtweets.workers import is_interrupt
 
 __all__ = [
     "BatchStream",
@@ -879,7 +880,12 @@ class _Sharing:
                 is_new = False
         part = run.part(gate)
         if is_new:
-            run.connect(self._subscribe, scheduler)
+            try:
+                run.connect(self._subscribe, scheduler)
+            except BaseException as error:
+                run.on_error(as_exception(error))  # else who comes later would join it
+                if is_interrupt(error):
+                    raise
         return part
 
 

@@ -224,6 +224,22 @@ def test_share_begins_again_after_the_end(end: str) -> None:
     assert data_of(got) == ["again"]
 
 
+def test_share_begins_again_after_a_subscription_that_raised() -> None:
+    hot, got, errors = Hot(), list[Any](), list[str]()
+
+    def subscribe(observer: Any, scheduler: Any) -> Any:
+        if not errors:
+            raise RuntimeError("can't start new thread")
+        return hot.stream.subscribe_chunks(observer, scheduler)
+
+    shared = MessageStream[Any](subscribe, hot.stream.telemetry).share()
+    shared.subscribe(on_error=lambda error: errors.append(str(error)))
+    shared.subscribe(got.append)
+    hot.give("a")
+    assert errors == ["can't start new thread"]
+    assert data_of(got) == ["a"]
+
+
 def test_share_gives_lists_to_operators_behind_it() -> None:
     hot, chunks = Hot(), list[Any]()
     shared: Any = hot.stream.pipe(ops.share())
