@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakMethod
 
 from reactivex import ConnectableObservable, Observable, abc
 from reactivex import operators as stock
@@ -596,7 +597,7 @@ class Drain:
         self._give_up = give_up
         self._lock = threading.Lock()
         self._sources: list[SourceSubscription] = []
-        self._lifts: list[Callable[[], None]] = []
+        self._lifts: list[WeakMethod[Callable[[], None]]] = []
         self._expected: set[Telemetry] = set()
         self._found: set[Telemetry] = set()
         self.heir: Drain | None = None
@@ -625,9 +626,15 @@ class Drain:
             source.finish(source.gate)
 
     def lift(self, lift: Callable[[], None]) -> None:
-        """Call this first at the end: it lets messages through that are held back."""
-        self._lifts.append(lift)
-        if self.is_over:
+        """Call this method first at the end: it lets messages through that are held back.
+
+        It is forgotten with its object: ``retry`` and ``repeat`` make another each time.
+        """
+        with self._lock:
+            self._lifts = [each for each in self._lifts if each() is not None]
+            self._lifts.append(WeakMethod(lift))
+            is_over = self.is_over
+        if is_over:
             lift()
 
     def misses(self) -> bool:
@@ -666,7 +673,8 @@ class Drain:
             for source in self._sources:
                 if not source.gate.closed:
                     together.setdefault(source.finish, []).append(source.gate)
-        for lift in self._lifts:
+            lifts = [lift for each in self._lifts if (lift := each()) is not None]
+        for lift in lifts:
             lift()
         for finish, gates in together.items():
             finish(*gates)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from reactivex.subject import BehaviorSubject
 import rxtweets
 from rxtweets import Batcher, Message, Pipeline, events, simulator
 from rxtweets import operators as ops
+from rxtweets.observable import Drain
 from rxtweets.simulator.script import Serve, Stall
 
 PATIENCE = 20.0
@@ -171,6 +174,22 @@ def test_a_drain_lets_what_a_valve_holds_back_through() -> None:
         valve.pause()
         held.stop()
     assert len(held.stored) == SENT
+
+
+def test_a_drain_keeps_nothing_of_sources_that_are_gone() -> None:
+    class Holding:
+        def lift(self) -> None:
+            """Do nothing."""
+
+    drain = Drain()
+    references: list[weakref.ref[Holding]] = []
+    for _ in range(3):
+        holding = Holding()
+        drain.lift(holding.lift)
+        references.append(weakref.ref(holding))
+    del holding
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 3
 
 
 @pytest.mark.parametrize("name", UNREACHED)
