@@ -66,6 +66,13 @@ ALIASES = {
     "user_bio": "bio",
     "user_bio_location": "bio_location",
     "geo_bounding_box": "bounding_box",
+    "statuses_count": "tweets_count",
+    "friends_count": "following_count",
+    "user_in_lists_count": "listed_count",
+    "within_url_title": "url_title",
+    "within_url_description": "url_description",
+    "in_reply_to_status_id": "in_reply_to_tweet_id",
+    "retweets_of_status_id": "retweets_of_tweet_id",
 }
 NUMBER = r"\d+(?:\.\d+)?"
 DEGREES = rf"-?{NUMBER}"

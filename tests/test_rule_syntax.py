@@ -78,6 +78,13 @@ def refused(rule: str, longest: int = LONGEST) -> RuleSyntaxError:
         ("user_bio:cat", "bio:cat"),
         ("user_bio_location:paris", "bio_location:paris"),
         ("geo_bounding_box:[1 2 1.1 2.1]", "bounding_box:[1 2 1.1 2.1]"),
+        ("statuses_count:1000", "tweets_count:1000"),
+        ("friends_count:1000", "following_count:1000"),
+        ("user_in_lists_count:10..100", "listed_count:10..100"),
+        ("within_url_title:snow", "url_title:snow"),
+        ("within_url_description:weather", "url_description:weather"),
+        ("in_reply_to_status_id:1", "in_reply_to_tweet_id:1"),
+        ("retweets_of_status_id:1", "retweets_of_tweet_id:1"),
     ],
 )
 def test_a_term_is_read(rule: str, tree: object) -> None:
