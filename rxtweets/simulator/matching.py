@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -110,12 +110,28 @@ def matches(node: Node, tweet: Tweet) -> bool:
         node: the rule, parsed; its operators are all in `SUPPORTED`.
         tweet: the tweet.
     """
+    # Not by recursion: a rule may nest deeper than Python's stack.
+    groups: list[tuple[AllOf | AnyOf, Iterator[Node]]] = []
+    while True:
+        while isinstance(node, (AllOf, AnyOf)):
+            parts = iter(node.parts)
+            groups.append((node, parts))
+            node = next(parts)
+        matched = _is_met(node, tweet)
+        while groups:
+            group, parts = groups[-1]
+            part = None if matched == isinstance(group, AnyOf) else next(parts, None)
+            if part is not None:
+                node = part
+                break
+            groups.pop()
+        else:
+            return matched
+
+
+def _is_met(node: Term | Not, tweet: Tweet) -> bool:
     if isinstance(node, Not):
         return not matches(node.part, tweet)
-    if isinstance(node, AllOf):
-        return all(matches(part, tweet) for part in node.parts)
-    if isinstance(node, AnyOf):
-        return any(matches(part, tweet) for part in node.parts)
     return OPERATORS[node.operator](node, tweet)
 
 

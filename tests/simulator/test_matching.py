@@ -91,6 +91,13 @@ def test_texts(rule: str, text: str, expected: bool) -> None:
     assert is_match(rule, written(text)) is expected
 
 
+@pytest.mark.parametrize(("text", "expected"), [("a", True), ("b", False)])
+def test_a_rule_matches_however_deep_it_nests(text: str, expected: bool) -> None:
+    depth = 5_000
+    assert is_match("(a" * depth + " a" + ")" * depth, written(text)) is expected
+    assert is_match("(c OR (a " * depth + "a" + "))" * depth, written(text)) is expected
+
+
 TWEET: dict[str, Any] = {
     "data": {
         "id": "1790000000000000001",
