@@ -6,12 +6,15 @@ ones are recognised. Links are recognised only as far as it takes to leave out w
 
 from __future__ import annotations
 
+import bisect
 import re
 import unicodedata
 
 __all__ = ["cashtags", "hashtags", "is_cashtag", "is_hashtag", "is_mention", "mentions"]
 
-LINK = re.compile(r"https?://\S+|(?:[a-z0-9-]+\.)+[a-z]{2,}/\S*", re.IGNORECASE)
+LINK = re.compile(r"https?://\S+|[a-z0-9-]\.[a-z]{2,}/\S*", re.IGNORECASE)
+"""From the last dot of its host on: no hashtag is before that."""
+
 HASH = re.compile("[#＃](?![\ufe0f\u20e3])")
 IN_HASHTAGS = frozenset(
     "_\u200c\u200d\ua67e\u05be\u05f3\u05f4\uff5e\u301c\u309b\u309c\u30a0\u30fb\u3003\u0f0b\u0f0c·"
@@ -31,6 +34,7 @@ CASHTAG = re.compile(rf"(?:^|(?<=\s))\$({SYMBOL})(?=$|\s|[!'#%&()*+,\\\-./:;<=>?
 def hashtags(text: str) -> list[str]:
     """The hashtags of a text in order, without their sign."""
     links = [match.span() for match in LINK.finditer(text)] if "/" in text else []
+    starts = [start for start, _ in links]
     found = []
     for sign in HASH.finditer(text):
         start = end = sign.end()
@@ -39,7 +43,8 @@ def hashtags(text: str) -> list[str]:
         before = text[sign.start() - 1 : sign.start()]
         is_apart = not before or before in "\ufe0e\ufe0f" or not _is_in_hashtags(before)
         is_whole = not text.startswith(("#", "＃", "://"), end)
-        in_link = any(first <= sign.start() < last for first, last in links)
+        link = bisect.bisect(starts, sign.start()) - 1
+        in_link = link >= 0 and sign.start() < links[link][1]
         if is_apart and before != "&" and is_whole and not in_link and is_hashtag(text[start:end]):
             found.append(text[start:end])
     return found

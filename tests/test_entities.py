@@ -133,3 +133,10 @@ def test_a_user_name_with_other_characters_is_none(name: str) -> None:
     assert not is_mention(name)
     with pytest.raises(RuleSyntaxError, match="no user name"):
         check(f"cat @{name}")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["a", "a.", "-", "a.bc/ #x "])
+def test_a_long_text_is_searched_in_linear_time(part: str) -> None:
+    text = part * 200_000 + " / #last"
+    assert hashtags(text)[-1] == "last"

@@ -6,6 +6,7 @@ without spaces are searched for the letters themselves. A quote tweet matches on
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -160,8 +161,14 @@ def _is_near(wanted: list[str], words: list[str], distance: int) -> bool:
     """Whether all are there, with so many words between neighbours at most."""
     if len(wanted) != 2:
         return set(wanted) <= set(words)
-    first, second = ([at for at, word in enumerate(words) if word == each] for each in wanted)
-    return any(0 < abs(a - b) <= distance + 1 for a in first for b in second)
+    other = dict(zip(wanted, reversed(wanted), strict=True))
+    last: dict[str, int] = {}
+    for at, word in enumerate(words):
+        if word in other:
+            if at - last.get(other[word], -math.inf) <= distance + 1:
+                return True
+            last[word] = at
+    return False
 
 
 def _hashtag(term: Term, tweet: Tweet) -> bool:

@@ -54,6 +54,8 @@ CASES = [
     ('"night bus"~1', "night and day bus", False),
     ('"night bus"~2', "bus of the night", True),
     ('"night bus"~1', "night train", False),
+    ('"bus bus"~1', "a bus and a bus", False),
+    ('"bus bus"~2', "a bus and a bus", True),
     (r'"the \"night\" bus"', 'the "night" bus', True),
     (r'"the \"night\" bus"', "the bus", False),
     # tags of a frame without entities are those in its text
@@ -89,6 +91,14 @@ CASES = [
 @pytest.mark.parametrize(("rule", "text", "expected"), CASES)
 def test_texts(rule: str, text: str, expected: bool) -> None:
     assert is_match(rule, written(text)) is expected
+
+
+@pytest.mark.timeout(60)
+def test_words_that_occur_often_are_compared_in_linear_time() -> None:
+    often = 50_000
+    apart = "a " * often + "c " * 7 + "b " * often
+    assert not is_match('"a b"~6', written(apart))
+    assert is_match('"a b"~6', written(apart.replace("c ", "", 1)))
 
 
 @pytest.mark.parametrize(("text", "expected"), [("a", True), ("b", False)])
