@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from rxtweets import simulator
+from rxtweets.checks import seconds
 from rxtweets.commands.server import STAND_IN, stand_in_token
 from rxtweets.errors import ConfigurationError
 from rxtweets.hot import HotStream
@@ -100,12 +101,11 @@ def ending(pipeline: Pipeline, duration: float | None) -> Iterator[None]:
     if duration is None:
         yield
         return
-    if duration <= 0:
-        raise ConfigurationError(f"--duration {duration:g}: give seconds above 0")
+    limit = seconds("--duration", duration)
     over = threading.Event()
 
     def work() -> None:
-        if not over.wait(duration):
+        if not over.wait(min(limit, threading.TIMEOUT_MAX)):
             pipeline.stop()
 
     start_thread("rxtweets-duration", work, goes_on=True)

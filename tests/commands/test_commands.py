@@ -169,6 +169,8 @@ def test_tail_shows_the_figures_of_a_notebook(recording: Path) -> None:
         ("tail", "nothing.jsonl"),
         ("tail", "--live", "--json"),
         ("tail", "--duration", "0"),
+        ("tail", "--duration", "nan"),
+        ("tail", "--duration", "inf"),
         ("tail", "x"),
     ],
 )
