@@ -55,17 +55,26 @@ def iterable(name: str, value: Any, example: str) -> Iterable[Any]:
     return value
 
 
+def path_text(name: str, value: Any) -> str:
+    """The value as the text of a path.
+
+    Raises:
+        ConfigurationError: it is neither a text nor a path.
+    """
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise ConfigurationError(f"{name}={value!r}: give the path of a file")
+    return os.fspath(value)
+
+
 def file_path(name: str, value: Any) -> Path:
     """The value as the path of a file, if one can be written there.
 
     Raises:
         ConfigurationError: it cannot.
     """
-    try:
-        path = Path(value)
-    except TypeError:
-        raise ConfigurationError(f"{name}={value!r}: give the path of a file") from None
-    shown, directory = f"{name}={os.fspath(value)!r}", path.parent
+    text = path_text(name, value)
+    path = Path(text)
+    shown, directory = f"{name}={text!r}", path.parent
     if not path.name or path.is_dir():
         raise ConfigurationError(f"{shown}: give the name of a file")
     if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from rxtweets.checks import file_path
+from rxtweets.checks import file_path, path_text
 from rxtweets.decoding import Decoded, Undecodable
 from rxtweets.errors import ConfigurationError, DecodeError
 from rxtweets.extras import needed
@@ -258,9 +258,10 @@ def recording_at(path: str | os.PathLike[str]) -> list[Path]:
     Raises:
         ConfigurationError: there are none, one cannot be read, or ``zstandard`` is not installed.
     """
-    files = files_of(Path(path))
+    text = path_text("path", path)
+    files = files_of(Path(text))
     if not files:
-        raise ConfigurationError(f"path={os.fspath(path)!r}: there is no such recording")
+        raise ConfigurationError(f"path={text!r}: there is no such recording")
     for file in files:
         if file.exists() and not (file.is_file() or file.is_dir()):
             continue  # a pipe can be read once

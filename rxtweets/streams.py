@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack, cast
 
 from rxtweets import events
 from rxtweets.backoff import Backoff
-from rxtweets.checks import iterable, seconds, whole_number
+from rxtweets.checks import iterable, path_text, seconds, whole_number
 from rxtweets.connection import Connection, ConnectionOptions
 from rxtweets.continuity import MOST_MINUTES, Backfill
 from rxtweets.cores import checked_cores
@@ -477,7 +477,7 @@ class _Builder:
         if path is None:
             return None
         partition = f", partition {own['partition']}" if own else ""
-        return StateFile(os.fspath(path) + suffix, self._endpoint.name + partition)
+        return StateFile(path_text("state_file", path) + suffix, self._endpoint.name + partition)
 
     def _checked_partitions(self, partition: Partition) -> list[int | None]:
         most = self._endpoint.partitions

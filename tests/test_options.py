@@ -24,6 +24,8 @@ from rxtweets import (
 from rxtweets.connection import ConnectionOptions
 from rxtweets.credentials import Token
 from rxtweets.endpoints import ENDPOINTS
+from rxtweets.instrumentation.opentelemetry import instrument
+from rxtweets.instrumentation.prometheus import serve_metrics
 from rxtweets.metering import Limit
 from rxtweets.streams import _Builder, _connection_options
 from rxtweets.subscribers import WebhookSubscriber
@@ -511,3 +513,19 @@ def test_a_stream_does_not_show_its_token(
     stream = sample_stream(**plain)
     assert SECRET not in f"{stream!r} {stream} {stream.stats()}"
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "construct",
+    [
+        lambda: rxtweets.replay([1]),  # type: ignore[list-item]
+        lambda: rxtweets.sample_stream(token="t", state_file=b"x"),  # type: ignore[arg-type]
+        lambda: rxtweets.subscribers.ParquetSubscriber(None),  # type: ignore[arg-type]
+        lambda: rxtweets.subscribers.PostgresSubscriber(5),  # type: ignore[arg-type]
+        lambda: serve_metrics("stream"),  # type: ignore[arg-type]
+        lambda: instrument([]),  # type: ignore[arg-type]
+    ],
+)
+def test_a_value_of_another_type_is_refused(construct: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"give (a|the) "):
+        construct()

@@ -8,10 +8,20 @@ from typing import Any, Protocol
 
 from reactivex import Observable
 
+from rxtweets.errors import ConfigurationError
 from rxtweets.events import Event
 from rxtweets.telemetry import StageStats, Stats
 
-__all__ = ["GAUGES", "STAGE_COUNTERS", "Source", "labels", "meanings", "numbers", "stages_of"]
+__all__ = [
+    "GAUGES",
+    "STAGE_COUNTERS",
+    "Source",
+    "check_source",
+    "labels",
+    "meanings",
+    "numbers",
+    "stages_of",
+]
 
 GAUGES = frozenset({"queued", "in_flight", "threads_lost", "posts_today", "lag"})
 """Figures of `Stats` that go up and down; the others only grow."""
@@ -29,6 +39,16 @@ class Source(Protocol):
 
     def stats(self) -> Stats:
         """A snapshot of the counters."""
+
+
+def check_source(source: Any) -> None:
+    """Refuse what has no figures.
+
+    Raises:
+        ConfigurationError: it is neither a stream nor a pipeline.
+    """
+    if not (hasattr(source, "events") and callable(getattr(source, "stats", None))):
+        raise ConfigurationError(f"source={source!r}: give a stream or a pipeline")
 
 
 def stages_of(source: Any) -> tuple[StageStats, ...]:

@@ -38,6 +38,7 @@ from rxtweets.instrumentation.figures import (
     GAUGES,
     STAGE_COUNTERS,
     Source,
+    check_source,
     labels,
     meanings,
     numbers,
@@ -77,6 +78,7 @@ def instrument(
     Raises:
         ConfigurationError: the extra is not installed.
     """
+    check_source(source)
     metrics = needed("opentelemetry.metrics", "opentelemetry")
     needed("opentelemetry.trace", "opentelemetry")
     measures = _Measures(source, metrics, name)

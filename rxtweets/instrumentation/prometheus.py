@@ -22,6 +22,7 @@ from rxtweets.instrumentation.figures import (
     GAUGES,
     STAGE_COUNTERS,
     Source,
+    check_source,
     labels,
     meanings,
     numbers,
@@ -50,6 +51,7 @@ class StreamCollector:
     """
 
     def __init__(self, source: Source, name: str = "") -> None:
+        check_source(source)
         self._core = needed("prometheus_client.core", "prometheus")
         self._source = source
         self._name = name

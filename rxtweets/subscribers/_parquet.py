@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from rxtweets.checks import whole_number
+from rxtweets.checks import path_text, whole_number
 from rxtweets.errors import ConfigurationError
 from rxtweets.extras import needed
 from rxtweets.locks import Identity, identity_of
@@ -78,7 +78,7 @@ class ParquetSubscriber(Store):
         self._parquet = needed("pyarrow.parquet", "parquet")
         self._arrow = needed("pyarrow", "parquet")
         self._fs = needed("pyarrow.fs", "parquet")
-        self._shown = os.fspath(path)
+        self._shown = path_text("path", path)
         self._filesystem, self._root = self._place(path, filesystem)
         self._row_group_size = whole_number("row_group_size", row_group_size)
         self._compression = compression

@@ -66,6 +66,8 @@ class PostgresSubscriber(Store):
     ) -> None:
         super().__init__()
         self._psycopg = needed("psycopg", "postgres")
+        if not isinstance(conninfo, str):
+            raise ConfigurationError("conninfo: give a text")
         try:
             given = needed("psycopg.conninfo", "postgres").conninfo_to_dict(conninfo)
         except self._psycopg.ProgrammingError:
