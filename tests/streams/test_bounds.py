@@ -233,10 +233,11 @@ def test_an_answer_is_refused_when_it_is_longer_than_any_of_xs(pieces: Pieces) -
     [
         endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
         endless(OK + b"content-length: 999999999\r\n\r\n", b" "),
+        endless(OK + b"\r\n", b" "),
         endless(frame(4), frame(4)),
         endless(frame(4), frame(6, bytes(8))),
     ],
-    ids=["1xx", "byte by byte", "SETTINGS", "PING"],
+    ids=["1xx", "byte by byte", "until the end", "SETTINGS", "PING"],
 )
 def test_an_answer_has_a_deadline(pieces: Pieces) -> None:
     http = {"http1": False, "http2": True} if next(filter(None, pieces()))[:1] == b"\0" else {}
