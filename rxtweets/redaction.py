@@ -38,7 +38,8 @@ class Secret:
     __slots__ = ("__weakref__", "_head", "_head_of_bytes", "_rest", "_whole", "length")
 
     def __init__(self, text: str) -> None:
-        ways = [_ways_of(part) for part in re.findall(r"%[0-9A-Fa-f]{2}|.", text, re.DOTALL)]
+        written = re.findall(r"%[0-9A-Fa-f]{2}|.", text, re.DOTALL)
+        ways = [_ways_of(part, is_within=at > 0) for at, part in enumerate(written)]
         head = "".join(ways[:LONG])
         self.length = len(ways)
         self._whole = re.compile("".join(ways))
@@ -147,16 +148,18 @@ def _refuse(_record: logging.LogRecord) -> bool:
     return False
 
 
-def _ways_of(written: str) -> str:
+def _ways_of(written: str, *, is_within: bool) -> str:
     r"""A pattern of a character, in the ways that programs write it: ``+ %2B \u002b &#43;``."""
     if len(written) == 1 and written.isalnum():
         return written
     character = unquote(written, "latin-1")
     code = f"(?i:{ord(character):02x})"
+    # With no search from the middle of a run of backslashes: that would be quadratic in its length.
+    run = r"\\" if is_within else r"(?<!\\)\\"
     ways = [
-        rf"\\*{re.escape(character)}",
+        rf"(?:{run}+)?{re.escape(character)}",
         rf"%(?:25)*{code}",
-        rf"\\+u00{code}",
+        rf"{run}+u00{code}",
         rf"&#0*{ord(character)};",
         rf"&#[xX]0*{code};",
     ]

@@ -232,12 +232,21 @@ def test_a_secret_is_masked_in_every_form(form: str) -> None:
         ("a%2Bb%2fc-secret-token", "a+b/c-secret-token"),
         ('a"b<c-secret-token', "a&quot;b&lt;c-secret-token"),
         ('a"b\\c-secret-token', r"a\"b\\c-secret-token"),
+        ('"a-secret-token', r"\"a-secret-token"),
+        ("+a-secret-token", r"\\\u002Ba-secret-token"),
     ],
 )
 def test_characters_that_programs_encode_are_known(token: str, shown: str) -> None:
     kept = Token(token)
     assert mask(f"Bearer {shown}.") == "Bearer ***."
     assert mask(f"Bearer {shown}.".encode()) == b"Bearer ***."
+    del kept
+
+
+def test_many_backslashes_are_searched_in_linear_time() -> None:
+    kept = Token("!a-secret-token")
+    many = "\\" * 2**20  # quadratic, this would take half an hour
+    assert mask(f"{many} {many}!a-secret-token") == f"{many} ***"
     del kept
 
 
