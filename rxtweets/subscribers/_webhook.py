@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
@@ -209,11 +209,17 @@ def _text_of(answer: httpx.Response, until: float) -> str:
     body = bytearray()
     encoding = answer.headers.get("content-encoding", "")
     with suppress(httpx.RequestError, BodyError, zlib.error):
-        for block in at_most(decoded(answer.iter_raw(), encoding), MAX_ANSWER):
+        for block in at_most(decoded(_until(until, answer.iter_raw()), encoding), MAX_ANSWER):
             body += block
-            if time.monotonic() > until:
-                break
     return mask(body.decode(errors="replace"))
+
+
+def _until(until: float, raw: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks as they were sent: compressed, they can go on for ever and hold nothing."""
+    for block in raw:
+        yield block
+        if time.monotonic() > until:
+            return
 
 
 def _body(batch: Batch[Any], lines: bytes) -> bytes:

@@ -362,7 +362,8 @@ def test_an_encoding_that_can_be_read_is(encoding: str, *, fast: bool) -> None:
 
 
 def test_an_answer_of_a_webhook_is_bounded() -> None:
-    for pieces in (*REFUSALS.values(), endless(REFUSED, chunk(b"a"))):
+    nothing = inflating(GZIPPED.replace(b"200 OK", b"403 No"), b"a" * 200, b"")
+    for pieces in (*REFUSALS.values(), endless(REFUSED, chunk(b"a")), nothing):
         with sending(pieces) as port:
             url = f"http://127.0.0.1:{port}/hook"
             with WebhookSubscriber(url, timeout=1.0) as webhook:
