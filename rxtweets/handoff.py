@@ -55,6 +55,8 @@ class Block(NamedTuple):
 class Handoff:
     """A queue of blocks, bounded in lines, and in bytes: 16 KB for each line of the capacity.
 
+    Of bytes there is always room for the longest line and for what comes with it.
+
     The reading side never waits, unless the policy is ``block`` or enough waits. When there are
     more lines than the capacity, lines are dropped one by one until it holds again, the oldest
     (``drop_oldest``, as GenStage's buffer) or those that just came (``drop_newest``); what is
@@ -69,6 +71,7 @@ class Handoff:
         wanted: how many lines will be taken yet at most; while so many wait, the reading side
             waits as well, whatever the policy. Asked with every `put`, `get` and `wake`. ``None``
             for no such bound.
+        longest: bytes of a line.
 
     Attributes:
         in_hand: lines of the last `get`, until who took them sets it to 0. Set here, as the reading
@@ -82,6 +85,7 @@ class Handoff:
         on_drop: Callable[[int], None],
         on_burst: Callable[[Literal["began", "ended"], int], None],
         wanted: Callable[[], int] | None = None,
+        longest: int = 0,
     ) -> None:
         self._wanted = wanted
         self._capacity = capacity
@@ -92,7 +96,7 @@ class Handoff:
         self._changed = threading.Condition()
         self._lines = 0
         self._bytes = 0
-        self._most_bytes = max(capacity * LINE, AT_ONCE)
+        self._most_bytes = max(capacity * LINE, AT_ONCE + 2 * longest)  # its text may come apart
         self._burst = 0
         self._closed = False
         self.in_hand = 0

@@ -166,6 +166,7 @@ class _Run:
             self._burst,
             # X bills what it has sent, so no more is read than the limit lets through.
             wanted=self._wanted if wanted or options.limit.messages else None,
+            longest=options.reading.max_line,
         )
         position = None if options.state_file is None else options.state_file.load()
         self._newest_id = "" if position is None else position.newest_id

@@ -156,7 +156,9 @@ class Outlet:
         quick = quick_look_up() if order.settings.get("fast_paths", True) else None
         self._find = quick or look_up
         self._turn = False
-        self._handoff = Handoff(order.buffer_size, order.overflow, self._dropped, self._burst)
+        self._handoff = Handoff(
+            order.buffer_size, order.overflow, self._dropped, self._burst, longest=order.max_line
+        )
         self._thread = start_thread("rxtweets-outlet", self._work, _crash)
 
     def put(self, framed: Framed, size: int, now: float, held: int = 0) -> None:

@@ -339,6 +339,18 @@ def test_large_lines_are_dropped_by_their_bytes(
     )
 
 
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_there_is_room_for_the_longest_line(
+    policy: Overflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handoff, "AT_ONCE", 1000)
+    dropped: list[int] = []
+    queue = Handoff(10, policy, dropped.append, lambda *_: None, longest=200_000)
+    for line in (b'{"data":1}', b'{"data":' + b"2" * 199_991 + b"}"):
+        queue.put(Block([line], 0.0, 1, size=len(line)))
+    assert (len(queue), dropped) == (2, [])
+
+
 def test_no_more_bytes_are_taken_at_once_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handoff, "AT_ONCE", 1000)
     watched = Watched(10, "block")
