@@ -20,6 +20,10 @@ from rxtweets.redaction import mask
 __all__ = ["error_in_stream", "error_of_response", "is_web_page", "shown", "unexpected_answer"]
 
 
+MAX_BODY = 65_536
+"""Bytes of an unexpected answer that its error keeps."""
+
+
 def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> errors.ResponseError:
     """The error that says what happened and what to do next.
 
@@ -54,6 +58,7 @@ def unexpected_answer(
         body: as much of it as was read.
         advice: what to do.
     """
+    body = mask(body[:MAX_BODY])  # before it is cut to what is shown
     text = f"{status}: {_said(status, headers, body)}. {advice}"
     return errors.UnexpectedAnswerError(text, status, body.decode(errors="replace"), headers)
 

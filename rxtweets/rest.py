@@ -129,7 +129,7 @@ class Rest:
             advice = f"The answer of {path} is no JSON object; is base_url X's?"
             if is_web_page(headers):
                 advice += " A web page may be the login page of this network."
-            raise unexpected_answer(status, headers, answer[:65_536], advice)
+            raise unexpected_answer(status, headers, answer, advice)
         return value, len(answer)
 
 

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 import rxtweets
-from rxtweets.problems import error_in_stream, error_of_response
+from rxtweets.credentials import Token
+from rxtweets.problems import error_in_stream, error_of_response, unexpected_answer
 from rxtweets.simulator import script
 
 BLANK_429 = {"title": "Too Many Requests", "detail": "Too Many Requests", "type": "about:blank"}
@@ -293,3 +294,11 @@ def test_a_wait_that_the_server_asks_for_is_shown() -> None:
 def test_a_status_that_is_none_leaves_a_disconnect_a_disconnect(status: Any) -> None:
     made = in_stream(title="t", disconnect_type="SlowReader", status=status, connection_issue=[])
     assert type(made) is rxtweets.ServerDisconnect
+
+
+def test_an_unexpected_answer_is_masked_before_it_is_cut() -> None:
+    token = Token("secret-of-the-app-and-more")
+    error = unexpected_answer(200, {}, b"a" * 189 + b" secret-of-the-app-and-more", "Look.")
+    assert "secret" not in str(error)
+    assert len(unexpected_answer(200, {}, b"a" * 2**20, "Look.").body) == 65_536
+    del token
