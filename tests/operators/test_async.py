@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import selectors
 import threading
 from typing import Any
 
@@ -464,17 +465,25 @@ def test_batch_fails_when_its_cancelled_call_does_not_end(monkeypatch: pytest.Mo
 
 def test_batch_fails_when_its_broken_loop_cannot_be_closed() -> None:
     loops: list[Any] = []
+    refused = threading.Event()
+
+    def refuse() -> None:
+        refused.set()
+        raise RuntimeError("the loop is broken")
 
     async def break_the_loop(_: Any) -> None:
         loops.append(asyncio.get_running_loop())
+        loops[0].close = refuse
         loops[0]._selector.close()
         await asyncio.Event().wait()  # for ever
 
     delivering = Delivering(break_the_loop)
     delivering.deliver("lost")
     assert "WorkerLost" in delivering.reasons()["lost"]
-    loops[0]._ssock.close()
-    loops[0]._csock.close()
+    assert refused.wait(PATIENCE)
+    del loops[0].close
+    loops[0]._selector = selectors.DefaultSelector()
+    loops[0].close()
 
 
 async def leave_at_once() -> None:
