@@ -188,10 +188,11 @@ class _Run:
         for name, part in self._parts.items():
             try:
                 subscription = part.subscribe_chunks(_PartObserver(self))
-            except RxTweetsError as error:
+            except Exception as error:  # noqa: BLE001 - such as no more threads
                 # It could not even begin, so it says nothing of its end itself.
-                self._telemetry.publish(events.PartEnded(error, part=name))
-                self.part_ended(error)
+                ended = unexpected("subscribing", error)
+                self._telemetry.publish(events.PartEnded(ended, part=name))
+                self.part_ended(ended)
                 continue
             with self._lock:
                 self._subscriptions.append(subscription)
@@ -199,7 +200,10 @@ class _Run:
             if is_over:
                 subscription.dispose()
         if self._limit.seconds is not None:
-            start_thread("rxtweets-limit", self._end_in_time, self._limit_died)
+            try:
+                start_thread("rxtweets-limit", self._end_in_time, self._limit_died)
+            except RuntimeError as error:  # no more threads: without a limit X would bill on
+                self._limit_died(error)
 
     def add(self, gate: Gate) -> bool:
         """Take part in this run; ``False`` if it is over."""

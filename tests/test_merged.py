@@ -250,6 +250,21 @@ def test_a_part_that_cannot_begin_is_over_and_says_so(parts: dict[str, Part]) ->
     assert events.PartEnded(two.refusal, part="partition 2") in seen
 
 
+def test_part_that_gets_no_thread_ends_alone(parts: dict[str, Part]) -> None:
+    one, two = parts.values()
+    two.refusal = RuntimeError("can't start new thread")
+    stream, taker = merged(parts), Taker()
+    seen = told(stream)
+    with taker.subscribe(stream):
+        one.send(1)
+    assert taker.ids == ["1"]
+    flush(stream)
+    [ended] = [event for event in seen if isinstance(event, events.PartEnded)]
+    assert ended.part == "partition 2"
+    assert ended.error is not None
+    assert ended.error.__cause__ is two.refusal
+
+
 def test_counters_are_those_of_all_parts(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
     one, two = parts.values()
