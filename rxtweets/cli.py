@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(parsed.run(parsed))
     except ConfigurationError as error:
         return _complain(error, USAGE)
-    except RxTweetsError as error:
+    except (RxTweetsError, OSError) as error:
         return _complain(error, FAILED)
     except KeyboardInterrupt:
         return ABANDONED

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -326,3 +328,15 @@ def test_the_help_of_a_command_writes_x_as_x_does(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["rules", "sync", "--help"])
     assert "Make the rules of X those of a file." in capsys.readouterr().out
+
+
+def test_an_output_that_is_full_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def writelines(self, lines: object) -> None:  # noqa: ARG002 - as io has it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("sys.stdout", Full())
+    assert main(["rules", "check", "cat"]) == 1
+    assert "No space left" in capsys.readouterr().err
