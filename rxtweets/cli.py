@@ -34,6 +34,9 @@ __all__ = ["main"]
 
 ENDED, FAILED, USAGE, ABANDONED = 0, 1, 2, 130
 
+MOST_FAILED = 10
+"""Batches in a row that cannot be printed, as on a full disk, before the command gives up."""
+
 LIVE_PAUSE = 0.5
 """Seconds between two summaries in a terminal."""
 
@@ -93,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.run is None:
         parser.print_help()
         return ENDED
+    if sys.stdout is None:  # Python's way to say that it is closed
+        text = "standard output is closed; to print nothing, redirect it to the null device"
+        return _complain(ConfigurationError(text), USAGE)
     try:
         return int(parsed.run(parsed))
     except ConfigurationError as error:
@@ -224,6 +230,7 @@ def _run(options: argparse.Namespace) -> int:
             batchers={
                 "default": Batcher(printer, size=options.batch_size, timeout=options.batch_timeout)
             },
+            max_failed_batches=MOST_FAILED,
         )
         printer.unread = pipeline.stop
         if screen.is_live:

@@ -299,3 +299,25 @@ def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
             assert "abandoned" in process.stderr.read()
         finally:
             process.kill()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_run_ends_when_the_disk_is_full() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "run", "--rate", "2000", "--batch-size", "5"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "10 batches" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_standard_output_is_refused() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m rxtweets rules check cat >&-"],
+        stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "standard output is closed" in done.stderr
+    assert "Traceback" not in done.stderr

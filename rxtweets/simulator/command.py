@@ -219,4 +219,7 @@ def _rate(text: str) -> float | None:
 
 def _chunking(text: str) -> Chunking:
     names: dict[str, Chunking] = {"frame": "frame", "read": "read"}
-    return names[text] if text in names else int(text)
+    try:
+        return names[text] if text in names else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give frame, read or bytes") from None

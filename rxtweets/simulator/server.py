@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import socket
@@ -543,6 +544,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         reason = error.strerror or error
+        is_port = error.errno in {errno.EADDRINUSE, errno.EACCES}
+        advice = "another port, or 0 for a free one" if is_port else "an address of this machine"
         raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {reason}; give another port, or 0 for a free one"
+            f"cannot listen on {host}:{port}: {reason}; give {advice}"
         ) from None
