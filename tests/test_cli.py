@@ -128,7 +128,7 @@ def test_live_reads_the_server_of_the_environment_with_the_token_of_the_environm
         (["run", "--rate", "fast"], "--rate"),
         (["run", "--rate", "-1"], "rate=-1"),
         (["run", "--limit", "0"], "--limit 0"),
-        (["run", "--duration", "0"], "--duration 0"),
+        (["run", "--duration", "0"], "--duration=0.0"),
         (["run", "--base-url", "x.com"], "give scheme and host"),
         (["run", "--nonsense"], "--nonsense; see rxtweets run --help"),
         (["simulate", "--rate", "fast"], "'fast': give tweets a second, or max"),
