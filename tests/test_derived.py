@@ -148,7 +148,7 @@ def test_connectable_observables_stay_what_they_are() -> None:
     assert len(got) == 1
 
 
-def test_a_raising_observer_of_publish_does_not_keep_items_from_others() -> None:
+def test_publish_gives_items_to_others_when_one_observer_raises() -> None:
     stream, got = stream_of("a"), list[Any]()
     shared: Any = stream.publish()
     shared.subscribe(lambda message: {}[message])
@@ -259,7 +259,7 @@ def test_share_takes_any_observable() -> None:
     assert (one, two) == ([1, 2], [1])
 
 
-def test_a_raising_subscriber_of_share_does_not_keep_items_from_others() -> None:
+def test_share_gives_items_to_others_when_a_subscriber_raises() -> None:
     hot, got = Hot(), list[Any]()
     shared = hot.stream.map(lambda message: message.data).share()
 
@@ -353,7 +353,7 @@ def test_share_gives_messages_to_who_comes_as_others_leave(kind: str) -> None:
         threading.Event().wait(0.001)
 
 
-def test_messages_of_a_list_that_come_after_a_disposal_are_counted() -> None:
+def test_messages_after_a_disposal_are_counted() -> None:
     hot, got = Hot(), list[Any]()
     hot.stream.take(1).subscribe(got.append)
     hot.give("a", "b", "c")
@@ -381,7 +381,7 @@ def test_messages_in_stock_operators_at_a_disposal_are_counted() -> None:
     assert hot.stream.stats().abandoned == 3
 
 
-def test_a_stream_is_shown_by_its_function_its_server_and_its_state() -> None:
+def test_stream_repr_names_function_server_and_state() -> None:
     tweets = rxtweets.sample_stream(token="secret", base_url="http://127.0.0.1:8080/path")
     assert repr(tweets) == "<sample_stream of http://127.0.0.1:8080: idle>"
     assert repr(tweets.map(str)) == "<items of sample_stream>"

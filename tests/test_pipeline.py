@@ -506,7 +506,7 @@ def test_max_failed_batches_is_refused_when_it_cannot_work(most: Any) -> None:
         limited(finite(1), print, most)
 
 
-def test_max_failed_batches_is_refused_when_there_are_no_batchers() -> None:
+def test_max_failed_batches_is_refused_without_batchers() -> None:
     with pytest.raises(ConfigurationError, match="give batchers="):
         Pipeline(finite(1), handle_message=lambda message: message, max_failed_batches=3)
 
@@ -827,7 +827,7 @@ def test_batchers_that_cannot_work_are_refused(batchers: Any) -> None:
         Pipeline(finite(1), batchers=batchers)
 
 
-def test_batchers_without_default_are_refused_when_no_handler_chooses() -> None:
+def test_batchers_without_default_are_refused_for_streams() -> None:
     tweets = rxtweets.sample_stream(token="any")
     with pytest.raises(ConfigurationError, match=r"none of 'a', 'b'.*put_batcher"):
         Pipeline(tweets, batchers={"a": Batcher(print), "b": Batcher(print)})
@@ -842,7 +842,7 @@ def test_source_may_name_batchers_without_a_handler() -> None:
     assert taken == ["hello"]
 
 
-def test_message_fails_with_the_known_batchers_when_none_is_its_own() -> None:
+def test_message_fails_naming_batchers_when_none_is_its_own() -> None:
     reasons: list[str] = []
 
     def note(failed: list[Message[Any]]) -> list[Message[Any]]:

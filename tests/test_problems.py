@@ -277,7 +277,7 @@ def test_an_answer_that_came_as_a_line_is_the_error_of_that_answer(
     assert orjson.loads(made.body) == {"title": "The title", **problem}
 
 
-def test_an_answer_that_came_as_a_line_keeps_no_time_of_hours_ago() -> None:
+def test_answer_in_a_line_keeps_no_time_of_hours_ago() -> None:
     headers = {"date": "Tue, 14 Nov 2023 22:13:20 GMT", "retry-after": "9", "server": "x"}
     made = error_in_stream({"type": X + "rate-limit-exceeded"}, headers)
     assert isinstance(made, rxtweets.RateLimitError)

@@ -65,7 +65,7 @@ def test_another_attempt_waits_as_the_server_asks(stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("asked", ["6", "120", "300000"])
-def test_a_long_wait_that_the_server_asks_for_is_left_to_the_caller(
+def test_request_raises_when_the_server_asks_for_a_long_wait(
     stub: Stub, client: Rest, asked: str
 ) -> None:
     stub.answers((503, b"no", {"retry-after": asked}))

@@ -349,7 +349,7 @@ class TestAcknowledgeImmediately:
         outcome = run(2, same, {"nowhere": (take, 5)}, handle_failed=handle_failed)
         assert (outcome.good, outcome.bad) == ([], ["dead", "dead"])
 
-    def test_message_is_acknowledged_once_when_the_stop_comes_between(self) -> None:
+    def test_message_is_acknowledged_once_when_stopped_between(self) -> None:
         acks = RecordingAcknowledger()
         acknowledged, stopped = threading.Event(), threading.Event()
 

@@ -50,7 +50,7 @@ def fills(svg: str) -> list[str]:
     return [box.attrib["fill"] for box in all_of(svg, "rect") if box.attrib.get("stroke")]
 
 
-def test_different_values_have_different_colours_when_there_are_many() -> None:
+def test_many_different_values_have_different_colours() -> None:
     many = [
         Strand(f"{row}", values(*((at / 9, f"{row} {at}") for at in range(9)))) for row in "abcd"
     ]
@@ -59,7 +59,7 @@ def test_different_values_have_different_colours_when_there_are_many() -> None:
     assert len(set(colours)) == 36
 
 
-def test_batch_has_another_colour_than_a_value_that_is_written_alike() -> None:
+def test_batch_and_value_written_alike_differ_in_colour() -> None:
     svg = svg_of(Strand("a", (Mark(0.2, "next", "3"), Mark(0.5, "next", "3", 3))))
     assert len(set(fills(svg))) == 2
 

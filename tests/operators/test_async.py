@@ -359,7 +359,7 @@ def test_messages_wait_for_room_as_with_threads(process: Any) -> None:
     assert sorted(watched.complete()) == list(range(100))
 
 
-def test_messages_fail_when_no_thread_can_be_started_for_the_loop(
+def test_messages_fail_when_the_loop_gets_no_thread(
     process: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = threading.Thread.start

@@ -103,7 +103,7 @@ def test_an_acknowledger_that_leaves_does_not_keep_others_from_being_told() -> N
     assert pipeline.stats().acknowledger_errors == 9
 
 
-def test_acknowledging_tells_the_others_when_one_acknowledger_leaves() -> None:
+def test_acknowledging_tells_others_when_one_acknowledger_exits() -> None:
     acks = RecordingAcknowledger()
     messages = [Message(1).with_acknowledger(LeavingAcknowledger())]
     messages.append(Message(2).with_acknowledger(acks))

@@ -190,7 +190,7 @@ class Acknowledging:
 
 
 @pytest.mark.parametrize("copied", SAME.values(), ids=SAME)
-def test_acknowledgement_is_counted_when_its_time_limit_has_passed(
+def test_acknowledgement_is_counted_when_after_its_time_limit(
     process: Any, hanging: Any, copied: Any
 ) -> None:
     handler = Acknowledging(hanging(1), copied, early=False)

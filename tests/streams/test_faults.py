@@ -426,7 +426,7 @@ def test_a_message_of_tomorrow_begins_a_stream(first: bytes) -> None:
         assert type(w.of(events.Reconnecting)[0].error) is rxtweets.ConnectionEnded
 
 
-def test_a_broken_first_line_is_no_strange_answer_if_tweets_follow() -> None:
+def test_broken_first_line_is_a_stream_when_tweets_follow() -> None:
     script: list[Part] = [[Line(b"half a tweet"), Serve(1), Close()], [Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
         w.until_event(events.Connected, 2)

@@ -290,7 +290,7 @@ def test_a_proxy_that_speaks_no_tls_is_named() -> None:
         assert "use http:// in proxy" in str(error)
 
 
-def test_an_answer_in_plain_http_names_the_proxy_that_may_have_given_it() -> None:
+def test_plain_http_answer_names_the_proxy() -> None:
     with refusing(head("403 Forbidden")) as (address, _):
         options: dict[str, Any] = {
             "token": "secret",
