@@ -50,7 +50,7 @@ LONGEST_RETRY_AFTER = 3_600.0
 """Seconds. A longer ``Retry-After`` is taken for a mistake, such as milliseconds."""
 
 WaitFrom = Literal["backoff", "Retry-After", "x-rate-limit-reset", "window", "connect budget"]
-"""What a wait comes from; see `rxtweets.events.Reconnecting`."""
+"""The origin of a wait; see `rxtweets.events.Reconnecting`."""
 
 
 class Wait(NamedTuple):

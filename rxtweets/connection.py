@@ -48,14 +48,14 @@ LONGEST_ANSWER = 6.0
 """Connect timeouts that a whole answer may take."""
 
 LONGEST_HEAD = 102_400
-"""Bytes of HTTP/2 that are kept until a head is whole; httpx keeps so many of HTTP/1.1."""
+"""The most bytes of an incomplete HTTP/2 head; httpx has the same bound for HTTP/1.1."""
 
 READ = 65_536
 HEAD_END = re.compile(rb"\n\r?\n")
 """Where h11 takes the head for ended: servers may end lines by line feeds alone."""
 
 BROKEN = (httpx.HTTPError, httpx.StreamError, OSError, zlib.error)
-"""What httpx raises when a connection breaks, and zlib when a body is damaged."""
+"""Exceptions of httpx when a connection breaks, and of zlib when a body is damaged."""
 
 PASSED_ON = {"h2.exceptions": "H2Error", "socksio": "SOCKSError"}
 """What it does not translate, by module: in the body of a response, and of a SOCKS proxy."""
@@ -563,14 +563,14 @@ LATE = {
     "setup_socks5_connection": "did not finish the SOCKS handshake",
     "": "took too long",
 }
-"""What was waited for at each step of the way; the last is the request itself."""
+"""The text for each step of the way; the last is the request itself."""
 
 PASSING = {408, 425, 429}
 """Statuses of a proxy, beside 5xx, after which another try can help."""
 
 CREDENTIALS = re.compile("username|authentication", re.IGNORECASE)
 FORBIDDEN = re.compile("not allowed|not supported|no acceptable", re.IGNORECASE)
-"""What httpcore says of a SOCKS proxy whose rules are the cause."""
+"""Texts of httpcore for a SOCKS proxy whose rules are the cause."""
 
 
 def proxy_named(error: ResponseError, options: ConnectionOptions) -> StreamError:

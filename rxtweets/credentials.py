@@ -66,7 +66,7 @@ class Token:
 
 
 def secrets_of(urls: Iterable[str]) -> tuple[Secret, ...]:
-    """What of the URLs of proxies is masked: the password, and how it is sent.
+    """The secrets in the URLs of proxies: the password, and its forms on the wire.
 
     Args:
         urls: with or without a user; what cannot be read has none.

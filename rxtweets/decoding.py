@@ -185,7 +185,7 @@ def _event(read: Read, payload: Any, line: bytes, received_at: float | None) -> 
 
 
 def other_in(value: Any, line: bytes) -> Disconnect | Unknown:
-    """What a decoded line is that carries no tweet and no event."""
+    """Classify a decoded line that carries no tweet and no event."""
     masked = mask(line)
     if masked is not line:
         line, value = masked, _value_of(masked)
@@ -201,7 +201,7 @@ def other_in(value: Any, line: bytes) -> Disconnect | Unknown:
 
 
 def is_strange(other: Undecodable | Unknown | Disconnect) -> bool:
-    """Whether it begins no stream of X: it is not JSON, or an error in the place of a message."""
+    """Return whether it cannot begin a stream of X: no JSON, or an error instead of a message."""
     if isinstance(other, Unknown):
         is_object = isinstance(other.value, dict) and not other.value.get("data")
         return is_object and any(name in other.value for name in ("errors", "error", "title"))

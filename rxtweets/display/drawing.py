@@ -32,7 +32,7 @@ SERIES = (BLUE, "#c4561a", GREEN, "#7b4bb5", YELLOW, "#b02a76", "#3a7d8c", GREY)
 4.5 or more, so that text may have it."""
 
 DARKER = 0.6
-"""How much darker each next round through the colours is."""
+"""The factor by which each further round through the colours is darker."""
 
 
 def colour_of(number: int) -> str:
