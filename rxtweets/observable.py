@@ -525,7 +525,7 @@ class _Successor(abc.ObserverBase[Any]):
 
     def __init__(self, observer: abc.ObserverBase[Any], drain: Drain) -> None:
         self._observer = observer
-        self._drain = drain.heir or drain
+        self._drain = drain
         self.on_next = observer.on_next  # type: ignore[method-assign]  # costs nothing for an item
 
     def on_next(self, value: Any) -> None:
@@ -533,13 +533,11 @@ class _Successor(abc.ObserverBase[Any]):
 
     def on_error(self, error: Exception) -> None:
         """Pass the error on."""
-        self._drain.heir = None  # what it was made for has ended
         with subscribing_for(self._drain):
             self._observer.on_error(error)
 
     def on_completed(self) -> None:
         """Pass the end on."""
-        self._drain.heir = None  # what it was made for has ended
         with subscribing_for(self._drain):
             self._observer.on_completed()
 

@@ -176,16 +176,6 @@ def test_a_drain_lets_what_a_valve_holds_back_through() -> None:
     assert len(held.stored) == SENT
 
 
-def test_a_drain_reaches_what_follows_a_shared_merge() -> None:
-    few = rxtweets.from_iterable([Message("before", {"id": "0"}), Message("before", {"id": "1"})])
-    with simulator.serve(rate=None, script=SCRIPT) as x:
-        stream = stream_of(x)
-        held = Held(stream, halves(few).pipe(ops.share()).concat(stream))
-        held.stop()
-        assert len(held.stored) == SENT + 2
-        assert stream.state.name == "stopped"
-
-
 def test_a_drain_keeps_nothing_of_sources_that_are_gone() -> None:
     class Holding:
         def lift(self) -> None:
