@@ -61,17 +61,17 @@ def mentions(text: str) -> list[str]:
 
 
 def is_hashtag(tag: str) -> bool:
-    """Whether the text can follow a ``#``: letters, digits and a few signs, one letter at least."""
+    """Return whether ``#`` and the text are a hashtag; it needs one letter at least."""
     return all(map(_is_in_hashtags, tag)) and any(map(_is_letter, tag)) and tag[0] != "\ufe0f"
 
 
 def is_cashtag(tag: str) -> bool:
-    """Whether the text can follow a ``$``."""
+    """Return whether ``$`` and the text are a cashtag."""
     return re.fullmatch(SYMBOL, tag) is not None
 
 
 def is_mention(name: str) -> bool:
-    """Whether the text can follow an ``@``."""
+    """Return whether ``@`` and the text are a mention."""
     return re.fullmatch(NAME, name) is not None
 
 

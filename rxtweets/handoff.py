@@ -217,7 +217,7 @@ def _follows(block: Block, last: Block) -> bool:
 
 
 def _without(block: Block, lines: int, size: int, newest: bool, tweets_only: bool) -> Block:
-    """The block without so many lines and bytes, from its end if ``newest``, else its start."""
+    """Remove lines and bytes from the end of the block if ``newest``, else from its start."""
     kept: list[bytes] = []
     left = block.size
     for line in reversed(block.lines) if newest else block.lines:

@@ -201,7 +201,7 @@ class LineWriter:
             self._part.rename(_without_suffix(self._part))
 
     def _is_gone(self) -> bool:
-        """Whether the open part was removed, renamed or truncated; if so, it is let go.
+        """Return whether the open part was removed, renamed or truncated; close it if so.
 
         A part that was renamed is complete then.
         """
@@ -498,7 +498,7 @@ Begin = Callable[[], Any]
 
 
 def _compression(start: bytes) -> tuple[Begin, type[Exception]] | None:
-    """How a file is decompressed that begins so, and what that raises; ``None`` if it is plain.
+    """Return the decompressor for the first bytes and its exception; ``None`` for a plain file.
 
     Raises:
         ConfigurationError: ``zstandard`` is not installed.

@@ -166,7 +166,7 @@ class Receipt:
 
 
 def receipt_for(acknowledger: Acknowledger) -> Receipt | None:
-    """A receipt, or ``None`` if there is nobody to tell: most messages have none."""
+    """Return a receipt; ``None`` for a `NoopAcknowledger`, as most messages have."""
     return None if type(acknowledger) is NoopAcknowledger else Receipt(acknowledger)
 
 

@@ -84,7 +84,7 @@ class Live:
         return not over
 
     def _look(self) -> tuple[bool, Any]:
-        """Whether it is over, and the picture; asked first, so that the last one shows the end."""
+        """Return whether it has ended, asked before the picture is drawn, and the picture."""
         over = self._stopped
         try:
             over = self.is_over

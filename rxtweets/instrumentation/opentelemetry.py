@@ -150,7 +150,7 @@ class _Measures:
 
     @property
     def is_live(self) -> bool:
-        """Whether it is not closed."""
+        """Return whether it is open."""
         return self._source is not None
 
     def close(self) -> None:

@@ -104,7 +104,7 @@ class Script:
 
     def handle(self, message: Message[int]) -> Any:
         if self.delay:
-            time.sleep(self.delay)
+            time.sleep(self.delay)  # a handler that blocks; nothing waits for it to pass
         return self._outcome(message)
 
     async def handle_async(self, message: Message[int]) -> Any:
@@ -136,7 +136,7 @@ class Script:
 
     def take(self, batch: Batch[Any]) -> Any:
         if self.subscriber_delay:
-            time.sleep(self.subscriber_delay)
+            time.sleep(self.subscriber_delay)  # a subscriber that blocks, as above
         return self._taken(batch)
 
     async def take_async(self, batch: Batch[Any]) -> Any:
@@ -455,7 +455,7 @@ class Trial:
             self._expect(pipeline.wait(0.001), "it is not over after it was stopped")
         gives_up = time.monotonic() + HANGS
         while (left := _left(before)) and time.monotonic() < gives_up:
-            time.sleep(0.005)
+            time.sleep(0.005)  # nothing tells when a thread has ended
         self._expect(not left, f"threads are left: {sorted(each.name for each in left)}")
         if left:
             faulthandler.dump_traceback(all_threads=True)
