@@ -453,3 +453,13 @@ def test_a_token_that_is_sent_back_is_in_no_output(
     output = "".join(capfd.readouterr())
     assert "***" in output or "403" in output
     assert "secret-of-the-app" not in output
+
+
+def test_errors_mask_their_text_body_and_headers() -> None:
+    token = Token(SECRET)
+    refused = rxtweets.ResponseError(f"403 {SECRET}", 403, SECRET, {"x-sent": SECRET})
+    proxy = rxtweets.ProxyError(f"407 {SECRET}", "http://proxy", 407, {"x-sent": SECRET})
+    for shown in (str(refused), refused.body, str(refused.headers), str(proxy), str(proxy.headers)):
+        assert SECRET not in shown
+        assert "***" in shown
+    del token  # a secret is masked as long as its token lives
