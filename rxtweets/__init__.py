@@ -18,53 +18,19 @@ import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from rxtweets import display, events, operators, subscribers
-from rxtweets.backoff import Backoff
-from rxtweets.collecting import collect
-from rxtweets.concurrency import Concurrency
-from rxtweets.errors import (
-    AccessError,
-    AcknowledgerError,
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionEnded,
-    ConnectionLimitError,
-    ConnectionLost,
-    DeadlineExceeded,
-    DecodeError,
-    ExecutorBroken,
-    HandlerError,
-    HandlerTimeout,
-    HostNotFound,
-    PipelineError,
-    ProvisioningError,
-    ProxyError,
-    RateLimitError,
-    ReaderCrashed,
-    ResponseError,
-    RulesError,
-    RulesRefused,
-    RuleSyntaxError,
-    RxTweetsError,
-    ServerDisconnect,
-    ServerError,
-    SourceError,
-    StreamError,
-    StreamStalled,
-    SubscriberError,
-    TLSError,
-    UnexpectedAnswerError,
-    UsageCapError,
-    WorkerLost,
-)
-from rxtweets.fields import UnknownNameWarning
-from rxtweets.held_connections import Connections, HeldConnection
-from rxtweets.hot import HotStream
-from rxtweets.instrumentation.failures import Failure
-from rxtweets.message import (
+from rxtweets import display, errors, events, operators, subscribers
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.connection_state import ConnectionState
+from rxtweets._core.failures import Failure
+from rxtweets._core.observable import BatchStream, MessageStream, SettledStream
+from rxtweets._core.rate_limit import RateLimit
+from rxtweets._core.retry import Retry
+from rxtweets._core.subscriber import Subscriber
+from rxtweets._core.telemetry import StageStats, Stats
+from rxtweets._core.valve import Valve
+from rxtweets._messages.batch import Batch, BatchInfo
+from rxtweets._messages.message import (
     Acknowledger,
-    Batch,
-    BatchInfo,
     CallerAcknowledger,
     Failed,
     MatchingRule,
@@ -72,57 +38,38 @@ from rxtweets.message import (
     NoopAcknowledger,
     ack_immediately,
 )
-from rxtweets.observable import BatchStream, MessageStream, SettledStream
-from rxtweets.options import ServerOptions
-from rxtweets.payloads import Activity, ComplianceEvent, LabelEvent, Like
-from rxtweets.pipeline import (
-    Batcher,
-    Pipeline,
-    Restart,
-    Topology,
-    TopologyBatcher,
-    TopologyProcessors,
-    TopologySource,
-)
-from rxtweets.rate import RateLimit
-from rxtweets.recording import record
-from rxtweets.replaying import Replay, replay
-from rxtweets.retry import Retry
-from rxtweets.rule_syntax import RuleWarning
-from rxtweets.rules import Rule, RuleCounts, RuleRefusal, Rules, RulesReport
-from rxtweets.sources import (
-    PullSource,
-    QueueAcknowledger,
-    from_iterable,
-    from_queue,
-    polling_source,
-)
-from rxtweets.states import ConnectionState
+from rxtweets._messages.payloads import Activity, ComplianceEvent, LabelEvent, Like
+from rxtweets.api import Connections, Rule, Rules, ServerOptions
+from rxtweets.errors import ConfigurationError, RxTweetsError
+from rxtweets.operators._collect import collect
+from rxtweets.operators._record import record
+from rxtweets.pipeline import Batcher, Pipeline, Restart
 from rxtweets.streams import (
+    Backoff,
+    HotStream,
+    PullSource,
     StreamOptions,
     TweetOptions,
     activity_stream,
     compliance_stream,
     filtered_stream,
     firehose_stream,
+    from_iterable,
+    from_queue,
     labels_stream,
     likes_stream,
+    polling_source,
+    replay,
     sample10_stream,
     sample_stream,
 )
-from rxtweets.subscriber import Subscriber
-from rxtweets.telemetry import StageStats, Stats
-from rxtweets.valve import Valve
 
 if _TYPE_CHECKING:
     from rxtweets import simulator
 
 __all__ = [
-    "AccessError",
     "Acknowledger",
-    "AcknowledgerError",
     "Activity",
-    "AuthenticationError",
     "Backoff",
     "Batch",
     "BatchInfo",
@@ -132,20 +79,10 @@ __all__ = [
     "ComplianceEvent",
     "Concurrency",
     "ConfigurationError",
-    "ConnectionEnded",
-    "ConnectionLimitError",
-    "ConnectionLost",
     "ConnectionState",
     "Connections",
-    "DeadlineExceeded",
-    "DecodeError",
-    "ExecutorBroken",
     "Failed",
     "Failure",
-    "HandlerError",
-    "HandlerTimeout",
-    "HeldConnection",
-    "HostNotFound",
     "HotStream",
     "LabelEvent",
     "Like",
@@ -154,56 +91,27 @@ __all__ = [
     "MessageStream",
     "NoopAcknowledger",
     "Pipeline",
-    "PipelineError",
-    "ProvisioningError",
-    "ProxyError",
     "PullSource",
-    "QueueAcknowledger",
     "RateLimit",
-    "RateLimitError",
-    "ReaderCrashed",
-    "Replay",
-    "ResponseError",
     "Restart",
     "Retry",
     "Rule",
-    "RuleCounts",
-    "RuleRefusal",
-    "RuleSyntaxError",
-    "RuleWarning",
     "Rules",
-    "RulesError",
-    "RulesRefused",
-    "RulesReport",
     "RxTweetsError",
-    "ServerDisconnect",
-    "ServerError",
     "ServerOptions",
     "SettledStream",
-    "SourceError",
     "StageStats",
     "Stats",
-    "StreamError",
     "StreamOptions",
-    "StreamStalled",
     "Subscriber",
-    "SubscriberError",
-    "TLSError",
-    "Topology",
-    "TopologyBatcher",
-    "TopologyProcessors",
-    "TopologySource",
     "TweetOptions",
-    "UnexpectedAnswerError",
-    "UnknownNameWarning",
-    "UsageCapError",
     "Valve",
-    "WorkerLost",
     "ack_immediately",
     "activity_stream",
     "collect",
     "compliance_stream",
     "display",
+    "errors",
     "events",
     "filtered_stream",
     "firehose_stream",

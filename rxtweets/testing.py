@@ -23,10 +23,10 @@ from typing import Any, Self
 from reactivex import abc
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.checks import seconds
+from rxtweets._core.observable import ChunkGate, MessageStream, SourceSubscription, new_telemetry
+from rxtweets._messages.message import Acknowledger, BatchMode, Message
+from rxtweets._support.validation import seconds
 from rxtweets.errors import ConfigurationError
-from rxtweets.message import Acknowledger, BatchMode, Message
-from rxtweets.observable import ChunkGate, MessageStream, SourceSubscription, new_telemetry
 from rxtweets.pipeline import Pipeline
 
 __all__ = ["DummySource", "RecordingAcknowledger", "VirtualTime", "test_batch", "test_message"]

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 import pytest
 
-from rxtweets import rest, telemetry
+from rxtweets._core import telemetry
+from rxtweets.api import _client as client
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 OURS = ("rxtweets-", "simulator")
@@ -22,7 +23,7 @@ OTHERS = {
     "test_dask",
     "test_lab",
     "test_notebooks",
-    "test_pictures",
+    "test_notebook_pictures",
     "test_readme",
     "test_their_rules",
 }
@@ -154,7 +155,7 @@ class Stub:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
     """A server of fixed answers; attempts follow each other at once."""
-    monkeypatch.setattr(rest, "PAUSE", 0.0)
+    monkeypatch.setattr(client, "PAUSE", 0.0)
     server = Stub()
     yield server
     server.close()

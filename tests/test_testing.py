@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from rxtweets import Batcher, ConfigurationError, Message, Pipeline, PipelineError, testing
+from rxtweets import Batcher, ConfigurationError, Message, Pipeline, testing
+from rxtweets.errors import PipelineError
 from rxtweets.testing import (
     DummySource,
     RecordingAcknowledger,

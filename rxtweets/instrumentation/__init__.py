@@ -1,1 +1,4 @@
-"""Events of a stream for other systems: one small file for each."""
+"""Exporters of counters, events and spans to monitoring systems: Prometheus, OpenTelemetry.
+
+May import: `rxtweets._core` and below.
+"""

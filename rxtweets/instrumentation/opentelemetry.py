@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from reactivex import abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
-from rxtweets.events import (
+from rxtweets._core.events import (
     BatchDelivered,
     BatchFailed,
     Event,
@@ -33,8 +33,10 @@ from rxtweets.events import (
     ProcessorStopped,
     Span,
 )
-from rxtweets.extras import needed
-from rxtweets.instrumentation.figures import (
+from rxtweets._core.telemetry import StageStats, Stats
+from rxtweets._messages.batch import BatchInfo
+from rxtweets._support.optional_imports import needed
+from rxtweets.instrumentation._metrics import (
     GAUGES,
     STAGE_COUNTERS,
     Source,
@@ -44,8 +46,6 @@ from rxtweets.instrumentation.figures import (
     numbers,
     stages_of,
 )
-from rxtweets.message import BatchInfo
-from rxtweets.telemetry import StageStats, Stats
 
 __all__ = ["instrument"]
 

@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
 
-from rxtweets.checks import whole_number
+from rxtweets._core.events import Event
+from rxtweets._core.telemetry import StageStats, Stats
+from rxtweets._support.optional_imports import needed
+from rxtweets._support.validation import whole_number
 from rxtweets.errors import ConfigurationError
-from rxtweets.events import Event
-from rxtweets.extras import needed
-from rxtweets.instrumentation.figures import (
+from rxtweets.instrumentation._metrics import (
     GAUGES,
     STAGE_COUNTERS,
     Source,
@@ -28,7 +29,6 @@ from rxtweets.instrumentation.figures import (
     numbers,
     stages_of,
 )
-from rxtweets.telemetry import StageStats, Stats
 
 __all__ = ["MetricsServer", "StreamCollector", "serve_metrics"]
 

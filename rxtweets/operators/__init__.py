@@ -3,6 +3,8 @@
 ::
 
     batches = tweets.pipe(ops.process(handler, concurrency=50), ops.batch(20, 2.0))
+
+May import: `rxtweets._core` and below.
 """
 
 from rxtweets.operators._acknowledge import acknowledge

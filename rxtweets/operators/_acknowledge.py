@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 
-from rxtweets.message import Message
-from rxtweets.observable import MessageStream, subscribe_in_chunks, telemetry_of
-from rxtweets.subscriber import acknowledge as tell
-from rxtweets.telemetry import Telemetry
+from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
+from rxtweets._core.subscriber import acknowledge as tell
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Message
 
 __all__ = ["acknowledge"]
 

@@ -10,8 +10,13 @@ from typing import Any
 from reactivex import abc
 from reactivex.scheduler import NewThreadScheduler, VirtualTimeScheduler
 
-from rxtweets.concurrency import Concurrency
-from rxtweets.message import Message
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.retry import Retry
+from rxtweets._core.subscriber import OnFailed
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Message
+from rxtweets._support.timers import SchedulerTimers, ThreadTimers, Timers
+from rxtweets._support.workers import WorkerPool
 from rxtweets.operators._calls import Runner, calling
 from rxtweets.operators._executors import AnyExecutor, ExecutorRunner
 from rxtweets.operators._flow import Flow
@@ -21,11 +26,6 @@ from rxtweets.operators._processor import Demand, Processor
 from rxtweets.operators._results import AsTheyCome, InOrder
 from rxtweets.operators._threads import ThreadRunner
 from rxtweets.operators._time_limits import LimitedThreadRunner
-from rxtweets.retry import Retry
-from rxtweets.subscriber import OnFailed
-from rxtweets.telemetry import Telemetry
-from rxtweets.timers import SchedulerTimers, ThreadTimers, Timers
-from rxtweets.workers import WorkerPool
 
 __all__ = ["Plan", "assemble"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from reactivex import abc
 
-from rxtweets.message import Batch
+from rxtweets._core.subscriber import FunctionSubscriber
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.batch import Batch
 from rxtweets.operators._calls import is_async
 from rxtweets.operators._loop import OwnLoop
-from rxtweets.subscriber import FunctionSubscriber
-from rxtweets.telemetry import Telemetry
 
 __all__ = ["AwaitingSubscriber", "is_awaited"]
 

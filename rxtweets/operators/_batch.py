@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.checks import function, seconds, whole_number
-from rxtweets.message import Batch, Message
-from rxtweets.observable import BatchStream, subscribe_in_chunks, telemetry_of
+from rxtweets._core.observable import BatchStream, subscribe_in_chunks, telemetry_of
+from rxtweets._core.subscriber import OnFailed
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import function, seconds, whole_number
 from rxtweets.operators._batcher import Batcher, BatchOptions
 from rxtweets.operators._splitting import Size, splitter_for
-from rxtweets.subscriber import OnFailed
 
 __all__ = ["batch"]
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from reactivex import abc
 
+from rxtweets._core.events import Abandoned
+from rxtweets._core.subscriber import OnFailed, acknowledge, fail
+from rxtweets._core.telemetry import StageStats, Telemetry
+from rxtweets._messages.batch import Batch, Trigger
+from rxtweets._messages.message import DEFAULT_ROUTE, Message, are_plain
+from rxtweets._support.rate_meter import Throughput
+from rxtweets._support.workers import unexpected
 from rxtweets.errors import HandlerError
-from rxtweets.events import Abandoned
-from rxtweets.message import DEFAULT_ROUTE, Batch, Message, Trigger, are_plain
 from rxtweets.operators._splitting import Split
 from rxtweets.operators._timer import SchedulerTimer, ThreadTimer, Timer
-from rxtweets.subscriber import OnFailed, acknowledge, fail
-from rxtweets.telemetry import StageStats, Telemetry
-from rxtweets.throughput import Throughput
-from rxtweets.workers import unexpected
 
 __all__ = ["BatchOptions", "Batcher"]
 

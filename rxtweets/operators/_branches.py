@@ -9,9 +9,7 @@ from typing import Any
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
-from rxtweets.errors import ConfigurationError
-from rxtweets.message import Batch, Message
-from rxtweets.observable import (
+from rxtweets._core.observable import (
     BatchStream,
     ChunkGate,
     MessageStream,
@@ -19,8 +17,11 @@ from rxtweets.observable import (
     subscribe_in_chunks,
     telemetry_of,
 )
-from rxtweets.subscriber import OnFailed, acknowledge, fail
-from rxtweets.telemetry import Telemetry
+from rxtweets._core.subscriber import OnFailed, acknowledge, fail
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
+from rxtweets.errors import ConfigurationError
 
 __all__ = ["Operators", "branching", "operators_of"]
 

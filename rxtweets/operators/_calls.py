@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
+from rxtweets._core.subscriber import is_interrupt
+from rxtweets._messages.message import Message
 from rxtweets.errors import HandlerError
-from rxtweets.message import Message
-from rxtweets.subscriber import is_interrupt
 
 __all__ = [
     "NOT_GIVEN",

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 
-from rxtweets.checks import function, whole_number
-from rxtweets.deduplication import DEFAULT_WINDOW, Deduplicator, key_of
-from rxtweets.events import HandlerFailed
-from rxtweets.message import Message
-from rxtweets.observable import MessageStream, subscribe_in_chunks, telemetry_of
-from rxtweets.subscriber import acknowledge
-from rxtweets.telemetry import Telemetry
+from rxtweets._core.deduplication import DEFAULT_WINDOW, Deduplicator, key_of
+from rxtweets._core.events import HandlerFailed
+from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
+from rxtweets._core.subscriber import acknowledge
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import function, whole_number
 
 __all__ = ["deduplicate"]
 

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.checks import function, no_class, whole_number
+from rxtweets._core.observable import BatchStream, SettledStream
+from rxtweets._core.subscriber import FunctionSubscriber, OnFailed, Settled, Settlement
+from rxtweets._messages.batch import Batch
+from rxtweets._support.validation import function, no_class, whole_number
 from rxtweets.errors import ConfigurationError
-from rxtweets.message import Batch
-from rxtweets.observable import BatchStream, SettledStream
 from rxtweets.operators._awaiting import AwaitingSubscriber, is_awaited
 from rxtweets.operators._delivery import Delivery, InlineDelivery
-from rxtweets.subscriber import FunctionSubscriber, OnFailed, Settled, Settlement
 
 __all__ = ["AnySubscriber", "deliver", "delivering", "subscriber_of"]
 

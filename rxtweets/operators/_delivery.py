@@ -9,12 +9,13 @@ from typing import Any
 
 from reactivex import abc
 
-from rxtweets.events import Abandoned
-from rxtweets.message import DEFAULT_ROUTE, Batch
-from rxtweets.subscriber import Contained, Settlement
-from rxtweets.telemetry import StageStats, Telemetry
-from rxtweets.throughput import Throughput
-from rxtweets.workers import WorkerPool, unexpected
+from rxtweets._core.events import Abandoned
+from rxtweets._core.subscriber import Contained, Settlement
+from rxtweets._core.telemetry import StageStats, Telemetry
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import DEFAULT_ROUTE
+from rxtweets._support.rate_meter import Throughput
+from rxtweets._support.workers import WorkerPool, unexpected
 
 __all__ = ["Delivery", "InlineDelivery"]
 

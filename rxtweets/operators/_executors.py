@@ -10,16 +10,16 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from time import monotonic
 from typing import Any
 
-from rxtweets.concurrency import Concurrency
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.events import WorkerReplaced
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import NOOP, Message, in_place_of
 from rxtweets.errors import DeadlineExceeded, ExecutorBroken, HandlerError, WorkerLost
-from rxtweets.events import WorkerReplaced
-from rxtweets.message import NOOP, Message, in_place_of
 from rxtweets.operators import _remote as remote
 from rxtweets.operators._calls import Call
 from rxtweets.operators._flow import Flow
 from rxtweets.operators._processor import Processor
 from rxtweets.operators._tracing import SpanStart, Tracing
-from rxtweets.telemetry import Telemetry
 
 __all__ = ["AnyExecutor", "ExecutorRunner"]
 

@@ -12,18 +12,18 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any
 
-from rxtweets.concurrency import Concurrency
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.events import HandlerRetried
+from rxtweets._core.retry import Retry
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Failed, Message
+from rxtweets._support.timers import Timers
 from rxtweets.errors import DeadlineExceeded, ExecutorBroken
-from rxtweets.events import HandlerRetried
-from rxtweets.message import Failed, Message
 from rxtweets.operators._calls import Call, Outcome, Runner
 from rxtweets.operators._lanes import Lanes
 from rxtweets.operators._preparing import Prepare, Preparing
 from rxtweets.operators._processor import Processor
 from rxtweets.operators._results import InOrder
-from rxtweets.retry import Retry
-from rxtweets.telemetry import Telemetry
-from rxtweets.timers import Timers
 
 __all__ = ["Deadline", "Flow"]
 

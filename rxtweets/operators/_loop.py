@@ -13,15 +13,15 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from rxtweets.concurrency import Concurrency
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.events import WorkerReplaced
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Message
+from rxtweets._support.workers import Died, start_thread
 from rxtweets.errors import HandlerTimeout, WorkerLost
-from rxtweets.events import WorkerReplaced
-from rxtweets.message import Message
 from rxtweets.operators._calls import Call, Outcome, checked
 from rxtweets.operators._flow import Flow
 from rxtweets.operators._tracing import SpanStart, Tracing
-from rxtweets.telemetry import Telemetry
-from rxtweets.workers import Died, start_thread
 
 __all__ = ["LoopRunner", "OwnLoop"]
 

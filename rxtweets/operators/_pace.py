@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from time import perf_counter
 
-from rxtweets.workers import Died, start_thread
+from rxtweets._support.workers import Died, start_thread
 
 __all__ = ["QUICK", "Pace", "Watch"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from reactivex import Observable
 
-from rxtweets.checks import function, whole_number
+from rxtweets._core.subscriber import OnFailed
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import function, whole_number
 from rxtweets.errors import ConfigurationError, HandlerError
-from rxtweets.message import Message
 from rxtweets.operators._branches import Operator, branching, operators_of
-from rxtweets.subscriber import OnFailed
 
 __all__ = ["partition"]
 

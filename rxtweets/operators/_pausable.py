@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.errors import ConfigurationError
-from rxtweets.events import Abandoned
-from rxtweets.message import Message
-from rxtweets.observable import (
+from rxtweets._core.events import Abandoned
+from rxtweets._core.observable import (
     MessageStream,
     current_drain,
     demand_of,
     subscribe_in_chunks,
     telemetry_of,
 )
-from rxtweets.telemetry import Telemetry
-from rxtweets.valve import Valve
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._core.valve import Valve
+from rxtweets._messages.message import Message
+from rxtweets.errors import ConfigurationError
 
 __all__ = ["Pausing", "pausable"]
 

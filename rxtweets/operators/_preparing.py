@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rxtweets.concurrency import Concurrency
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Message
 from rxtweets.errors import HandlerError
-from rxtweets.message import Message
 from rxtweets.operators._calls import Call
 from rxtweets.operators._tracing import Tracing
-from rxtweets.telemetry import Telemetry
 
 __all__ = ["Prepare", "Preparing"]
 

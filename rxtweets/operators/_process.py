@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 
-from rxtweets.checks import function, seconds, whole_number
-from rxtweets.concurrency import Concurrency
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
+from rxtweets._core.retry import Retry
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import function, seconds, whole_number
 from rxtweets.errors import ConfigurationError
-from rxtweets.message import Message
-from rxtweets.observable import MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets.operators._assembly import Plan, assemble
 from rxtweets.operators._calls import NOT_GIVEN, is_async, name_of, with_context
 from rxtweets.operators._processor import Demand
-from rxtweets.retry import Retry
 
 __all__ = ["process"]
 

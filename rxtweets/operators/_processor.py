@@ -9,14 +9,14 @@ from typing import Any, NamedTuple, Protocol
 
 from reactivex import abc
 
-from rxtweets.concurrency import Concurrency
-from rxtweets.events import Abandoned, HandlerFailed, SubscriberFailed
-from rxtweets.message import Message, are_plain
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.events import Abandoned, HandlerFailed, SubscriberFailed
+from rxtweets._core.subscriber import OnFailed, acknowledge, handle_failed
+from rxtweets._core.telemetry import StageStats, Telemetry, Working
+from rxtweets._messages.message import Message, are_plain
+from rxtweets._support.rate_meter import Throughput
+from rxtweets._support.workers import is_interrupt, unexpected
 from rxtweets.operators._results import Results
-from rxtweets.subscriber import OnFailed, acknowledge, handle_failed
-from rxtweets.telemetry import StageStats, Telemetry, Working
-from rxtweets.throughput import Throughput
-from rxtweets.workers import is_interrupt, unexpected
 
 __all__ = ["Demand", "Entry", "Processor"]
 

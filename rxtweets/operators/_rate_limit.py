@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.errors import ConfigurationError
-from rxtweets.events import Abandoned
-from rxtweets.message import Message
-from rxtweets.observable import (
+from rxtweets._core.events import Abandoned
+from rxtweets._core.observable import (
     MessageStream,
     current_drain,
     demand_of,
     subscribe_in_chunks,
     telemetry_of,
 )
+from rxtweets._core.rate_limit import RateLimit
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Message
+from rxtweets.errors import ConfigurationError
 from rxtweets.operators._timer import SchedulerTimer
-from rxtweets.rate import RateLimit
-from rxtweets.telemetry import Telemetry
 
 __all__ = ["Limiting", "limiting", "rate_limit"]
 

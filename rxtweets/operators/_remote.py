@@ -8,8 +8,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rxtweets._messages.message import Message
 from rxtweets.errors import DeadlineExceeded, HandlerError
-from rxtweets.message import Message
 from rxtweets.operators._calls import checked
 
 __all__ = ["Answer", "Task", "pack", "run", "run_packed", "unpack"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from rxtweets.message import Message
+from rxtweets._messages.message import Message
 from rxtweets.operators._calls import Call
 
 __all__ = ["AsTheyCome", "InOrder", "Results"]

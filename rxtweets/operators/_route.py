@@ -7,10 +7,10 @@ from typing import Any
 
 from reactivex import Observable
 
+from rxtweets._core.subscriber import OnFailed
+from rxtweets._messages.message import Message, are_plain
 from rxtweets.errors import ConfigurationError, HandlerError
-from rxtweets.message import Message, are_plain
 from rxtweets.operators._branches import Operators, branching, operators_of
-from rxtweets.subscriber import OnFailed
 
 __all__ = ["route"]
 

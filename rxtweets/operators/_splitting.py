@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from rxtweets.checks import function, whole_number
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import function, whole_number
 from rxtweets.errors import ConfigurationError, HandlerError
-from rxtweets.message import Message
 
 __all__ = ["Size", "Split", "at_most", "bytes_of", "splitter_for"]
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from rxtweets.concurrency import Concurrency
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.events import WorkerReplaced
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._support.workers import unexpected
 from rxtweets.errors import WorkerLost
-from rxtweets.events import WorkerReplaced
 from rxtweets.operators._calls import Job
 from rxtweets.operators._pace import QUICK, Pace, Watch
 from rxtweets.operators._tracing import SpanStart, Tracing
-from rxtweets.telemetry import Telemetry
-from rxtweets.workers import unexpected
 
 __all__ = ["Replaced", "ThreadRunner", "Worker"]
 

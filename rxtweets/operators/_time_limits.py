@@ -7,13 +7,13 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from rxtweets.concurrency import Concurrency
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.events import WorkerReplaced
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._support.workers import Died, start_thread, unexpected
 from rxtweets.errors import HandlerTimeout
-from rxtweets.events import WorkerReplaced
 from rxtweets.operators._calls import Job
 from rxtweets.operators._threads import Replaced, ThreadRunner, Worker
-from rxtweets.telemetry import Telemetry
-from rxtweets.workers import Died, start_thread, unexpected
 
 __all__ = ["LimitedThreadRunner"]
 

@@ -10,7 +10,7 @@ from reactivex import abc
 from reactivex.disposable import SerialDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.workers import Died, start_thread
+from rxtweets._support.workers import Died, start_thread
 
 __all__ = ["SchedulerTimer", "ThreadTimer", "Timer"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rxtweets.events import (
+from rxtweets._core.events import (
     HandlerRaised,
     HandlerStarted,
     HandlerStopped,
@@ -15,9 +15,9 @@ from rxtweets.events import (
     ProcessorStarted,
     ProcessorStopped,
 )
-from rxtweets.message import Failed, Message
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Failed, Message
 from rxtweets.operators._calls import Call
-from rxtweets.telemetry import Telemetry
 
 __all__ = ["SpanStart", "Tracing"]
 

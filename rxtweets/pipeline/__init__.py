@@ -1,4 +1,7 @@
-"""The ready topology over the operators: sources, processors, batchers and their subscribers."""
+"""The ready topology over the operators: sources, processors, batchers and their subscribers.
+
+May import: `rxtweets.streams`, `rxtweets.operators`, `rxtweets.display` and below.
+"""
 
 from rxtweets.pipeline._batcher import Batcher
 from rxtweets.pipeline._pipeline import Pipeline

@@ -9,8 +9,8 @@ from typing import Any
 
 from reactivex import abc
 
+from rxtweets._messages.batch import Batch
 from rxtweets.errors import PipelineError
-from rxtweets.message import Batch
 
 __all__ = ["LoopSubscriber"]
 

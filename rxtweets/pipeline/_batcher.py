@@ -6,9 +6,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Self
 
-from rxtweets.checks import function, seconds, whole_number
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import function, seconds, whole_number
 from rxtweets.errors import PipelineError
-from rxtweets.message import Batch, Message
 from rxtweets.operators._deliver import AnySubscriber, subscriber_of
 from rxtweets.operators._splitting import Size, splitter_for
 

@@ -10,10 +10,8 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler import CurrentThreadScheduler, VirtualTimeScheduler
 
-from rxtweets.errors import RxTweetsError, SourceError
-from rxtweets.events import DrainUnavailable, Paused, Resumed, SourceFailed, SourceRestarting
-from rxtweets.message import Message
-from rxtweets.observable import (
+from rxtweets._core.events import DrainUnavailable, Paused, Resumed, SourceFailed, SourceRestarting
+from rxtweets._core.observable import (
     ChunkGate,
     Drain,
     MessageStream,
@@ -21,15 +19,17 @@ from rxtweets.observable import (
     subscribe_in_chunks,
     subscribing_for,
 )
+from rxtweets._core.rate_limit import RateLimit
+from rxtweets._core.subscriber import as_exception
+from rxtweets._core.telemetry import StageStats, Telemetry
+from rxtweets._core.valve import Valve
+from rxtweets._messages.message import Message
+from rxtweets._support.rate_meter import Throughput
+from rxtweets._support.workers import start_thread
+from rxtweets.errors import RxTweetsError, SourceError
 from rxtweets.operators._pausable import Pausing
 from rxtweets.operators._rate_limit import Limiting, limiting
 from rxtweets.pipeline._restart import Restart, RestartCount
-from rxtweets.rate import RateLimit
-from rxtweets.subscriber import as_exception
-from rxtweets.telemetry import StageStats, Telemetry
-from rxtweets.throughput import Throughput
-from rxtweets.valve import Valve
-from rxtweets.workers import start_thread
 
 __all__ = ["Intake"]
 

@@ -19,17 +19,19 @@ from reactivex import operators as stock
 from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets.checks import function, seconds, whole_number
-from rxtweets.concurrency import Concurrency
-from rxtweets.display import pictures
-from rxtweets.display.notebook import started
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.events import Event, PipelineEnded, PipelineStarted, Span
+from rxtweets._core.failures import Failure
+from rxtweets._core.observable import MessageStream, new_telemetry, telemetry_of
+from rxtweets._core.rate_limit import RateLimit
+from rxtweets._core.retry import Retry
+from rxtweets._core.telemetry import StageStats, Stats, Telemetry
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import function, seconds, whole_number
+from rxtweets.display import _live as live
+from rxtweets.display._notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError, SubscriberError
-from rxtweets.events import Event, PipelineEnded, PipelineStarted, Span
-from rxtweets.hot import HotStream
-from rxtweets.instrumentation.failures import Failure
-from rxtweets.merged import furthest
-from rxtweets.message import Batch, Message
-from rxtweets.observable import MessageStream, new_telemetry, telemetry_of
 from rxtweets.operators._calls import NOT_GIVEN
 from rxtweets.pipeline._asynchronous import LoopSubscriber
 from rxtweets.pipeline._batcher import Batcher
@@ -38,9 +40,8 @@ from rxtweets.pipeline._plan import Plan, batchers_of, sources_of
 from rxtweets.pipeline._restart import Restart
 from rxtweets.pipeline._signals import signals
 from rxtweets.pipeline._topology import Topology
-from rxtweets.rate import RateLimit
-from rxtweets.retry import Retry
-from rxtweets.telemetry import StageStats, Stats, Telemetry
+from rxtweets.streams._base import HotStream
+from rxtweets.streams._merged import furthest
 
 __all__ = ["Pipeline"]
 
@@ -196,7 +197,7 @@ class Pipeline:
         return tuple(sorted(found, key=lambda failure: failure.at))
 
     def _ipython_display_(self) -> None:
-        pictures.show(self)
+        live.show(self)
 
     @property
     def spans(self) -> Observable[Span]:

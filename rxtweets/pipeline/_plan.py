@@ -10,10 +10,12 @@ from typing import Any
 from reactivex import Observable, abc
 
 from rxtweets import operators as ops
-from rxtweets.concurrency import Concurrency
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.observable import name_of
+from rxtweets._core.subscriber import OnFailed, Settled
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
 from rxtweets.errors import ConfigurationError
-from rxtweets.message import Batch, Message
-from rxtweets.observable import name_of
 from rxtweets.operators._calls import is_async
 from rxtweets.operators._deliver import delivering, subscriber_of
 from rxtweets.pipeline._batcher import AWAITED, Batcher
@@ -23,7 +25,6 @@ from rxtweets.pipeline._topology import (
     TopologyProcessors,
     TopologySource,
 )
-from rxtweets.subscriber import OnFailed, Settled
 
 __all__ = ["Plan", "batchers_of", "sources_of"]
 

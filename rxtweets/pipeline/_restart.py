@@ -9,7 +9,7 @@ from typing import Any
 
 import tenacity
 
-from rxtweets.checks import seconds
+from rxtweets._support.validation import seconds
 from rxtweets.errors import ConfigurationError, RxTweetsError
 
 __all__ = ["Restart", "RestartCount"]

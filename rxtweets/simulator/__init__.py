@@ -4,10 +4,12 @@
 
     with rxtweets.simulator.serve(rate=1000, seed=7) as x:
         tweets = rxtweets.sample_stream(token="any", base_url=x.url)
+
+May import: `rxtweets.api`, `rxtweets._messages` and below.
 """
 
 from rxtweets.simulator import script
-from rxtweets.simulator.server import Request, Simulator, serve
-from rxtweets.simulator.tweets import Tweets
+from rxtweets.simulator._server import Request, Simulator, serve
+from rxtweets.simulator._tweets import Tweets
 
 __all__ = ["Request", "Simulator", "Tweets", "script", "serve"]

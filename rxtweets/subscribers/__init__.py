@@ -10,8 +10,12 @@ Each is one small file on the base that custom subscribers have, `rxtweets.Subsc
 Every store is idempotent: a batch that comes again changes nothing. Messages are the same if
 their ids are; where there is no id, as in compliance events, if their lines are; where there is no
 line either, if data and metadata are.
+
+May import: `rxtweets.operators`, `rxtweets.api` and below.
 """
 
+from rxtweets._core.subscriber import take_over
+from rxtweets._messages.rows import Row
 from rxtweets.subscribers._buffered import Buffered, Overflow
 from rxtweets.subscribers._console import ConsoleSubscriber
 from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile, read_dead_letters
@@ -33,8 +37,10 @@ __all__ = [
     "ParquetSubscriber",
     "PostgresSubscriber",
     "Retrying",
+    "Row",
     "SQLiteSubscriber",
     "Store",
     "WebhookSubscriber",
     "read_dead_letters",
+    "take_over",
 ]

@@ -11,12 +11,12 @@ from typing import Any, Literal, cast, get_args
 
 from reactivex import abc
 
-from rxtweets.checks import function, no_class, whole_number
+from rxtweets._core.subscriber import Subscriber, take_over
+from rxtweets._messages.batch import Batch
+from rxtweets._support.validation import function, no_class, whole_number
+from rxtweets._support.workers import start_thread
 from rxtweets.errors import ConfigurationError, SubscriberError
-from rxtweets.message import Batch
 from rxtweets.operators._calls import is_async
-from rxtweets.subscriber import Subscriber, take_over
-from rxtweets.workers import start_thread
 
 __all__ = ["AnySubscriber", "Buffered", "Overflow", "function_of"]
 

@@ -7,9 +7,9 @@ import sys
 import threading
 from typing import Any, TextIO
 
-from rxtweets.display.text import batch_line
-from rxtweets.message import Batch
-from rxtweets.subscriber import Subscriber
+from rxtweets._core.subscriber import Subscriber
+from rxtweets._messages.batch import Batch
+from rxtweets.display._text import batch_line
 
 __all__ = ["ConsoleSubscriber"]
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.jsonl import from_line, to_line
+from rxtweets._messages.line_files import check_path, lines_in
+from rxtweets._messages.message import Message, payload_of
+from rxtweets._support.file_lock import name_path
 from rxtweets.errors import ConfigurationError, DecodeError
-from rxtweets.line_files import check_path, lines_in
-from rxtweets.locks import name_path
-from rxtweets.message import Batch, Message, payload_of
-from rxtweets.message_lines import from_line, to_line
 
 __all__ = ["DeadLetter", "DeadLetterFile", "read_dead_letters"]
 

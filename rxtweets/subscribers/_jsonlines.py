@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from rxtweets.checks import seconds, whole_number
-from rxtweets.line_files import LineWriter, files_of, lines_in
-from rxtweets.message import Batch
-from rxtweets.message_lines import from_line, key_of, to_lines
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.jsonl import from_line, key_of, to_lines
+from rxtweets._messages.line_files import LineWriter, files_of, lines_in
+from rxtweets._support.validation import seconds, whole_number
 from rxtweets.subscribers._seen import WINDOW, Seen
 from rxtweets.subscribers._store import Store
 

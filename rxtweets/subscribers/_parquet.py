@@ -10,16 +10,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from rxtweets.checks import path_text, whole_number
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.rows import Row, row_of
+from rxtweets._messages.tables import arrow_table
+from rxtweets._support.file_lock import Identity, identity_of
+from rxtweets._support.optional_imports import needed
+from rxtweets._support.validation import path_text, whole_number
 from rxtweets.errors import ConfigurationError
-from rxtweets.extras import needed
-from rxtweets.locks import Identity, identity_of
-from rxtweets.message import Batch
-from rxtweets.rows import Row, row_of
 from rxtweets.subscribers._seen import WINDOW, Seen
 from rxtweets.subscribers._store import Store
 from rxtweets.subscribers._whole_files import remove_leftovers, write_whole
-from rxtweets.tables import arrow_table
 
 __all__ = ["ParquetSubscriber"]
 
@@ -39,7 +39,7 @@ class ParquetSubscriber(Store):
         PATH/date=2026-11-24/212…-5f0c….parquet
 
     The day is that of ``created_at``, in UTC, else of ``received_at``; the columns are those of
-    `rxtweets.rows.Row`. **One batch is one file**, so make the batches large:
+    `rxtweets.subscribers.Row`. **One batch is one file**, so make the batches large:
     ``Batcher(ParquetSubscriber(…), size=20_000, timeout=60)``; they are held in memory until
     then, and are not acknowledged before.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tenacity import stop_after_attempt, wait_exponential, wait_random
 
-from rxtweets.checks import no_class
+from rxtweets._support.validation import no_class
 from rxtweets.errors import ConfigurationError
 
 __all__ = ["STOP", "WAIT", "check_strategies"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import tenacity
 
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.rows import COLUMNS, Row, row_of
+from rxtweets._support.optional_imports import needed
 from rxtweets.errors import ConfigurationError, SubscriberError
-from rxtweets.extras import needed
-from rxtweets.message import Batch
-from rxtweets.rows import COLUMNS, Row, row_of
 from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
 from rxtweets.subscribers._store import Store, each_alone
 
@@ -31,7 +31,8 @@ OTHERS = [name for name in COLUMNS if name not in KEYS]
 class PostgresSubscriber(Store):
     """Stores messages in a table, one transaction a batch; makes the table if there is none.
 
-    The columns are those of `rxtweets.rows.Row`: times are ``timestamptz``, lists ``text[]``,
+    The columns are those of `rxtweets.subscribers.Row`: times are ``timestamptz``, lists are
+    ``text[]``,
     ``data`` and ``raw`` are ``json``. A message whose kind and id are there already replaces that
     row where it differs, so a batch that comes again changes nothing. PostgreSQL cannot hold the
     character NUL in text; it is stored as U+FFFD there, and unchanged in ``raw``.

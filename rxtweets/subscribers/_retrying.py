@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 import tenacity
 from tenacity import retry_if_exception_type
 
-from rxtweets.checks import function
+from rxtweets._core.subscriber import Subscriber
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import function
 from rxtweets.errors import ConfigurationError, SubscriberError
-from rxtweets.message import Batch, Message
-from rxtweets.subscriber import Subscriber
 from rxtweets.subscribers._buffered import AnySubscriber, Buffered, function_of
 from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile
 from rxtweets.subscribers._policy import STOP, WAIT, check_strategies

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from rxtweets.message import Message
-from rxtweets.message_lines import keys_of
+from rxtweets._messages.jsonl import keys_of
+from rxtweets._messages.message import Message
 
 __all__ = ["WINDOW", "Seen"]
 

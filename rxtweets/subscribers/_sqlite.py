@@ -13,11 +13,11 @@ from typing import Any
 
 import orjson
 
-from rxtweets.checks import file_path
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.rows import COLUMNS, Row, row_of
+from rxtweets._support.file_lock import Identity, identity_of
+from rxtweets._support.validation import file_path
 from rxtweets.errors import ConfigurationError
-from rxtweets.locks import Identity, identity_of
-from rxtweets.message import Batch
-from rxtweets.rows import COLUMNS, Row, row_of
 from rxtweets.subscribers._store import Store, each_alone
 
 __all__ = ["SQLiteSubscriber"]
@@ -70,7 +70,8 @@ INSERT INTO tweets_search (tweets_search) VALUES ('rebuild');
 class SQLiteSubscriber(Store):
     """Stores messages in the table ``tweets`` of a database, one transaction a batch.
 
-    The columns are those of `rxtweets.rows.Row`; times are text in UTC, lists are JSON. A message
+    The columns are those of `rxtweets.subscribers.Row`; times are text in UTC, lists are JSON.
+    A message
     whose kind and id are there already replaces that row, so that a batch that comes again
     changes nothing. Where SQLite has FTS5, ``tweets_search`` finds words::
 

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
-from rxtweets.message import Batch, Message
-from rxtweets.subscriber import Subscriber
+from rxtweets._core.subscriber import Subscriber
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
 
 __all__ = ["Store", "each_alone"]
 

@@ -15,16 +15,16 @@ import httpx
 import tenacity
 from tenacity import retry_if_exception_type
 
-from rxtweets.backoff import retry_after
-from rxtweets.checks import seconds
-from rxtweets.credentials import secrets_of
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.jsonl import keys_of, to_line, to_lines
+from rxtweets._support.to_json import to_json
+from rxtweets._support.validation import seconds
+from rxtweets.api._gzip import BodyError, at_most, decoded
+from rxtweets.api._proxies import environment_proxy
+from rxtweets.api._server_waits import retry_after
+from rxtweets.api._token import secrets_of
 from rxtweets.errors import ConfigurationError, SubscriberError
-from rxtweets.inflating import BodyError, at_most, decoded
-from rxtweets.jsonable import to_json
-from rxtweets.message import Batch
-from rxtweets.message_lines import keys_of, to_line, to_lines
-from rxtweets.proxies import environment_proxy
-from rxtweets.redaction import Secret, mask, mask_logs, without_secrets
+from rxtweets.errors._redaction import Secret, mask, mask_logs, without_secrets
 from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
 from rxtweets.subscribers._store import Store
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from rxtweets.locks import lock, name_path
+from rxtweets._support.file_lock import lock, name_path
 
 __all__ = ["remove_leftovers", "write_whole"]
 

@@ -20,12 +20,12 @@ from reactivex.disposable import Disposable
 
 from rxtweets import Message
 from rxtweets import operators as ops
-from rxtweets.dechunking import Dechunker
-from rxtweets.decoding import decode
-from rxtweets.framing import LineFramer
-from rxtweets.message import Batch
-from rxtweets.observable import MessageStream, new_telemetry
-from rxtweets.peeking import Known, look_up, quick_look_up
+from rxtweets._core.observable import MessageStream, new_telemetry
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.decoding import decode
+from rxtweets._messages.lookup import Known, look_up, quick_look_up
+from rxtweets.api._http1 import Dechunker
+from rxtweets.streams._lines import LineFramer
 from tests.benchmarks.running import machine
 from tests.benchmarks.server import chunked, frames_of
 from tests.benchmarks.workload import Workload

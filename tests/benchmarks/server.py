@@ -25,8 +25,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from rxtweets.simulator.feed import SimulatedTweets
-from rxtweets.simulator.tweets import Tweets
+from rxtweets.simulator._feed import SimulatedTweets
+from rxtweets.simulator._tweets import Tweets
 
 DISTINCT = 4_000
 PIECE = 64

@@ -36,8 +36,9 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]  # as above
 import zstandard
 
 from rxtweets import Batch, Message
-from rxtweets.rows import COLUMNS
-from rxtweets.simulator.tweets import Tweets
+from rxtweets._messages.rows import COLUMNS
+from rxtweets._messages.tables import arrow_schema
+from rxtweets.simulator._tweets import Tweets
 from rxtweets.subscribers import (
     JSONLinesSubscriber,
     ParquetSubscriber,
@@ -47,7 +48,6 @@ from rxtweets.subscribers import (
     _postgres,
     _sqlite,
 )
-from rxtweets.tables import arrow_schema
 
 SIZES = (20, 500)
 POSTGRES = "postgresql://127.0.0.1:5432/test"

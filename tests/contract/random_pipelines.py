@@ -429,7 +429,7 @@ class Trial:
         message = self._ledger.message(number)
         try:
             pipeline.push([message])
-        except rxtweets.PipelineError:  # it has ended
+        except rxtweets.errors.PipelineError:  # it has ended
             self._ledger.take_back(number)
 
     def _acknowledge_kept(self) -> None:

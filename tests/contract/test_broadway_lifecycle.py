@@ -15,22 +15,10 @@ from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
 import rxtweets
-from rxtweets import (
-    Batch,
-    Batcher,
-    Message,
-    Pipeline,
-    PipelineError,
-    RateLimit,
-    Restart,
-    SourceError,
-    Topology,
-    TopologyBatcher,
-    TopologyProcessors,
-    TopologySource,
-    events,
-)
+from rxtweets import Batch, Batcher, Message, Pipeline, RateLimit, Restart, events
 from rxtweets import operators as ops
+from rxtweets.errors import PipelineError, SourceError
+from rxtweets.pipeline import Topology, TopologyBatcher, TopologyProcessors, TopologySource
 from rxtweets.testing import (
     DummySource,
     RecordingAcknowledger,
@@ -164,9 +152,9 @@ class TestSourceCrash:
         assert flaky.subscriptions == 1
 
     def test_errors_of_our_own_streams_are_final_as_they_were_retried_before(self) -> None:
-        error = rxtweets.ConnectionLost("gone")
+        error = rxtweets.errors.ConnectionLost("gone")
         flaky = Flaky(1, error)
-        with pytest.raises(rxtweets.ConnectionLost) as caught:
+        with pytest.raises(rxtweets.errors.ConnectionLost) as caught:
             Pipeline(flaky, handle_message=same).run()
         assert caught.value is error
         assert flaky.subscriptions == 1

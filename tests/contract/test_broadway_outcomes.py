@@ -14,8 +14,9 @@ import pytest
 import reactivex
 
 import rxtweets
-from rxtweets import Batch, Batcher, Failed, HandlerError, Message, Pipeline, Stats, events
+from rxtweets import Batch, Batcher, Failed, Message, Pipeline, Stats, events
 from rxtweets import operators as ops
+from rxtweets.errors import HandlerError
 from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
@@ -393,7 +394,7 @@ class TestConfigureAck:
     ) -> None:
         outcome = run(1, lambda m: m.configure_ack(on_failure="requeue"), {"default": (take, 1)})
         assert outcome.bad == [0]
-        assert isinstance(outcome.reasons()[0], rxtweets.AcknowledgerError)
+        assert isinstance(outcome.reasons()[0], rxtweets.errors.AcknowledgerError)
         assert "on_failure" in str(outcome.reasons()[0])
 
 

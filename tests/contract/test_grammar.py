@@ -22,7 +22,7 @@ from reactivex.subject import Subject
 
 from rxtweets import Batch, Message, Retry, Stats, Valve
 from rxtweets import operators as ops
-from rxtweets.observable import BatchStream, MessageStream, new_telemetry
+from rxtweets._core.observable import BatchStream, MessageStream, new_telemetry
 
 PATIENCE = 30.0
 SEEDS = range(30)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from rxtweets.display.charts import bars, lines, sparkline
+from rxtweets.display._charts import bars, lines, sparkline
 from tests.display.reading import HOSTILE, all_of, is_inside, numbers, parsed, texts
 
 

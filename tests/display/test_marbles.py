@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rxtweets.display.drawing import RED
-from rxtweets.display.marbles import Marbles, Mark, Strand, draw_marbles
+from rxtweets.display._marbles import Marbles, Mark, Strand, draw_marbles
+from rxtweets.display._svg import RED
 from tests.display.reading import HOSTILE, all_of, is_inside, numbers, parsed, texts
 
 

@@ -10,7 +10,7 @@ from reactivex.subject import Subject
 
 import rxtweets
 from rxtweets import Batcher, Message, Pipeline, RxTweetsError, Stats
-from rxtweets.display.snapshot import (
+from rxtweets.display._snapshot import (
     Snapshot,
     Stage,
     has_ended,

@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from rxtweets import Batch, Message, Stats
-from rxtweets.display.text import batch_line, end_line, summary_line
+from rxtweets.display._text import batch_line, end_line, summary_line
 
 HEAD = "    1 │   1 by size    │ "
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from rxtweets.display.drawing import RED
-from rxtweets.display.snapshot import Snapshot, Stage
-from rxtweets.display.topology import draw_topology
+from rxtweets.display._snapshot import Snapshot, Stage
+from rxtweets.display._svg import RED
+from rxtweets.display._topology import draw_topology
 from tests.display.reading import HOSTILE, all_of, is_inside, numbers, parsed, texts
 
 SOURCE = Stage("sample_stream", state="connected", passed=1234, queued=5, lag=0.25, rate=50)

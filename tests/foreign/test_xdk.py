@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rxtweets import simulator
-from rxtweets.endpoints import ENDPOINTS
+from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.simulator import Simulator
 
 pytestmark = pytest.mark.parametrize("use", ["xdk"], indirect=True)

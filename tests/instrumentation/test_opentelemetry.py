@@ -26,7 +26,7 @@ from rxtweets import (
 from rxtweets import operators as ops
 from rxtweets.events import ProcessorStarted
 from rxtweets.instrumentation import opentelemetry
-from rxtweets.instrumentation.figures import GAUGES
+from rxtweets.instrumentation._metrics import GAUGES
 
 PATIENCE = 20.0
 

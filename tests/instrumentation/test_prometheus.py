@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rxtweets import ConfigurationError, Message, MessageStream, Stats, events
 from rxtweets import operators as ops
-from rxtweets.instrumentation.figures import GAUGES, meanings
+from rxtweets.instrumentation._metrics import GAUGES, meanings
 from rxtweets.instrumentation.prometheus import StreamCollector, serve_metrics
 
 PATIENCE = 20.0

@@ -14,12 +14,13 @@ import pytest
 import reactivex
 from reactivex.testing import ReactiveTest, TestScheduler
 
-from rxtweets import Batch, HandlerError, HandlerTimeout, Message, ack_immediately, events
+from rxtweets import Batch, Message, ack_immediately, events
 from rxtweets import operators as ops
+from rxtweets._core.subscriber import FunctionSubscriber, Settlement
+from rxtweets._core.telemetry import Telemetry
+from rxtweets.errors import HandlerError, HandlerTimeout
 from rxtweets.operators import _loop
 from rxtweets.operators._awaiting import AwaitingSubscriber
-from rxtweets.subscriber import FunctionSubscriber, Settlement
-from rxtweets.telemetry import Telemetry
 from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0

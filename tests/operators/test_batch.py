@@ -15,7 +15,7 @@ from reactivex.testing import ReactiveTest, TestScheduler
 import rxtweets
 from rxtweets import Batch, Message, events
 from rxtweets import operators as ops
-from rxtweets.observable import MessageStream, new_telemetry
+from rxtweets._core.observable import MessageStream, new_telemetry
 
 PATIENCE = 20.0
 on_next, on_error, on_completed = (

@@ -11,7 +11,7 @@ from reactivex.testing import ReactiveTest, TestScheduler
 import rxtweets
 from rxtweets import CallerAcknowledger, ConfigurationError, Message, events
 from rxtweets import operators as ops
-from rxtweets.observable import MessageStream, new_telemetry
+from rxtweets._core.observable import MessageStream, new_telemetry
 
 on_next, on_completed = ReactiveTest.on_next, ReactiveTest.on_completed
 on_error = ReactiveTest.on_error

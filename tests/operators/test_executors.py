@@ -19,18 +19,15 @@ from reactivex.scheduler import NewThreadScheduler
 from rxtweets import (
     Concurrency,
     ConfigurationError,
-    DeadlineExceeded,
-    ExecutorBroken,
-    HandlerError,
     Message,
     Pipeline,
     Retry,
-    WorkerLost,
     ack_immediately,
     events,
     from_iterable,
 )
 from rxtweets import operators as ops
+from rxtweets.errors import DeadlineExceeded, ExecutorBroken, HandlerError, WorkerLost
 from rxtweets.operators import _remote as remote
 from rxtweets.testing import RecordingAcknowledger
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import reactivex
 
-from rxtweets import Message, WorkerLost, events
+from rxtweets import Message, events
 from rxtweets import operators as ops
+from rxtweets.errors import WorkerLost
 from rxtweets.operators import _threads
 
 PATIENCE = 20.0

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rxtweets import HandlerError, Message, events
+from rxtweets import Message, events
+from rxtweets.errors import HandlerError
 
 Messages = Sequence[Message[Any]]
 

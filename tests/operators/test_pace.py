@@ -11,10 +11,10 @@ from reactivex.disposable import Disposable
 
 from rxtweets import Concurrency, Message, MessageStream
 from rxtweets import operators as ops
-from rxtweets.observable import new_telemetry
+from rxtweets._core.observable import new_telemetry
+from rxtweets._core.telemetry import Telemetry
 from rxtweets.operators._pace import Pace, Watch
 from rxtweets.operators._threads import ThreadRunner
-from rxtweets.telemetry import Telemetry
 
 PATIENCE = 20.0
 

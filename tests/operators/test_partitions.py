@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rxtweets import HandlerError, Message, Retry
+from rxtweets import Message, Retry
+from rxtweets.errors import HandlerError
 
 PATIENCE = 20.0
 

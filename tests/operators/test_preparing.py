@@ -11,9 +11,10 @@ import reactivex
 from reactivex.disposable import Disposable
 from reactivex.testing import ReactiveTest, TestScheduler
 
-from rxtweets import ConfigurationError, HandlerError, Message, MessageStream
+from rxtweets import ConfigurationError, Message, MessageStream
 from rxtweets import operators as ops
-from rxtweets.observable import new_telemetry
+from rxtweets._core.observable import new_telemetry
+from rxtweets.errors import HandlerError
 
 PATIENCE = 20.0
 Messages = Sequence[Message[Any]]

@@ -11,8 +11,9 @@ import pytest
 import tenacity
 from reactivex.testing import ReactiveTest, TestScheduler
 
-from rxtweets import ConfigurationError, HandlerTimeout, Message, Retry, events
+from rxtweets import ConfigurationError, Message, Retry, events
 from rxtweets import operators as ops
+from rxtweets.errors import HandlerTimeout
 
 PATIENCE = 20.0
 LIMIT = 0.3

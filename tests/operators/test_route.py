@@ -11,7 +11,7 @@ from reactivex.testing import ReactiveTest, TestScheduler
 import rxtweets
 from rxtweets import Batch, BatchStream, Message, MessageStream
 from rxtweets import operators as ops
-from rxtweets.observable import SettledStream
+from rxtweets._core.observable import SettledStream
 from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0

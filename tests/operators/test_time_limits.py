@@ -11,16 +11,9 @@ import pytest
 import tenacity
 from reactivex.testing import ReactiveTest, TestScheduler
 
-from rxtweets import (
-    ConfigurationError,
-    DeadlineExceeded,
-    HandlerTimeout,
-    Message,
-    Retry,
-    ack_immediately,
-    events,
-)
+from rxtweets import ConfigurationError, Message, Retry, ack_immediately, events
 from rxtweets import operators as ops
+from rxtweets.errors import DeadlineExceeded, HandlerTimeout
 
 PATIENCE = 20.0
 LIMIT = 0.3

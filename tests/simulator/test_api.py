@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from rxtweets import simulator
-from rxtweets.endpoints import ENDPOINTS, Endpoint
+from rxtweets.api._endpoints import ENDPOINTS, Endpoint
 from rxtweets.simulator.script import Close, Serve
 
 BOTH = pytest.mark.parametrize("http1", [True, False], ids=["HTTP/1.1", "HTTP/2"])

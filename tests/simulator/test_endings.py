@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from rxtweets import simulator
+from rxtweets.simulator._transport import Http1
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -27,7 +28,6 @@ from rxtweets.simulator.script import (
     Serve,
     Stall,
 )
-from rxtweets.simulator.transport import Http1
 
 PATIENCE = 20.0
 REQUEST = (

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from rxtweets import simulator
-from rxtweets.rule_syntax import parse
-from rxtweets.simulator.matching import Tweet, matches
+from rxtweets.api._rule_syntax import parse
+from rxtweets.simulator._matching import Tweet, matches
 
 
 def is_match(rule: str, payload: dict[str, Any]) -> bool:

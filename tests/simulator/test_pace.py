@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rxtweets.simulator.pace import Due
+from rxtweets.simulator._pace import Due
 
 
 class Clock:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 import rxtweets
-from rxtweets.simulator.ruleset import Ruleset
+from rxtweets.simulator._ruleset import Ruleset
 from rxtweets.simulator.script import Reply
 
 

@@ -36,9 +36,9 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from rxtweets import simulator
-from rxtweets.endpoints import ENDPOINTS
+from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.simulator import script
-from rxtweets.simulator.happenings import USER_ACTIONS
+from rxtweets.simulator._sample_events import USER_ACTIONS
 from rxtweets.simulator.script import DISCONNECT_TYPES, Close, Disconnect, Reply, Serve
 
 RULES = "/2/tweets/search/stream/rules"

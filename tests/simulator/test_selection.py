@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from rxtweets.endpoints import ENDPOINTS
-from rxtweets.simulator.ruleset import Ruleset
-from rxtweets.simulator.selection import Selection
+from rxtweets.api._endpoints import ENDPOINTS
+from rxtweets.simulator._ruleset import Ruleset
+from rxtweets.simulator._selection import Selection
 
 
 def frame(text: str, lang: str = "en", **more: Any) -> bytes:

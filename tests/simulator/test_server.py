@@ -19,6 +19,7 @@ import reactivex
 
 import rxtweets
 from rxtweets import Message, simulator
+from rxtweets.simulator._tweets import Tweets
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -31,7 +32,6 @@ from rxtweets.simulator.script import (
     rate_limited,
     unavailable,
 )
-from rxtweets.simulator.tweets import Tweets
 
 STREAM = "/2/tweets/sample/stream"
 AT = 1_764_028_461.25

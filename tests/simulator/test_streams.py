@@ -14,10 +14,12 @@ import orjson
 import pytest
 
 from rxtweets import simulator
-from rxtweets.simulator.api import Api, Content, Stream
-from rxtweets.simulator.feed import SimulatedTweets
-from rxtweets.simulator.gate import Gate
-from rxtweets.simulator.ruleset import Ruleset
+from rxtweets.simulator._access import Gate
+from rxtweets.simulator._api import Api, Content, Stream
+from rxtweets.simulator._feed import SimulatedTweets
+from rxtweets.simulator._ruleset import Ruleset
+from rxtweets.simulator._timeline import Timeline
+from rxtweets.simulator._transport import Head
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -31,8 +33,6 @@ from rxtweets.simulator.script import (
     Stall,
     Step,
 )
-from rxtweets.simulator.tapes import Timeline
-from rxtweets.simulator.transport import Head
 
 BOTH = pytest.mark.parametrize("http1", [True, False], ids=["HTTP/1.1", "HTTP/2"])
 SAMPLE = "/2/tweets/sample/stream"

@@ -12,7 +12,7 @@ import pytest
 
 import rxtweets
 from rxtweets.simulator import Tweets
-from rxtweets.simulator.tweets import DIFFERENT
+from rxtweets.simulator._tweets import DIFFERENT
 
 
 def payloads(count: int = 500, **options: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from rxtweets import Backoff, events, simulator
-from rxtweets.continuity import LATENESS, MARGIN
+from rxtweets.simulator._tweets import snowflake
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -28,7 +28,7 @@ from rxtweets.simulator.script import (
     too_many_connections,
     unavailable,
 )
-from rxtweets.simulator.tweets import snowflake
+from rxtweets.streams._gaps import LATENESS, MARGIN
 from tests.streams.watching import Watched
 
 BETWEEN_FAULTS = 500

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 
 import rxtweets
-from rxtweets import connection, events, rest
-from rxtweets.connection import ConnectionOptions
-from rxtweets.credentials import Token
-from rxtweets.inflating import PIECE, Inflater
+from rxtweets import events
+from rxtweets.api import _client as client
+from rxtweets.api import _connection as connection
+from rxtweets.api._connection import ConnectionOptions
+from rxtweets.api._gzip import PIECE, Inflater
+from rxtweets.api._token import Token
 from rxtweets.subscribers import WebhookSubscriber
+from tests.api.test_connection import GZIPPED, HEAD, STREAM, head_of_http2
 from tests.streams.watching import Watched, line
-from tests.test_connection import GZIPPED, HEAD, STREAM, head_of_http2
 
 Pieces = Callable[[], Iterable[bytes]]
 
@@ -120,7 +122,7 @@ def end_of(pieces: Pieces, *, fast: bool, stall_timeout: float = 20.0) -> Except
             live.open()
             for _ in live.blocks():
                 pass
-        except rxtweets.StreamError as error:
+        except rxtweets.errors.StreamError as error:
             return error
         finally:
             live.release()
@@ -163,7 +165,7 @@ HEADS: dict[str, tuple[Pieces, str]] = {
 def test_a_head_without_an_end_breaks_the_connection(place: str, *, fast: bool) -> None:
     pieces, says = HEADS[place]
     error = end_of(pieces, fast=fast)
-    assert type(error) is rxtweets.ConnectionLost
+    assert type(error) is rxtweets.errors.ConnectionLost
     assert re.search(says, str(error))
 
 
@@ -199,13 +201,13 @@ SLOW: dict[str, tuple[Pieces, str]] = {
 def test_bytes_without_a_body_are_a_stall(place: str, *, fast: bool) -> None:
     pieces, says = SLOW[place]
     error = end_of(pieces, fast=fast, stall_timeout=0.3)
-    assert type(error) is rxtweets.StreamStalled
+    assert type(error) is rxtweets.errors.StreamStalled
     assert says in str(error)
 
 
 def ask(pieces: Pieces, **changed: Any) -> dict[str, Any]:
     with sending(pieces) as port:
-        return rest.Rest(options(port, **changed)).send("POST", "/2/things", {}, {})
+        return client.Rest(options(port, **changed)).send("POST", "/2/things", {}, {})
 
 
 SPACES = b" " * 65_536
@@ -223,7 +225,7 @@ DEFLATED = GZIPPED.replace(b": gzip", b": deflate")
     ids=["chunks", "until the end", "gzip", "deflate"],
 )
 def test_an_answer_is_refused_when_it_is_longer_than_any_of_xs(pieces: Pieces) -> None:
-    with pytest.raises(rxtweets.ResponseError, match="longer than 16777216 bytes") as caught:
+    with pytest.raises(rxtweets.errors.ResponseError, match="longer than 16777216 bytes") as caught:
         ask(pieces)
     assert len(caught.value.body) == connection.MAX_ERROR_BODY
 
@@ -241,14 +243,14 @@ def test_an_answer_is_refused_when_it_is_longer_than_any_of_xs(pieces: Pieces) -
 )
 def test_an_answer_has_a_deadline(pieces: Pieces) -> None:
     http = {"http1": False, "http2": True} if next(filter(None, pieces()))[:1] == b"\0" else {}
-    with pytest.raises(rxtweets.ConnectionLost, match=r"no whole answer of .* within 0.6 s"):
+    with pytest.raises(rxtweets.errors.ConnectionLost, match=r"no whole answer of .* within 0.6 s"):
         ask(pieces, connect_timeout=0.1, **http)
 
 
 @pytest.mark.parametrize("pages", [1, 1000], ids=["bytes", "pages"])
 def test_pages_are_bounded(monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
-    monkeypatch.setattr(rest, "MOST_PAGES", 20 // pages)
-    monkeypatch.setattr(rest, "MOST_OF_PAGES", 100 * pages)
+    monkeypatch.setattr(client, "MOST_PAGES", 20 // pages)
+    monkeypatch.setattr(client, "MOST_OF_PAGES", 100 * pages)
     tokens = itertools.count()
 
     def page() -> list[bytes]:
@@ -257,9 +259,9 @@ def test_pages_are_bounded(monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
 
     with (
         sending(page) as port,
-        pytest.raises(rxtweets.ResponseError, match="pages of /2/things"),
+        pytest.raises(rxtweets.errors.ResponseError, match="pages of /2/things"),
     ):
-        list(rest.Rest(options(port)).pages("/2/things", {}))
+        list(client.Rest(options(port)).pages("/2/things", {}))
     assert next(tokens) <= 21
 
 
@@ -273,9 +275,9 @@ REFUSALS: dict[str, Pieces] = {
 @pytest.mark.parametrize("place", REFUSALS)
 def test_of_an_answer_that_refuses_the_first_64_kb_are_kept(place: str) -> None:
     for error in (end_of(REFUSALS[place], fast=True), end_of(REFUSALS[place], fast=False)):
-        assert isinstance(error, rxtweets.AccessError)
+        assert isinstance(error, rxtweets.errors.AccessError)
         assert len(error.body) == connection.MAX_ERROR_BODY
-    with pytest.raises(rxtweets.AccessError) as caught:
+    with pytest.raises(rxtweets.errors.AccessError) as caught:
         ask(REFUSALS[place])
     assert len(caught.value.body) == connection.MAX_ERROR_BODY
 
@@ -334,11 +336,11 @@ def test_an_encoding_that_cannot_be_read_is_named(case: str, *, fast: bool, isol
         url = f"http://127.0.0.1:{port}"
         with Watched(base_url=url, http2=False, fast_paths=fast, isolated=isolated) as w:
             error = w.until_error()
-            assert type(error) is rxtweets.ResponseError
+            assert type(error) is rxtweets.errors.ResponseError
             assert says in str(error)
             assert w.stream.stats().undecodable == 0
             assert w.stream.stats().connects == 1
-    with pytest.raises(rxtweets.ResponseError) as caught:
+    with pytest.raises(rxtweets.errors.ResponseError) as caught:
         ask(lambda: [head + chunk(body) + b"0\r\n\r\n"])
     assert says in str(caught.value)
 
@@ -367,6 +369,6 @@ def test_an_answer_of_a_webhook_is_bounded() -> None:
         with sending(pieces) as port:
             url = f"http://127.0.0.1:{port}/hook"
             with WebhookSubscriber(url, timeout=1.0) as webhook:
-                with pytest.raises(rxtweets.SubscriberError) as caught:
+                with pytest.raises(rxtweets.errors.SubscriberError) as caught:
                     webhook.on_next(rxtweets.Batch([rxtweets.Message("a")], "size", "any"))
                 assert str(caught.value).endswith("answered 403: " + "a" * 200)

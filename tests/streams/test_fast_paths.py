@@ -95,15 +95,15 @@ def test_what_is_not_asked_for_is_passed_over_only_if_the_short_way_is_left_open
 @pytest.mark.parametrize(
     ("step", "kind"),
     [
-        (Close(), rxtweets.ConnectionEnded),
-        (Fin(), rxtweets.ConnectionLost),
-        (GoAway(2), rxtweets.ConnectionLost),
-        (ResetStream(8), rxtweets.ConnectionLost),
+        (Close(), rxtweets.errors.ConnectionEnded),
+        (Fin(), rxtweets.errors.ConnectionLost),
+        (GoAway(2), rxtweets.errors.ConnectionLost),
+        (ResetStream(8), rxtweets.errors.ConnectionLost),
     ],
     ids=["close", "fin", "goaway", "reset"],
 )
 def test_every_end_is_the_same_by_either_way(
-    step: Any, kind: type[rxtweets.StreamError], http: dict[str, Any], *, fast: bool
+    step: Any, kind: type[rxtweets.errors.StreamError], http: dict[str, Any], *, fast: bool
 ) -> None:
     script: list[Part] = [[Line(line(1)), Line(line(2)), step]]
     with simulator.serve(script=script, rate=None) as x, Watched(x, fast_paths=fast, **http) as w:

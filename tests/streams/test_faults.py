@@ -64,7 +64,7 @@ def test_a_refusal_whose_body_never_ends_is_the_refusal_of_its_status(ending: st
                 if ending == "closed":
                     client.close()
                 [reconnecting] = w.until_event(events.Reconnecting)[:1]
-    assert isinstance(reconnecting.error, rxtweets.RateLimitError)
+    assert isinstance(reconnecting.error, rxtweets.errors.RateLimitError)
 
 
 # Ends of a connection.
@@ -151,7 +151,7 @@ def test_silence_beyond_the_stall_timeout_ends_the_connection() -> None:
         Watched(x, stall_timeout=0.2) as w,
     ):
         [end] = w.until_event(events.Disconnected)[:1]
-        assert isinstance(end.error, rxtweets.StreamStalled)
+        assert isinstance(end.error, rxtweets.errors.StreamStalled)
         w.until_messages(10)
 
 
@@ -160,7 +160,7 @@ def test_silence_before_the_answer_is_a_stall_too() -> None:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with Watched(base_url=url, stall_timeout=0.2) as w:
             [end] = w.until_event(events.Disconnected)[:1]
-            assert isinstance(end.error, rxtweets.StreamStalled)
+            assert isinstance(end.error, rxtweets.errors.StreamStalled)
 
 
 def test_keep_alives_count_as_signs_of_life() -> None:
@@ -187,7 +187,7 @@ def test_an_announced_disconnect_is_followed_by_a_new_connection(kind: str) -> N
         [announced] = w.until_event(events.DisconnectAnnounced)[:1]
         [end] = w.until_event(events.Disconnected)[:1]
         assert announced.disconnect_type == kind
-        assert isinstance(end.error, rxtweets.ServerDisconnect)
+        assert isinstance(end.error, rxtweets.errors.ServerDisconnect)
         assert w.stream.stats().disconnects == 1
 
 
@@ -290,24 +290,24 @@ def test_a_keep_alive_is_counted_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("reply", "kind", "advice"),
     [
-        (unauthorized(), rxtweets.AuthenticationError, "X_BEARER_TOKEN"),
-        (forbidden(), rxtweets.AccessError, "developer portal"),
-        (no_rules(), rxtweets.RulesError, "Add a rule"),
-        (usage_capped(), rxtweets.UsageCapError, "next period"),
-        (Reply(400, {"title": "Invalid Request"}), rxtweets.ResponseError, "options"),
-        (Reply(418, b"short and stout"), rxtweets.ResponseError, "short and stout"),
-        (Reply(204), rxtweets.UnexpectedAnswerError, "204: No Content"),
-        (Reply(206, b"x"), rxtweets.UnexpectedAnswerError, "206: x"),
-        (Reply(304), rxtweets.UnexpectedAnswerError, "without a target"),
-        (Reply(301, b"", {"location": "/x"}), rxtweets.UnexpectedAnswerError, "base_url"),
+        (unauthorized(), rxtweets.errors.AuthenticationError, "X_BEARER_TOKEN"),
+        (forbidden(), rxtweets.errors.AccessError, "developer portal"),
+        (no_rules(), rxtweets.errors.RulesError, "Add a rule"),
+        (usage_capped(), rxtweets.errors.UsageCapError, "next period"),
+        (Reply(400, {"title": "Invalid Request"}), rxtweets.errors.ResponseError, "options"),
+        (Reply(418, b"short and stout"), rxtweets.errors.ResponseError, "short and stout"),
+        (Reply(204), rxtweets.errors.UnexpectedAnswerError, "204: No Content"),
+        (Reply(206, b"x"), rxtweets.errors.UnexpectedAnswerError, "206: x"),
+        (Reply(304), rxtweets.errors.UnexpectedAnswerError, "without a target"),
+        (Reply(301, b"", {"location": "/x"}), rxtweets.errors.UnexpectedAnswerError, "base_url"),
         (
             Reply(302, b"", {"location": "https://y.example/?z"}),
-            rxtweets.UnexpectedAnswerError,
+            rxtweets.errors.UnexpectedAnswerError,
             "A redirect to https://y.example. ",
         ),
         (
             Reply(200, b"<html>", {"content-type": "text/html"}),
-            rxtweets.UnexpectedAnswerError,
+            rxtweets.errors.UnexpectedAnswerError,
             "login page of this network",
         ),
     ],
@@ -315,7 +315,7 @@ def test_a_keep_alive_is_counted_and_nothing_else() -> None:
 )
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
 def test_an_answer_that_no_retry_can_mend_ends_the_stream(
-    reply: Reply, kind: type[rxtweets.ResponseError], advice: str, http: dict[str, Any]
+    reply: Reply, kind: type[rxtweets.errors.ResponseError], advice: str, http: dict[str, Any]
 ) -> None:
     with simulator.serve(script=[reply]) as x, Watched(x, **http) as w:
         error = w.until_error()
@@ -361,7 +361,7 @@ BODIES = {
 def test_what_is_no_stream_at_first_ends_the_stream(reply: Reply, *, isolated: bool) -> None:
     with simulator.serve(script=[reply] * 3) as x, Watched(x, isolated=isolated) as w:
         error = w.until_error()
-        assert type(error) is rxtweets.UnexpectedAnswerError
+        assert type(error) is rxtweets.errors.UnexpectedAnswerError
         assert error.status == reply.status
         assert len(x.requests) == 1
         assert w.messages == []
@@ -396,7 +396,7 @@ def test_what_is_no_stream_later_is_tried_again_slowly(reply: Reply) -> None:
         _, first, second = w.until_event(events.Reconnecting, 3)[:3]
         w.until_messages(10)
         for waiting in (first, second):
-            assert type(waiting.error) is rxtweets.UnexpectedAnswerError
+            assert type(waiting.error) is rxtweets.errors.UnexpectedAnswerError
         assert [round(each.delay / FAST.scale) for each in (first, second)] == [5, 10]
 
 
@@ -414,7 +414,7 @@ def test_a_replay_that_is_no_stream_is_not_complete() -> None:
         ) as w,
     ):
         [waiting] = w.until_event(events.Reconnecting)[:1]
-        assert isinstance(waiting.error, rxtweets.UnexpectedAnswerError)
+        assert isinstance(waiting.error, rxtweets.errors.UnexpectedAnswerError)
         assert not w.is_completed
 
 
@@ -423,21 +423,21 @@ def test_a_message_of_tomorrow_begins_a_stream(first: bytes) -> None:
     script: list[Part] = [[Line(first), Close()], [Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
         w.until_event(events.Connected, 2)
-        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.ConnectionEnded
+        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.errors.ConnectionEnded
 
 
 def test_broken_first_line_is_a_stream_when_tweets_follow() -> None:
     script: list[Part] = [[Line(b"half a tweet"), Serve(1), Close()], [Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
         w.until_event(events.Connected, 2)
-        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.ConnectionEnded
+        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.errors.ConnectionEnded
 
 
 def test_half_a_tweet_and_a_reset_are_a_lost_connection() -> None:
     script: list[Part] = [[Stall(0.1), Abort(mid_frame=True)], [Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
         w.until_event(events.Connected, 2)
-        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.ConnectionLost
+        assert type(w.of(events.Reconnecting)[0].error) is rxtweets.errors.ConnectionLost
 
 
 def test_another_protocol_that_was_not_asked_for_ends_the_stream() -> None:
@@ -449,7 +449,7 @@ def test_another_protocol_that_was_not_asked_for_ends_the_stream() -> None:
                 client.recv(65_536)
                 client.sendall(b"HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
                 error = w.until_error()
-    assert isinstance(error, rxtweets.UnexpectedAnswerError)
+    assert isinstance(error, rxtweets.errors.UnexpectedAnswerError)
     assert str(error).startswith("101: Switching Protocols")
 
 
@@ -472,7 +472,7 @@ def test_a_plain_text_503_is_a_server_error() -> None:
     with simulator.serve(script=[Reply(503, text)], rate=None) as x, Watched(x) as w:
         w.until_messages(1)
         [end] = w.of(events.Disconnected)
-        assert isinstance(end.error, rxtweets.ServerError)
+        assert isinstance(end.error, rxtweets.errors.ServerError)
         assert "upstream connect error" in str(end.error)
 
 
@@ -480,7 +480,7 @@ def test_a_rate_limit_waits_for_its_reset() -> None:
     with simulator.serve(script=[rate_limited(reset=0), rate_limited()]) as x, Watched(x) as w:
         first, second = w.until_event(events.Reconnecting, 2)
         assert first.delay == pytest.approx(0.06)
-        assert isinstance(second.error, rxtweets.RateLimitError)
+        assert isinstance(second.error, rxtweets.errors.RateLimitError)
         assert 800 < second.delay <= 901
 
 
@@ -512,7 +512,7 @@ def test_the_rules_of_a_stream_wait_as_the_server_asks(stub: Stub) -> None:
 def test_a_stop_strategy_ends_the_stream_with_the_last_error() -> None:
     twice = Backoff(scale=0.001, stop=tenacity.stop_after_attempt(2))
     with simulator.serve(script=[unavailable()] * 9) as x, Watched(x, backoff=twice) as w:
-        assert isinstance(w.until_error(), rxtweets.ServerError)
+        assert isinstance(w.until_error(), rxtweets.errors.ServerError)
         assert len(x.requests) == 2
 
 
@@ -531,7 +531,7 @@ def test_the_budget_of_connects_is_that_of_the_headers() -> None:
 def test_a_host_without_an_address_ends_the_stream_at_once() -> None:
     with Watched(base_url="http://no-such-host.invalid") as w:
         error = w.until_error()
-        assert isinstance(error, rxtweets.HostNotFound)
+        assert isinstance(error, rxtweets.errors.HostNotFound)
         assert "no-such-host.invalid" in str(error)
 
 
@@ -543,12 +543,12 @@ def test_a_certificate_of_an_unknown_authority_ends_the_stream_at_once() -> None
         Watched(x) as w,
     ):
         error = w.until_error()
-        assert isinstance(error, rxtweets.TLSError)
+        assert isinstance(error, rxtweets.errors.TLSError)
         assert "create_default_context" in str(error)
 
 
 def test_https_to_a_port_without_tls_ends_the_stream_at_once() -> None:
     with simulator.serve() as x, Watched(base_url=x.url.replace("http:", "https:")) as w:
         error = w.until_error()
-        assert isinstance(error, rxtweets.TLSError)
+        assert isinstance(error, rxtweets.errors.TLSError)
         assert "http://" in str(error)

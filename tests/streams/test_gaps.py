@@ -15,8 +15,8 @@ import pytest
 from tenacity import wait_fixed
 
 import rxtweets
-from rxtweets import Backoff, events, live, simulator
-from rxtweets.continuity import LATENESS, MARGIN, MOST_MINUTES
+from rxtweets import Backoff, events, simulator
+from rxtweets.simulator._tweets import SNOWFLAKE_EPOCH_MS
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -31,7 +31,8 @@ from rxtweets.simulator.script import (
     too_many_connections,
     unavailable,
 )
-from rxtweets.simulator.tweets import SNOWFLAKE_EPOCH_MS
+from rxtweets.streams import _single as single
+from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES
 from tests.streams.watching import Watched
 
 SCALE = 0.01
@@ -409,7 +410,7 @@ def test_a_partition_that_fails_leaves_the_others_alone() -> None:
         until_after(w, events.PartEnded)
         first, second = w.stream.parts
         assert ended.part == "partition 2"
-        assert isinstance(ended.error, rxtweets.AccessError)
+        assert isinstance(ended.error, rxtweets.errors.AccessError)
         assert (first.state.name, second.state.name) == ("connected", "failed")
         assert w.stream.state.name == "failed"
         assert second.stats().received == 0
@@ -442,7 +443,7 @@ def test_when_all_partitions_have_failed_the_stream_has() -> None:
         simulator.serve(script=[forbidden()] * 2, **LIVE) as x,
         Watched(x, rxtweets.sample10_stream) as w,
     ):
-        assert isinstance(w.until_error(), rxtweets.AccessError)
+        assert isinstance(w.until_error(), rxtweets.errors.AccessError)
         assert len(w.until_event(events.PartEnded, 2)) == 2
 
 
@@ -514,20 +515,22 @@ def test_the_connection_ends_at_the_limit_and_not_when_subscribers_are_done() ->
 def test_it_does_so_too_when_the_reader_is_waiting_for_the_limit_already(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, within_limit, waits = live._Run._wanted, live._Run._within_limit, threading.Event()
+    wanted, within_limit, waits = single._Run._wanted, single._Run._within_limit, threading.Event()
 
-    def noticed(run: live._Run) -> int:
+    def noticed(run: single._Run) -> int:
         number = wanted(run)
         if number <= 0:
             waits.set()
         return number
 
-    def late(run: live._Run, messages: list[rxtweets.Message[Any]]) -> list[rxtweets.Message[Any]]:
+    def late(
+        run: single._Run, messages: list[rxtweets.Message[Any]]
+    ) -> list[rxtweets.Message[Any]]:
         assert waits.wait(20)
         return within_limit(run, messages)
 
-    monkeypatch.setattr(live._Run, "_wanted", noticed)
-    monkeypatch.setattr(live._Run, "_within_limit", late)
+    monkeypatch.setattr(single._Run, "_wanted", noticed)
+    monkeypatch.setattr(single._Run, "_within_limit", late)
     assert ends_before_its_subscriber_is_done()
 
 

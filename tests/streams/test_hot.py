@@ -381,7 +381,7 @@ def test_the_token_shows_up_nowhere(
         stream.subscribe(on_error=fail)
         assert failed.wait(PATIENCE)
         said += [repr(stream), str(vars(stream)), repr(errors), str(x.requests), caplog.text]
-    assert isinstance(errors[0], rxtweets.AuthenticationError)
+    assert isinstance(errors[0], rxtweets.errors.AuthenticationError)
     assert SECRET not in "".join(said)
 
 

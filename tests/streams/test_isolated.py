@@ -17,8 +17,7 @@ import pytest
 import trustme
 
 import rxtweets
-from rxtweets import ConfigurationError, events, isolated, simulator
-from rxtweets.isolated import SECRETS
+from rxtweets import ConfigurationError, events, simulator
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -33,6 +32,8 @@ from rxtweets.simulator.script import (
     unauthorized,
     unavailable,
 )
+from rxtweets.streams import _isolated as isolated
+from rxtweets.streams._isolated import SECRETS
 from tests.streams.test_real_frames import read_all, texts_of
 from tests.streams.watching import Watched, line
 
@@ -90,7 +91,7 @@ def test_an_unknown_authority_is_refused_by_the_other_process_too() -> None:
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(served)
     with simulator.serve(tls=served) as x, watched(x) as w:
-        assert isinstance(w.until_error(), rxtweets.TLSError)
+        assert isinstance(w.until_error(), rxtweets.errors.TLSError)
 
 
 def test_a_context_without_authorities_is_refused_at_once() -> None:
@@ -107,7 +108,7 @@ def test_connections_follow_each_other_in_one_process() -> None:
         assert len(readers()) == 1
         ends = w.of(events.Disconnected)[:3]
         assert [end.lines for end in ends] == [2, 2, 2]
-        assert all(isinstance(end.error, rxtweets.ConnectionEnded) for end in ends)
+        assert all(isinstance(end.error, rxtweets.errors.ConnectionEnded) for end in ends)
         w.until(lambda: w.stream.stats().gaps == 3)
         assert w.stream.stats().reader_crashes == 0
 
@@ -115,7 +116,7 @@ def test_connections_follow_each_other_in_one_process() -> None:
 def test_answers_that_no_retry_can_mend_end_the_stream_with_their_type() -> None:
     with simulator.serve(script=[unauthorized()]) as x, watched(x) as w:
         error = w.until_error()
-        assert isinstance(error, rxtweets.AuthenticationError)
+        assert isinstance(error, rxtweets.errors.AuthenticationError)
         assert error.status == 401
         assert readers() == []
 
@@ -125,7 +126,7 @@ def test_answers_that_pass_are_tried_again_by_their_schedule() -> None:
     with simulator.serve(script=script, rate=None) as x, watched(x) as w:
         w.until_messages(1)
         errors = [type(event.error) for event in w.of(events.Reconnecting)]
-        assert errors == [rxtweets.ServerError, rxtweets.RateLimitError]
+        assert errors == [rxtweets.errors.ServerError, rxtweets.errors.RateLimitError]
 
 
 def test_silence_is_a_stall() -> None:
@@ -134,7 +135,7 @@ def test_silence_is_a_stall() -> None:
         watched(x, stall_timeout=0.4) as w,
     ):
         [end] = w.until_event(events.Disconnected)[:1]
-        assert isinstance(end.error, rxtweets.StreamStalled)
+        assert isinstance(end.error, rxtweets.errors.StreamStalled)
         states = [event.state.name for event in w.of(events.StateChanged)]
         assert "stalled" in states
         w.until_messages(10)
@@ -145,7 +146,7 @@ def test_an_announced_disconnect_is_followed_by_a_new_connection() -> None:
     with simulator.serve(script=script, rate=None) as x, watched(x) as w:
         w.until_messages(10)
         [end] = w.until_event(events.Disconnected)[:1]
-        assert isinstance(end.error, rxtweets.ServerDisconnect)
+        assert isinstance(end.error, rxtweets.errors.ServerDisconnect)
 
 
 def test_every_kind_of_line_is_counted_where_it_belongs() -> None:
@@ -229,7 +230,7 @@ def test_a_process_that_is_killed_is_a_typed_error_counted_and_replaced() -> Non
         w.until_messages(5)
         readers()[0].kill()
         [end] = w.until_event(events.Disconnected)[:1]
-        assert isinstance(end.error, rxtweets.ReaderCrashed)
+        assert isinstance(end.error, rxtweets.errors.ReaderCrashed)
         assert "signal 9" in str(end.error)
         before = len(w.messages)
         w.until_messages(before + 5)
@@ -247,7 +248,7 @@ def test_a_process_that_is_halted_is_a_crash_too_and_replaced(
         [halted] = readers()
         halted.suspend()
         [end] = w.until_event(events.Disconnected)[:1]
-        assert isinstance(end.error, rxtweets.ReaderCrashed)
+        assert isinstance(end.error, rxtweets.errors.ReaderCrashed)
         w.until_messages(len(w.messages) + 5)
         assert w.stream.stats().reader_crashes == 1
         assert halted not in readers()

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import rxtweets
 from rxtweets import Backoff
-from rxtweets.connection import Connection
+from rxtweets._core.telemetry import Telemetry
+from rxtweets.api._connection import Connection
 from rxtweets.errors import StreamError
-from rxtweets.live import LiveOptions, LiveStream
-from rxtweets.reading import ReadingOptions
-from rxtweets.telemetry import Telemetry
+from rxtweets.streams._reader import ReadingOptions
+from rxtweets.streams._single import LiveOptions, LiveStream
 
 PATIENCE = 20.0
 
@@ -92,6 +92,6 @@ def test_a_fault_of_the_reading_itself_ends_the_stream_with_an_error() -> None:
 
     stream.subscribe(on_error=fail)
     assert failed.wait(PATIENCE)
-    assert isinstance(errors[0], rxtweets.StreamError)
+    assert isinstance(errors[0], rxtweets.errors.StreamError)
     assert isinstance(errors[0].__cause__, ZeroDivisionError)
     assert stream.stats().state == "failed"

@@ -115,10 +115,10 @@ def test_what_ends_the_stream_for_good_is_raised_by_run_and_told_to_the_subscrib
     kept = Kept()
     with (
         simulator.serve(script=[unauthorized()]) as x,
-        pytest.raises(rxtweets.AuthenticationError),
+        pytest.raises(rxtweets.errors.AuthenticationError),
     ):
         pipeline_of(stream_of(x), kept).run()
-    assert isinstance(kept.ends[0], rxtweets.AuthenticationError)
+    assert isinstance(kept.ends[0], rxtweets.errors.AuthenticationError)
 
 
 def test_messages_go_on_over_a_reconnection() -> None:
@@ -180,7 +180,7 @@ def test_a_stream_that_is_refused_ends_the_pipeline_after_what_the_other_gave() 
     with simulator.serve(script=[unauthorized()]) as x, simulator.serve(rate=500) as y:
         streams = [rxtweets.sample_stream(token="any", base_url=each.url) for each in (x, y)]
         pipeline = Pipeline(streams, batchers={"default": Batcher(kept, size=10, timeout=0.05)})
-        with pytest.raises(rxtweets.AuthenticationError) as caught:
+        with pytest.raises(rxtweets.errors.AuthenticationError) as caught:
             pipeline.run()
     assert kept.ends == [caught.value]
     assert pipeline.stats().delivered == pipeline.stats().batched

@@ -179,7 +179,7 @@ def test_credentials_that_a_proxy_refuses_end_the_stream_at_once(
         with w:
             error = w.until_error()
         assert len(asked) == 1
-    assert isinstance(error, rxtweets.ProxyError)
+    assert isinstance(error, rxtweets.errors.ProxyError)
     assert (error.proxy, error.status) == (f"http://{address}", 407)
     assert f"the proxy http://{address}" in str(error)
     assert "user name and password" in str(error)
@@ -200,7 +200,9 @@ def test_credentials_that_a_proxy_refuses_end_a_request_at_once(
 ) -> None:
     with refusing(UNAUTHORIZED) as (address, asked):
         options: dict[str, Any] = {"token": "secret", "base_url": f"{scheme}://x.example"}
-        with pytest.raises(rxtweets.ProxyError, match=f"the proxy http://{address}.*password"):
+        with pytest.raises(
+            rxtweets.errors.ProxyError, match=f"the proxy http://{address}.*password"
+        ):
             ask({**options, "proxy": f"http://{address}"})
         assert len(asked) == 1
 
@@ -216,7 +218,7 @@ def test_a_proxy_whose_rules_refuse_the_server_ends_the_stream(status: str) -> N
     with refusing(head(status)) as (address, asked):
         with Watched(base_url="https://x.example", proxy=f"http://{address}") as w:
             error = w.until_error()
-        assert isinstance(error, rxtweets.ProxyError)
+        assert isinstance(error, rxtweets.errors.ProxyError)
         assert str(error).startswith(f"the proxy http://{address} refused the way to x.example:443")
         assert len(asked) == 1
 
@@ -229,7 +231,7 @@ def test_a_proxy_that_cannot_reach_the_server_is_asked_again(status: str) -> Non
     ):
         waits = w.until_event(events.Reconnecting, 3)[:3]
     assert [round(each.delay / FAST.scale) for each in waits] == [5, 10, 20]
-    assert all(isinstance(each.error, rxtweets.ProxyError) for each in waits)
+    assert all(isinstance(each.error, rxtweets.errors.ProxyError) for each in waits)
 
 
 def test_retry_after_of_a_proxy_is_the_least_wait() -> None:
@@ -248,7 +250,7 @@ def test_a_proxy_that_does_not_speak_http_is_named(sent: bytes) -> None:
         Watched(base_url="https://x.example", proxy=f"http://{address}") as w,
     ):
         error = w.until_event(events.Reconnecting)[0].error
-    assert type(error) is rxtweets.ConnectionLost
+    assert type(error) is rxtweets.errors.ConnectionLost
     assert f"the proxy http://{address} opened no way to x.example:443" in str(error)
     assert str(error).isprintable()
 
@@ -264,7 +266,7 @@ def test_a_proxy_that_is_not_there_is_named() -> None:
 def test_a_proxy_without_an_address_is_named_as_the_host() -> None:
     with Watched(base_url="https://x.example", proxy="http://no-such-proxy.invalid") as w:
         error = w.until_error()
-    assert isinstance(error, rxtweets.HostNotFound)
+    assert isinstance(error, rxtweets.errors.HostNotFound)
     assert "'no-such-proxy.invalid'" in str(error)
     assert "Check proxy" in str(error)
 
@@ -277,7 +279,7 @@ def test_a_proxy_whose_certificate_is_refused_is_named() -> None:
         Watched(base_url="https://x.example", proxy=front.url) as w,
     ):
         error = w.until_error()
-        assert isinstance(error, rxtweets.TLSError)
+        assert isinstance(error, rxtweets.errors.TLSError)
         assert f"the certificate of the proxy {front.url} was refused" in str(error)
 
 
@@ -286,7 +288,7 @@ def test_a_proxy_that_speaks_no_tls_is_named() -> None:
         address = front.url.replace("http:", "https:")
         with Watched(base_url="https://x.example", proxy=address) as w:
             error = w.until_error()
-        assert isinstance(error, rxtweets.TLSError)
+        assert isinstance(error, rxtweets.errors.TLSError)
         assert "use http:// in proxy" in str(error)
 
 
@@ -299,9 +301,11 @@ def test_plain_http_answer_names_the_proxy() -> None:
         }
         with Watched(**options) as w:
             error = w.until_error()
-        with pytest.raises(rxtweets.AccessError, match=f"The proxy http://{address} may have"):
+        with pytest.raises(
+            rxtweets.errors.AccessError, match=f"The proxy http://{address} may have"
+        ):
             rxtweets.Rules(**options).get()
-    assert isinstance(error, rxtweets.AccessError)
+    assert isinstance(error, rxtweets.errors.AccessError)
     assert f"The proxy http://{address} may have answered" in str(error)
 
 
@@ -336,7 +340,7 @@ def test_the_way_through_a_proxy_is_made_in_time_or_not(
         )
         with w:
             error = w.until_event(events.Reconnecting)[0].error
-    assert type(error) is rxtweets.ConnectionLost
+    assert type(error) is rxtweets.errors.ConnectionLost
     assert "x.example:443" in str(error)
     assert f"(through the proxy http://{address}) within connect_timeout (0.5 s)" in str(error)
     assert missing in str(error)
@@ -360,7 +364,7 @@ def test_a_request_through_a_proxy_is_on_its_way_in_time_or_not(
             "base_url": "https://x.example",
             "connect_timeout": 0.5,
         }
-        with pytest.raises(rxtweets.ConnectionLost, match=missing):
+        with pytest.raises(rxtweets.errors.ConnectionLost, match=missing):
             ask({**options, "proxy": f"http://{address}"})
 
 
@@ -402,7 +406,7 @@ def test_a_plain_request_to_an_address_of_ipv6_has_its_brackets() -> None:
             "base_url": "http://[::1]:9/v6::1",
             "proxy": f"http://{address}",
         }
-        with pytest.raises(rxtweets.ResponseError):
+        with pytest.raises(rxtweets.errors.ResponseError):
             rxtweets.Rules(**options).get()
         line, *fields = asked[0].decode().split("\r\n")
     assert line.startswith("GET http://[::1]:9/v6::1/2/tweets/search/stream/rules?")
@@ -425,12 +429,12 @@ def test_a_socks_proxy_that_refuses_is_final_or_not(
     def send(*_: object, **__: object) -> httpx.Response:
         raise httpx.ProxyError(said)
 
-    monkeypatch.setattr("rxtweets.proxies.find_spec", lambda _: True)
-    monkeypatch.setattr("rxtweets.connection._client", lambda *_: httpx.Client())
+    monkeypatch.setattr("rxtweets.api._proxies.find_spec", lambda _: True)
+    monkeypatch.setattr("rxtweets.api._connection._client", lambda *_: httpx.Client())
     monkeypatch.setattr(httpx.Client, "send", send)
     with Watched(base_url="https://x.example", proxy="socks5://me:pass-word@127.0.0.1:9") as w:
         error = w.until_event(events.Disconnected)[0].error
-    assert isinstance(error, rxtweets.ProxyError)
+    assert isinstance(error, rxtweets.errors.ProxyError)
     assert error.retryable is not final
     assert (error.proxy, error.status) == ("socks5://127.0.0.1:9", 0)
     assert said.rstrip(".") in str(error)

@@ -16,7 +16,7 @@ import trustme
 import rxtweets
 from rxtweets import operators as ops
 from rxtweets import simulator
-from rxtweets.streams import StreamOptions
+from rxtweets.streams._sources import StreamOptions
 
 PATIENCE = 280.0
 

@@ -12,7 +12,7 @@ import pytest
 
 import rxtweets
 from rxtweets import Backoff, simulator
-from rxtweets.simulator import server
+from rxtweets.simulator import _server as server
 from rxtweets.simulator.script import Close, Part, Serve
 
 RECONNECTS = 10_000

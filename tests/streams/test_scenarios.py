@@ -84,7 +84,7 @@ class Scenario:
 FRAMES: Mapping[str, Any] = {"source": two_hundred()}
 ODD = [Line(b'{"type":"connection_metadata","datacenter":"atla"}'), Line(b'{"data":{"a":{}}}')]
 RULED = b'{"data":{"id":"%d","text":"x"},"matching_rules":[%s]}'
-LOST, STALLED = rxtweets.ConnectionLost, rxtweets.StreamStalled
+LOST, STALLED = rxtweets.errors.ConnectionLost, rxtweets.errors.StreamStalled
 BROKEN = b'{"data":{"id":"5","text":"unfini'
 
 SCENARIOS = {
@@ -102,7 +102,7 @@ SCENARIOS = {
         script=[[Serve(2), Close()], [Serve(4), Close()]],
         serve=FRAMES,
         waits=[0, 0.25],
-        ends=[rxtweets.ConnectionEnded] * 2,
+        ends=[rxtweets.errors.ConnectionEnded] * 2,
         counters={"reconnects": 2, "gaps": 2},
     ),
     "a clean close, time after time": Scenario(
@@ -110,7 +110,7 @@ SCENARIOS = {
         serve=FRAMES,
         stream={"backoff": Backoff(scale=0.000_1, proved_after=NEVER_PROVED)},
         waits=[min(16, 0.25 * failures) for failures in range(70)],
-        ends=[rxtweets.ConnectionEnded] * 70,
+        ends=[rxtweets.errors.ConnectionEnded] * 70,
         counters={"reconnects": 70, "gaps": 70},
     ),
     "a cut inside a chunk after 2": Scenario(
@@ -132,14 +132,14 @@ SCENARIOS = {
         script=[[Serve(2), Disconnect(kind), Close()] for kind in DISCONNECT_TYPES],
         serve=FRAMES,
         waits=[0.25 * failures for failures in range(len(DISCONNECT_TYPES))],
-        ends=[rxtweets.ServerDisconnect] * len(DISCONNECT_TYPES),
+        ends=[rxtweets.errors.ServerDisconnect] * len(DISCONNECT_TYPES),
         counters={"reconnects": 8, "gaps": 8, "disconnects": 8},
     ),
     "an announced disconnect without the wrapper": Scenario(
         script=[[Serve(2), Disconnect(wrapped=False), Stall()]],
         serve=FRAMES,
         waits=[0],
-        ends=[rxtweets.ServerDisconnect],
+        ends=[rxtweets.errors.ServerDisconnect],
         counters={"reconnects": 1, "gaps": 1, "disconnects": 1},
     ),
     "one broken line in ten": Scenario(
@@ -175,7 +175,7 @@ SCENARIOS = {
         script=[unavailable()] * 6,
         serve=FRAMES,
         waits=[5, 10, 20, 40, 80, 160],
-        ends=[rxtweets.ServerError] * 6,
+        ends=[rxtweets.errors.ServerError] * 6,
         counters={"reconnects": 6, "server_errors": 6},
     ),
     "six times 429": Scenario(
@@ -183,7 +183,7 @@ SCENARIOS = {
         serve=FRAMES,
         stream={"backoff": Backoff(scale=0.000_1, proved_after=NEVER_PROVED)},
         waits=[60, 120, 240, 480, 900, 900],
-        ends=[rxtweets.RateLimitError] * 6,
+        ends=[rxtweets.errors.RateLimitError] * 6,
         counters={"reconnects": 6, "rate_limits": 6},
     ),
     "silence after 3 tweets": Scenario(
@@ -253,14 +253,14 @@ UNSUPPORTED = Reply(
         "status": 403,
     },
 )
-FINAL: dict[str, tuple[Reply, type[rxtweets.ResponseError], dict[str, int]]] = {
-    "400": (invalid_request("partition", "", "it is missing"), rxtweets.ResponseError, {}),
-    "401": (unauthorized(), rxtweets.AuthenticationError, {}),
-    "403 not enrolled": (forbidden(), rxtweets.AccessError, {}),
-    "403 unsupported": (UNSUPPORTED, rxtweets.AuthenticationError, {}),
-    "404": (not_found(), rxtweets.ResponseError, {}),
-    "409 no rules": (no_rules(), rxtweets.RulesError, {}),
-    "429 cap used up": (usage_capped(), rxtweets.UsageCapError, {"usage_caps": 1}),
+FINAL: dict[str, tuple[Reply, type[rxtweets.errors.ResponseError], dict[str, int]]] = {
+    "400": (invalid_request("partition", "", "it is missing"), rxtweets.errors.ResponseError, {}),
+    "401": (unauthorized(), rxtweets.errors.AuthenticationError, {}),
+    "403 not enrolled": (forbidden(), rxtweets.errors.AccessError, {}),
+    "403 unsupported": (UNSUPPORTED, rxtweets.errors.AuthenticationError, {}),
+    "404": (not_found(), rxtweets.errors.ResponseError, {}),
+    "409 no rules": (no_rules(), rxtweets.errors.RulesError, {}),
+    "429 cap used up": (usage_capped(), rxtweets.errors.UsageCapError, {"usage_caps": 1}),
 }
 
 
@@ -312,14 +312,14 @@ def test_an_answer_that_passes_is_waited_for(name: str) -> None:
 
 
 IN_A_STREAM: dict[str, tuple[Any, type[Exception], bool]] = {
-    "connection taken": (too_many_connections().body, rxtweets.ConnectionLimitError, False),
-    "cap used up": (usage_capped().body, rxtweets.UsageCapError, True),
-    "no access": (forbidden().body, rxtweets.AccessError, True),
-    "unauthorized": (unauthorized().body, rxtweets.AuthenticationError, True),
-    "unavailable": (unavailable().body, rxtweets.ServerError, False),
-    "rate limited": (rate_limited().body, rxtweets.RateLimitError, False),
-    "no rules": (no_rules().body, rxtweets.RulesError, True),
-    "provisioning": (provisioning().body, rxtweets.ProvisioningError, False),
+    "connection taken": (too_many_connections().body, rxtweets.errors.ConnectionLimitError, False),
+    "cap used up": (usage_capped().body, rxtweets.errors.UsageCapError, True),
+    "no access": (forbidden().body, rxtweets.errors.AccessError, True),
+    "unauthorized": (unauthorized().body, rxtweets.errors.AuthenticationError, True),
+    "unavailable": (unavailable().body, rxtweets.errors.ServerError, False),
+    "rate limited": (rate_limited().body, rxtweets.errors.RateLimitError, False),
+    "no rules": (no_rules().body, rxtweets.errors.RulesError, True),
+    "provisioning": (provisioning().body, rxtweets.errors.ProvisioningError, False),
 }
 
 

@@ -17,7 +17,7 @@ import reactivex
 import rxtweets
 from rxtweets import Message
 from rxtweets import operators as ops
-from rxtweets.simulator.tweets import Tweets
+from rxtweets.simulator._tweets import Tweets
 from rxtweets.subscribers import (
     JSONLinesSubscriber,
     ParquetSubscriber,

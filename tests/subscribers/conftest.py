@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from rxtweets import Message
-from rxtweets.payloads import reader_for
-from rxtweets.simulator.tweets import Tweets
+from rxtweets._messages.payloads import reader_for
+from rxtweets.simulator._tweets import Tweets
 from tests.subscribers._hook import Hook
 
 RECEIVED = 1_764_028_461.25

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 import rxtweets
-from rxtweets.simulator.tweets import Tweets
+from rxtweets.simulator._tweets import Tweets
 from tests.subscribers._killed import POSTGRES, table_of
 
 PROGRAM = Path(__file__).with_name("_killed.py")

@@ -17,7 +17,7 @@ import reactivex
 import rxtweets
 from rxtweets import Batch, Failed, Message
 from rxtweets import operators as ops
-from rxtweets.kinds import carried_by
+from rxtweets._messages.event_kinds import carried_by
 from rxtweets.subscribers import (
     ConsoleSubscriber,
     DeadLetterFile,
@@ -171,7 +171,7 @@ def test_a_line_that_is_no_json_comes_back_from_json_lines(tmp_path: Path) -> No
     letters = DeadLetterFile(tmp_path / "dead.jsonl")
     retrying = Retrying(lambda _: 1 // 0, dead_letters=letters, sleep=lambda _: None)
     for message in (ODD["a line of HTML"], ODD["a line that is not UTF-8"]):
-        with pytest.raises(rxtweets.SubscriberError):
+        with pytest.raises(rxtweets.errors.SubscriberError):
             retrying.on_next(Batch([message]))
     back = [letter.batch[0] for letter in read_dead_letters(letters.path)]
     assert [(each.id, each.data, each.received_at) for each in back] == [
@@ -245,7 +245,10 @@ def test_a_row_that_is_refused_fails_its_message_alone(picky: Store, tweets: Mak
 
 def test_rows_of_which_all_are_refused_fail_the_batch(picky: Store, tweets: Make) -> None:
     bad = [each.put_data("bad") for each in tweets(3)]
-    with picky, pytest.raises((rxtweets.SubscriberError, sqlite3.IntegrityError), match="tweets"):
+    with (
+        picky,
+        pytest.raises((rxtweets.errors.SubscriberError, sqlite3.IntegrityError), match="tweets"),
+    ):
         picky.on_next(Batch(bad))
 
 

@@ -21,7 +21,8 @@ import pytest
 import tenacity
 
 import rxtweets
-from rxtweets import Batch, Message, line_files
+from rxtweets import Batch, Message
+from rxtweets._messages import line_files
 from rxtweets.subscribers import (
     DeadLetterFile,
     JSONLinesSubscriber,
@@ -367,7 +368,7 @@ def test_a_database_that_is_not_there_fails_the_batch(tweets: Make) -> None:
         wait=tenacity.wait_fixed(0.5),
         sleep=pauses.append,
     )
-    with store, pytest.raises(rxtweets.SubscriberError, match="port 9") as raised:
+    with store, pytest.raises(rxtweets.errors.SubscriberError, match="port 9") as raised:
         store.on_next(Batch(tweets(1)))
     assert pauses == [0.5, 0.5]
     assert "hush" not in f"{raised.value}{store!r}"
@@ -448,7 +449,7 @@ def test_a_batch_after_a_failed_one_connects_anew(
     proxy: Proxy, postgres: str, tweets: Make
 ) -> None:
     with PostgresSubscriber(proxy.conninfo, stop=tenacity.stop_after_attempt(1)) as store:
-        with pytest.raises(rxtweets.SubscriberError, match="refused"):
+        with pytest.raises(rxtweets.errors.SubscriberError, match="refused"):
             store.on_next(Batch(tweets(1)))
         proxy.open()
         store.on_next(Batch(tweets(1, 1)))
@@ -468,7 +469,7 @@ def test_what_postgres_forbids_fails_the_batch_at_once(postgres: str, tweets: Ma
     waits: list[float] = []
     with (
         PostgresSubscriber(postgres, table="pg_catalog.tweets", sleep=waits.append) as store,
-        pytest.raises(rxtweets.SubscriberError, match=r"pg_catalog\.tweets"),
+        pytest.raises(rxtweets.errors.SubscriberError, match=r"pg_catalog\.tweets"),
     ):
         store.on_next(Batch(tweets(1)))
     assert waits == []

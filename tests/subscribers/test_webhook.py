@@ -59,7 +59,7 @@ def test_what_can_pass_is_tried_again(hook: Hook, tweets: Make, trouble: Answer 
 @pytest.mark.parametrize("status", [302, 400, 401, 404, 410])
 def test_what_cannot_fails_the_batch_at_once(hook: Hook, tweets: Make, status: int) -> None:
     hook.script = [(status, {})]
-    with store_for(hook) as store, pytest.raises(rxtweets.SubscriberError) as raised:
+    with store_for(hook) as store, pytest.raises(rxtweets.errors.SubscriberError) as raised:
         store.on_next(Batch(tweets(1)))
     assert len(hook.got) == 1
     assert f"/hook answered {status}" in str(raised.value)
@@ -77,7 +77,10 @@ def test_the_status_counts_even_if_the_text_cannot_be_read(hook: Hook, tweets: M
 def test_an_error_says_what_the_answer_says(hook: Hook, tweets: Make) -> None:
     hook.text = b"no such hook"
     hook.script = [(404, {})]
-    with store_for(hook) as store, pytest.raises(rxtweets.SubscriberError, match="no such hook"):
+    with (
+        store_for(hook) as store,
+        pytest.raises(rxtweets.errors.SubscriberError, match="no such hook"),
+    ):
         store.on_next(Batch(tweets(1)))
 
 
@@ -94,7 +97,7 @@ def test_it_gives_up_by_the_policy(hook: Hook, tweets: Make) -> None:
     hook.script = [(500, {})] * 9
     with (
         store_for(hook, stop=tenacity.stop_after_attempt(3)) as store,
-        pytest.raises(rxtweets.SubscriberError, match="500"),
+        pytest.raises(rxtweets.errors.SubscriberError, match="500"),
     ):
         store.on_next(Batch(tweets(1)))
     assert len(hook.got) == 3
@@ -126,7 +129,7 @@ def test_retry_after_is_honoured(
 
 def test_a_server_that_is_not_there_fails_the_batch(tweets: Make) -> None:
     store = WebhookSubscriber("http://127.0.0.1:9/", sleep=lambda _: None)
-    with store, pytest.raises(rxtweets.SubscriberError, match="ConnectError"):
+    with store, pytest.raises(rxtweets.errors.SubscriberError, match="ConnectError"):
         store.on_next(Batch(tweets(1)))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rxtweets import Batch, Message, locks
+from rxtweets import Batch, Message
+from rxtweets._support import file_lock
 from rxtweets.subscribers import ParquetSubscriber, _whole_files
 
 Make = Callable[..., list[Message[Any]]]
@@ -145,7 +146,7 @@ def test_a_part_that_was_removed_before_it_was_locked_is_begun_again(
             Path(file.name).unlink()
         return lock(file, **options)
 
-    lock = locks.lock
+    lock = file_lock.lock
     monkeypatch.setattr(_whole_files, "lock", late)
     _whole_files.write_whole(tmp_path / "x", b"content")
     assert len(set(begun)) == 2

@@ -15,8 +15,8 @@ from reactivex.subject import Subject
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, events
 from rxtweets import operators as ops
-from rxtweets.decoding import decode
-from rxtweets.peeking import quick_look_up
+from rxtweets._messages.decoding import decode
+from rxtweets._messages.lookup import quick_look_up
 from rxtweets.subscribers import (
     Buffered,
     DeadLetter,
@@ -553,13 +553,13 @@ def test_a_dead_letter_without_a_directory_fails_and_names_it(tmp_path: Path) ->
     (tmp_path / "in").mkdir()
     retrying = Retrying(Flaky(9), dead_letters=tmp_path / "in" / "dead.jsonl", sleep=lambda _: None)
     (tmp_path / "in").rmdir()
-    with pytest.raises(rxtweets.SubscriberError, match=r"No such file.*in/dead\.jsonl"):
+    with pytest.raises(rxtweets.errors.SubscriberError, match=r"No such file.*in/dead\.jsonl"):
         retrying.on_next(Batch([Message("a")]))
 
 
 def test_a_file_of_something_else_is_no_dead_letter(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"id":"1"}\n')
-    with pytest.raises(rxtweets.DecodeError, match="no dead letter"):
+    with pytest.raises(rxtweets.errors.DecodeError, match="no dead letter"):
         list(read_dead_letters(tmp_path / "x.jsonl"))
 
 

@@ -1,0 +1,196 @@
+"""Figures and batches as lines of text for a terminal."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from rxtweets._core.telemetry import Stats
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
+from rxtweets._support.to_json import readable
+
+__all__ = [
+    "batch_line",
+    "clean",
+    "duration",
+    "end_line",
+    "pointer",
+    "sparks",
+    "summary_line",
+    "tweet_line",
+]
+
+# A tweet could move the cursor, recolour the terminal or turn the writing direction with these:
+# C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm. Half a
+# surrogate pair cannot be written to it at all.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+BESIDE = 36
+"""Characters shown on either side of a caret."""
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+SHORT = {
+    "received": "recv",
+    "processed": "proc",
+    "batches": "batch",
+    "dropped": "drop",
+    "reconnects": "reconn",
+}
+
+
+def summary_line(stats: Stats, rate: float | None = None, width: int | None = None) -> str:
+    """The figures that one watches, in one line.
+
+    Args:
+        stats: the snapshot.
+        rate: messages a second of late, if known.
+        width: columns there are; where the line is longer, its words are shortened, and what
+            still does not fit is cut off.
+    """
+    parts = [
+        stats.state,
+        f"received {_received(stats):,}",
+        f"processed {stats.processed:,}",
+        f"batches {stats.batches:,}",
+        f"dropped {stats.dropped:,}",
+        f"reconnects {stats.reconnects:,}",
+        "lag –" if stats.lag is None else f"lag {duration(stats.lag)}",
+    ]
+    if rate is not None:
+        parts.insert(1, f"{rate:,.0f}/s")
+    line = " · ".join(parts + _others(stats))
+    if width is None or len(line) <= width:
+        return line
+    for word, short in SHORT.items():
+        line = line.replace(word, short)
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def end_line(stats: Stats) -> str:
+    """How it ended, in one line, where messages were only passed on.
+
+    Figures of a connection are left out where there was none, as for a recording.
+
+    Args:
+        stats: the last snapshot.
+    """
+    parts = [f"received {_received(stats):,}", f"dropped {stats.dropped:,}"]
+    if stats.connects:
+        parts = [stats.state, *parts, f"reconnects {stats.reconnects:,}"]
+        parts += [] if stats.lag is None else [f"lag {duration(stats.lag)}"]
+    elif stats.disconnects:
+        parts.append(f"disconnect notices {stats.disconnects:,}")
+    return " · ".join(parts + _others(stats))
+
+
+def _received(stats: Stats) -> int:
+    return stats.delivered + stats.dropped + stats.unsubscribed + stats.queued
+
+
+def _others(stats: Stats) -> list[str]:
+    others = {
+        "unsubscribed": stats.unsubscribed,
+        "beyond the limit": stats.beyond_limit,
+        "failed": stats.failed,
+        "undecodable": stats.undecodable,
+        "unknown": stats.unknown,
+        "batches failed": stats.batches_failed,
+        "abandoned": stats.abandoned,
+    }
+    return [f"{name} {count:,}" for name, count in others.items() if count]
+
+
+def batch_line(number: int, batch: Batch[Any], width: int) -> str:
+    """A batch in one line: its number, size and trigger, and as many texts as there is room for.
+
+    Args:
+        number: of the batch.
+        batch: the batch.
+        width: columns of the terminal.
+    """
+    info = batch.info
+    head = f"{number:>5} │ {info.size:>3} by {info.trigger:<7} │ "
+    return head + _fitted(map(_shown, batch), width - len(head))
+
+
+def pointer(text: str, position: int) -> tuple[str, str]:
+    """Two lines: the text, and below it a caret; of a long text the part around it.
+
+    Args:
+        text: of one line.
+        position: of the caret, in characters from 0.
+    """
+    shown = "".join(CONTROLS.sub(" ", character) for character in text)
+    start = max(0, position - BESIDE)
+    before = ("…" if start else "") + shown[start:position]
+    after = shown[position : position + BESIDE]
+    rest = "…" if position + BESIDE < len(shown) else ""
+    return f"  {before}{after}{rest}", f"  {' ' * sum(map(_columns, before))}^"
+
+
+def tweet_line(message: Message[Any], width: int) -> str:
+    """A message in one line: when it was written, its language, and as much text as fits.
+
+    Args:
+        message: the message.
+        width: columns of the terminal.
+    """
+    written = message.created_at
+    time = f"{written:%H:%M:%S}" if written else "--:--:--"
+    lang = message.metadata.get("lang")
+    head = f"{time} {lang if isinstance(lang, str) else '':<3.3} │ "
+    return head + _fitted([_shown(message)], width - len(head))
+
+
+def sparks(values: Sequence[float]) -> str:
+    """A column of blocks for each value, none below 0; the tallest value has the tallest."""
+    most = max(values, default=0) or 1
+    return "".join(BLOCKS[round(value / most * (len(BLOCKS) - 1))] for value in values)
+
+
+def _shown(message: Message[Any]) -> str:
+    try:
+        return clean(str(message.data))
+    except Exception:  # noqa: BLE001 - what handlers made can be nested without end, or raise
+        return clean(readable(message.data))
+
+
+def _fitted(texts: Any, width: int) -> str:
+    """As many texts as fit; wide characters take two columns."""
+    shown: list[str] = []
+    left = width - 1
+    for character in " ▪ ".join(texts):
+        left -= _columns(character)
+        if left < 0:
+            return "".join(shown) + "…"
+        shown.append(character)
+    return "".join(shown)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in {"Cf", "Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def clean(text: str) -> str:
+    """The text without characters that would do something to a terminal."""
+    return CONTROLS.sub(" ", text)
+
+
+def duration(seconds: float) -> str:
+    """Short, in the unit that fits; clocks that disagree can make it negative."""
+    size = abs(seconds)
+    if size < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if size < 120:
+        return f"{seconds:.1f} s"
+    if size < 3_600:
+        return f"{seconds / 60:.0f} min"
+    if size < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:,.0f} d"

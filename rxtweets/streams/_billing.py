@@ -1,0 +1,91 @@
+"""What costs money: distinct posts a day, and limits to them.
+
+X bills each post that a stream delivers, once in a UTC day ("pricing"), so duplicates cost nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from rxtweets._messages.message import Message
+from rxtweets._support.validation import seconds, whole_number
+
+__all__ = ["Limit", "PostMeter", "checked_limit"]
+
+DAY = 86_400
+REMEMBERED = 50_000
+"""Ids of a generation; two are kept. Twice the five minutes of backfill at 250 posts a second
+fit into it, and duplicates come from there or from a second connection at the same time."""
+
+
+class PostMeter:
+    """Counts the distinct posts of the current UTC day; from any thread.
+
+    A post that comes again after more than 50,000 others is counted again.
+
+    Args:
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._day = 0
+        self._count = 0
+        self._recent: set[str | bytes] = set()
+        self._before: set[str | bytes] = set()
+
+    def count(self, messages: list[Message[Any]]) -> None:
+        """Take note of posts that came."""
+        ids: set[str | bytes] = {message.id or message.raw for message in messages}
+        with self._lock:
+            self._turn()
+            ids -= self._recent
+            ids -= self._before
+            self._count += len(ids)
+            self._recent |= ids
+            if len(self._recent) > REMEMBERED:
+                self._before, self._recent = self._recent, set()
+
+    def today(self) -> int:
+        """How many distinct posts came since midnight UTC."""
+        with self._lock:
+            self._turn()
+            return self._count
+
+    def _turn(self) -> None:
+        day = int(self._clock() // DAY)
+        if day != self._day:
+            self._day, self._count = day, 0
+            self._recent, self._before = set(), set()
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """After what a stream completes.
+
+    Attributes:
+        messages: so many were delivered; ``None`` for no such limit.
+        seconds: so many have passed since the first subscription; ``None`` for no such limit.
+    """
+
+    messages: int | None = None
+    seconds: float | None = None
+
+
+def checked_limit(value: Any) -> Limit:
+    """The option ``limit=``: a whole number is messages, a timedelta is time.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if value is None:
+        return Limit()
+    if isinstance(value, timedelta):
+        return Limit(seconds=seconds("limit", value))
+    return Limit(messages=whole_number("limit", value))

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rxtweets.api import _http1 as http1
+from rxtweets.api._http1 import ChunkError, Dechunker
+
+
+def chunked(*payloads: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in payloads)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    bounds = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in pairwise(bounds)]
+
+
+def as_h11_reads(data: bytes) -> bytes:
+    """What a parser of good standing makes of the same bytes."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + data)
+    body = b""
+    while not isinstance(event := client.next_event(), h11.EndOfMessage):
+        if isinstance(event, h11.Data):
+            body += bytes(event.data)
+    return body
+
+
+payloads = st.lists(st.binary(min_size=1, max_size=60), max_size=20)
+
+
+@given(payloads, st.lists(st.integers(min_value=0), max_size=30))
+def test_any_cut_of_a_chunked_body_gives_what_a_whole_parser_gives(
+    parts: list[bytes], places: list[int]
+) -> None:
+    wire = chunked(*parts) + b"0\r\n\r\n"
+    dechunker = Dechunker()
+    body = b"".join(dechunker.feed(piece) for piece in cut(wire, places))
+    assert body == as_h11_reads(wire) == b"".join(parts)
+    assert dechunker.ended
+
+
+@given(payloads)
+def test_single_bytes_give_the_same_body(parts: list[bytes]) -> None:
+    dechunker = Dechunker()
+    body = b"".join(dechunker.feed(bytes([byte])) for byte in chunked(*parts))
+    assert body == b"".join(parts)
+    assert not dechunker.ended
+
+
+def test_what_has_come_of_a_long_chunk_is_given_at_once() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(b"100\r\nabc") == b"abc"
+    assert dechunker.feed(b"def") == b"def"
+
+
+def test_extensions_of_a_chunk_are_left_out() -> None:
+    assert Dechunker().feed(b"3;name=value\r\nabc\r\n") == b"abc"
+
+
+def test_nothing_is_read_after_the_last_chunk() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(b"0\r\nTrailer: x\r\n\r\n") == b""
+    assert dechunker.ended
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"xyz\r\n",
+        b"-1\r\n",
+        b"1_0\r\n",
+        b"\r\nabc",
+        b"3\r\nabcd\r\n",
+        b"3\r\nabc\rX",
+        b"f" * 110_000,
+    ],
+)
+def test_bytes_that_are_no_chunks_are_a_fault(wire: bytes) -> None:
+    dechunker = Dechunker()
+    dechunker.feed(wire)
+    assert isinstance(dechunker.fault, ChunkError)
+
+
+@given(
+    st.lists(st.integers(min_value=1, max_value=70_000), min_size=1, max_size=6),
+    st.sampled_from(["%x", "%X", "00%x", "%x;name=value", "%x \t"]),
+    st.lists(st.integers(min_value=0), max_size=6),
+)
+def test_sizes_of_every_length_and_form_give_the_same_body(
+    sizes: list[int], form: str, places: list[int]
+) -> None:
+    wire = b"".join((form % size).encode() + b"\r\n" + b"x" * size + b"\r\n" for size in sizes)
+    dechunker = Dechunker()
+    body = b"".join(dechunker.feed(piece) for piece in cut(wire, places))
+    assert body == b"x" * sum(sizes)
+    assert dechunker.fault is None
+
+
+def test_sizes_that_were_seen_are_forgotten_before_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1, "REMEMBERED", 10)
+    parts = [b"x" * size for size in range(1, 100)]
+    dechunker = Dechunker()
+    assert dechunker.feed(chunked(*parts)) == b"".join(parts)
+    assert 0 < len(dechunker._sizes) <= 10
+
+
+def test_what_stands_before_a_fault_is_given() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(chunked(b"one", b"two") + b"zz\r\n") == b"onetwo"
+    assert dechunker.fault is not None
+    assert dechunker.feed(chunked(b"three")) == b""
+
+
+def test_a_wrong_line_end_that_comes_later_is_a_fault_too() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(b"3\r\nab") == b"ab"
+    assert dechunker.feed(b"cX") == b"c"
+    assert dechunker.fault is not None
+
+
+TOKENS = [
+    *(b"3\r\nabc\r\n", b"03\r\nabc\r\n", b"3;q\r\nabc\r\n", b"3 \r\nabc\r\n", b"3\r\nabcX"),
+    *(b"0x3", b" 3", b"+3", b"1_0", b"\x0b", b"f" * 21, b";", b" ", b"\r", b"\n", b"\r\n", b"0"),
+]
+
+
+def up_to_a_fault(pieces: list[bytes]) -> tuple[bytes, bool]:
+    """What h11 gives of a body in pieces, and whether it then refuses the rest."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    client.next_event()
+    body = b""
+    for piece in pieces:
+        client.receive_data(piece)
+        try:
+            while isinstance(event := client.next_event(), h11.Data):
+                body += bytes(event.data)
+        except h11.RemoteProtocolError:
+            return body, True
+        if isinstance(event, h11.EndOfMessage):
+            break
+    return body, False
+
+
+@given(
+    st.lists(st.sampled_from(TOKENS), min_size=1, max_size=12).map(b"".join),
+    st.lists(st.integers(min_value=0), max_size=6),
+)
+def test_any_cut_of_what_is_no_chunked_body_gives_what_a_whole_parser_gives(
+    wire: bytes, places: list[int]
+) -> None:
+    pieces = cut(wire, places)
+    dechunker = Dechunker()
+    body = b"".join(map(dechunker.feed, pieces))
+    expected, is_refused = up_to_a_fault(pieces)
+    assert body == expected
+    if dechunker.fault is not None or not dechunker.ended:  # trailers are not looked at
+        assert (dechunker.fault is not None) == is_refused
+
+
+def test_what_a_chunk_without_its_line_end_holds_is_given() -> None:
+    dechunker = Dechunker()
+    assert dechunker.feed(b"3\r\nabcX\r\n") == b"abc"
+    assert dechunker.fault is not None
+
+
+def test_a_long_extension_may_be_cut_too() -> None:
+    wire = b"3;name=" + b"x" * 50_000 + b"\r\nabc\r\n"
+    dechunker = Dechunker()
+    assert dechunker.feed(wire[:40_000]) + dechunker.feed(wire[40_000:]) == b"abc"

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from rxtweets.api._watchdog import Watchdog
+
+PATIENCE = 20.0
+SECONDS = 0.02
+"""The clock is moved by hand, so this is only how often it is looked at."""
+
+
+class Watched:
+    """A watchdog, and what it said."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.looks = threading.Semaphore(0)
+        self.suspected, self.silent = threading.Event(), threading.Event()
+        self.dog = Watchdog(SECONDS, self.silent.set, self.suspected.set)
+
+    def clock(self) -> float:
+        self.looks.release()
+        return self.now
+
+    def until_it_has_looked(self) -> None:
+        for _ in range(3):  # one may be under way, with the time from before
+            assert self.looks.acquire(timeout=PATIENCE)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    watched = Watched()
+    monkeypatch.setattr("rxtweets.api._watchdog.monotonic", watched.clock)
+    watched.dog.start()
+    yield watched
+    watched.dog.stop()
+
+
+def test_silence_is_suspicious_before_it_is_too_long(watched: Watched) -> None:
+    watched.now = SECONDS * 0.8
+    assert watched.suspected.wait(PATIENCE)
+    assert not watched.silent.is_set()
+    watched.now = SECONDS
+    assert watched.silent.wait(PATIENCE)
+
+
+def test_while_nobody_listens_silence_says_nothing(watched: Watched) -> None:
+    watched.dog.hold()
+    watched.now = SECONDS * 1_000
+    while watched.looks.acquire(blocking=False):
+        pass
+    watched.until_it_has_looked()
+    assert not watched.suspected.is_set()
+    assert not watched.silent.is_set()
+
+
+def test_who_listens_again_is_watched_again(watched: Watched) -> None:
+    watched.dog.hold()
+    watched.dog.touch()
+    watched.now = SECONDS
+    assert watched.silent.wait(PATIENCE)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from rxtweets.cli import _bench as bench
+from rxtweets.cli import main
+
+
+@pytest.mark.timeout(120)
+def test_the_table_has_a_line_for_everything_that_was_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "ROWS", bench.ROWS[:1] + bench.ROWS[-1:])
+    assert main(["bench", "--seconds", "0.2"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    lines = said.out.splitlines()
+    for row in bench.ROWS:
+        [line] = [line for line in lines if line.startswith(row.title + "  ")]
+        rate, cost = line.split()[-2:]
+        assert float(rate.replace(",", "")) > 0
+        assert float(cost) > 0
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan"])
+def test_a_time_that_cannot_be_measured_is_refused(
+    capsys: pytest.CaptureFixture[str], given: str
+) -> None:
+    assert main(["bench", "--seconds", given]) == 2
+    assert "--seconds" in capsys.readouterr().err

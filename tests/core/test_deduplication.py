@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rxtweets import Message
+from rxtweets._core.deduplication import Deduplicator, key_of
+
+
+@pytest.fixture
+def _eager_threads() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_key_is_new_once() -> None:
+    seen = Deduplicator()
+    assert [seen.is_new(key) for key in "aabca"] == [True, False, True, True, False]
+
+
+def test_the_last_keys_are_known_and_no_others() -> None:
+    seen = Deduplicator(window=2)
+    assert [seen.is_new(key) for key in "abacba"] == [True, True, False, True, False, True]
+
+
+@given(st.lists(st.integers(0, 12), max_size=200), st.integers(1, 10))
+def test_it_is_exact_within_the_window(keys: list[int], window: int) -> None:
+    seen = Deduplicator(window)
+    remembered: deque[int] = deque(maxlen=window)
+    for key in keys:
+        assert seen.is_new(key) == (key not in remembered)
+        if key not in remembered:
+            remembered.append(key)
+
+
+def test_memory_is_bounded_by_the_window() -> None:
+    seen = Deduplicator(window=100)
+    for key in range(10_000):
+        seen.is_new(key)
+        assert len(seen._seen) <= 100
+
+
+def test_messages_are_told_apart_by_their_ids_in_their_order() -> None:
+    seen = Deduplicator()
+    messages = [Message(text, {"id": each}) for text, each in zip("abcd", "1213", strict=True)]
+    assert [message.data for message in seen.fresh(messages)] == ["a", "b", "d"]
+    assert seen.fresh(messages) == []
+
+
+def test_an_id_is_the_same_as_text_and_as_number() -> None:
+    assert key_of(Message("a", {"id": "1"})) == key_of(Message("b", {"id": 1}))
+
+
+def test_where_there_is_no_id_the_line_tells_apart() -> None:
+    one, same, other = (
+        Message.from_event(None, "", line, None) for line in (b"{1}\r\n", b"{1}", b"{2}")
+    )
+    assert key_of(one) == key_of(same) != key_of(other)
+
+
+def test_any_key_will_do() -> None:
+    seen = Deduplicator(by=lambda message: message.data.lower())
+    messages: list[Message[Any]] = [Message("A"), Message("a"), Message("b")]
+    assert [message.data for message in seen.fresh(messages)] == ["A", "b"]
+
+
+@pytest.mark.usefixtures("_eager_threads")
+def test_several_threads_let_each_key_through_once() -> None:
+    seen = Deduplicator()
+    through: list[int] = []
+    ready = threading.Barrier(4)
+
+    def work() -> None:
+        ready.wait(10)
+        through.extend(key for key in range(2_000) if seen.is_new(key))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(through) == list(range(2_000))

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+
+import rxtweets
+from rxtweets import errors
+
+ALL = [
+    value
+    for _, value in inspect.getmembers(errors, inspect.isclass)
+    if value.__module__ == errors.__name__
+]
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_every_error_is_public_has_the_one_base_and_a_place_in_the_drawing(
+    kind: type[Exception],
+) -> None:
+    assert issubclass(kind, rxtweets.RxTweetsError)
+    assert getattr(rxtweets.errors, kind.__name__) is kind
+    assert kind.__name__ in errors.__all__
+    assert errors.__doc__ is not None
+    assert kind.__name__ in errors.__doc__
+    assert kind.__doc__
+
+
+def test_bad_values_are_value_errors_too() -> None:
+    assert issubclass(rxtweets.ConfigurationError, ValueError)
+    assert issubclass(rxtweets.errors.DecodeError, ValueError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        rxtweets.errors.DecodeError("m", b"l"),
+        rxtweets.errors.ServerDisconnect("m", "SlowReader"),
+        rxtweets.errors.RateLimitError("m", 429, "b", {"a": "b"}),
+        rxtweets.errors.ProxyError("m", "http://p", 502, {"a": "b"}, retryable=True),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_can_be_pickled_and_copied(error: Exception) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own bytes
+        assert type(again) is type(error)
+        assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("kind", "retryable"),
+    [
+        (rxtweets.errors.StreamError, True),
+        (rxtweets.errors.ConnectionLost, True),
+        (rxtweets.errors.StreamStalled, True),
+        (rxtweets.errors.HostNotFound, True),
+        (rxtweets.errors.ServerDisconnect, True),
+        (rxtweets.errors.TLSError, False),
+        (rxtweets.errors.ResponseError, False),
+    ],
+)
+def test_errors_say_whether_connecting_again_can_help(
+    kind: type[rxtweets.errors.StreamError], retryable: bool
+) -> None:
+    assert kind.retryable is retryable
+
+
+def test_a_disconnect_keeps_the_name_of_its_reason() -> None:
+    assert rxtweets.errors.ServerDisconnect("m", "SlowReader").disconnect_type == "SlowReader"
+
+
+@pytest.mark.parametrize("kind", [rxtweets.errors.StreamStalled, rxtweets.errors.HostNotFound])
+def test_every_way_to_lose_a_connection_is_caught_as_one(kind: type[Exception]) -> None:
+    assert issubclass(kind, rxtweets.errors.ConnectionLost)
+
+
+def test_later_changes_of_the_headers_do_not_reach_the_error() -> None:
+    headers = {"a": "b"}
+    made = rxtweets.errors.RateLimitError("m", 429, "", headers)
+    headers["a"] = "c"
+    assert made.headers == {"a": "b"}

@@ -1,0 +1,508 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from tenacity import stop_after_attempt, stop_after_delay, stop_before_delay, wait_fixed
+
+from rxtweets import Backoff, ConfigurationError
+from rxtweets.api._server_waits import retry_after
+from rxtweets.errors import (
+    ConnectionLimitError,
+    ConnectionLost,
+    HostNotFound,
+    ProvisioningError,
+    RateLimitError,
+    ServerDisconnect,
+    ServerError,
+    StreamError,
+    StreamStalled,
+)
+from rxtweets.streams._backoff import ConnectBudget, Pacer
+
+LOST = ConnectionLost("the server ended the response")
+NOON = 1_700_000_000.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def answer(
+    kind: type[ServerError | RateLimitError | ConnectionLimitError | ProvisioningError],
+    headers: Mapping[str, str] | None = None,
+) -> StreamError:
+    return kind("the server said no", 429, "", headers or {})
+
+
+def delays(error: StreamError, count: int, *, established: bool = False) -> list[float]:
+    backoff = Backoff()
+    return [backoff.delay(error, established, attempt) for attempt in range(1, count + 1)]
+
+
+def pacer(backoff: Backoff | None = None) -> tuple[Pacer, Clock]:
+    clock = Clock()
+    return Pacer(backoff or Backoff(), clock, lambda: NOON + clock.now), clock
+
+
+def fail(paces: Pacer, error: StreamError, *, established: bool = False) -> tuple[int, float]:
+    return paces.failed(error, established=established, proven=False)[:2]
+
+
+def test_a_lost_connection_is_made_again_at_once_then_quarter_seconds_later_up_to_16() -> None:
+    schedule = [0.25 * step for step in range(64)] + [16.0] * 6
+    assert delays(LOST, 70, established=True) == schedule
+
+
+def test_network_errors_wait_a_quarter_second_more_each_time_up_to_16() -> None:
+    schedule = [0.25 * step for step in range(1, 64)] + [16.0] * 7
+    assert delays(LOST, 70) == schedule
+
+
+def test_server_errors_double_the_wait_from_5_to_320_seconds() -> None:
+    assert delays(answer(ServerError), 9) == [5, 10, 20, 40, 80, 160, 320, 320, 320]
+
+
+def test_rate_limits_double_the_wait_from_one_minute_to_fifteen() -> None:
+    assert delays(answer(RateLimitError), 7) == [60, 120, 240, 480, 900, 900, 900]
+
+
+def test_a_held_connection_doubles_the_wait_from_5_to_320_seconds() -> None:
+    assert delays(answer(ConnectionLimitError), 8) == [5, 10, 20, 40, 80, 160, 320, 320]
+
+
+def test_a_subscription_being_changed_waits_a_minute_each_time() -> None:
+    assert delays(answer(ProvisioningError), 3) == [60, 60, 60]
+
+
+@pytest.mark.parametrize(
+    "error", [StreamStalled("silence"), ServerDisconnect("bye", "OperationalDisconnect")]
+)
+def test_stalls_and_announced_disconnects_are_lost_connections(error: StreamError) -> None:
+    assert delays(error, 3, established=True) == [0, 0.25, 0.5]
+
+
+def test_a_missing_host_is_a_network_error() -> None:
+    assert delays(HostNotFound("no address"), 2) == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("established", [True, False])
+def test_an_answer_follows_its_own_schedule_whether_or_not_it_was_established(
+    *, established: bool
+) -> None:
+    assert delays(answer(ServerError), 1, established=established) == [5]
+
+
+def test_the_schedules_stay_at_their_maximum_after_a_million_failures() -> None:
+    million = 1_000_000
+    backoff = Backoff()
+    assert backoff.delay(answer(ServerError), established=False, attempt=million) == 320
+    assert backoff.delay(answer(RateLimitError), established=False, attempt=million) == 900
+    assert backoff.delay(LOST, established=False, attempt=million) == 16
+
+
+def test_scale_shortens_every_schedule() -> None:
+    backoff = Backoff(scale=0.01)
+    assert backoff.delay(LOST, established=True, attempt=2) == pytest.approx(0.0025)
+    assert backoff.delay(LOST, established=False, attempt=1) == pytest.approx(0.0025)
+    assert backoff.delay(answer(ServerError), established=False, attempt=1) == pytest.approx(0.05)
+    assert backoff.delay(answer(RateLimitError), established=False, attempt=1) == pytest.approx(0.6)
+    assert backoff.delay(
+        answer(ConnectionLimitError), established=False, attempt=1
+    ) == pytest.approx(0.05)
+    assert backoff.delay(answer(ProvisioningError), established=False, attempt=1) == pytest.approx(
+        0.6
+    )
+
+
+def test_any_tenacity_strategy_can_stand_in_for_a_schedule() -> None:
+    backoff = Backoff(server=wait_fixed(3))
+    assert [
+        backoff.delay(answer(ServerError), established=False, attempt=attempt) for attempt in (1, 9)
+    ] == [3, 3]
+
+
+def test_failures_are_counted_for_each_kind_apart() -> None:
+    paces, _ = pacer()
+    assert fail(paces, LOST) == (1, 0.25)
+    assert fail(paces, answer(ServerError)) == (1, 5)
+    assert fail(paces, LOST) == (2, 0.5)
+    assert fail(paces, LOST, established=True) == (1, 0)
+    assert fail(paces, answer(ServerError)) == (2, 10)
+    assert paces.attempts == 5
+
+
+def test_an_established_connection_that_proved_nothing_does_not_reset_the_count() -> None:
+    paces, _ = pacer()
+    results = [fail(paces, LOST, established=True) for _ in range(4)]
+    assert results == [(1, 0), (2, 0.25), (3, 0.5), (4, 0.75)]
+
+
+def test_a_connection_that_proved_itself_resets_all_kinds() -> None:
+    paces, _ = pacer()
+    fail(paces, answer(ServerError))
+    fail(paces, LOST, established=True)
+    fail(paces, LOST, established=True)
+    assert paces.failed(LOST, established=True, proven=True)[:2] == (1, 0)
+    assert paces.attempts == 1
+    assert fail(paces, answer(ServerError)) == (1, 5)
+
+
+def test_a_rate_limit_waits_for_the_reset_if_that_is_later_than_the_schedule() -> None:
+    paces, _ = pacer()
+    error = answer(RateLimitError, {"x-rate-limit-reset": str(int(NOON) + 700)})
+    assert fail(paces, error) == (1, 700)
+
+
+def test_a_rate_limit_waits_by_the_schedule_if_the_reset_is_earlier() -> None:
+    paces, _ = pacer()
+    error = answer(RateLimitError, {"x-rate-limit-reset": str(int(NOON) + 7)})
+    assert fail(paces, error) == (1, 60)
+
+
+@pytest.mark.parametrize("reset", ["0", ""])
+def test_a_reset_that_says_nothing_leaves_the_schedule(reset: str) -> None:
+    paces, _ = pacer()
+    assert fail(paces, answer(RateLimitError, {"x-rate-limit-reset": reset})) == (1, 60)
+
+
+# What the server asks for.
+
+LIMITED, UNAVAILABLE, HELD = RateLimitError, ServerError, ConnectionLimitError
+RESET, AFTER = "x-rate-limit-reset", "retry-after"
+
+
+def dated(seconds: float) -> str:
+    """So long after noon, as HTTP writes it."""
+    return formatdate(NOON + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers", "delay", "wait_from"),
+    [
+        (UNAVAILABLE, {AFTER: "120"}, 120, "Retry-After"),
+        (UNAVAILABLE, {AFTER: " 120 "}, 120, "Retry-After"),
+        (UNAVAILABLE, {AFTER: "7.5"}, 7.5, "Retry-After"),
+        (UNAVAILABLE, {AFTER: "3600"}, 3600, "Retry-After"),
+        (UNAVAILABLE, {AFTER: dated(120)}, 120, "Retry-After"),
+        (UNAVAILABLE, {AFTER: "1"}, 5, "backoff"),
+        (LIMITED, {AFTER: "300"}, 300, "Retry-After"),
+        (LIMITED, {AFTER: "300", RESET: str(NOON + 700)}, 700, RESET),
+        (LIMITED, {AFTER: "900", RESET: str(NOON + 700)}, 900, "Retry-After"),
+        (LIMITED, {RESET: str(NOON + 86_400)}, 86_400, RESET),
+        (HELD, {AFTER: "90"}, 90, "Retry-After"),
+        (ProvisioningError, {AFTER: "90"}, 90, "Retry-After"),
+        # Every answer of X has a reset; only where the limit is reached it says when to ask again.
+        (UNAVAILABLE, {RESET: str(NOON + 700)}, 5, "backoff"),
+        (HELD, {RESET: str(NOON + 700)}, 5, "backoff"),
+    ],
+)
+def test_what_the_server_asks_for_is_the_least_wait(
+    kind: Any, headers: dict[str, str], delay: float, wait_from: str
+) -> None:
+    paces, _ = pacer()
+    made = paces.failed(answer(kind, headers), established=False, proven=False)
+    assert made == (1, delay, wait_from)
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers"),
+    [
+        (UNAVAILABLE, {AFTER: "300000"}),  # milliseconds
+        (UNAVAILABLE, {AFTER: "3601"}),
+        (UNAVAILABLE, {AFTER: "9" * 400}),
+        (UNAVAILABLE, {AFTER: dated(7 * 86_400)}),
+        (LIMITED, {AFTER: "300000"}),
+        (LIMITED, {AFTER: "-5"}),
+        (LIMITED, {AFTER: "soon"}),
+        (LIMITED, {RESET: "-5"}),
+        (LIMITED, {RESET: "soon"}),
+        (LIMITED, {RESET: "nan"}),
+        (LIMITED, {RESET: str(int(NOON + 300) * 1000)}),  # milliseconds
+        (LIMITED, {RESET: str(NOON + 86_401)}),
+        (LIMITED, {RESET: "9" * 400, AFTER: "soon"}),
+    ],
+)
+def test_a_wait_that_is_not_plausible_is_the_window(kind: Any, headers: dict[str, str]) -> None:
+    paces, _ = pacer()
+    made = paces.failed(answer(kind, headers), established=False, proven=False)
+    assert made == (1, 900, "window")
+
+
+@pytest.mark.parametrize("value", ["-5", "soon", "", "nan", dated(-60), "Mon, 99 Foo 2026"])
+def test_a_retry_after_that_says_nothing_leaves_the_schedule(value: str) -> None:
+    paces, _ = pacer()
+    assert fail(paces, answer(UNAVAILABLE, {AFTER: value})) == (1, 5)
+
+
+def test_of_two_waits_only_the_plausible_one_counts() -> None:
+    paces, _ = pacer()
+    error = answer(LIMITED, {AFTER: "300000", RESET: str(NOON + 300)})
+    assert paces.failed(error, established=False, proven=False) == (1, 300, RESET)
+
+
+@pytest.mark.parametrize("skew", [-7200, -300, 300, 7200])
+@pytest.mark.parametrize("header", [RESET, AFTER])
+def test_a_time_is_measured_by_the_clock_of_the_server(header: str, skew: float) -> None:
+    paces, _ = pacer()
+    at = str(NOON + skew + 400) if header == RESET else dated(skew + 400)
+    assert fail(paces, answer(LIMITED, {header: at, "date": dated(skew)})) == (1, 400)
+
+
+def test_a_date_that_makes_no_sense_is_not_the_clock() -> None:
+    paces, _ = pacer()
+    for date in ("Thu, 01 Jan 1970 00:00:00 GMT", "today"):
+        error = answer(LIMITED, {RESET: str(NOON + 700), "date": date})
+        assert fail(paces, error)[1] == 700
+
+
+def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "America/New_York")
+        time.tzset()
+        wait = retry_after({AFTER: "Tue Nov 14 22:15:20 2023"}, NOON)
+    time.tzset()
+    assert wait == 120
+
+
+@pytest.mark.parametrize(("scale", "delay"), [(0.001, 0.9), (0, 0)])
+def test_scale_shortens_the_window_that_nobody_asked_for(scale: float, delay: float) -> None:
+    paces, _ = pacer(Backoff(scale=scale))
+    assert fail(paces, answer(LIMITED, {RESET: "9" * 13})) == (1, delay)
+
+
+def test_scale_does_not_shorten_retry_after() -> None:
+    paces, _ = pacer(Backoff(scale=0.001))
+    assert fail(paces, answer(UNAVAILABLE, {AFTER: "90"})) == (1, 90)
+
+
+def test_a_limit_reached_by_the_headers_is_named_as_the_wait() -> None:
+    paces, _ = pacer()
+    headers = {"x-rate-limit-remaining": "0", RESET: str(NOON + 300)}
+    paces.budget.learn(headers)
+    made = paces.failed(LOST, established=True, proven=True)
+    assert made == (1, 300, RESET)
+
+
+def test_a_closed_budget_opens_after_the_window_at_the_latest() -> None:
+    budget = ConnectBudget(50, 900, Clock(), lambda: NOON)
+    budget.learn({"x-rate-limit-remaining": "0", RESET: str(int(NOON) * 1000)})
+    assert budget.wait() == 900
+
+
+def test_scale_does_not_shorten_the_wait_for_the_reset() -> None:
+    paces, _ = pacer(Backoff(scale=0.001))
+    error = answer(RateLimitError, {"x-rate-limit-reset": str(int(NOON) + 90)})
+    assert fail(paces, error) == (1, 90)
+
+
+def test_the_wait_survives_for_whoever_asks_later() -> None:
+    paces, clock = pacer()
+    assert paces.wait() == 0
+    fail(paces, answer(ServerError))
+    assert paces.wait() == 5
+    clock.now += 3
+    assert paces.wait() == 2
+    clock.now += 3
+    assert paces.wait() == 0
+
+
+def test_connections_are_numbered_from_one_over_the_life_of_the_pacer() -> None:
+    paces, _ = pacer()
+    assert paces.connecting() == 1
+    paces.failed(LOST, established=True, proven=True)
+    assert paces.connecting() == 2
+
+
+def test_the_fifty_first_connect_in_fifteen_minutes_waits_for_the_first_to_leave_the_window() -> (
+    None
+):
+    paces, clock = pacer()
+    for _ in range(50):
+        assert paces.wait() == 0
+        paces.connecting()
+        clock.now += 1
+    assert paces.wait() == 850
+    clock.now += 849
+    assert paces.wait() == 1
+    clock.now += 1
+    assert paces.wait() == 0
+
+
+def test_a_spent_budget_makes_a_reconnect_wait_that_would_come_at_once() -> None:
+    paces, _ = pacer(Backoff(connects=2, window=100))
+    paces.connecting()
+    paces.connecting()
+    assert paces.failed(LOST, established=True, proven=True) == (1, 100, "connect budget")
+
+
+def test_scale_shortens_the_window_of_the_budget() -> None:
+    paces, _ = pacer(Backoff(connects=1, window=900, scale=0.01))
+    paces.connecting()
+    assert paces.wait() == 9
+
+
+def test_each_connect_leaves_the_window_by_itself() -> None:
+    clock = Clock()
+    budget = ConnectBudget(2, 10, clock, lambda: NOON)
+    budget.spend()
+    clock.now = 6
+    budget.spend()
+    clock.now = 10
+    assert budget.wait() == 0
+    budget.spend()
+    assert budget.wait() == 6
+
+
+def test_the_budget_learns_a_higher_limit_from_the_headers() -> None:
+    budget = ConnectBudget(1, 900, Clock(), lambda: NOON)
+    budget.spend()
+    budget.learn({"x-rate-limit-limit": "2", "x-rate-limit-remaining": "1"})
+    assert budget.wait() == 0
+    assert budget.limit == 2
+
+
+def test_the_budget_learns_a_lower_limit_from_the_headers() -> None:
+    clock = Clock()
+    budget = ConnectBudget(50, 900, clock, lambda: NOON)
+    for now in (0, 10, 20):
+        clock.now = now
+        budget.spend()
+    budget.learn({"x-rate-limit-limit": "2"})
+    assert budget.wait() == 10 + 900 - 20
+
+
+def test_the_budget_is_closed_until_the_reset_if_nothing_remains() -> None:
+    clock = Clock()
+    budget = ConnectBudget(50, 900, clock, lambda: NOON + clock.now)
+    reset = str(int(NOON) + 300)
+    budget.learn({"x-rate-limit-remaining": "0", "x-rate-limit-reset": reset})
+    assert budget.wait() == 300
+    clock.now = 299
+    assert budget.wait() == 1
+    clock.now = 301
+    assert budget.wait() == 0
+
+
+def test_the_budget_stays_open_while_something_remains() -> None:
+    budget = ConnectBudget(50, 900, Clock(), lambda: NOON)
+    reset = str(int(NOON) + 300)
+    budget.learn({"x-rate-limit-remaining": "1", "x-rate-limit-reset": reset})
+    assert budget.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x-rate-limit-limit": "many"},
+        {"x-rate-limit-limit": "0"},
+        {"x-rate-limit-limit": "-1"},
+        {"x-rate-limit-limit": "nan"},
+        {"x-rate-limit-limit": "inf"},
+        {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "nan"},
+        {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "inf"},
+    ],
+)
+def test_headers_that_make_no_sense_change_nothing(headers: dict[str, str]) -> None:
+    budget = ConnectBudget(50, 900, Clock(), lambda: NOON)
+    budget.spend()
+    budget.learn(headers)
+    assert (budget.limit, budget.wait()) == (50, 0)
+
+
+def test_by_default_it_never_gives_up() -> None:
+    paces, clock = pacer()
+    for _ in range(1000):
+        fail(paces, LOST)
+        clock.now += 100
+    assert not paces.exhausted(LOST)
+
+
+def test_stop_after_attempt_counts_failures_of_all_kinds_in_a_row() -> None:
+    paces, _ = pacer(Backoff(stop=stop_after_attempt(3)))
+    fail(paces, LOST)
+    fail(paces, answer(ServerError))
+    assert not paces.exhausted(LOST)
+    fail(paces, LOST, established=True)
+    assert paces.exhausted(LOST)
+
+
+def test_a_connection_that_proved_itself_starts_the_stop_strategy_anew() -> None:
+    paces, _ = pacer(Backoff(stop=stop_after_attempt(2)))
+    fail(paces, LOST)
+    paces.failed(LOST, established=True, proven=True)
+    assert not paces.exhausted(LOST)
+
+
+def test_stop_after_delay_measures_from_the_first_failure_in_a_row() -> None:
+    paces, clock = pacer(Backoff(stop=stop_after_delay(30)))
+    fail(paces, LOST)
+    clock.now += 29
+    fail(paces, LOST)
+    assert not paces.exhausted(LOST)
+    clock.now += 1
+    fail(paces, LOST)
+    assert paces.exhausted(LOST)
+
+
+def test_stop_after_delay_starts_anew_with_a_connection_that_proved_itself() -> None:
+    paces, clock = pacer(Backoff(stop=stop_after_delay(30)))
+    fail(paces, LOST)
+    clock.now += 100
+    paces.failed(LOST, established=True, proven=True)
+    assert not paces.exhausted(LOST)
+
+
+def test_stop_before_delay_counts_the_wait_that_would_come() -> None:
+    paces, clock = pacer(Backoff(stop=stop_before_delay(30), server=wait_fixed(20)))
+    fail(paces, answer(ServerError))
+    assert not paces.exhausted(LOST)
+    clock.now += 15
+    fail(paces, answer(ServerError))
+    assert paces.exhausted(LOST)
+
+
+@pytest.mark.parametrize("name", ["proved_after", "window", "scale"])
+@pytest.mark.parametrize("value", [-1, -0.001, float("nan"), float("-inf")])
+def test_a_time_below_zero_is_refused_by_name(name: str, value: float) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError, match=name):
+        Backoff(**options)
+
+
+@pytest.mark.parametrize("connects", [0, -50])
+def test_fewer_connects_than_one_are_refused_by_name(connects: int) -> None:
+    with pytest.raises(ConfigurationError, match="connects"):
+        Backoff(connects=connects)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scale", "fast"),
+        ("scale", float("inf")),
+        ("window", None),
+        ("proved_after", [5]),
+        ("connects", "50"),
+        ("connects", float("nan")),
+        ("lost", 3),
+        ("server", None),
+        ("stop", 3),
+    ],
+)
+def test_values_of_a_wrong_type_are_refused_by_name(name: str, value: object) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError, match=name):
+        Backoff(**options)
+
+
+def test_zero_is_a_scale_for_those_who_do_not_want_to_wait() -> None:
+    assert Backoff(scale=0).delay(answer(RateLimitError), established=False, attempt=5) == 0

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+import pytest
+from reactivex import abc
+from reactivex.disposable import Disposable
+
+from rxtweets import ConnectionState, events
+from rxtweets._core.connection_state import StateName
+from rxtweets._core.telemetry import Telemetry
+from rxtweets.streams._base import HotStream
+
+
+class Stream(HotStream[Any]):
+    """Whose state is what a test says."""
+
+    def __init__(self) -> None:
+        def nothing(*_: object) -> abc.DisposableBase:
+            return Disposable()
+
+        super().__init__(nothing, Telemetry())
+        self.now = ConnectionState("idle")
+        self.on_read: Callable[[], object] = lambda: None
+
+    @property
+    def state(self) -> ConnectionState:
+        now = self.now
+        self.on_read()
+        return now
+
+    def stop(self) -> None:
+        """Nothing is on."""
+
+    def enter(self, name: StateName, part: str = "") -> None:
+        self.now = ConnectionState(name, number=self.telemetry.count_states())
+        self.telemetry.publish(events.StateChanged(self.now, part=part))
+
+    def settle(self) -> None:
+        assert self.telemetry.bus.flush()
+
+
+def names_of(stream: Stream) -> tuple[list[str], abc.DisposableBase]:
+    names: list[str] = []
+    return names, stream.states.subscribe(lambda state: names.append(state.name))
+
+
+def test_the_state_now_comes_first_and_then_each_one() -> None:
+    stream = Stream()
+    stream.enter("connecting")
+    stream.settle()
+    names, subscription = names_of(stream)
+    assert names == ["connecting"]
+    stream.enter("connected")
+    stream.enter("stalled")
+    stream.settle()
+    assert names == ["connecting", "connected", "stalled"]
+    subscription.dispose()
+
+
+def test_after_a_disposal_no_state_comes() -> None:
+    stream = Stream()
+    names, subscription = names_of(stream)
+    subscription.dispose()
+    stream.enter("connecting")
+    stream.settle()
+    assert names == ["idle"]
+
+
+def test_a_change_during_the_subscription_is_not_missed() -> None:
+    stream = Stream()
+
+    def change() -> None:
+        stream.on_read = lambda: None
+        stream.enter("connecting")
+
+    stream.on_read = change
+    names, subscription = names_of(stream)
+    stream.settle()
+    assert names == ["idle", "connecting"]
+    subscription.dispose()
+
+
+def test_a_state_that_is_known_already_does_not_come_again() -> None:
+    stream = Stream()
+    stream.enter("connecting")
+    names, subscription = names_of(stream)  # its event may still be on its way
+    stream.settle()
+    assert names == ["connecting"]
+    subscription.dispose()
+
+
+def test_states_of_parts_are_not_those_of_the_stream() -> None:
+    stream = Stream()
+    names, subscription = names_of(stream)
+    stream.enter("connecting", part="partition 1")
+    stream.settle()
+    assert names == ["idle"]
+    subscription.dispose()
+
+
+def test_one_state_can_be_waited_for() -> None:
+    stream = Stream()
+    stream.enter("connected")
+    assert stream.states.first().run() == ConnectionState("connected")
+
+
+def test_a_single_stream_is_its_only_part() -> None:
+    stream = Stream()
+    assert stream.parts == (stream,)
+
+
+@pytest.mark.parametrize("name", get_args(StateName))
+def test_a_state_is_shown_by_its_name(name: StateName) -> None:
+    assert str(ConnectionState(name)) == name
+
+
+def test_backing_off_shows_until_when() -> None:
+    until = datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC)
+    assert str(ConnectionState("backing off", until)) == "backing off until 12:30:05"
+
+
+def test_the_number_of_a_state_does_not_count_in_comparisons() -> None:
+    assert ConnectionState("connected", number=1) == ConnectionState("connected", number=2)

@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rxtweets
+from rxtweets.streams import _buffer as buffer
+from rxtweets.streams._buffer import Block, Handoff, Overflow, check_overflow
+
+PATIENCE = 20.0
+
+
+class Watched:
+    """A hand-off with what it told."""
+
+    def __init__(
+        self, capacity: int, policy: Overflow, wanted: Callable[[], int] | None = None
+    ) -> None:
+        self.dropped = 0
+        self.bursts: list[tuple[str, int]] = []
+        self.handoff = Handoff(
+            capacity, policy, self._drop, lambda *burst: self.bursts.append(burst), wanted
+        )
+
+    def _drop(self, lines: int) -> None:
+        self.dropped += lines
+
+    def put(self, *lines: str) -> None:
+        self.handoff.put(Block([tweet(line) for line in lines], 0.0, 1))
+
+    def get(self, most: int = 1000) -> list[str]:
+        return [text_of(line) for block in self.handoff.get(most) for line in block.lines]
+
+
+def tweet(text: str) -> bytes:
+    return b'{"data":"%b"}' % text.encode() if text.islower() else text.encode()
+
+
+def text_of(line: bytes) -> str:
+    return line.decode().removeprefix('{"data":"').removesuffix('"}')
+
+
+def test_blocks_come_out_in_their_order() -> None:
+    watched = Watched(10, "drop_oldest")
+    watched.put("a", "b")
+    watched.put("c")
+    assert len(watched.handoff) == 3
+    assert watched.get() == ["a", "b", "c"]
+    assert len(watched.handoff) == 0
+
+
+def test_a_block_without_lines_does_not_wait_for_room() -> None:
+    watched = Watched(1, "block")
+    watched.put("a")
+    putting = threading.Thread(target=watched.put, daemon=True)  # of no lines
+    putting.start()
+    putting.join(PATIENCE)
+    assert not putting.is_alive()
+
+
+def test_of_blocks_without_lines_in_a_row_the_last_is_kept() -> None:
+    watched = Watched(10, "drop_oldest")
+    for at in range(1000):
+        watched.handoff.put(Block([], float(at), 1))
+    assert watched.handoff.get(1000) == [Block([], 999.0, 1)]
+
+
+def test_no_more_blocks_are_taken_than_asked_for() -> None:
+    watched = Watched(10, "drop_oldest")
+    for text in "abc":
+        watched.put(text, text)
+    assert watched.get(3) == ["a", "a", "b", "b"]
+    assert watched.get(3) == ["c", "c"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"), [("drop_oldest", ["c", "d", "e"]), ("drop_newest", ["a", "b", "c"])]
+)
+def test_what_is_above_the_capacity_is_dropped_to_the_line(
+    policy: Overflow, left: list[str]
+) -> None:
+    watched = Watched(3, policy)
+    watched.put("a", "b")
+    watched.put("c", "d", "e")
+    assert watched.dropped == 2
+    assert watched.get() == left
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"), [("drop_oldest", ["STOP", "c"]), ("drop_newest", ["a", "STOP"])]
+)
+def test_tweets_are_dropped_before_lines_about_the_stream(
+    policy: Overflow, left: list[str]
+) -> None:
+    watched = Watched(2, policy)
+    watched.put("a", "STOP", "b", "c")
+    assert watched.get() == left
+
+
+def test_a_flood_of_something_else_is_bounded_as_well() -> None:
+    watched = Watched(2, "drop_oldest")
+    watched.put(*["STOP"] * 50)
+    assert len(watched.handoff) == 2
+    assert watched.dropped == 48
+
+
+def test_a_burst_is_told_when_it_begins_and_when_it_is_over() -> None:
+    watched = Watched(4, "drop_oldest")
+    watched.put(*"abcde")
+    watched.put(*"fg")
+    assert watched.bursts == [("began", 0)]
+    watched.get()
+    assert watched.bursts == [("began", 0), ("ended", 3)]
+    watched.put(*"abcdef")
+    assert watched.bursts[2:] == [("began", 0)]
+
+
+def test_a_burst_that_closing_ends_is_told_too() -> None:
+    watched = Watched(1, "drop_newest")
+    watched.put(*"abc")
+    watched.handoff.close()
+    assert watched.bursts == [("began", 0), ("ended", 2)]
+
+
+def test_after_closing_what_waits_is_given_out_and_then_nothing() -> None:
+    watched = Watched(9, "drop_oldest")
+    watched.put(*"ab")
+    watched.handoff.close()
+    assert watched.get() == ["a", "b"]
+    assert watched.handoff.get(9) == []
+
+
+def test_what_comes_after_closing_is_counted_as_dropped() -> None:
+    watched = Watched(9, "drop_oldest")
+    watched.handoff.close()
+    watched.put(*"ab")
+    assert watched.dropped == 2
+
+
+def test_closing_with_discard_counts_what_waits_as_dropped() -> None:
+    watched = Watched(9, "block")
+    watched.put(*"abc")
+    watched.handoff.close(discard=True)
+    assert watched.dropped == 3
+    assert watched.handoff.get(9) == []
+
+
+@pytest.mark.parametrize("release", ["get", "close"])
+def test_block_makes_the_reading_side_wait_until_there_is_room(release: str) -> None:
+    watched = Watched(2, "block")
+    watched.put(*"abc")
+    passed = threading.Event()
+
+    def put() -> None:
+        watched.put("d")
+        passed.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    assert not passed.wait(0.05)
+    if release == "get":
+        assert watched.get() == ["a", "b", "c"]
+    else:
+        watched.handoff.close()
+    assert passed.wait(PATIENCE)
+    thread.join(PATIENCE)
+    assert watched.dropped == (release == "close")
+
+
+def test_the_reading_side_waits_while_as_much_waits_as_will_be_taken() -> None:
+    wanted, passed = 3, threading.Event()
+    watched = Watched(100, "drop_oldest", lambda: wanted)
+    watched.put(*"ab")
+
+    def put() -> None:
+        watched.put("c")
+        passed.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    wanted = 0
+    assert watched.get(2) == ["a", "b"]
+    assert watched.get() == ["c"]
+    assert not passed.wait(0.05)
+    wanted = 1
+    watched.handoff.put(Block([], 0.0, 1))  # of the one who takes, so that it does not wait
+    assert watched.get() == []
+    assert passed.wait(PATIENCE)
+    thread.join(PATIENCE)
+
+
+def test_what_was_taken_counts_when_the_reading_side_asks_what_is_wanted() -> None:
+    asked = threading.Event()
+
+    def wanted() -> int:
+        asked.set()
+        return 2 - watched.handoff.in_hand
+
+    watched = Watched(100, "drop_oldest", wanted)
+    thread = threading.Thread(target=watched.put, args=tuple("ab"))
+    thread.start()
+    assert asked.wait(PATIENCE)
+    assert watched.get() == ["a", "b"]
+    assert watched.handoff.in_hand == 2
+    assert wanted() == 0
+    watched.handoff.close()
+    thread.join(PATIENCE)
+
+
+def test_closing_lets_a_reading_side_go_of_which_nothing_is_wanted() -> None:
+    watched = Watched(100, "drop_oldest", lambda: 0)
+    thread = threading.Thread(target=watched.put, args=("a",))
+    thread.start()
+    assert watched.get() == ["a"]
+    watched.handoff.close()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_getting_waits_for_blocks() -> None:
+    watched = Watched(2, "drop_oldest")
+    got: list[str] = []
+    thread = threading.Thread(target=lambda: got.extend(watched.get()))
+    thread.start()
+    watched.put("a")
+    thread.join(PATIENCE)
+    assert got == ["a"]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.lists(st.sampled_from(["a", "b", "STOP"]), min_size=1, max_size=9).map(tuple),
+        st.integers(min_value=1, max_value=9),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS, st.integers(1, 12), st.sampled_from(["drop_oldest", "drop_newest"]))
+def test_lines_put_are_lines_got_and_lines_dropped(
+    steps: list[Any], capacity: int, policy: Overflow
+) -> None:
+    watched = Watched(capacity, policy)
+    put = got = 0
+    for step in steps:
+        if isinstance(step, tuple):
+            watched.put(*step)
+            put += len(step)
+        elif len(watched.handoff):
+            got += len(watched.get(step))
+        assert len(watched.handoff) <= capacity
+        assert put == got + watched.dropped + len(watched.handoff)
+    watched.handoff.close()
+    while rest := watched.get():
+        got += len(rest)
+    assert put == got + watched.dropped
+    ended = sum(count for phase, count in watched.bursts if phase == "ended")
+    assert ended == watched.dropped
+
+
+def test_an_unknown_policy_is_refused_with_the_choice() -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match="drop_oldest, drop_newest, block"):
+        check_overflow("spill")
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"), [("drop_oldest", ["ONE", "TWO", "d"]), ("drop_newest", ["ONE", "TWO", "c"])]
+)
+def test_what_survives_a_drop_keeps_its_order_over_blocks(
+    policy: Overflow, left: list[str]
+) -> None:
+    watched = Watched(3, policy)
+    watched.put("ONE")
+    watched.put("TWO", "c")
+    watched.put("d")
+    assert watched.get() == left
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_blocks_that_a_drop_passes_over_keep_their_order(policy: Overflow) -> None:
+    watched = Watched(2, policy)
+    for text in ["ONE", "TWO", "c"] if policy == "drop_oldest" else ["a", "ONE", "TWO"]:
+        watched.put(text)
+    assert watched.get() == ["ONE", "TWO"]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_a_queue_that_is_just_full_has_dropped_nothing(policy: Overflow) -> None:
+    watched = Watched(2, policy)
+    watched.put(*"ab")
+    assert (watched.dropped, watched.bursts) == (0, [])
+
+
+def test_a_burst_is_over_at_half_the_capacity_and_not_before() -> None:
+    watched = Watched(4, "drop_oldest")
+    for text in "abcde":
+        watched.put(text)
+    watched.get(1)
+    assert watched.bursts == [("began", 0)]
+    watched.get(1)
+    assert watched.bursts == [("began", 0), ("ended", 1)]
+
+
+@pytest.mark.parametrize(("waiting", "room"), [("a", True), ("ab", False), ("abc", False)])
+def test_block_has_room_below_the_capacity_only(
+    waiting: str, room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(2, "block")
+    watched.put(*waiting)
+    seen: list[bool] = []
+    monkeypatch.setattr(watched.handoff._changed, "wait_for", lambda test: seen.append(test()))
+    watched.put("d")
+    assert seen == [room]
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_large_lines_are_dropped_by_their_bytes(
+    policy: Overflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffer, "AT_ONCE", 1000)
+    monkeypatch.setattr(buffer, "LINE", 100)
+    watched = Watched(10, policy)
+    for number in range(8):
+        large = b'{"data":' + b"%d" % number * 392
+        watched.handoff.put(Block([large, large[:100]], 0.0, 1, size=500))
+    watched.handoff.close()
+    got = []
+    while blocks := watched.handoff.get(1):
+        got += [line for block in blocks for line in block.lines]
+    assert sum(map(len, got)) <= 1000
+    assert len(got) + watched.dropped == 16
+    assert got[0 if policy == "drop_newest" else -1][8:9] == (
+        b"0" if policy == "drop_newest" else b"7"
+    )
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_there_is_room_for_the_longest_line(
+    policy: Overflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffer, "AT_ONCE", 1000)
+    dropped: list[int] = []
+    queue = Handoff(10, policy, dropped.append, lambda *_: None, longest=200_000)
+    for line in (b'{"data":1}', b'{"data":' + b"2" * 199_991 + b"}"):
+        queue.put(Block([line], 0.0, 1, size=len(line)))
+    assert (len(queue), dropped) == (2, [])
+
+
+def test_no_more_bytes_are_taken_at_once_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "AT_ONCE", 1000)
+    watched = Watched(10, "block")
+    for _ in range(5):
+        watched.handoff.put(Block([b"x" * 600], 0.0, 1, size=600))
+    assert [len(watched.handoff.get(100)) for _ in range(3)] == [2, 2, 1]

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES, Continuity, Interval
+
+NOON = 1_700_000_000.0
+NONE: Any = None
+
+
+def after(silence: float, backfill: Any = "auto", scale: float = 1.0) -> int:
+    """The minutes asked for when the stream last spoke so many seconds ago."""
+    return Continuity(backfill, NOON, scale).minutes(NOON + silence)
+
+
+@pytest.mark.parametrize(
+    ("silence", "minutes"),
+    [(0, 1), (30, 1), (31, 2), (90, 2), (91, 3), (150, 3), (270, 5), (271, 5), (86_400, 5)],
+)
+def test_a_gap_and_half_a_minute_are_asked_for_in_whole_minutes(
+    silence: float, minutes: int
+) -> None:
+    assert MARGIN == 30
+    assert after(silence) == minutes
+
+
+def test_nothing_is_asked_for_by_a_stream_that_never_spoke() -> None:
+    assert Continuity("auto").minutes(NOON) == 0
+
+
+def test_nothing_is_asked_for_without_the_option() -> None:
+    assert after(60, backfill=None) == 0
+
+
+@pytest.mark.parametrize("minutes", [0, 1, 5])
+def test_a_number_is_asked_for_as_it_is_every_time(minutes: int) -> None:
+    continuity = Continuity(minutes)
+    assert continuity.minutes(NOON) == minutes
+    continuity.alive(NOON)
+    assert continuity.minutes(NOON + 1) == minutes
+
+
+def test_a_clock_that_was_set_back_asks_for_the_margin_alone() -> None:
+    assert after(-3_600) == 1
+
+
+def test_the_last_sign_of_life_counts() -> None:
+    continuity = Continuity("auto", NOON)
+    continuity.alive(NOON + 100)
+    assert continuity.alive_until == NOON + 100
+    assert continuity.minutes(NOON + 100) == 1
+
+
+def test_what_was_refused_once_is_not_asked_for_again() -> None:
+    continuity = Continuity("auto", NOON)
+    continuity.refuse()
+    assert continuity.minutes(NOON + 60) == 0
+
+
+def gap(silence: float, minutes: int, scale: float = 1.0) -> Interval | None:
+    return Continuity("auto", NOON, scale).gap(NOON + silence, minutes)
+
+
+def test_without_backfill_all_of_the_silence_is_a_gap() -> None:
+    assert gap(42.5, 0) == Interval(NOON, NOON + 42.5)
+
+
+def test_a_stream_that_never_spoke_has_missed_nothing() -> None:
+    assert Continuity("auto").gap(NOON, 0) is None
+
+
+@pytest.mark.parametrize("silence", [0, -1, -3_600])
+def test_no_time_makes_no_gap(silence: float) -> None:
+    assert gap(silence, 0) is None
+    assert gap(silence, 1) is None
+
+
+def test_backfill_that_reaches_back_far_enough_leaves_no_gap() -> None:
+    assert gap(60 - LATENESS, 1) is None
+
+
+def test_backfill_that_does_not_reach_late_tweets_leaves_their_seconds() -> None:
+    assert gap(60 - LATENESS + 1, 1) == Interval(NOON - LATENESS, NOON)
+    assert gap(60, 1) == Interval(NOON - LATENESS, NOON)
+
+
+def test_backfill_that_does_not_reach_back_leaves_the_older_part() -> None:
+    assert gap(400, 5) == Interval(NOON, NOON + 100)
+
+
+def test_a_minute_of_a_rehearsal_is_as_long_as_its_scale_says() -> None:
+    assert after(0.5, scale=0.01) == 2
+    assert gap(4, 5, scale=0.01) == Interval(NOON, NOON + 1)
+    assert gap(0.5, 1, scale=0.01) is None
+
+
+@given(
+    silence=st.floats(0.001, 400_000),
+    connecting=st.floats(0, MARGIN - LATENESS),
+    scale=st.sampled_from([1.0, 0.01]),
+)
+def test_what_is_asked_for_covers_any_gap_of_up_to_five_minutes_and_no_longer_one(
+    silence: float, connecting: float, scale: float
+) -> None:
+    continuity = Continuity("auto", NOON, scale)
+    minutes = continuity.minutes(NOON + silence * scale)
+    connected = NOON + (silence + connecting) * scale
+    left = continuity.gap(connected, minutes)
+    if silence + MARGIN <= MOST_MINUTES * 60:
+        # Seconds since 1970 have but a millionth of precision.
+        assert left is None or left.end - left.start < LATENESS * scale + 1e-3
+        assert left is None or silence + connecting > minutes * 60 - LATENESS - 0.01
+    if silence > MOST_MINUTES * 60:
+        assert left is not None
+        assert left.start < left.end <= connected
+
+
+@given(silence=st.floats(-1_000, 100_000), minutes=st.integers(0, 5))
+def test_a_gap_is_never_empty(silence: float, minutes: int) -> None:
+    left = gap(silence, minutes)
+    assert left is None or left.start < left.end
+
+
+def after_lagging(written: float, received: float, spoke: float, scale: float = 1.0) -> float:
+    """Until when all is known, in seconds after noon, where the last message was late."""
+    continuity = Continuity("auto", NOON + spoke, scale)
+    continuity.lagging(NOON + written, NOON + received)
+    assert continuity.alive_until is not None
+    return continuity.alive_until - NOON
+
+
+def test_after_a_late_message_all_is_known_until_it_was_written_and_a_little() -> None:
+    assert after_lagging(written=0, received=60, spoke=60) == LATENESS
+    assert after_lagging(written=0, received=60, spoke=60 + LATENESS) == LATENESS
+
+
+def test_a_message_in_time_leaves_everything_known() -> None:
+    assert after_lagging(written=60 - LATENESS, received=60, spoke=61) == 61
+
+
+def test_a_message_before_a_long_calm_leaves_everything_known() -> None:
+    assert after_lagging(written=0, received=60, spoke=61 + LATENESS) == 61 + LATENESS
+
+
+def test_a_message_older_than_any_backfill_is_a_recording_and_leaves_everything_known() -> None:
+    assert after_lagging(written=0, received=360, spoke=360) == 360
+
+
+def test_lateness_is_as_long_as_its_scale_says() -> None:
+    assert after_lagging(0, 0.6, 0.6, scale=0.01) == pytest.approx(LATENESS * 0.01, abs=1e-5)
+
+
+def test_a_stream_that_never_spoke_cannot_be_late() -> None:
+    continuity = Continuity("auto")
+    continuity.lagging(NOON, NOON + 60)
+    assert continuity.alive_until is None

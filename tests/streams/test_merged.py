@@ -1,0 +1,473 @@
+"""Several connections as one stream, over parts that do what the test says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from reactivex import abc
+from reactivex.disposable import Disposable
+
+import rxtweets
+from rxtweets import ConnectionState, Message, events
+from rxtweets._core.connection_state import StateName
+from rxtweets._core.deduplication import Deduplicator
+from rxtweets._core.telemetry import Telemetry
+from rxtweets.streams._base import HotStream
+from rxtweets.streams._billing import Limit, PostMeter
+from rxtweets.streams._merged import MergedStream
+from rxtweets.streams._single import LiveStream
+
+NOON = datetime(2126, 3, 1, 12, tzinfo=UTC)
+FATAL = rxtweets.errors.AccessError("403", 403, "", {})
+
+
+class Part(HotStream[Any]):
+    """One connection, in the hands of a test."""
+
+    def __init__(self) -> None:
+        super().__init__(self._join, Telemetry())
+        self.observers: list[abc.ObserverBase[list[Message[Any]]]] = []
+        self.disposals = 0
+        self.stops = 0
+        self.refusal: Exception | None = None
+        self.wanted: Callable[[], int] = lambda: -1
+        self._is_sending = False
+        self.telemetry.show("state", lambda: self.state.name)
+        self._state = ConnectionState("idle")
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._state
+
+    def stop(self) -> None:
+        self.stops += 1
+        if not self._is_sending:  # as of a connection, what is being delivered comes first
+            self.end(None)
+
+    def enter(self, name: StateName) -> None:
+        self._state = ConnectionState(name, number=self.telemetry.count_states())
+        self.tell(events.StateChanged(self._state))
+
+    def tell(self, event: events.Event) -> None:
+        self.telemetry.publish(event)
+        assert self.telemetry.bus.flush()
+
+    def send(self, *ids: int) -> None:
+        self.telemetry.add(received=len(ids), delivered=len(ids))
+        stops, self._is_sending = self.stops, True
+        for observer in self.observers:
+            observer.on_next([Message(f"tweet {each}", {"id": each}) for each in ids])
+        self._is_sending = False
+        if self.stops > stops:
+            self.end(None)
+
+    def end(self, error: rxtweets.errors.StreamError | None) -> None:
+        observers, self.observers = self.observers, []
+        if observers:
+            self.tell(events.StreamEnded(error))
+        for observer in observers:
+            if error is None:
+                observer.on_completed()
+            else:
+                observer.on_error(error)
+
+    def _join(
+        self, observer: abc.ObserverBase[list[Message[Any]]], _: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        if self.refusal is not None:
+            raise self.refusal
+        self.observers.append(observer)
+        return Disposable(self._leave)
+
+    def _leave(self) -> None:
+        self.disposals += 1
+        self.observers.clear()
+
+
+class Taker:
+    """What a subscriber saw."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.error: Exception | None = None
+        self.completed = 0
+
+    def subscribe(self, stream: MergedStream) -> abc.DisposableBase:
+        return stream.subscribe(
+            lambda message: self.ids.append(message.id), self._fail, self._complete
+        )
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+
+    def _complete(self) -> None:
+        self.completed += 1
+
+
+@pytest.fixture
+def parts() -> Iterator[dict[str, Part]]:
+    several = {"partition 1": Part(), "partition 2": Part()}
+    yield several
+    for part in several.values():
+        part.end(None)
+
+
+def merged(parts: dict[str, Part], **options: Any) -> MergedStream:
+    settings: dict[str, Any] = {
+        "deduplicate": None, "is_redundant": False, "limit": Limit(), "meter": None,
+    }  # fmt: skip
+    return MergedStream(cast("dict[str, LiveStream]", parts), **(settings | options))
+
+
+def told(stream: MergedStream) -> list[events.Event]:
+    """Every event from now on."""
+    found: list[events.Event] = []
+    stream.telemetry.bus.events.subscribe(found.append)
+    return found
+
+
+def flush(stream: MergedStream) -> None:
+    assert stream.telemetry.bus.flush()
+
+
+def test_nothing_connects_before_the_first_subscriber(parts: dict[str, Part]) -> None:
+    merged(parts)
+    assert [part.observers for part in parts.values()] == [[], []]
+
+
+def test_what_any_part_sends_arrives(parts: dict[str, Part]) -> None:
+    taker = Taker()
+    one, two = parts.values()
+    with taker.subscribe(merged(parts)):
+        one.send(1, 2)
+        two.send(3)
+        one.send(4)
+    assert taker.ids == ["1", "2", "3", "4"]
+
+
+def test_all_subscribers_share_the_connections(parts: dict[str, Part]) -> None:
+    stream, first, second = merged(parts), Taker(), Taker()
+    one, _ = parts.values()
+    with first.subscribe(stream), second.subscribe(stream):
+        assert len(one.observers) == 1
+        one.send(1)
+    assert first.ids == second.ids == ["1"]
+
+
+def test_the_last_subscriber_closes_every_connection(parts: dict[str, Part]) -> None:
+    stream, first, second = merged(parts), Taker(), Taker()
+    ones, twos = first.subscribe(stream), second.subscribe(stream)
+    ones.dispose()
+    assert [part.disposals for part in parts.values()] == [0, 0]
+    twos.dispose()
+    assert [part.disposals for part in parts.values()] == [1, 1]
+
+
+def test_a_part_that_fails_leaves_the_others_alone(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts), Taker()
+    seen = told(stream)
+    one, two = parts.values()
+    with taker.subscribe(stream):
+        one.end(FATAL)
+        two.send(7)
+        assert (taker.ids, taker.error, taker.completed) == (["7"], None, 0)
+        flush(stream)
+    assert events.PartEnded(FATAL, part="partition 1") in seen
+
+
+def test_when_all_have_ended_the_first_error_ends_the_merge(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts), Taker()
+    seen = told(stream)
+    one, two = parts.values()
+    taker.subscribe(stream)
+    one.end(FATAL)
+    two.end(rxtweets.errors.AuthenticationError("401", 401, "", {}))
+    assert (taker.error, taker.completed) == (FATAL, 0)
+    flush(stream)
+    assert seen.count(events.StreamEnded(FATAL)) == 1
+
+
+def test_when_all_are_complete_so_is_the_merge(parts: dict[str, Part]) -> None:
+    taker = Taker()
+    taker.subscribe(merged(parts))
+    one, two = parts.values()
+    one.end(None)
+    assert taker.completed == 0
+    two.end(None)
+    assert (taker.completed, taker.error) == (1, None)
+
+
+def test_stopping_stops_every_part_and_completes(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts), Taker()
+    taker.subscribe(stream)
+    stream.stop()
+    assert [part.stops for part in parts.values()] == [1, 1]
+    assert taker.completed == 1
+
+
+def test_stopping_completes_although_a_part_has_failed(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts), Taker()
+    seen = told(stream)
+    taker.subscribe(stream)
+    parts["partition 1"].end(FATAL)
+    stream.stop()
+    assert (taker.completed, taker.error) == (1, None)
+    flush(stream)
+    assert events.PartEnded(FATAL, part="partition 1") in seen
+    assert events.StreamEnded(None) in seen
+
+
+def test_a_limit_completes_although_a_part_has_failed(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, limit=Limit(messages=1)), Taker()
+    taker.subscribe(stream)
+    parts["partition 1"].end(FATAL)
+    parts["partition 2"].send(1)
+    assert (taker.completed, taker.error) == (1, None)
+
+
+def test_after_its_end_a_new_subscription_begins_anew(parts: dict[str, Part]) -> None:
+    stream, first, second = merged(parts), Taker(), Taker()
+    first.subscribe(stream)
+    stream.stop()
+    with second.subscribe(stream):
+        parts["partition 1"].send(1)
+    assert (first.ids, second.ids) == ([], ["1"])
+
+
+def test_a_part_that_cannot_begin_is_over_and_says_so(parts: dict[str, Part]) -> None:
+    one, two = parts.values()
+    two.refusal = rxtweets.ConfigurationError("state_file= is no file")
+    stream, taker = merged(parts), Taker()
+    seen = told(stream)
+    with taker.subscribe(stream):
+        one.send(1)
+    assert taker.ids == ["1"]
+    flush(stream)
+    assert events.PartEnded(two.refusal, part="partition 2") in seen
+
+
+def test_part_that_gets_no_thread_ends_alone(parts: dict[str, Part]) -> None:
+    one, two = parts.values()
+    two.refusal = RuntimeError("can't start new thread")
+    stream, taker = merged(parts), Taker()
+    seen = told(stream)
+    with taker.subscribe(stream):
+        one.send(1)
+    assert taker.ids == ["1"]
+    flush(stream)
+    [ended] = [event for event in seen if isinstance(event, events.PartEnded)]
+    assert ended.part == "partition 2"
+    assert ended.error is not None
+    assert ended.error.__cause__ is two.refusal
+
+
+def test_counters_are_those_of_all_parts(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts), Taker()
+    one, two = parts.values()
+    with taker.subscribe(stream):
+        one.send(1, 2)
+        two.send(3)
+        one.telemetry.add(reconnects=2)
+        stats = stream.stats()
+        assert (stats.received, stats.delivered, stats.reconnects) == (3, 3, 2)
+        assert one.stats().delivered == 2
+
+
+def test_parts_can_be_looked_at_one_by_one(parts: dict[str, Part]) -> None:
+    assert merged(parts).parts == tuple(parts.values())
+
+
+def test_the_state_is_that_of_the_part_furthest_from_connected(parts: dict[str, Part]) -> None:
+    stream = merged(parts)
+    one, two = parts.values()
+    one.enter("connected")
+    two.enter("connecting")
+    assert (stream.state.name, stream.stats().state) == ("connecting", "connecting")
+    two.enter("connected")
+    assert str(stream.state) == "connected"
+    one.enter("failed")
+    assert str(stream.state) == "failed"
+
+
+def test_states_are_those_of_the_merge_alone_and_each_once(parts: dict[str, Part]) -> None:
+    stream = merged(parts)
+    names: list[str] = []
+    with stream.states.subscribe(lambda state: names.append(state.name)):
+        one, two = parts.values()
+        names_of_states: tuple[StateName, ...] = ("connecting", "connected")
+        for name in names_of_states:
+            one.enter(name)
+            two.enter(name)
+            flush(stream)
+    assert names == ["idle", "connecting", "connected"]
+
+
+def test_events_of_parts_carry_their_names(parts: dict[str, Part]) -> None:
+    stream = merged(parts)
+    seen = told(stream)
+    parts["partition 2"].tell(events.Connected(3, "HTTP/2"))
+    flush(stream)
+    assert seen == [events.Connected(3, "HTTP/2", part="partition 2")]
+
+
+def test_gaps_of_partitions_are_each_a_gap(parts: dict[str, Part]) -> None:
+    stream = merged(parts)
+    seen = told(stream)
+    gap = events.Gap(NOON, NOON + timedelta(seconds=5), "1", "2")
+    for part in parts.values():
+        part.telemetry.add(gaps=1)
+        part.tell(gap)
+    flush(stream)
+    assert [event.part for event in seen] == ["partition 1", "partition 2"]
+    assert stream.stats().gaps == 2
+
+
+def between(start: float, end: float) -> events.Gap:
+    return events.Gap(NOON + timedelta(seconds=start), NOON + timedelta(seconds=end), "", "")
+
+
+@pytest.mark.parametrize(
+    ("ones", "twos", "common"),
+    [
+        ([(0, 10)], [], []),
+        ([(0, 10)], [(10, 20)], []),
+        ([(0, 10)], [(5, 20)], [(5, 10)]),
+        ([(0, 10)], [(2, 4)], [(2, 4)]),
+        ([(0, 10), (20, 30)], [(5, 25)], [(5, 10), (20, 25)]),
+    ],
+)
+def test_of_redundant_connections_a_gap_is_what_both_missed(
+    parts: dict[str, Part], ones: list[Any], twos: list[Any], common: list[Any]
+) -> None:
+    stream = merged(parts, is_redundant=True)
+    for part in parts.values():
+        part.tell(events.Connected(1, "HTTP/2"))
+    flush(stream)
+    seen = told(stream)
+    for part, gaps in zip(parts.values(), (ones, twos), strict=True):
+        for start, end in gaps:
+            part.telemetry.add(gaps=1)
+            part.tell(between(start, end))
+    flush(stream)
+    assert seen == [between(start, end) for start, end in common]
+    assert stream.stats().gaps == len(common)
+
+
+def test_what_one_misses_after_the_other_is_over_is_missing(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, is_redundant=True), Taker()
+    one, two = parts.values()
+    with taker.subscribe(stream):
+        one.tell(events.Connected(1, "HTTP/2"))
+        one.enter("failed")
+        later = datetime.now(UTC) + timedelta(seconds=60)
+        two.tell(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
+        assert stream.stats().gaps == 1
+
+
+def test_what_one_misses_while_the_other_was_never_connected_is_missing_once(
+    parts: dict[str, Part],
+) -> None:
+    stream = merged(parts, is_redundant=True)
+    one, two = parts.values()
+    one.tell(events.Connected(1, "HTTP/2"))
+    flush(stream)
+    seen = told(stream)
+    one.tell(between(0, 5))
+    two.tell(between(-10, 10))
+    flush(stream)
+    assert seen == [between(0, 5)]
+
+
+def test_a_connection_that_is_there_again_misses_nothing_any_more(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, is_redundant=True), Taker()
+    one, two = parts.values()
+    with taker.subscribe(stream):
+        one.enter("failed")
+        one.tell(events.Connected(2, "HTTP/2"))
+        later = datetime.now(UTC) + timedelta(seconds=60)
+        two.tell(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
+        assert stream.stats().gaps == 0
+
+
+def test_of_redundant_connections_each_message_comes_once(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, deduplicate=Deduplicator(), is_redundant=True), Taker()
+    one, two = parts.values()
+    with taker.subscribe(stream):
+        one.send(1, 2)
+        two.send(1, 2, 3)
+        one.send(3)
+        stats = stream.stats()
+    assert taker.ids == ["1", "2", "3"]
+    assert (stats.delivered, stats.duplicates) == (6, 3)
+
+
+def test_what_comes_when_all_have_left_is_new_to_the_next_subscriber(
+    parts: dict[str, Part],
+) -> None:
+    stream, taker = merged(parts, deduplicate=Deduplicator(), is_redundant=True), Taker()
+    one = parts["partition 1"]
+    subscription = Taker().subscribe(stream)
+    [late] = one.observers
+    subscription.dispose()
+    late.on_next([Message("tweet 1", {"id": 1})])
+    with taker.subscribe(stream):
+        one.send(1)
+    assert taker.ids == ["1"]
+
+
+def test_a_limit_holds_over_all_parts_together(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, limit=Limit(messages=3)), Taker()
+    seen = told(stream)
+    one, two = parts.values()
+    taker.subscribe(stream)
+    one.send(1, 2)
+    two.send(3, 4, 5)
+    assert (taker.ids, taker.completed) == (["1", "2", "3"], 1)
+    stats = stream.stats()
+    assert (stats.received, stats.delivered, stats.beyond_limit, stats.dropped) == (5, 3, 2, 0)
+    flush(stream)
+    assert events.LimitReached(3, 2) in seen
+
+
+def test_all_parts_know_how_many_messages_a_limit_lets_through_yet(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, limit=Limit(messages=3)), Taker()
+    one, two = parts.values()
+    with taker.subscribe(stream):
+        assert (one.wanted(), two.wanted()) == (3, 3)
+        one.send(1)
+        assert (one.wanted(), two.wanted()) == (2, 2)
+
+
+def test_the_connections_are_stopped_before_subscribers_take_the_last_messages(
+    parts: dict[str, Part],
+) -> None:
+    stream, stops = merged(parts, limit=Limit(messages=1)), list[int]()
+    stream.subscribe(lambda _: stops.extend(part.stops for part in parts.values()))
+    parts["partition 1"].send(1)
+    assert stops == [1, 1]
+
+
+def test_a_limit_of_time_completes(parts: dict[str, Part]) -> None:
+    stream, over = merged(parts, limit=Limit(seconds=0.01)), threading.Event()
+    stream.subscribe(on_completed=over.set)
+    assert over.wait(10)
+    assert [part.stops for part in parts.values()] == [1, 1]
+
+
+def test_finishing_the_only_subscriber_stops_every_part(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts), Taker()
+    stream.take(1).subscribe(lambda message: taker.ids.append(message.id))
+    parts["partition 1"].send(1)
+    assert taker.ids == ["1"]
+    assert [part.observers for part in parts.values()] == [[], []]
+
+
+def test_the_meter_counts_for_all_parts(parts: dict[str, Part]) -> None:
+    meter = PostMeter()
+    stream = merged(parts, meter=meter)
+    meter.count([Message("a", {"id": "1"}), Message("b", {"id": "2"})])
+    assert stream.stats().posts_today == 2

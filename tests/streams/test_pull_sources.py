@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from reactivex.testing import TestScheduler
+
+import rxtweets
+from rxtweets import Message
+from rxtweets.testing import RecordingAcknowledger
+
+PATIENCE = 20.0
+
+
+def collect(source: Any) -> tuple[list[Any], list[Exception]]:
+    """Everything that a source gives, and its error."""
+    over = threading.Event()
+    got: list[Any] = []
+    errors: list[Exception] = []
+
+    def failed(error: Exception) -> None:
+        errors.append(error)
+        over.set()
+
+    source.subscribe(lambda message: got.append(message.data), failed, over.set)
+    assert over.wait(PATIENCE)
+    return got, errors
+
+
+def test_the_items_of_an_iterable_come_as_messages_in_order() -> None:
+    assert collect(rxtweets.from_iterable(range(25))) == (list(range(25)), [])
+
+
+def test_messages_in_an_iterable_stay_as_they_are() -> None:
+    message = Message("x", {"lang": "ja"})
+    got: list[Any] = []
+    over = threading.Event()
+    rxtweets.from_iterable([message]).subscribe(got.append, on_completed=over.set)
+    assert over.wait(PATIENCE)
+    assert got == [message]
+
+
+def test_each_subscription_iterates_anew() -> None:
+    source = rxtweets.from_iterable([1, 2])
+    assert collect(source) == collect(source) == ([1, 2], [])
+
+
+def test_what_an_iterator_raises_comes_after_the_items_before_it() -> None:
+    fault = ValueError("no more")
+
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise fault
+
+    assert collect(rxtweets.from_iterable(items())) == ([1, 2], [fault])
+
+
+def test_an_iterable_that_cannot_be_iterated_over_is_an_error_of_the_source() -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[int]:
+            raise OSError("no file")
+
+    got, (error,) = collect(rxtweets.from_iterable(Broken()))
+    assert (got, str(error)) == ([], "no file")
+
+
+def test_items_are_taken_only_as_they_are_wanted() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    enough = threading.Event()
+
+    def take(message: Message[int]) -> None:
+        if message.data == 4:
+            subscription.dispose()
+            enough.set()
+        else:
+            ready.wait(PATIENCE)
+
+    ready = threading.Event()
+    subscription = rxtweets.from_iterable(items(), most=2).subscribe(take)
+    ready.set()
+    assert enough.wait(PATIENCE)
+    assert len(taken) <= 6
+
+
+def test_what_a_poll_raises_is_the_error_of_the_source() -> None:
+    def poll(_: int) -> list[Message[Any]]:
+        raise OSError("no broker")
+
+    got, (error,) = collect(rxtweets.polling_source(poll))
+    assert (got, type(error)) == ([], OSError)
+
+
+def test_a_poll_that_returns_something_else_is_told_so() -> None:
+    poll: Any = lambda _: ["text"]  # noqa: E731 - it is wrong on purpose
+    _, (error,) = collect(rxtweets.polling_source(poll))
+    assert isinstance(error, rxtweets.errors.HandlerError)
+    assert "list with str" in str(error)
+
+
+def test_polls_come_to_the_tick_of_a_virtual_clock() -> None:
+    scheduler = TestScheduler()
+    times: list[float] = []
+
+    def poll(_: int) -> list[Message[Any]]:
+        times.append(scheduler.clock)
+        return [Message("x")] if len(times) == 2 else []
+
+    source = rxtweets.polling_source(poll, interval=100.0)
+    observer = scheduler.start(lambda: source, disposed=700.0)
+    # Some at 300, so the next at once.
+    assert times == [200, 300, 300, 400, 500, 600]
+    assert [each.time for each in observer.messages] == [300]
+
+
+def test_messages_that_a_poll_brings_after_the_disposal_are_counted_abandoned() -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def poll(_: int) -> list[Message[Any]]:
+        asked.set()
+        answer.wait(PATIENCE)
+        return [Message(1), Message(2)]
+
+    source = rxtweets.polling_source(poll)
+    reported = threading.Event()
+    source.events.subscribe(lambda _: reported.set())
+    subscription = source.subscribe()
+    assert asked.wait(PATIENCE)
+    subscription.dispose()
+    answer.set()
+    assert reported.wait(PATIENCE)
+    assert source.stats().abandoned == 2
+
+
+def test_a_queue_is_joined_when_its_items_are_acknowledged() -> None:
+    items: queue.Queue[Any] = queue.Queue()
+    source = rxtweets.from_queue(items, wait=0.01)
+    items.put("a")
+    items.put(Message("b"))
+    got: list[Message[Any]] = []
+    both = threading.Event()
+
+    def take(message: Message[Any]) -> None:
+        got.append(message)
+        if len(got) == 2:
+            both.set()
+
+    with source.subscribe(take):
+        assert both.wait(PATIENCE)
+    assert items.unfinished_tasks == 2
+    rxtweets.ack_immediately(got)
+    items.join()
+
+
+def test_a_message_of_a_queue_can_be_put_back() -> None:
+    items: queue.Queue[Any] = queue.Queue()
+    items.put("a")
+    item = items.get()
+    acknowledger = rxtweets.streams.QueueAcknowledger(items)
+    message = Message(item).with_acknowledger(acknowledger, data=(item, "discard"))
+    rxtweets.ack_immediately(message.configure_ack(on_failure="requeue").failed("later"))
+    assert items.get() == "a"
+    with pytest.raises(rxtweets.ConfigurationError, match="on_failure='keep'"):
+        message.configure_ack(on_failure="keep")
+    with pytest.raises(rxtweets.ConfigurationError, match="on_success"):
+        message.configure_ack(on_success="keep")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: rxtweets.polling_source(5), "poll"),  # type: ignore[arg-type]  # on purpose
+        (lambda: rxtweets.polling_source(lambda _: None, interval=0), "interval"),
+        (lambda: rxtweets.polling_source(lambda _: None, most=0), "most"),
+        (lambda: rxtweets.from_iterable(5), "items"),  # type: ignore[arg-type]  # on purpose
+        (lambda: rxtweets.from_queue([]), "items"),  # type: ignore[arg-type]  # on purpose
+        (lambda: rxtweets.from_queue(queue.Queue(), on_failure="keep"), "on_failure"),  # type: ignore[arg-type]  # on purpose
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(make: Any, words: str) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_calls_never_overlap_and_nothing_follows_the_end_or_the_disposal(seed: int) -> None:
+    """While the interpreter switches threads all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        inside = threading.Lock()
+        breaches: list[str] = []
+        over = threading.Event()
+        acks = RecordingAcknowledger()
+
+        def enter(what: str) -> None:
+            if not inside.acquire(blocking=False):
+                breaches.append(f"{what} while another call was running")
+                return
+            if over.is_set():
+                breaches.append(f"{what} after the end")
+            inside.release()
+
+        def take(message: Message[int]) -> None:
+            enter("on_next")
+            if seed % 2 and message.data == seed:
+                subscription.dispose()
+                over.set()
+
+        def end() -> None:
+            enter("on_completed")
+            over.set()
+
+        ready = threading.Event()
+        items = (number for number in range(100) if ready.wait(PATIENCE))
+        source = rxtweets.from_iterable(items, acknowledger=acks, most=1 + seed % 3)
+        subscription = source.subscribe(take, on_completed=end)
+        ready.set()
+        assert over.wait(PATIENCE)
+        assert breaches == []
+    finally:
+        sys.setswitchinterval(before)
