@@ -14,14 +14,14 @@ from rxtweets.errors import DecodeError, RxTweetsError
 __all__ = [
     "Abandoned",
     "AcknowledgerFailed",
-    "BackfillAsked",
     "BackfillRefused",
+    "BackfillRequested",
     "BatchDelivered",
     "BatchFailed",
     "BatchStarted",
     "Connected",
     "Connecting",
-    "ConnectionsFreed",
+    "ConnectionsClosed",
     "DisconnectAnnounced",
     "Disconnected",
     "DrainUnavailable",
@@ -35,8 +35,8 @@ __all__ = [
     "HandlerStarted",
     "HandlerStopped",
     "LimitReached",
-    "OverflowBegan",
     "OverflowEnded",
+    "OverflowStarted",
     "PartEnded",
     "PartialErrors",
     "Paused",
@@ -105,7 +105,7 @@ class Gap(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class BackfillAsked(Event):
+class BackfillRequested(Event):
     """A connection asked for what it missed.
 
     Attributes:
@@ -127,7 +127,7 @@ class BackfillRefused(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionsFreed(Event):
+class ConnectionsClosed(Event):
     """The token's connections were taken: X was asked to give them up.
 
     Attributes:
@@ -254,7 +254,7 @@ class StreamEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class OverflowBegan(Event):
+class OverflowStarted(Event):
     """The hand-off is full and messages are being dropped, by this policy."""
 
     policy: str

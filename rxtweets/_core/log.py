@@ -125,13 +125,13 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
         case events.Gap(start, end):
             missed = f"from {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
             return logging.WARNING, f"missed what came {missed} ({(end - start)})"
-        case events.BackfillAsked(number, minutes):
+        case events.BackfillRequested(number, minutes):
             return logging.INFO, f"connection {number}: asked for the last {minutes} minutes too"
         case events.BackfillRefused(error):
             return logging.WARNING, f"this account has no backfill: {error}"
-        case events.ConnectionsFreed(count, None):
+        case events.ConnectionsClosed(count, None):
             return logging.WARNING, f"X gave up {count} connections of this token"
-        case events.ConnectionsFreed(_, error):
+        case events.ConnectionsClosed(_, error):
             return logging.WARNING, f"X could not be asked to give up connections: {error}"
         case events.LimitReached(messages, _):
             return logging.INFO, f"the limit is reached after {messages} messages"
@@ -146,7 +146,7 @@ def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PL
         case events.StreamEnded(error):
             ended = "the stream is complete" if error is None else f"the stream has failed: {error}"
             return logging.INFO if error is None else logging.ERROR, ended
-        case events.OverflowBegan(policy, capacity):
+        case events.OverflowStarted(policy, capacity):
             return logging.WARNING, f"{capacity} messages are waiting: dropping ({policy})"
         case events.OverflowEnded(_, dropped):
             return logging.WARNING, f"the burst is over: {dropped} messages dropped"

@@ -43,7 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from rxtweets.errors._redaction import mask
 
@@ -199,9 +199,18 @@ class SourceError(RxTweetsError):
 
 
 class StreamError(RxTweetsError):
-    """A connection ended, or the whole stream cannot go on. Secrets in its texts are masked."""
+    """A connection failed, or the stream cannot continue. Secrets in its texts are masked.
+
+    Attributes:
+        retryable: whether another connection can help.
+        schedule: the field of `rxtweets.Backoff` that says how long to wait; empty for ``lost``
+            after an established connection and ``network`` before one.
+        counter: the counter of `rxtweets.Stats` for such failures; empty if there is none.
+    """
 
     retryable = True
+    schedule: ClassVar[str] = ""
+    counter: ClassVar[str] = ""
 
     def __init__(self, *texts: str) -> None:
         super().__init__(*map(mask, texts))
@@ -218,9 +227,13 @@ class ConnectionEnded(ConnectionLost):
 class StreamStalled(ConnectionLost):
     """No byte arrived for longer than the stall timeout, keep-alives included."""
 
+    counter = "stalls"
+
 
 class ReaderCrashed(ConnectionLost):
     """The process of an isolated reader ended by itself; the next connection starts another."""
+
+    counter = "reader_crashes"
 
 
 class HostNotFound(ConnectionLost):
@@ -235,6 +248,8 @@ class ProxyError(ConnectionLost):
         status: HTTP status of its answer; 0 if it does not speak HTTP (SOCKS).
         headers: the answer's headers, names in lower case.
     """
+
+    schedule = "server"
 
     def __init__(
         self,
@@ -305,6 +320,8 @@ class UnexpectedAnswerError(ResponseError):
     cause; after that the stream reconnects, slowly.
     """
 
+    schedule = "server"
+
 
 class AuthenticationError(ResponseError):
     """401, or 403 for a token of the wrong kind: the token is not accepted."""
@@ -322,25 +339,34 @@ class RateLimitError(ResponseError):
     """429: more connects than the window allows."""
 
     retryable = True
+    schedule = "rate_limit"
+    counter = "rate_limits"
 
 
 class ConnectionLimitError(ResponseError):
     """429 with ``TooManyConnections``: the token's one connection is held already."""
 
     retryable = True
+    schedule = "connection_limit"
+    counter = "connection_limits"
 
 
 class UsageCapError(ResponseError):
     """429 with ``UsageCapExceeded``: no more posts until the period ends."""
+
+    counter = "usage_caps"
 
 
 class ProvisioningError(ResponseError):
     """The account's subscription is being changed; X asks for a minute."""
 
     retryable = True
+    schedule = "provisioning"
 
 
 class ServerError(ResponseError):
     """5xx: overload or a deployment on the other side."""
 
     retryable = True
+    schedule = "server"
+    counter = "server_errors"

@@ -31,15 +31,12 @@ from rxtweets._support.validation import whole_number
 from rxtweets.api._server_waits import WINDOW, asked_waits, rate_limit_number, until_reset
 from rxtweets.errors import (
     ConfigurationError,
-    ConnectionLimitError,
-    ProvisioningError,
-    ProxyError,
-    RateLimitError,
-    ServerError,
-    UnexpectedAnswerError,
 )
 
 __all__ = ["Backoff", "ConnectBudget", "Pacer", "Wait"]
+
+
+SCHEDULES = ("lost", "network", "server", "rate_limit", "connection_limit", "provisioning")
 
 
 class Wait(NamedTuple):
@@ -113,7 +110,7 @@ class Backoff:
             if not is_number or not 0 <= number < math.inf:
                 raise ConfigurationError(f"Backoff {name}={number!r}: give a number, 0 or more")
         whole_number("Backoff connects", self.connects)
-        for name in (*SCHEDULES.values(), "lost", "network"):
+        for name in SCHEDULES:
             if not isinstance(getattr(self, name), wait_base):
                 raise ConfigurationError(
                     f"Backoff {name}={getattr(self, name)!r}: give a wait strategy, such as "
@@ -140,20 +137,7 @@ def _call_state(attempt: int) -> RetryCallState:
 
 def schedule_of(error: BaseException, established: bool) -> str:
     """The name of the schedule in `Backoff` that this failure follows."""
-    for kind, name in SCHEDULES.items():
-        if isinstance(error, kind):
-            return name
-    return "lost" if established else "network"
-
-
-SCHEDULES: Mapping[type[Exception], str] = {
-    RateLimitError: "rate_limit",
-    ConnectionLimitError: "connection_limit",
-    ProvisioningError: "provisioning",
-    ServerError: "server",
-    ProxyError: "server",
-    UnexpectedAnswerError: "server",
-}
+    return getattr(error, "schedule", "") or ("lost" if established else "network")
 
 
 class Pacer:

@@ -27,15 +27,10 @@ from rxtweets.errors import (
     ConnectionLost,
     DecodeError,
     HostNotFound,
-    RateLimitError,
-    ReaderCrashed,
     ResponseError,
     RxTweetsError,
-    ServerError,
     StreamError,
-    StreamStalled,
     UnexpectedAnswerError,
-    UsageCapError,
 )
 from rxtweets.errors._redaction import without_secrets
 from rxtweets.streams._backoff import Backoff, Pacer
@@ -45,16 +40,6 @@ from rxtweets.streams._isolated import IsolatedConnection
 from rxtweets.streams._lines import Arrived, Framed, LineFramer, Oversized
 
 __all__ = ["Connect", "LastWords", "Reader", "ReadingOptions"]
-
-COUNTED: tuple[tuple[type[StreamError], str], ...] = (
-    (RateLimitError, "rate_limits"),
-    (ConnectionLimitError, "connection_limits"),
-    (UsageCapError, "usage_caps"),
-    (ServerError, "server_errors"),
-    (StreamStalled, "stalls"),
-    (ReaderCrashed, "reader_crashes"),
-)
-
 
 BEGIN = 20
 """Lines of a connection that are kept until its end, to show what came in place of a stream."""
@@ -308,7 +293,7 @@ class Reader:
         if minutes:
             alive = self._continuity.alive_until
             since = None if alive is None else datetime.fromtimestamp(alive, UTC)
-            self._telemetry.publish(events.BackfillAsked(number, minutes, since))
+            self._telemetry.publish(events.BackfillRequested(number, minutes, since))
         gap = self._continuity.gap(time.time(), minutes)
         if gap is not None:
             self.gaps.append((number, gap))
@@ -386,9 +371,8 @@ class Reader:
 
     def _note_failure(self, error: StreamError, end: _End) -> None:
         """Set the time of the next connection; raise the error if another cannot help."""
-        for kind, counter in COUNTED:
-            if isinstance(error, kind):
-                self._telemetry.add(**{counter: 1})
+        if error.counter:
+            self._telemetry.add(**{error.counter: 1})
         if self._is_refused_backfill(error, end):
             self._continuity.refuse()
             self._telemetry.publish(events.BackfillRefused(error))
@@ -428,9 +412,9 @@ class Reader:
         if self._options.free is None or self._stopped.is_set():
             return
         try:
-            freed = events.ConnectionsFreed(self._options.free(), None)
+            freed = events.ConnectionsClosed(self._options.free(), None)
         except RxTweetsError as error:
-            freed = events.ConnectionsFreed(0, error)
+            freed = events.ConnectionsClosed(0, error)
         self._telemetry.publish(freed)
 
     def _wait(self, delay: float, error: StreamError | None) -> None:

@@ -414,7 +414,7 @@ class _Run:
     def _burst(self, phase: Literal["began", "ended"], dropped: int) -> None:
         policy, capacity = self._options.overflow, self._options.buffer_size
         self._telemetry.publish(
-            events.OverflowBegan(policy, capacity)
+            events.OverflowStarted(policy, capacity)
             if phase == "began"
             else events.OverflowEnded(policy, dropped)
         )

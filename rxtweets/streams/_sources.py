@@ -432,7 +432,7 @@ class _Builder:
             telemetry.add(received=lines, dropped=lines)
 
         def burst(phase: Literal["began", "ended"], lines: int) -> None:
-            began = events.OverflowBegan(overflow, size)
+            began = events.OverflowStarted(overflow, size)
             telemetry.publish(began if phase == "began" else events.OverflowEnded(overflow, lines))
 
         tweets = self._live.read is None

@@ -52,7 +52,7 @@ LEVELS: list[tuple[events.Event, str, str]] = [
         "the stream has failed: 401: no",
     ),
     (
-        events.OverflowBegan("drop_oldest", 10),
+        events.OverflowStarted("drop_oldest", 10),
         "WARNING",
         "10 messages are waiting: dropping (drop_oldest)",
     ),
@@ -155,14 +155,14 @@ LEVELS: list[tuple[events.Event, str, str]] = [
         "missed what came from 2026-01-02 12:00:00 to 12:01:30 UTC (0:01:30)",
     ),
     (
-        events.BackfillAsked(2, 5, NOON),
+        events.BackfillRequested(2, 5, NOON),
         "INFO",
         "connection 2: asked for the last 5 minutes too",
     ),
     (events.BackfillRefused(LOST), "WARNING", f"this account has no backfill: {LOST}"),
-    (events.ConnectionsFreed(1, None), "WARNING", "X gave up 1 connections of this token"),
+    (events.ConnectionsClosed(1, None), "WARNING", "X gave up 1 connections of this token"),
     (
-        events.ConnectionsFreed(0, LOST),
+        events.ConnectionsClosed(0, LOST),
         "WARNING",
         f"X could not be asked to give up connections: {LOST}",
     ),

@@ -107,8 +107,8 @@ def test_auto_backfill_closes_the_gap_and_delivers_each_tweet_once() -> None:
         simulator.serve(script=script, **LIVE) as x,
         Watched(x, backoff=SCALED, backfill_minutes="auto") as w,
     ):
-        w.until_event(events.BackfillAsked, 2)
-        until_after(w, events.BackfillAsked)
+        w.until_event(events.BackfillRequested, 2)
+        until_after(w, events.BackfillRequested)
         ids = [message.id for message in w.messages]
         assert missing(x, w.messages) == set()
         assert len(ids) == len(set(ids))
@@ -201,8 +201,8 @@ def test_a_backfill_that_is_broken_off_is_asked_for_again_as_far_as_it_was_not_r
         simulator.serve(script=script, **LIVE) as x,
         Watched(x, backoff=SCALED, backfill_minutes="auto") as w,
     ):
-        w.until_event(events.BackfillAsked, 2)
-        until_after(w, events.BackfillAsked, more=300)
+        w.until_event(events.BackfillRequested, 2)
+        until_after(w, events.BackfillRequested, more=300)
         assert missing(x, w.messages) == set()
         assert w.of(events.Gap) == []
 
@@ -469,7 +469,7 @@ def test_a_connection_that_x_holds_yet_can_be_freed() -> None:
         simulator.serve(script=script, forget_after=100_000, **LIVE) as x,
         Watched(x, backoff=SCALED, free_stale_connections=True) as w,
     ):
-        [freed] = w.until_event(events.ConnectionsFreed)
+        [freed] = w.until_event(events.ConnectionsClosed)
         w.until_event(events.Connected, 2)
         assert freed.count == 1
         assert [(each.method, each.status) for each in x.requests[:4]] == [
@@ -489,7 +489,7 @@ def test_connections_that_cannot_be_freed_are_reported_and_waited_for() -> None:
         Watched(x, backoff=SCALED, free_stale_connections=True) as w,
     ):
         w.until_event(events.Connected)
-        assert [event.count for event in w.of(events.ConnectionsFreed)] == [0, 0]
+        assert [event.count for event in w.of(events.ConnectionsClosed)] == [0, 0]
 
 
 @pytest.mark.parametrize("source", [rxtweets.sample_stream, rxtweets.sample10_stream])

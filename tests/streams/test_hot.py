@@ -238,7 +238,7 @@ def test_disposing_ends_every_wait(situation: str, http: dict[str, bool]) -> Non
 def test_a_subscriber_that_blocks_never_keeps_the_bytes_from_being_read() -> None:
     with simulator.serve(rate=None) as x:
         stream = stream_of(x, buffer_size=100)
-        began, go = when(stream, events.OverflowBegan), threading.Event()
+        began, go = when(stream, events.OverflowStarted), threading.Event()
         with stream.subscribe(lambda _: go.wait(PATIENCE)):
             assert began.wait(PATIENCE)
             read = stream.stats().received
@@ -256,7 +256,7 @@ def test_a_burst_of_drops_is_reported_once_with_its_count() -> None:
         ended = threading.Event()
 
         def note(event: events.Event) -> None:
-            if isinstance(event, (events.OverflowBegan, events.OverflowEnded)):
+            if isinstance(event, (events.OverflowStarted, events.OverflowEnded)):
                 seen.append(event)
             if isinstance(event, events.OverflowEnded):
                 ended.set()
@@ -269,7 +269,7 @@ def test_a_burst_of_drops_is_reported_once_with_its_count() -> None:
                 threading.Event().wait(0.01)
             go.set()
             assert ended.wait(PATIENCE)
-        assert [type(event) for event in seen] == [events.OverflowBegan, events.OverflowEnded]
+        assert [type(event) for event in seen] == [events.OverflowStarted, events.OverflowEnded]
         assert isinstance(seen[1], events.OverflowEnded)
         assert seen[1].dropped == stream.stats().dropped > 0
 

@@ -222,7 +222,7 @@ def test_what_the_pipe_and_the_buffers_cannot_hold_is_dropped_and_counted() -> N
         assert stats.delivered == len(got)
         assert stats.dropped > 10_000
         assert got == sorted(got, key=int)
-        assert any(isinstance(event, events.OverflowBegan) for event in seen)
+        assert any(isinstance(event, events.OverflowStarted) for event in seen)
 
 
 def test_a_process_that_is_killed_is_a_typed_error_counted_and_replaced() -> None:

@@ -138,7 +138,7 @@ def test_a_paused_pipeline_leaves_it_to_the_policy_of_the_stream_what_is_lost() 
         overflowed = threading.Event()
         stream.events.subscribe(
             lambda event: (
-                overflowed.set() if isinstance(event, rxtweets.events.OverflowBegan) else None
+                overflowed.set() if isinstance(event, rxtweets.events.OverflowStarted) else None
             )
         )
         pipeline = Pipeline(stream, batchers={"default": Batcher(kept, size=10, timeout=0.05)})
