@@ -11,16 +11,13 @@ from pathlib import Path
 import pytest
 
 import rxtweets
-from tests.display import kernels
-from tests.display.reading import parsed
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-CELLS = re.findall(r"```python notebook\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
-def test_every_program_runs_and_prints(
+def test_readme_program_prints(
     program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     printed = threading.Event()
@@ -31,31 +28,19 @@ def test_every_program_runs_and_prints(
     assert printed.is_set()
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the machinery of notebooks
-def test_every_cell_shows_a_picture_and_prints_nothing() -> None:
-    with rxtweets.simulator.serve(rate=300) as x:
-        setting = f"X_BEARER_TOKEN='any', RXTWEETS_BASE_URL={x.url!r}"
-        cells = kernels.run(f"import os; os.environ.update({setting})", *CELLS, "live.stop()")
-    assert len(CELLS) == 3
-    for cell in cells[1:4]:
-        assert parsed(kernels.picture(cell))
-    assert kernels.streams(cells) == set()
-
-
-def test_every_name_that_the_readme_uses_is_public() -> None:
+def test_readme_uses_public_names() -> None:
     packages = {"instrumentation", "testing"}  # imported from there, where they are needed
-    for name in re.findall(r"rxtweets\.(\w+)", " ".join(PROGRAMS + CELLS)):
+    for name in re.findall(r"rxtweets\.(\w+)", " ".join(PROGRAMS)):
         assert name in {*rxtweets.__all__, *packages}
 
 
-def test_every_public_name_exists_once_and_in_order() -> None:
+def test_public_names_are_unique_and_sorted() -> None:
     assert sorted(set(rxtweets.__all__)) == list(rxtweets.__all__)
     for name in rxtweets.__all__:
         assert hasattr(rxtweets, name)
 
 
-def test_nothing_public_is_left_out_of_all() -> None:
+def test_all_is_complete() -> None:
     public = {
         name
         for name, value in vars(rxtweets).items()
@@ -65,7 +50,7 @@ def test_nothing_public_is_left_out_of_all() -> None:
     assert public | modules == set(rxtweets.__all__)
 
 
-def test_every_event_of_the_table_exists() -> None:
+def test_failure_table_names_exist() -> None:
     table = README.split("## What happens when things fail")[1].split("## Speed")[0]
     for name in re.findall(r"`([A-Z]\w+)`", table):
         places = (rxtweets.events, rxtweets, rxtweets.errors, rxtweets.subscribers)
@@ -73,14 +58,20 @@ def test_every_event_of_the_table_exists() -> None:
         assert known or name == "TooManyConnections", name
 
 
-def test_every_counter_of_the_table_exists() -> None:
+def test_counters_of_the_readme_exist() -> None:
     for name in re.findall(r"stats\(\)\.(\w+)", README):
         assert hasattr(rxtweets.Stats(), name), name
 
 
-def test_the_table_of_rooms_is_that_which_is_checked() -> None:
-    table = README.split("`lint-imports` checks that:\n\n```\n")[1].split("\n```")[0]
+def test_rooms_table_matches_the_import_contract() -> None:
+    table = README.split("A room imports only from the rooms below it:\n\n```\n")[1].split("\n```")[
+        0
+    ]
     shown = [re.split(r" {2,}", row)[0].split(" · ") for row in table.splitlines()]
     contract = (Path(__file__).parents[1] / ".importlinter").read_text(encoding="utf-8")
     layers = contract.split("layers =\n")[1].split("exhaustive")[0].strip().splitlines()
     assert shown == [re.split(r" [|:] ", layer.strip()) for layer in layers]
+
+
+def test_readme_has_at_most_250_lines() -> None:
+    assert len(README.splitlines()) <= 250
