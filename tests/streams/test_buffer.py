@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +9,8 @@ from hypothesis import strategies as st
 
 import rxtweets
 from rxtweets.streams import _buffer as buffer
-from rxtweets.streams._buffer import Block, Handoff, Overflow, check_overflow
+from rxtweets.streams._billing import Quota
+from rxtweets.streams._buffer import Block, Handoff, Opened, Overflow, check_overflow
 
 PATIENCE = 20.0
 
@@ -18,13 +18,11 @@ PATIENCE = 20.0
 class Watched:
     """A hand-off with what it told."""
 
-    def __init__(
-        self, capacity: int, policy: Overflow, wanted: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, capacity: int, policy: Overflow, quota: Quota | None = None) -> None:
         self.dropped = 0
         self.bursts: list[tuple[str, int]] = []
         self.handoff = Handoff(
-            capacity, policy, self._drop, lambda *burst: self.bursts.append(burst), wanted
+            capacity, policy, self._drop, lambda *burst: self.bursts.append(burst), quota
         )
 
     def _drop(self, lines: int) -> None:
@@ -172,9 +170,9 @@ def test_block_makes_the_reading_side_wait_until_there_is_room(release: str) -> 
     assert watched.dropped == (release == "close")
 
 
-def test_the_reading_side_waits_while_as_much_waits_as_will_be_taken() -> None:
-    wanted, passed = 3, threading.Event()
-    watched = Watched(100, "drop_oldest", lambda: wanted)
+def test_put_waits_when_buffered_lines_use_up_the_quota() -> None:
+    quota, passed = Quota(3), threading.Event()
+    watched = Watched(100, "drop_oldest", quota)
     watched.put(*"ab")
 
     def put() -> None:
@@ -183,41 +181,35 @@ def test_the_reading_side_waits_while_as_much_waits_as_will_be_taken() -> None:
 
     thread = threading.Thread(target=put)
     thread.start()
-    wanted = 0
     assert watched.get(2) == ["a", "b"]
+    quota.left = 1
     assert watched.get() == ["c"]
     assert not passed.wait(0.05)
-    wanted = 1
-    watched.handoff.put(Block([], 0.0, 1))  # of the one who takes, so that it does not wait
+    quota.left = 2
+    watched.handoff.put(Opened(None))  # so that `get` does not wait
     assert watched.get() == []
     assert passed.wait(PATIENCE)
     thread.join(PATIENCE)
 
 
-def test_what_was_taken_counts_when_the_reading_side_asks_what_is_wanted() -> None:
-    asked = threading.Event()
-
-    def wanted() -> int:
-        asked.set()
-        return 2 - watched.handoff.in_hand
-
-    watched = Watched(100, "drop_oldest", wanted)
+def test_put_waits_when_lines_in_hand_use_up_the_quota() -> None:
+    watched = Watched(100, "drop_oldest", Quota(2))
     thread = threading.Thread(target=watched.put, args=tuple("ab"))
     thread.start()
-    assert asked.wait(PATIENCE)
     assert watched.get() == ["a", "b"]
     assert watched.handoff.in_hand == 2
-    assert wanted() == 0
+    assert not watched.handoff._is_within_quota()
     watched.handoff.close()
     thread.join(PATIENCE)
 
 
-def test_closing_lets_a_reading_side_go_of_which_nothing_is_wanted() -> None:
-    watched = Watched(100, "drop_oldest", lambda: 0)
+@pytest.mark.parametrize("release", ["close", "lift_quota"])
+def test_put_returns_when_the_quota_is_used_up_and(release: str) -> None:
+    watched = Watched(100, "drop_oldest", Quota(0))
     thread = threading.Thread(target=watched.put, args=("a",))
     thread.start()
     assert watched.get() == ["a"]
-    watched.handoff.close()
+    getattr(watched.handoff, release)()
     thread.join(PATIENCE)
     assert not thread.is_alive()
 

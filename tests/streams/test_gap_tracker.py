@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES, Continuity, Interval
+from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES, GapTracker, Interval
 
 NOON = 1_700_000_000.0
 NONE: Any = None
@@ -14,7 +14,7 @@ NONE: Any = None
 
 def after(silence: float, backfill: Any = "auto", scale: float = 1.0) -> int:
     """The minutes asked for when the stream last spoke so many seconds ago."""
-    return Continuity(backfill, NOON, scale).minutes(NOON + silence)
+    return GapTracker(backfill, NOON, scale).minutes(NOON + silence)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_gap_and_half_a_minute_are_asked_for_in_whole_minutes(
 
 
 def test_nothing_is_asked_for_by_a_stream_that_never_spoke() -> None:
-    assert Continuity("auto").minutes(NOON) == 0
+    assert GapTracker("auto").minutes(NOON) == 0
 
 
 def test_nothing_is_asked_for_without_the_option() -> None:
@@ -38,10 +38,10 @@ def test_nothing_is_asked_for_without_the_option() -> None:
 
 @pytest.mark.parametrize("minutes", [0, 1, 5])
 def test_a_number_is_asked_for_as_it_is_every_time(minutes: int) -> None:
-    continuity = Continuity(minutes)
-    assert continuity.minutes(NOON) == minutes
-    continuity.alive(NOON)
-    assert continuity.minutes(NOON + 1) == minutes
+    tracker = GapTracker(minutes)
+    assert tracker.minutes(NOON) == minutes
+    tracker.alive_until = NOON
+    assert tracker.minutes(NOON + 1) == minutes
 
 
 def test_a_clock_that_was_set_back_asks_for_the_margin_alone() -> None:
@@ -49,20 +49,20 @@ def test_a_clock_that_was_set_back_asks_for_the_margin_alone() -> None:
 
 
 def test_the_last_sign_of_life_counts() -> None:
-    continuity = Continuity("auto", NOON)
-    continuity.alive(NOON + 100)
-    assert continuity.alive_until == NOON + 100
-    assert continuity.minutes(NOON + 100) == 1
+    tracker = GapTracker("auto", NOON)
+    tracker.alive_until = NOON + 100
+    assert tracker.alive_until == NOON + 100
+    assert tracker.minutes(NOON + 100) == 1
 
 
 def test_what_was_refused_once_is_not_asked_for_again() -> None:
-    continuity = Continuity("auto", NOON)
-    continuity.refuse()
-    assert continuity.minutes(NOON + 60) == 0
+    tracker = GapTracker("auto", NOON)
+    tracker.refuse()
+    assert tracker.minutes(NOON + 60) == 0
 
 
 def gap(silence: float, minutes: int, scale: float = 1.0) -> Interval | None:
-    return Continuity("auto", NOON, scale).gap(NOON + silence, minutes)
+    return GapTracker("auto", NOON, scale).gap(NOON + silence, minutes)
 
 
 def test_without_backfill_all_of_the_silence_is_a_gap() -> None:
@@ -70,7 +70,7 @@ def test_without_backfill_all_of_the_silence_is_a_gap() -> None:
 
 
 def test_a_stream_that_never_spoke_has_missed_nothing() -> None:
-    assert Continuity("auto").gap(NOON, 0) is None
+    assert GapTracker("auto").gap(NOON, 0) is None
 
 
 @pytest.mark.parametrize("silence", [0, -1, -3_600])
@@ -106,10 +106,10 @@ def test_a_minute_of_a_rehearsal_is_as_long_as_its_scale_says() -> None:
 def test_what_is_asked_for_covers_any_gap_of_up_to_five_minutes_and_no_longer_one(
     silence: float, connecting: float, scale: float
 ) -> None:
-    continuity = Continuity("auto", NOON, scale)
-    minutes = continuity.minutes(NOON + silence * scale)
+    tracker = GapTracker("auto", NOON, scale)
+    minutes = tracker.minutes(NOON + silence * scale)
     connected = NOON + (silence + connecting) * scale
-    left = continuity.gap(connected, minutes)
+    left = tracker.gap(connected, minutes)
     if silence + MARGIN <= MOST_MINUTES * 60:
         # Seconds since 1970 have but a millionth of precision.
         assert left is None or left.end - left.start < LATENESS * scale + 1e-3
@@ -127,10 +127,10 @@ def test_a_gap_is_never_empty(silence: float, minutes: int) -> None:
 
 def after_lagging(written: float, received: float, spoke: float, scale: float = 1.0) -> float:
     """Until when all is known, in seconds after noon, where the last message was late."""
-    continuity = Continuity("auto", NOON + spoke, scale)
-    continuity.lagging(NOON + written, NOON + received)
-    assert continuity.alive_until is not None
-    return continuity.alive_until - NOON
+    tracker = GapTracker("auto", NOON + spoke, scale)
+    tracker.lagging(NOON + written, NOON + received)
+    assert tracker.alive_until is not None
+    return tracker.alive_until - NOON
 
 
 def test_after_a_late_message_all_is_known_until_it_was_written_and_a_little() -> None:
@@ -155,6 +155,6 @@ def test_lateness_is_as_long_as_its_scale_says() -> None:
 
 
 def test_a_stream_that_never_spoke_cannot_be_late() -> None:
-    continuity = Continuity("auto")
-    continuity.lagging(NOON, NOON + 60)
-    assert continuity.alive_until is None
+    tracker = GapTracker("auto")
+    tracker.lagging(NOON, NOON + 60)
+    assert tracker.alive_until is None

@@ -31,8 +31,9 @@ from rxtweets.simulator.script import (
     too_many_connections,
     unavailable,
 )
-from rxtweets.streams import _single as single
+from rxtweets.streams._buffer import Handoff
 from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES
+from rxtweets.streams._run import Run
 from tests.streams.watching import Watched
 
 SCALE = 0.01
@@ -515,22 +516,20 @@ def test_the_connection_ends_at_the_limit_and_not_when_subscribers_are_done() ->
 def test_it_does_so_too_when_the_reader_is_waiting_for_the_limit_already(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, within_limit, waits = single._Run._wanted, single._Run._within_limit, threading.Event()
+    is_within, admit, waits = Handoff._is_within_quota, Run._admit, threading.Event()
 
-    def noticed(run: single._Run) -> int:
-        number = wanted(run)
-        if number <= 0:
+    def noticed(handoff: Handoff) -> bool:
+        is_within_quota = is_within(handoff)
+        if not is_within_quota:
             waits.set()
-        return number
+        return is_within_quota
 
-    def late(
-        run: single._Run, messages: list[rxtweets.Message[Any]]
-    ) -> list[rxtweets.Message[Any]]:
+    def late(run: Run, messages: list[rxtweets.Message[Any]]) -> list[rxtweets.Message[Any]]:
         assert waits.wait(20)
-        return within_limit(run, messages)
+        return admit(run, messages)
 
-    monkeypatch.setattr(single._Run, "_wanted", noticed)
-    monkeypatch.setattr(single._Run, "_within_limit", late)
+    monkeypatch.setattr(Handoff, "_is_within_quota", noticed)
+    monkeypatch.setattr(Run, "_admit", late)
     assert ends_before_its_subscriber_is_done()
 
 

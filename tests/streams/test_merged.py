@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from rxtweets._core.connection_state import StateName
 from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.telemetry import Telemetry
 from rxtweets.streams._base import HotStream
-from rxtweets.streams._billing import Limit, PostMeter
+from rxtweets.streams._billing import Limit, PostMeter, Quota
 from rxtweets.streams._merged import MergedStream
 from rxtweets.streams._single import LiveStream
 
@@ -34,7 +34,7 @@ class Part(HotStream[Any]):
         self.disposals = 0
         self.stops = 0
         self.refusal: Exception | None = None
-        self.wanted: Callable[[], int] = lambda: -1
+        self.quota: Quota | None = None
         self._is_sending = False
         self.telemetry.show("state", lambda: self.state.name)
         self._state = ConnectionState("idle")
@@ -437,9 +437,11 @@ def test_all_parts_know_how_many_messages_a_limit_lets_through_yet(parts: dict[s
     stream, taker = merged(parts, limit=Limit(messages=3)), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
-        assert (one.wanted(), two.wanted()) == (3, 3)
+        assert one.quota is not None
+        assert one.quota is two.quota
+        assert one.quota.left == 3
         one.send(1)
-        assert (one.wanted(), two.wanted()) == (2, 2)
+        assert one.quota.left == 2
 
 
 def test_the_connections_are_stopped_before_subscribers_take_the_last_messages(

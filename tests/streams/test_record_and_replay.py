@@ -665,7 +665,7 @@ def test_observer_that_raises_is_told_and_ends_alone(tmp_path: Path) -> None:
     assert (sum(map(len, got)), over) == (300, [True])
     [error] = errors
     assert isinstance(error, rxtweets.errors.StreamError)
-    assert stream.stats().subscriber_errors == 1
+    assert stream.stats().subscriber_errors == 2
 
 
 @pytest.mark.parametrize("received_at", ["1e300", "-1e300", "-1", "true", '"x"', "[]", "null"])
