@@ -143,7 +143,7 @@ def stream_of(x: simulator.Simulator, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", REACHED)
-def test_a_drain_delivers_all_through_stock_operators(name: str) -> None:
+def test_drain_delivers_all_through_stock_operators(name: str) -> None:
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
         held = Held(stream, REACHED[name](stream))
@@ -156,7 +156,7 @@ def test_a_drain_delivers_all_through_stock_operators(name: str) -> None:
         assert len(x.requests) == 1
 
 
-def test_a_drain_reaches_through_a_recording(tmp_path: Path) -> None:
+def test_drain_reaches_through_a_recording(tmp_path: Path) -> None:
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
         recorded = stream.map(same).pipe(rxtweets.record(tmp_path / "all.jsonl"), stock.map(same))
@@ -166,7 +166,7 @@ def test_a_drain_reaches_through_a_recording(tmp_path: Path) -> None:
     assert len((tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()) == SENT
 
 
-def test_a_drain_lets_what_a_valve_holds_back_through() -> None:
+def test_drain_opens_a_paused_valve() -> None:
     valve = rxtweets.Valve()
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
@@ -176,7 +176,7 @@ def test_a_drain_lets_what_a_valve_holds_back_through() -> None:
     assert len(held.stored) == SENT
 
 
-def test_a_drain_keeps_nothing_of_sources_that_are_gone() -> None:
+def test_drain_forgets_collected_sources() -> None:
     class Holding:
         def lift(self) -> None:
             """Do nothing."""
@@ -193,7 +193,7 @@ def test_a_drain_keeps_nothing_of_sources_that_are_gone() -> None:
 
 
 @pytest.mark.parametrize("name", UNREACHED)
-def test_what_a_drain_does_not_reach_is_told_and_counted(name: str) -> None:
+def test_unreachable_source_is_reported_and_counted(name: str) -> None:
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
         held = Held(stream, UNREACHED[name](stream))
@@ -206,7 +206,7 @@ def test_what_a_drain_does_not_reach_is_told_and_counted(name: str) -> None:
     assert len(held.stored) + stats.unsubscribed + stats.abandoned == SENT
 
 
-def test_what_a_stop_at_once_leaves_behind_is_counted() -> None:
+def test_stop_without_drain_counts_the_rest() -> None:
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
         going, begun = threading.Event(), threading.Event()
@@ -244,7 +244,7 @@ def test_what_a_stop_at_once_leaves_behind_is_counted() -> None:
     ],
     ids=["map", "share", "share of RxPY", "share of a merge", "share of process"],
 )
-def test_other_pipelines_of_a_source_go_on_after_a_drain(compose: Compose) -> None:
+def test_drain_leaves_other_pipelines_running(compose: Compose) -> None:
     with simulator.serve(rate=2000) as x:
         stream = stream_of(x)
         source = compose(stream)
@@ -273,7 +273,7 @@ def test_other_pipelines_of_a_source_go_on_after_a_drain(compose: Compose) -> No
         assert len(x.requests) == 1
 
 
-def test_a_subscriber_that_leaves_lets_the_last_ones_drain() -> None:
+def test_drain_completes_when_other_subscribers_leave() -> None:
     with simulator.serve(rate=2000) as x:
         stream = stream_of(x)
         got = threading.Event()
@@ -289,7 +289,7 @@ def test_a_subscriber_that_leaves_lets_the_last_ones_drain() -> None:
         assert pipeline.wait(PATIENCE)
 
 
-def test_a_merged_stream_drains_through_stock_operators() -> None:
+def test_merged_stream_drains_through_stock_operators() -> None:
     stored: list[Message[Any]] = []
     with simulator.serve(rate=2000) as x:
         stream = rxtweets.sample10_stream(token="any", base_url=x.url)
@@ -367,11 +367,11 @@ def drain_of_random_chain(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_drain_of_random_chains_delivers_all(seed: int) -> None:
+def test_drain_of_random_chains_delivers_all(seed: int) -> None:
     drain_of_random_chain(seed)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(10, 500))
-def test_a_drain_of_many_random_chains_delivers_all(seed: int) -> None:
+def test_drain_of_many_random_chains_delivers_all(seed: int) -> None:
     drain_of_random_chain(seed)

@@ -21,41 +21,39 @@ def after(silence: float, backfill: Any = "auto", scale: float = 1.0) -> int:
     ("silence", "minutes"),
     [(0, 1), (30, 1), (31, 2), (90, 2), (91, 3), (150, 3), (270, 5), (271, 5), (86_400, 5)],
 )
-def test_a_gap_and_half_a_minute_are_asked_for_in_whole_minutes(
-    silence: float, minutes: int
-) -> None:
+def test_auto_backfill_covers_the_gap_and_half_a_minute(silence: float, minutes: int) -> None:
     assert MARGIN == 30
     assert after(silence) == minutes
 
 
-def test_nothing_is_asked_for_by_a_stream_that_never_spoke() -> None:
+def test_auto_backfill_is_zero_on_the_first_connection() -> None:
     assert GapTracker("auto").minutes(NOON) == 0
 
 
-def test_nothing_is_asked_for_without_the_option() -> None:
+def test_backfill_is_zero_by_default() -> None:
     assert after(60, backfill=None) == 0
 
 
 @pytest.mark.parametrize("minutes", [0, 1, 5])
-def test_a_number_is_asked_for_as_it_is_every_time(minutes: int) -> None:
+def test_fixed_backfill_is_requested_every_time(minutes: int) -> None:
     tracker = GapTracker(minutes)
     assert tracker.minutes(NOON) == minutes
     tracker.alive_until = NOON
     assert tracker.minutes(NOON + 1) == minutes
 
 
-def test_a_clock_that_was_set_back_asks_for_the_margin_alone() -> None:
+def test_auto_backfill_is_the_margin_when_the_clock_went_back() -> None:
     assert after(-3_600) == 1
 
 
-def test_the_last_sign_of_life_counts() -> None:
+def test_auto_backfill_starts_at_the_last_byte() -> None:
     tracker = GapTracker("auto", NOON)
     tracker.alive_until = NOON + 100
     assert tracker.alive_until == NOON + 100
     assert tracker.minutes(NOON + 100) == 1
 
 
-def test_what_was_refused_once_is_not_asked_for_again() -> None:
+def test_refused_backfill_is_not_requested_again() -> None:
     tracker = GapTracker("auto", NOON)
     tracker.refuse()
     assert tracker.minutes(NOON + 60) == 0
@@ -65,34 +63,34 @@ def gap(silence: float, minutes: int, scale: float = 1.0) -> Interval | None:
     return GapTracker("auto", NOON, scale).gap(NOON + silence, minutes)
 
 
-def test_without_backfill_all_of_the_silence_is_a_gap() -> None:
+def test_gap_is_the_whole_silence_without_backfill() -> None:
     assert gap(42.5, 0) == Interval(NOON, NOON + 42.5)
 
 
-def test_a_stream_that_never_spoke_has_missed_nothing() -> None:
+def test_gap_is_none_on_the_first_connection() -> None:
     assert GapTracker("auto").gap(NOON, 0) is None
 
 
 @pytest.mark.parametrize("silence", [0, -1, -3_600])
-def test_no_time_makes_no_gap(silence: float) -> None:
+def test_gap_is_none_without_silence(silence: float) -> None:
     assert gap(silence, 0) is None
     assert gap(silence, 1) is None
 
 
-def test_backfill_that_reaches_back_far_enough_leaves_no_gap() -> None:
+def test_gap_is_none_when_backfill_reaches_back() -> None:
     assert gap(60 - LATENESS, 1) is None
 
 
-def test_backfill_that_does_not_reach_late_tweets_leaves_their_seconds() -> None:
+def test_gap_is_the_lateness_when_backfill_just_reaches() -> None:
     assert gap(60 - LATENESS + 1, 1) == Interval(NOON - LATENESS, NOON)
     assert gap(60, 1) == Interval(NOON - LATENESS, NOON)
 
 
-def test_backfill_that_does_not_reach_back_leaves_the_older_part() -> None:
+def test_gap_is_the_part_that_backfill_does_not_reach() -> None:
     assert gap(400, 5) == Interval(NOON, NOON + 100)
 
 
-def test_a_minute_of_a_rehearsal_is_as_long_as_its_scale_says() -> None:
+def test_scale_shortens_the_minutes() -> None:
     assert after(0.5, scale=0.01) == 2
     assert gap(4, 5, scale=0.01) == Interval(NOON, NOON + 1)
     assert gap(0.5, 1, scale=0.01) is None
@@ -103,7 +101,7 @@ def test_a_minute_of_a_rehearsal_is_as_long_as_its_scale_says() -> None:
     connecting=st.floats(0, MARGIN - LATENESS),
     scale=st.sampled_from([1.0, 0.01]),
 )
-def test_what_is_asked_for_covers_any_gap_of_up_to_five_minutes_and_no_longer_one(
+def test_auto_backfill_is_capped_at_five_minutes(
     silence: float, connecting: float, scale: float
 ) -> None:
     tracker = GapTracker("auto", NOON, scale)
@@ -120,7 +118,7 @@ def test_what_is_asked_for_covers_any_gap_of_up_to_five_minutes_and_no_longer_on
 
 
 @given(silence=st.floats(-1_000, 100_000), minutes=st.integers(0, 5))
-def test_a_gap_is_never_empty(silence: float, minutes: int) -> None:
+def test_gap_is_never_empty(silence: float, minutes: int) -> None:
     left = gap(silence, minutes)
     assert left is None or left.start < left.end
 
@@ -133,28 +131,28 @@ def after_lagging(written: float, received: float, spoke: float, scale: float = 
     return tracker.alive_until - NOON
 
 
-def test_after_a_late_message_all_is_known_until_it_was_written_and_a_little() -> None:
+def test_late_message_moves_alive_until_back() -> None:
     assert after_lagging(written=0, received=60, spoke=60) == LATENESS
     assert after_lagging(written=0, received=60, spoke=60 + LATENESS) == LATENESS
 
 
-def test_a_message_in_time_leaves_everything_known() -> None:
+def test_timely_message_leaves_alive_until() -> None:
     assert after_lagging(written=60 - LATENESS, received=60, spoke=61) == 61
 
 
-def test_a_message_before_a_long_calm_leaves_everything_known() -> None:
+def test_late_message_is_ignored_when_keep_alives_followed() -> None:
     assert after_lagging(written=0, received=60, spoke=61 + LATENESS) == 61 + LATENESS
 
 
-def test_a_message_older_than_any_backfill_is_a_recording_and_leaves_everything_known() -> None:
+def test_late_message_is_ignored_when_from_a_recording() -> None:
     assert after_lagging(written=0, received=360, spoke=360) == 360
 
 
-def test_lateness_is_as_long_as_its_scale_says() -> None:
+def test_scale_shortens_the_lateness() -> None:
     assert after_lagging(0, 0.6, 0.6, scale=0.01) == pytest.approx(LATENESS * 0.01, abs=1e-5)
 
 
-def test_a_stream_that_never_spoke_cannot_be_late() -> None:
+def test_late_message_is_ignored_on_the_first_connection() -> None:
     tracker = GapTracker("auto")
     tracker.lagging(NOON, NOON + 60)
     assert tracker.alive_until is None

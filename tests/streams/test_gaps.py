@@ -80,7 +80,7 @@ def until_after(w: Watched, kind: type[events.Event], more: int = 200) -> None:
 # Gaps.
 
 
-def test_without_backfill_the_missing_tweets_are_those_of_the_reported_gap() -> None:
+def test_gap_holds_the_missing_tweets_without_backfill() -> None:
     script: list[Part] = [[Serve(100), Abort(mid_frame=True)], unavailable()]
     with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
         until_after(w, events.Gap)
@@ -90,7 +90,7 @@ def test_without_backfill_the_missing_tweets_are_those_of_the_reported_gap() -> 
         assert w.stream.stats().gaps == 1
 
 
-def test_a_gap_says_from_when_to_when_nothing_was_read() -> None:
+def test_gap_has_start_and_end() -> None:
     script: list[Part] = [[Serve(100), Close()], unavailable()]
     with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
         [gap] = w.until_event(events.Gap)
@@ -102,7 +102,7 @@ def test_a_gap_says_from_when_to_when_nothing_was_read() -> None:
         w.until(lambda: any(message.id == gap.before for message in w.messages))
 
 
-def test_auto_backfill_closes_the_gap_and_delivers_each_tweet_once() -> None:
+def test_auto_backfill_closes_the_gap() -> None:
     script: list[Part] = [[Serve(100), Abort(mid_frame=True)], unavailable(), [Serve(300), Close()]]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -126,7 +126,7 @@ def needed(w: Watched, request: simulator.Request) -> int:
     return min(MOST_MINUTES, math.ceil(((at - last) / SCALE + MARGIN) / 60))
 
 
-def test_auto_backfill_asks_for_nothing_at_first_and_for_what_the_gap_needs_then() -> None:
+def test_auto_backfill_requests_the_minutes_of_the_gap() -> None:
     script: list[Part] = [[Serve(100), Close()], provisioning(), [Serve(2_000), Close()]]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -142,7 +142,7 @@ def test_auto_backfill_asks_for_nothing_at_first_and_for_what_the_gap_needs_then
     assert all(a <= b <= c for a, b, c in zip(least, asked, most, strict=True)), (asked, most)
 
 
-def test_a_fixed_backfill_is_asked_for_with_every_connection() -> None:
+def test_fixed_backfill_is_sent_with_every_connection() -> None:
     with (
         simulator.serve(script=[[Serve(10), Close()]], **LIVE) as x,
         Watched(x, backoff=SCALED, backfill_minutes=3) as w,
@@ -151,7 +151,7 @@ def test_a_fixed_backfill_is_asked_for_with_every_connection() -> None:
         assert [request.query["backfill_minutes"] for request in x.requests[:2]] == ["3", "3"]
 
 
-def test_what_backfill_cannot_reach_is_a_gap_up_to_where_it_reaches() -> None:
+def test_gap_ends_where_backfill_reaches() -> None:
     # 5, 10 … 320 s: after seven failures the gap is longer than five minutes.
     script: list[Part] = [[Serve(100), Close()], *[unavailable()] * 7]
     with (
@@ -169,7 +169,7 @@ def test_what_backfill_cannot_reach_is_a_gap_up_to_where_it_reaches() -> None:
         assert gap.end - gap.start < timedelta(seconds=whole)
 
 
-def test_an_account_without_backfill_is_asked_once_and_its_gap_reported() -> None:
+def test_backfill_is_requested_once_when_refused() -> None:
     script: list[Part] = [[Serve(100), Close()], [Serve(100), Close()]]
     with (
         simulator.serve(script=script, backfill=False, **LIVE) as x,
@@ -183,7 +183,7 @@ def test_an_account_without_backfill_is_asked_once_and_its_gap_reported() -> Non
         assert w.stream.stats().gaps == 2
 
 
-def test_a_backfill_that_is_refused_in_other_words_is_not_asked_for_again() -> None:
+def test_backfill_refusal_is_known_by_its_status() -> None:
     script: list[Part] = [[Serve(100), Close()], forbidden()]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -195,7 +195,7 @@ def test_a_backfill_that_is_refused_in_other_words_is_not_asked_for_again() -> N
         assert asked == [False, True, False]
 
 
-def test_a_backfill_that_is_broken_off_is_asked_for_again_as_far_as_it_was_not_read() -> None:
+def test_broken_backfill_is_requested_again() -> None:
     # The second connection brings fifty of the oldest tweets and breaks: the rest is still due.
     script: list[Part] = [[Serve(300), Close()], provisioning(), [Serve(50), Abort()]]
     with (
@@ -208,7 +208,7 @@ def test_a_backfill_that_is_broken_off_is_asked_for_again_as_far_as_it_was_not_r
         assert w.of(events.Gap) == []
 
 
-def test_a_stream_that_fails_reports_what_it_missed_since_it_last_spoke() -> None:
+def test_failed_stream_reports_its_last_gap() -> None:
     script: list[Part] = [[Serve(20), Close()], forbidden()]
     with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
         w.until_error()
@@ -217,7 +217,7 @@ def test_a_stream_that_fails_reports_what_it_missed_since_it_last_spoke() -> Non
         assert gap.before == ""
 
 
-def test_a_stream_that_is_stopped_while_it_waits_reports_what_it_missed() -> None:
+def test_stopped_stream_reports_its_last_gap_when_backing_off() -> None:
     script: list[Part] = [[Serve(20), Close()], Reply(503, {})]
     backoff = Backoff(scale=SCALE, proved_after=0.0, server=wait_fixed(6000))
     with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=backoff) as w:
@@ -230,7 +230,7 @@ def test_a_stream_that_is_stopped_while_it_waits_reports_what_it_missed() -> Non
 # Over the end of the program.
 
 
-def test_the_next_program_asks_for_what_came_since_the_last_one(tmp_path: Path) -> None:
+def test_state_file_lets_the_next_run_request_backfill(tmp_path: Path) -> None:
     path = tmp_path / "position.json"
     options: dict[str, Any] = {
         "backoff": SCALED,
@@ -250,7 +250,7 @@ def test_the_next_program_asks_for_what_came_since_the_last_one(tmp_path: Path) 
         assert [request.query.get("backfill_minutes") for request in x.requests] == [None, "1"]
 
 
-def test_without_backfill_the_next_program_reports_the_gap(tmp_path: Path) -> None:
+def test_state_file_lets_the_next_run_report_the_gap(tmp_path: Path) -> None:
     options: dict[str, Any] = {"backoff": SCALED, "state_file": tmp_path / "position.json"}
     with simulator.serve(**LIVE) as x:
         with Watched(x, **options) as first:
@@ -268,7 +268,7 @@ def test_without_backfill_the_next_program_reports_the_gap(tmp_path: Path) -> No
 # Replays.
 
 
-def test_a_replay_brings_what_was_between_two_times_once_and_completes() -> None:
+def test_replay_delivers_its_time_span_and_completes() -> None:
     with simulator.serve(rate=200, live=True, history=60) as x:
         now = datetime.now(UTC).replace(microsecond=0)
         start, end = now - timedelta(seconds=30), now - timedelta(seconds=20)
@@ -283,7 +283,7 @@ def test_a_replay_brings_what_was_between_two_times_once_and_completes() -> None
 
 @pytest.mark.parametrize("options", [{"http2": False}, {"http1": False}, {"fast_paths": False}])
 @pytest.mark.parametrize("ending", [Abort(mid_frame=True), Fin()], ids=str)
-def test_a_replay_that_breaks_goes_on_where_it_was(ending: Any, options: dict[str, Any]) -> None:
+def test_replay_continues_after_a_broken_connection(ending: Any, options: dict[str, Any]) -> None:
     script: list[Part] = [[Serve(700), ending], unavailable()]
     with simulator.serve(rate=200, live=True, history=60, script=script) as x:
         now = datetime.now(UTC).replace(microsecond=0)
@@ -313,7 +313,7 @@ def by_connection(number: int, part: Part) -> Any:
 
 
 @pytest.mark.parametrize("ending", [[Abort()], [Disconnect(), Close()], [Stall()]], ids=str)
-def test_of_two_connections_one_may_break_and_nothing_is_missing(ending: list[Any]) -> None:
+def test_second_connection_covers_the_first(ending: list[Any]) -> None:
     script = by_connection(2, [Serve(100), *ending])
     with (
         simulator.serve(script=script, connections=2, **LIVE) as x,
@@ -327,7 +327,7 @@ def test_of_two_connections_one_may_break_and_nothing_is_missing(ending: list[An
         assert w.stream.stats().gaps == 0
 
 
-def test_what_both_connections_missed_is_a_gap() -> None:
+def test_gap_is_reported_when_both_connections_missed_it() -> None:
     closing: Part = [Serve(200), Close()]
     script = [closing, closing, *[unavailable()] * 6]
     with (
@@ -342,7 +342,7 @@ def test_what_both_connections_missed_is_a_gap() -> None:
         assert w.stream.stats().gaps >= 1
 
 
-def test_nothing_is_missed_after_a_limit() -> None:
+def test_gap_is_not_reported_after_a_limit() -> None:
     with (
         simulator.serve(script=[[Serve(20), Close()], Reply(503, {})], **LIVE) as x,
         Watched(x, backoff=SCALED, limit=20) as w,
@@ -353,7 +353,7 @@ def test_nothing_is_missed_after_a_limit() -> None:
         assert len(x.requests) == 1
 
 
-def test_what_came_before_the_second_connection_could_be_made_is_a_gap() -> None:
+def test_gap_is_reported_before_the_second_connection() -> None:
     # X lets one in at a time, so the second is made only after the first has ended.
     script: list[Part] = [[Serve(100), Close()], *[unavailable()] * 4]
     with (
@@ -372,7 +372,7 @@ def test_what_came_before_the_second_connection_could_be_made_is_a_gap() -> None
             assert any(start - LATENESS * SCALE <= written <= end for start, end in spans)
 
 
-def test_two_connections_with_backfill_deliver_each_tweet_once() -> None:
+def test_two_connections_with_backfill_deliver_once() -> None:
     closing: Part = [Serve(200), Close()]
     script = [closing, closing, *[unavailable()] * 6]
     with (
@@ -391,7 +391,7 @@ def test_two_connections_with_backfill_deliver_each_tweet_once() -> None:
 # Partitions.
 
 
-def test_partitions_bring_each_tweet_once_between_them() -> None:
+def test_partitions_deliver_each_tweet_once() -> None:
     with simulator.serve(**LIVE) as x, Watched(x, rxtweets.firehose_stream, lang="en") as w:
         w.until_event(events.Connected, 8)
         seen = len(w.messages)
@@ -402,7 +402,7 @@ def test_partitions_bring_each_tweet_once_between_them() -> None:
         assert {message.metadata["lang"] for message in w.messages} == {"en"}
 
 
-def test_a_partition_that_fails_leaves_the_others_alone() -> None:
+def test_failed_partition_leaves_the_others_running() -> None:
     def script(request: simulator.Request) -> Part:
         return forbidden() if request.query["partition"] == "2" else ()
 
@@ -419,7 +419,7 @@ def test_a_partition_that_fails_leaves_the_others_alone() -> None:
         assert w.error is None
 
 
-def test_a_partition_that_reconnects_leaves_the_others_alone() -> None:
+def test_reconnecting_partition_leaves_the_others_running() -> None:
     seen: set[str] = set()
 
     def script(request: simulator.Request) -> Part:
@@ -439,7 +439,7 @@ def test_a_partition_that_reconnects_leaves_the_others_alone() -> None:
         assert w.stream.stats().connects == 3
 
 
-def test_when_all_partitions_have_failed_the_stream_has() -> None:
+def test_stream_fails_when_all_partitions_have_failed() -> None:
     with (
         simulator.serve(script=[forbidden()] * 2, **LIVE) as x,
         Watched(x, rxtweets.sample10_stream) as w,
@@ -451,7 +451,7 @@ def test_when_all_partitions_have_failed_the_stream_has() -> None:
 # What is held, and what it costs.
 
 
-def test_a_connection_that_x_holds_yet_is_waited_for() -> None:
+def test_held_connection_is_awaited() -> None:
     script: list[Part] = [[Serve(10), Abort(noticed=False)]]
     with (
         simulator.serve(script=script, forget_after=20, **LIVE) as x,
@@ -464,7 +464,7 @@ def test_a_connection_that_x_holds_yet_is_waited_for() -> None:
         assert w.stream.stats().connection_limits == len(statuses) - 2
 
 
-def test_a_connection_that_x_holds_yet_can_be_freed() -> None:
+def test_held_connection_can_be_freed() -> None:
     script: list[Part] = [[Serve(10), Abort(noticed=False)]]
     with (
         simulator.serve(script=script, forget_after=100_000, **LIVE) as x,
@@ -481,7 +481,7 @@ def test_a_connection_that_x_holds_yet_can_be_freed() -> None:
         ]
 
 
-def test_connections_that_cannot_be_freed_are_reported_and_waited_for() -> None:
+def test_failed_freeing_is_reported() -> None:
     def script(request: simulator.Request) -> Part:
         return too_many_connections() if request.number <= 3 else ()
 
@@ -494,14 +494,14 @@ def test_connections_that_cannot_be_freed_are_reported_and_waited_for() -> None:
 
 
 @pytest.mark.parametrize("source", [rxtweets.sample_stream, rxtweets.sample10_stream])
-def test_a_limit_completes_the_stream_after_exactly_so_many_messages(source: Any) -> None:
+def test_limit_delivers_exactly_its_messages(source: Any) -> None:
     with simulator.serve(**LIVE) as x, Watched(x, source, limit=137) as w:
         w.until_completed()
         [reached] = w.until_event(events.LimitReached)
         assert len(w.messages) == reached.messages == w.stream.stats().delivered == 137
 
 
-def test_what_came_beyond_a_limit_is_no_overflow_and_the_books_add_up() -> None:
+def test_counters_add_up_beyond_a_limit() -> None:
     with simulator.serve(**LIVE) as x, Watched(x, limit=20) as w:
         w.until_completed()
         w.until(lambda: balance(w.stream.stats()) == 0)
@@ -509,11 +509,11 @@ def test_what_came_beyond_a_limit_is_no_overflow_and_the_books_add_up() -> None:
         assert w.stream.stats().delivered == 20
 
 
-def test_the_connection_ends_at_the_limit_and_not_when_subscribers_are_done() -> None:
+def test_limit_disconnects_before_subscribers_are_done() -> None:
     assert ends_before_its_subscriber_is_done()
 
 
-def test_it_does_so_too_when_the_reader_is_waiting_for_the_limit_already(
+def test_limit_disconnects_when_the_reader_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     is_within, admit, waits = Handoff._is_within_quota, Run._admit, threading.Event()
@@ -554,7 +554,7 @@ def balance(stats: rxtweets.Stats) -> int:
 
 
 @pytest.mark.parametrize("source", [rxtweets.sample_stream, rxtweets.sample10_stream])
-def test_a_limit_of_time_completes_the_stream(source: Any) -> None:
+def test_limit_of_time_completes_the_stream(source: Any) -> None:
     limit = timedelta(seconds=0.3)
     with simulator.serve(**LIVE) as x, Watched(x, source, limit=limit) as w:
         w.until_completed()
@@ -562,7 +562,7 @@ def test_a_limit_of_time_completes_the_stream(source: Any) -> None:
         assert w.stream.stats().delivered == len(w.messages)
 
 
-def test_distinct_posts_of_the_day_are_counted_however_often_they_come() -> None:
+def test_posts_today_counts_distinct_posts() -> None:
     script: list[Part] = [[Serve(100), Close()]] * 3
     with (
         simulator.serve(script=script, **LIVE) as x,

@@ -62,7 +62,7 @@ def same(one: Message[Any], other: Message[Any]) -> bool:
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
-def test_a_replay_gives_equal_messages(tmp_path: Path, suffix: str) -> None:
+def test_replay_emits_equal_messages(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t.jsonl{suffix}"
     recorded = messages(*(AT + number / 7 for number in range(50)))
     write(path, recorded)
@@ -72,7 +72,7 @@ def test_a_replay_gives_equal_messages(tmp_path: Path, suffix: str) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_real_frames_come_back_byte_for_byte(tmp_path: Path, recorded: Path) -> None:
+def test_real_frames_are_replayed_byte_for_byte(tmp_path: Path, recorded: Path) -> None:
     lines = recorded.read_bytes().splitlines()[:300]
     sent = [Message.from_line(line, AT) for line in lines]
     write(tmp_path / "t.jsonl.gz", sent)
@@ -81,7 +81,7 @@ def test_real_frames_come_back_byte_for_byte(tmp_path: Path, recorded: Path) -> 
     assert all(map(same, back, sent))
 
 
-def test_events_come_back_as_their_dataclasses(tmp_path: Path) -> None:
+def test_events_are_replayed_as_dataclasses(tmp_path: Path) -> None:
     line = (
         b'{"data":{"delete":{"tweet":{"id":"60","author_id":"9"},'
         b'"event_at":"2026-11-24T10:00:01.000Z"}}}'
@@ -96,7 +96,7 @@ def test_events_come_back_as_their_dataclasses(tmp_path: Path) -> None:
     assert (back.data, back.raw, back.received_at) == (found[0], line, AT)
 
 
-def test_what_handlers_made_comes_back_too(tmp_path: Path) -> None:
+def test_changed_messages_are_replayed(tmp_path: Path) -> None:
     one, two, three = messages(AT, AT, AT)
     changed = [one.put_data("x"), two.put_data({"raw": {"a": 1}}), three.put_data(None)]
     write(tmp_path / "t.jsonl", changed)
@@ -105,21 +105,21 @@ def test_what_handlers_made_comes_back_too(tmp_path: Path) -> None:
     assert [each.raw for each in back] == [each.raw for each in changed]
 
 
-def test_messages_of_no_stream_come_back(tmp_path: Path) -> None:
+def test_messages_without_a_line_are_replayed(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", [Message("hello", {"id": "7", "lang": "en"})])
     [back] = played(tmp_path / "t.jsonl")
     assert (back.data, back.id, dict(back.metadata)) == ("hello", "7", {"id": "7", "lang": "en"})
     assert back.received_at is None
 
 
-def test_a_line_with_line_feeds_comes_back(tmp_path: Path) -> None:
+def test_line_with_line_feeds_is_replayed(tmp_path: Path) -> None:
     line = b'{"data":\n{"id":"7","text":"x"}}'
     write(tmp_path / "t.jsonl", [Message.from_line(line, AT)])
     [back] = played(tmp_path / "t.jsonl")
     assert (back.raw, back.id) == (line, "7")
 
 
-def test_a_recording_that_another_tool_wrote_anew_can_be_played(tmp_path: Path) -> None:
+def test_rewritten_recording_is_replayed(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     sent = messages(AT, AT + 1)
     write(path, sent)
@@ -131,7 +131,7 @@ def test_a_recording_that_another_tool_wrote_anew_can_be_played(tmp_path: Path) 
     ]
 
 
-def test_lines_of_the_stream_alone_can_be_played(tmp_path: Path) -> None:
+def test_bare_lines_are_replayed(tmp_path: Path) -> None:
     sent = messages(None, None)
     (tmp_path / "t.ndjson").write_bytes(b"\r\n".join(each.raw for each in sent) + b"\r\n")
     assert all(map(same, played(tmp_path / "t.ndjson"), sent))
@@ -140,7 +140,7 @@ def test_lines_of_the_stream_alone_can_be_played(tmp_path: Path) -> None:
 # Recording.
 
 
-def test_messages_pass_as_they_are_recorded_and_the_file_is_complete_at_the_end(
+def test_recording_completes_its_file_at_the_end(
     tmp_path: Path,
 ) -> None:
     source: Subject[Message[Any]] = Subject()
@@ -156,7 +156,7 @@ def test_messages_pass_as_they_are_recorded_and_the_file_is_complete_at_the_end(
     assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl"]
 
 
-def test_a_recording_that_was_removed_goes_on_in_another_file(tmp_path: Path) -> None:
+def test_recording_continues_when_its_file_is_removed(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     source.pipe(rxtweets.record(tmp_path / "t.jsonl.gz")).subscribe()
     sent = messages(AT, AT, AT)
@@ -168,7 +168,7 @@ def test_a_recording_that_was_removed_goes_on_in_another_file(tmp_path: Path) ->
     assert all(map(same, played(tmp_path / "t.jsonl.gz"), sent[1:]))
 
 
-def test_a_recording_that_was_removed_at_the_end_is_reported(tmp_path: Path) -> None:
+def test_recording_reports_a_file_removed_at_the_end(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     recorded = source.pipe(rxtweets.record(tmp_path / "t.jsonl"))
     recorded.subscribe()
@@ -178,14 +178,14 @@ def test_a_recording_that_was_removed_at_the_end_is_reported(tmp_path: Path) -> 
     assert recorded.stats().subscriber_errors == 1
 
 
-def test_disposing_completes_the_file(tmp_path: Path) -> None:
+def test_dispose_completes_the_recording(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     with source.pipe(rxtweets.record(tmp_path / "t.jsonl.gz")).subscribe():
         source.on_next(messages(AT)[0])
     assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl.gz"]
 
 
-def test_every_recording_has_a_name_of_its_own_and_together_they_are_one(tmp_path: Path) -> None:
+def test_recordings_get_names_and_are_replayed_as_one(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     sent = messages(*[AT] * 12)
     for start in range(12):
@@ -197,7 +197,7 @@ def test_every_recording_has_a_name_of_its_own_and_together_they_are_one(tmp_pat
     assert all(map(same, played([tmp_path / "t-3.jsonl", tmp_path / "t-2.jsonl"]), sent[2:0:-1]))
 
 
-def test_a_recording_rotates_by_size(tmp_path: Path) -> None:
+def test_recording_rotates_by_size(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     sent = messages(*[AT] * 6)
     with source.pipe(rxtweets.record(tmp_path / "t.jsonl", rotate_size=2500)).subscribe():
@@ -207,7 +207,7 @@ def test_a_recording_rotates_by_size(tmp_path: Path) -> None:
     assert all(map(same, played(tmp_path / "t.jsonl"), sent))
 
 
-def test_what_cannot_be_recorded_passes_and_is_reported(tmp_path: Path) -> None:
+def test_unrecordable_messages_pass_and_are_reported(tmp_path: Path) -> None:
     place = tmp_path / "gone"
     place.mkdir()
     source: Subject[Message[Any]] = Subject()
@@ -226,7 +226,7 @@ def test_what_cannot_be_recorded_passes_and_is_reported(tmp_path: Path) -> None:
     assert any(isinstance(each, events.SubscriberFailed) for each in seen)
 
 
-def test_what_a_killed_process_left_is_played_and_then_completed(tmp_path: Path) -> None:
+def test_recording_of_a_killed_process_is_replayed(tmp_path: Path) -> None:
     for suffix in ("", ".gz", ".zst"):
         path = tmp_path / f"t.jsonl{suffix}"
         sent = messages(AT, AT + 1, AT + 2)
@@ -261,7 +261,7 @@ def test_what_a_killed_process_left_is_played_and_then_completed(tmp_path: Path)
 # Replaying.
 
 
-def test_the_pace_is_the_original_one_in_virtual_time(tmp_path: Path) -> None:
+def test_replay_keeps_the_original_pace(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 5, AT + 65))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
@@ -274,7 +274,7 @@ def test_the_pace_is_the_original_one_in_virtual_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("speed", "times"), [(0.5, [0, 10, 130, 130]), (5, [0, 1, 13, 13])])
-def test_the_pace_can_be_scaled(tmp_path: Path, speed: float, times: list[float]) -> None:
+def test_replay_pace_can_be_scaled(tmp_path: Path, speed: float, times: list[float]) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 65))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
@@ -283,7 +283,7 @@ def test_the_pace_can_be_scaled(tmp_path: Path, speed: float, times: list[float]
     assert [(each.time - observer.messages[0].time) for each in observer.messages] == times
 
 
-def test_a_clock_that_went_back_makes_no_pause(tmp_path: Path) -> None:
+def test_replay_does_not_pause_when_the_clock_went_back(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 10, AT + 3, None, AT + 12))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
@@ -293,7 +293,7 @@ def test_a_clock_that_went_back_makes_no_pause(tmp_path: Path) -> None:
     assert times == [0, 10, 10, 10, 12, 12]
 
 
-def test_disposing_ends_a_replay_in_virtual_time(tmp_path: Path) -> None:
+def test_dispose_ends_a_replay_in_virtual_time(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 65))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
@@ -303,7 +303,7 @@ def test_disposing_ends_a_replay_in_virtual_time(tmp_path: Path) -> None:
     assert len(observer.messages) == 2
 
 
-def test_a_fast_replay_goes_through_our_operators_in_lists(tmp_path: Path) -> None:
+def test_fast_replay_passes_lists_to_operators(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 300))
     sizes: list[int] = []
     over = threading.Event()
@@ -315,7 +315,7 @@ def test_a_fast_replay_goes_through_our_operators_in_lists(tmp_path: Path) -> No
     assert sizes == [128, 128, 44]
 
 
-def test_a_replay_waits_for_a_slow_subscriber_and_drops_nothing(tmp_path: Path) -> None:
+def test_replay_waits_for_a_slow_subscriber(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 1000))
     stream = rxtweets.replay(tmp_path / "t.jsonl", None)
     batches = stream.pipe(ops.process(lambda each: each, 2), ops.batch(20, 60.0))
@@ -324,13 +324,13 @@ def test_a_replay_waits_for_a_slow_subscriber_and_drops_nothing(tmp_path: Path) 
     assert (stats.received, stats.delivered, stats.dropped) == (1000, 1000, 0)
 
 
-def test_a_cold_replay_begins_anew_for_each_subscriber(tmp_path: Path) -> None:
+def test_cold_replay_starts_again_for_each_subscriber(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT, AT))
     stream = rxtweets.replay(tmp_path / "t.jsonl", None)
     assert len(stream.to_list().run()) == len(stream.to_list().run()) == 3
 
 
-def test_a_hot_replay_is_shared(tmp_path: Path) -> None:
+def test_hot_replay_is_shared(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 65))
     scheduler = TestScheduler()
     stream = rxtweets.replay(tmp_path / "t.jsonl", hot=True, scheduler=scheduler)
@@ -343,7 +343,7 @@ def test_a_hot_replay_is_shared(tmp_path: Path) -> None:
     assert stream.stats().delivered == 3
 
 
-def test_a_handler_may_stop_a_replay_that_waits_for_it(tmp_path: Path) -> None:
+def test_handler_can_stop_a_waiting_replay(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 3 * replay.CHUNK))
     stream = rxtweets.replay(tmp_path / "t.jsonl", None)
     handled: list[Message[Any]] = []
@@ -369,7 +369,7 @@ def test_a_handler_may_stop_a_replay_that_waits_for_it(tmp_path: Path) -> None:
     assert stream.stats().abandoned == 0
 
 
-def test_a_replay_that_does_not_start_is_not_joined(
+def test_replay_that_cannot_start_is_not_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "t.jsonl", messages(AT))
@@ -398,7 +398,7 @@ def test_stop_completes_a_replay(tmp_path: Path) -> None:
     assert stream.state.name == "idle"
 
 
-def test_a_pipeline_drains_a_replay(tmp_path: Path) -> None:
+def test_pipeline_drains_a_replay(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT, AT + 3600))
     got: list[str] = []
     came = threading.Event()
@@ -417,7 +417,7 @@ def test_a_pipeline_drains_a_replay(tmp_path: Path) -> None:
     assert len(got) == stats.delivered == 2
 
 
-def test_a_line_that_is_none_is_counted_and_reported(tmp_path: Path) -> None:
+def test_unreadable_line_is_counted_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     write(path, messages(AT, AT))
     one, two = path.read_bytes().splitlines(keepends=True)
@@ -508,7 +508,7 @@ def test_lines_of_a_stream_are_counted_as_in_a_stream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
-def test_compression_is_told_by_the_first_bytes(
+def test_compression_is_detected_by_the_first_bytes(
     pack: Callable[[bytes], bytes], suffix: str, tmp_path: Path
 ) -> None:
     path = tmp_path / f"t.jsonl{suffix}"
@@ -585,7 +585,9 @@ def test_record_whose_keys_are_in_another_order_is_played(tmp_path: Path) -> Non
         assert [dict(each.metadata) for each in got] == [dict(each.metadata) for each in sent]
 
 
-def test_line_that_is_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_line_of_a_recording_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(line_files, "READ", 100)
     monkeypatch.setattr(line_files, "LONGEST", 500)
     path = tmp_path / "t.jsonl"
@@ -599,7 +601,7 @@ def test_line_that_is_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.M
     ] == [True, True]
 
 
-def test_messages_before_an_error_come_before_it(
+def test_messages_before_an_error_are_delivered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "t.jsonl"
@@ -630,7 +632,7 @@ def fail(errors: list[Exception], over: threading.Event, error: Exception) -> No
     over.set()
 
 
-def test_error_in_virtual_time_reaches_observers(
+def test_replay_error_reaches_observers_in_virtual_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5))
@@ -643,7 +645,7 @@ def test_error_in_virtual_time_reaches_observers(
     assert isinstance(failure.value, OnError)
 
 
-def test_observer_that_raises_is_told_and_ends_alone(tmp_path: Path) -> None:
+def test_raising_observer_ends_alone(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 300))
     scheduler = TestScheduler()
     stream = rxtweets.replay(tmp_path / "t.jsonl", None, hot=True, scheduler=scheduler)
@@ -669,7 +671,7 @@ def test_observer_that_raises_is_told_and_ends_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("received_at", ["1e300", "-1e300", "-1", "true", '"x"', "[]", "null"])
-def test_arrival_that_is_no_time_makes_no_pause(received_at: str, tmp_path: Path) -> None:
+def test_invalid_arrival_makes_no_pause(received_at: str, tmp_path: Path) -> None:
     record = '{"id":"1","received_at":%s,"data":"x","raw":{"data":{"text":"x"}}}\n'
     path = tmp_path / "t.jsonl"
     path.write_text(record % AT + record % received_at + record % (AT + 5))
@@ -680,7 +682,7 @@ def test_arrival_that_is_no_time_makes_no_pause(received_at: str, tmp_path: Path
     assert [each.time - observer.messages[0].time for each in observer.messages] == [0, 0, 5, 5]
 
 
-def test_records_of_events_come_back_as_they_were(tmp_path: Path) -> None:
+def test_records_of_events_are_replayed(tmp_path: Path) -> None:
     lines: dict[Carries, bytes] = {
         "likes": b'{"data":{"id":"1","liked_tweet_id":"2"}}',
         "compliance": b'{"data":{"delete":{"tweet":{"id":"1"}}}}',
@@ -711,7 +713,7 @@ def test_records_of_events_come_back_as_they_were(tmp_path: Path) -> None:
     ],
     ids=["a great number", "nested", "nested deep"],
 )
-def test_whatever_a_stream_delivers_comes_back(line: bytes, tmp_path: Path) -> None:
+def test_every_delivered_line_is_replayed(line: bytes, tmp_path: Path) -> None:
     [message] = decode([line], AT, look_up=quick_look_up()).messages
     sent = [message, message.put_data({"raw": 1}), message.put_data(None)]
     write(tmp_path / "t.jsonl", sent)
@@ -725,7 +727,7 @@ def test_whatever_a_stream_delivers_comes_back(line: bytes, tmp_path: Path) -> N
 # Pages.
 
 
-def test_page_of_a_search_is_as_many_tweets(tmp_path: Path) -> None:
+def test_page_of_a_search_becomes_its_tweets(tmp_path: Path) -> None:
     people = [{"id": str(number), "username": f"User{number}"} for number in range(10, 20)]
     photos = [{"media_key": f"3_{number}", "type": "photo"} for number in range(4)]
     quoted = {
@@ -783,7 +785,7 @@ def test_page_of_a_search_is_as_many_tweets(tmp_path: Path) -> None:
     assert all(Message.from_line(each.raw).data == each.data for each in got)
 
 
-def test_page_with_the_newer_names_is_read_too(tmp_path: Path) -> None:
+def test_page_with_newer_names_is_read(tmp_path: Path) -> None:
     page = {
         "data": [{"id": "1", "text": "a", "referenced_posts": [{"type": "quoted", "id": "2"}]}],
         "includes": {"posts": [{"id": "2", "text": "b", "author_id": "3"}], "users": [{"id": "3"}]},
@@ -793,7 +795,7 @@ def test_page_with_the_newer_names_is_read_too(tmp_path: Path) -> None:
     assert message.metadata["includes"] == page["includes"]
 
 
-def test_what_is_no_tweet_in_a_page_is_unknown(tmp_path: Path) -> None:
+def test_other_entries_of_a_page_are_unknown(tmp_path: Path) -> None:
     page = {"data": [{"id": "1"}, 7, None, {"id": "2", "text": "a"}], "includes": [3], "errors": 5}
     (tmp_path / "t.jsonl").write_text(json.dumps(page))
     [message], stats = outcome(tmp_path / "t.jsonl")
@@ -801,7 +803,7 @@ def test_what_is_no_tweet_in_a_page_is_unknown(tmp_path: Path) -> None:
     assert (stats.received, stats.unknown) == (4, 3)
 
 
-def test_pages_of_real_tweets_are_split_as_they_were(tmp_path: Path, recorded: Path) -> None:
+def test_pages_of_real_tweets_are_split(tmp_path: Path, recorded: Path) -> None:
     payloads = [json.loads(line) for line in recorded.read_bytes().splitlines()[:200]]
     page: dict[str, Any] = {"data": [each["data"] for each in payloads], "includes": {}}
     for each in payloads:
@@ -819,7 +821,7 @@ def test_pages_of_real_tweets_are_split_as_they_were(tmp_path: Path, recorded: P
         )
 
 
-def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     write(path, messages(AT))
     stream = rxtweets.replay(path, None)
@@ -828,7 +830,7 @@ def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
         stream.to_list().run()
 
 
-def test_a_replay_refuses_what_cannot_work(tmp_path: Path) -> None:
+def test_replay_refuses_invalid_arguments(tmp_path: Path) -> None:
     for path in (b"t.jsonl", 5, None):
         with pytest.raises(rxtweets.ConfigurationError, match=r"path=.*such as \['a.jsonl'"):
             rxtweets.replay(path)  # type: ignore[arg-type]  # what is tested
@@ -840,7 +842,7 @@ def test_a_replay_refuses_what_cannot_work(tmp_path: Path) -> None:
             rxtweets.replay(tmp_path / "t.jsonl", speed)  # type: ignore[arg-type]  # on purpose
 
 
-def test_recording_refuses_what_cannot_work(tmp_path: Path) -> None:
+def test_record_refuses_invalid_arguments(tmp_path: Path) -> None:
     wrongs: list[dict[str, Any]] = [
         {"path": tmp_path},
         {"path": tmp_path / "no" / "where"},
@@ -856,7 +858,7 @@ def test_recording_refuses_what_cannot_work(tmp_path: Path) -> None:
 # Collecting.
 
 
-def test_collect_gives_so_many_and_closes_the_connection() -> None:
+def test_collect_returns_the_count_and_disconnects() -> None:
     with simulator.serve(rate=2000) as x:
         stream = rxtweets.sample_stream(token="any", base_url=x.url)
         closed = threading.Event()
@@ -868,7 +870,7 @@ def test_collect_gives_so_many_and_closes_the_connection() -> None:
         assert closed.wait(PATIENCE)
 
 
-def test_collect_gives_what_it_has_when_the_time_is_over() -> None:
+def test_collect_returns_early_when_time_is_up() -> None:
     source: Subject[Message[Any]] = Subject()
     one = Message("one")
     batch = rxtweets.collect(source.pipe(reactivex.operators.start_with(one)), 5, 0.05)
@@ -876,13 +878,13 @@ def test_collect_gives_what_it_has_when_the_time_is_over() -> None:
     assert not source.observers
 
 
-def test_collect_gives_what_it_has_when_the_source_ends() -> None:
+def test_collect_returns_early_when_the_source_ends() -> None:
     batch = rxtweets.collect(reactivex.of(Message("one"), Message("two")), 5)
     assert [each.data for each in batch] == ["one", "two"]
     assert batch.info.trigger == "flush"
 
 
-def test_collect_gives_what_it_has_when_it_is_interrupted() -> None:
+def test_collect_returns_early_when_interrupted() -> None:
     source: Subject[Message[Any]] = Subject()
 
     def interrupt(_: Message[Any]) -> None:
@@ -896,14 +898,14 @@ def test_collect_gives_what_it_has_when_it_is_interrupted() -> None:
     assert not source.observers
 
 
-def test_collect_raises_what_ended_the_source_before_the_first() -> None:
+def test_collect_raises_an_error_before_the_first_message() -> None:
     with simulator.serve(script=[unauthorized()]) as x:
         stream = rxtweets.sample_stream(token="any", base_url=x.url)
         with pytest.raises(rxtweets.errors.AuthenticationError):
             rxtweets.collect(stream, 5)
 
 
-def test_collect_acknowledges_what_it_gives_and_fails_the_rest() -> None:
+def test_collect_acknowledges_its_messages() -> None:
     told: list[tuple[list[str], list[str]]] = []
     acknowledger = rxtweets.CallerAcknowledger(
         lambda good, bad: told.append(([m.data for m in good], [m.data for m in bad]))
@@ -919,7 +921,7 @@ def test_collect_acknowledges_what_it_gives_and_fails_the_rest() -> None:
     assert told == [([], ["c"]), (["a", "b"], [])]
 
 
-def test_a_batch_becomes_a_table(tmp_path: Path) -> None:
+def test_batch_becomes_a_table(tmp_path: Path) -> None:
     sent = messages(*(AT + number for number in range(20)))
     write(tmp_path / "t.jsonl", sent)
     batch = rxtweets.collect(rxtweets.replay(tmp_path / "t.jsonl", None), 20)
@@ -933,13 +935,13 @@ def test_a_batch_becomes_a_table(tmp_path: Path) -> None:
     assert polars.equals(pl.DataFrame(arrow))
 
 
-def test_an_empty_batch_becomes_an_empty_table() -> None:
+def test_empty_batch_becomes_an_empty_table() -> None:
     batch = rxtweets.Batch[Any]([])
     assert batch.to_polars().columns == batch.to_arrow().column_names
     assert len(batch.to_pandas()) == 0
 
 
-def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(rxtweets.ConfigurationError, match=r"rxtweets\[polars\]"):
         rxtweets.Batch(messages(AT)).to_polars()

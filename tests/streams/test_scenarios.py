@@ -200,7 +200,7 @@ ALWAYS = {"received", "delivered", "bytes", "connects", "posts_today", "control"
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
-def test_a_scenario_goes_as_it_should(name: str, http: dict[str, Any]) -> None:
+def test_scenario_ends_as_expected(name: str, http: dict[str, Any]) -> None:
     scenario = SCENARIOS[name]
     backoff = scenario.stream.get("backoff", FAST)
     server = {"rate": None, "connects": 1_000} | dict(scenario.serve)
@@ -265,7 +265,7 @@ FINAL: dict[str, tuple[Reply, type[rxtweets.errors.ResponseError], dict[str, int
 
 
 @pytest.mark.parametrize("name", FINAL)
-def test_an_answer_that_is_final_is_asked_for_once(name: str) -> None:
+def test_final_answer_is_not_retried(name: str) -> None:
     reply, kind, counters = FINAL[name]
     with simulator.serve(script=[reply] * 3, rate=None) as x, Watched(x) as w:
         error = w.until_error()
@@ -293,7 +293,7 @@ PASSING: dict[str, tuple[Reply, list[float], str]] = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_an_answer_that_passes_is_waited_for(name: str) -> None:
+def test_temporary_answer_is_retried(name: str) -> None:
     reply, waits, counter = PASSING[name]
     slow = Backoff(scale=0.000_1, proved_after=NEVER_PROVED)
     with (
@@ -325,9 +325,7 @@ IN_A_STREAM: dict[str, tuple[Any, type[Exception], bool]] = {
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "in errors"])
 @pytest.mark.parametrize("name", IN_A_STREAM)
-def test_an_answer_of_200_with_the_body_of_another_is_treated_as_that(
-    name: str, wrapped: bool
-) -> None:
+def test_problem_in_a_200_is_that_problem(name: str, wrapped: bool) -> None:
     body, kind, is_final = IN_A_STREAM[name]
     said = orjson.dumps({"errors": [body]} if wrapped else body)
     slow = Backoff(scale=0.000_1, proved_after=NEVER_PROVED)
