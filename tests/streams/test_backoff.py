@@ -171,14 +171,14 @@ def test_invalid_reset_leaves_the_schedule(reset: str) -> None:
     assert fail(paces, answer(RateLimitError, {"x-rate-limit-reset": reset})) == (1, 60)
 
 
-# What the server asks for.
+# Waits that the server asks for.
 
 LIMITED, UNAVAILABLE, HELD = RateLimitError, ServerError, ConnectionLimitError
 RESET, AFTER = "x-rate-limit-reset", "retry-after"
 
 
 def dated(seconds: float) -> str:
-    """So long after noon, as HTTP writes it."""
+    """Return a time after noon as HTTP writes it."""
     return formatdate(NOON + seconds, usegmt=True)
 
 
@@ -197,7 +197,7 @@ def dated(seconds: float) -> str:
         (LIMITED, {RESET: str(NOON + 86_400)}, 86_400, RESET),
         (HELD, {AFTER: "90"}, 90, "Retry-After"),
         (ProvisioningError, {AFTER: "90"}, 90, "Retry-After"),
-        # Every answer of X has a reset; only where the limit is reached it says when to ask again.
+        # Every answer of X has a reset; it is a wait only after a rate limit.
         (UNAVAILABLE, {RESET: str(NOON + 700)}, 5, "backoff"),
         (HELD, {RESET: str(NOON + 700)}, 5, "backoff"),
     ],

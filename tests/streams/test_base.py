@@ -15,7 +15,7 @@ from rxtweets.streams._base import HotStream
 
 
 class Stream(HotStream[Any]):
-    """Whose state is what a test says."""
+    """A stream whose state a test sets."""
 
     def __init__(self) -> None:
         def nothing(*_: object) -> abc.DisposableBase:
@@ -32,7 +32,7 @@ class Stream(HotStream[Any]):
         return now
 
     def stop(self) -> None:
-        """Nothing is on."""
+        """Do nothing."""
 
     def enter(self, name: StateName, part: str = "") -> None:
         self.now = ConnectionState(name, number=self.telemetry.count_states())
@@ -86,7 +86,7 @@ def test_states_include_a_change_during_subscription() -> None:
 def test_states_do_not_repeat_the_current_state() -> None:
     stream = Stream()
     stream.enter("connecting")
-    names, subscription = names_of(stream)  # its event may still be on its way
+    names, subscription = names_of(stream)  # its event may come after this
     stream.settle()
     assert names == ["connecting"]
     subscription.dispose()

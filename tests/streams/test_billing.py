@@ -21,7 +21,7 @@ class Clock:
 
 
 def posts(*ids: object) -> list[Message[Any]]:
-    return [Message("text", {"id": each}) for each in ids]
+    return [Message("text", {"id": identifier}) for identifier in ids]
 
 
 def test_meter_starts_at_zero() -> None:

@@ -1,4 +1,4 @@
-"""Whatever a server sends without an end is bounded, and what exceeds a bound is named."""
+"""Endless input of a server is bounded, and errors name the bound."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def endless(first: bytes, again: bytes) -> Pieces:
 
 
 def inflating(head: bytes, begin: bytes, again: bytes, window: int = 31) -> Pieces:
-    """A compressed body without an end."""
+    """Return the pieces of an endless compressed body."""
 
     def pieces() -> Iterator[bytes]:
         deflate = zlib.compressobj(9, zlib.DEFLATED, window)
@@ -59,7 +59,7 @@ def frame(kind: int, payload: bytes = b"", stream: int = 0, flags: int = 0) -> b
 
 @contextlib.contextmanager
 def sending(pieces: Pieces) -> Iterator[int]:
-    """A server that answers each request with these pieces, until the client or the test leaves."""
+    """Serve these pieces to each request, until the client disconnects or the test ends."""
     listener = socket.create_server(("127.0.0.1", 0))
     clients: list[socket.socket] = []
 
@@ -86,7 +86,7 @@ def sending(pieces: Pieces) -> Iterator[int]:
         listener.close()
         for client in clients:
             with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)  # it may wait for room that a client never gives
+                client.shutdown(socket.SHUT_RDWR)  # it may wait for a client that reads no more
         for thread in threads:
             thread.join()
 
@@ -107,7 +107,7 @@ def options(port: int, **changed: Any) -> ConnectionOptions:
 
 
 def end_of(pieces: Pieces, *, fast: bool, stall_timeout: float = 20.0) -> Exception | None:
-    """How a connection ends; the server sends until the client leaves."""
+    """Return the error that ends a connection; the server sends until the client disconnects."""
     is_http2 = next(filter(None, pieces()))[:1] == b"\0"
     with sending(pieces) as port:
         settings = options(

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 import rxtweets
 from rxtweets.streams import _buffer as buffer
 from rxtweets.streams._billing import Quota
-from rxtweets.streams._buffer import Block, Handoff, Opened, Overflow, check_overflow
+from rxtweets.streams._buffer import Block, Closed, Handoff, Opened, Overflow, check_overflow
 
 PATIENCE = 20.0
 
 
 class Watched:
-    """A hand-off with what it told."""
+    """A buffer that records its drops and bursts."""
 
     def __init__(self, capacity: int, policy: Overflow, quota: Quota | None = None) -> None:
         self.dropped = 0
@@ -55,7 +55,7 @@ def test_get_keeps_the_order() -> None:
 def test_put_does_not_wait_without_lines() -> None:
     watched = Watched(1, "block")
     watched.put("a")
-    putting = threading.Thread(target=watched.put, daemon=True)  # of no lines
+    putting = threading.Thread(target=watched.put, daemon=True)  # without lines
     putting.start()
     putting.join(PATIENCE)
     assert not putting.is_alive()
@@ -94,6 +94,19 @@ def test_drop_takes_tweets_first(policy: Overflow, left: list[str]) -> None:
     watched = Watched(2, policy)
     watched.put("a", "STOP", "b", "c")
     assert watched.get() == left
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_drop_keeps_signals_in_their_place(policy: Overflow) -> None:
+    watched = Watched(2, policy)
+    watched.handoff.put(Opened(None))
+    watched.put("a", "b")
+    closed = Closed(1, b"", 0.0, by_us=False)
+    watched.handoff.put(closed)
+    watched.put("c", "d")
+    got = watched.handoff.get(1000)
+    assert (got[0], len(watched.handoff), watched.dropped) == (Opened(None), 0, 2)
+    assert got.index(closed) == (1 if policy == "drop_oldest" else 2)
 
 
 def test_drop_bounds_a_flood_of_other_lines() -> None:

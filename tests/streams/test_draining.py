@@ -1,4 +1,4 @@
-"""A pipeline drains a stream through whatever its source is composed of."""
+"""Draining a stream through composed sources."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ REACHED: dict[str, Compose] = {
     "delay": lambda s: s.delay(0.05),
     "group_by": lambda s: s.group_by(is_odd).flat_map(lambda group: group),
     "flat_map": lambda s: s.flat_map(reactivex.of),
-    "flat_map to a source": lambda s: s.flat_map(lambda each: rxtweets.from_iterable([each])),
+    "flat_map to a source": lambda s: s.flat_map(lambda message: rxtweets.from_iterable([message])),
     "buffer": lambda s: s.buffer_with_count(7).flat_map(reactivex.from_iterable),
     "with_latest_from": lambda s: s.with_latest_from(BehaviorSubject(0)).map(lambda both: both[0]),
     "materialize": lambda s: s.materialize().dematerialize(),
@@ -101,7 +101,7 @@ UNREACHED: dict[str, Compose] = {
 
 
 class Held:
-    """A pipeline whose handlers wait, so that messages wait in the stream, until that stops."""
+    """A pipeline whose handlers wait for the stream to stop, while its buffer fills."""
 
     def __init__(self, stream: Any, source: Any) -> None:
         self.stream = stream
@@ -128,7 +128,7 @@ class Held:
         self.stored += [message.id for message in batch]
 
     def stop(self) -> Any:
-        """Start, wait until all was received, and drain."""
+        """Start, wait until all messages are received, and drain."""
         self.pipeline.start()
         received = threading.Event()
         while self.stream.stats().received < SENT:
@@ -151,7 +151,7 @@ def test_drain_delivers_all_through_stock_operators(name: str) -> None:
         stats = stream.stats()
         assert len(held.stored) == len(set(held.stored)) == SENT
         assert (stats.unsubscribed, stats.abandoned) == (0, 0)
-        assert not [each for each in held.events if isinstance(each, events.DrainUnavailable)]
+        assert not [event for event in held.events if isinstance(event, events.DrainUnavailable)]
         assert stream.state.name == "stopped"
         assert len(x.requests) == 1
 
@@ -200,7 +200,7 @@ def test_unreachable_source_is_reported_and_counted(name: str) -> None:
         held.stop()
         stats = stream.stats()
     held.pipeline._telemetry.bus.flush()
-    told = [each for each in held.events if isinstance(each, events.DrainUnavailable)]
+    told = [event for event in held.events if isinstance(event, events.DrainUnavailable)]
     assert told == [events.DrainUnavailable(0, "sample_stream")]
     assert stats.unsubscribed > 0
     assert len(held.stored) + stats.unsubscribed + stats.abandoned == SENT

@@ -1,4 +1,4 @@
-"""The short ways from the socket to the body give what httpx gives, and can be left."""
+"""``fast_paths`` read the same as httpx and orjson, and can be switched off."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 @pytest.fixture
 def frames_of_h2(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes that clients have given to h2."""
+    """Record the bytes that clients pass to h2."""
     given: list[int] = []
     original = h2.connection.H2Connection.receive_data
 
@@ -77,8 +77,8 @@ def test_http1_body_passes_httpx_without_fast_paths(
 @pytest.mark.parametrize("fast", [True, False])
 def test_fast_paths_do_not_decode_whole_lines(*, fast: bool, isolated: bool) -> None:
     refused_by_orjson = b'{"data":{"id":"7","text":"hello","x":1e400}}'
-    # Twice at least: the process of an isolated reader looks into every other read.
-    # Nothing comes after it, or a flood could push these lines out of the buffer.
+    # Two reads: an isolated reader looks up every other one.
+    # Then silence: a flood could push these lines out of the buffer.
     script = [[Line(refused_by_orjson), Serve(1), Line(refused_by_orjson), Serve(1), Stall()]]
     with (
         simulator.serve(rate=None, script=script) as x,

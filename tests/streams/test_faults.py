@@ -1,4 +1,4 @@
-"""What servers and networks do, and what the stream makes of it."""
+"""Faults of servers and networks, and the reactions of the stream."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[float]:
-    """The first waits of a stream against this script, in seconds of the real schedule."""
+    """Return the first waits of a stream against this script, in seconds without scale."""
     with (
         simulator.serve(script=script, rate=None, connects=1000) as x,
         Watched(x, backoff=backoff) as w,
@@ -130,8 +130,8 @@ def test_slow_subscriber_is_no_stall() -> None:
     def take(message: rxtweets.Message[str]) -> None:
         got.append(message.id)
         if len(got) == 1:
-            slow.wait(0.4)  # nobody sets it: four times the silence that would be too long
-        if len(got) == 10_000:  # what had been read before is far behind
+            slow.wait(0.4)  # four times the stall timeout; never set
+        if len(got) == 10_000:  # messages from before the pause are delivered
             enough.set()
 
     with simulator.serve(rate=None) as x:
@@ -377,8 +377,8 @@ def test_unexpected_body_is_shown_and_retried(name: str, said: str, *, isolated:
     with simulator.serve(script=script, rate=None) as x, Watched(x, isolated=isolated) as w:
         waits = w.until_event(events.Reconnecting, 2)[:2]
         w.until_messages(1)
-    assert [round(each.delay / FAST.scale) for each in waits] == [5, 10]
-    assert all(str(each.error).startswith(said) for each in waits)
+    assert [round(wait.delay / FAST.scale) for wait in waits] == [5, 10]
+    assert all(str(wait.error).startswith(said) for wait in waits)
 
 
 @pytest.mark.parametrize("reply", (REFUSALS | BODIES).values(), ids=REFUSALS | BODIES)
@@ -389,7 +389,7 @@ def test_unexpected_answer_is_retried_after_a_connection(reply: Reply) -> None:
         w.until_messages(10)
         for waiting in (first, second):
             assert type(waiting.error) is rxtweets.errors.UnexpectedAnswerError
-        assert [round(each.delay / FAST.scale) for each in (first, second)] == [5, 10]
+        assert [round(wait.delay / FAST.scale) for wait in (first, second)] == [5, 10]
 
 
 def test_replay_does_not_complete_on_a_web_page() -> None:
@@ -517,7 +517,7 @@ def test_connect_budget_follows_the_headers() -> None:
         assert [request.status for request in x.requests] == [200] * 4
 
 
-# Where retrying cannot help.
+# Final errors.
 
 
 def test_missing_host_ends_the_stream() -> None:

@@ -1,19 +1,29 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES, GapTracker, Interval
+from rxtweets.streams._gaps import (
+    LATENESS,
+    MARGIN,
+    MOST_MINUTES,
+    GapTracker,
+    Interval,
+    SharedGaps,
+    overlap,
+    subtract,
+)
 
 NOON = 1_700_000_000.0
 NONE: Any = None
 
 
 def after(silence: float, backfill: Any = "auto", scale: float = 1.0) -> int:
-    """The minutes asked for when the stream last spoke so many seconds ago."""
+    """Return the requested minutes after a silence in seconds."""
     return GapTracker(backfill, NOON, scale).minutes(NOON + silence)
 
 
@@ -109,7 +119,7 @@ def test_auto_backfill_is_capped_at_five_minutes(
     connected = NOON + (silence + connecting) * scale
     left = tracker.gap(connected, minutes)
     if silence + MARGIN <= MOST_MINUTES * 60:
-        # Seconds since 1970 have but a millionth of precision.
+        # Floats hold seconds since 1970 to a microsecond.
         assert left is None or left.end - left.start < LATENESS * scale + 1e-3
         assert left is None or silence + connecting > minutes * 60 - LATENESS - 0.01
     if silence > MOST_MINUTES * 60:
@@ -124,7 +134,7 @@ def test_gap_is_never_empty(silence: float, minutes: int) -> None:
 
 
 def after_lagging(written: float, received: float, spoke: float, scale: float = 1.0) -> float:
-    """Until when all is known, in seconds after noon, where the last message was late."""
+    """Return `alive_until` after a late last message, in seconds after noon."""
     tracker = GapTracker("auto", NOON + spoke, scale)
     tracker.lagging(NOON + written, NOON + received)
     assert tracker.alive_until is not None
@@ -156,3 +166,52 @@ def test_late_message_is_ignored_on_the_first_connection() -> None:
     tracker = GapTracker("auto")
     tracker.lagging(NOON, NOON + 60)
     assert tracker.alive_until is None
+
+
+Pairs = list[tuple[float, float]]
+
+INTERVALS: dict[str, tuple[Pairs, Pairs, Pairs]] = {
+    "none": ([], [], [(2, 8)]),
+    "before": ([(0, 1)], [], [(2, 8)]),
+    "touching": ([(0, 2), (8, 9)], [], [(2, 8)]),
+    "at the start": ([(1, 4)], [(2, 4)], [(4, 8)]),
+    "at the end": ([(6, 9)], [(6, 8)], [(2, 6)]),
+    "inside": ([(4, 5)], [(4, 5)], [(2, 4), (5, 8)]),
+    "around": ([(0, 9)], [(2, 8)], []),
+    "equal": ([(2, 8)], [(2, 8)], []),
+    "two": ([(1, 3), (5, 6)], [(2, 3), (5, 6)], [(3, 5), (6, 8)]),
+    "endless": ([(-math.inf, 4), (6, math.inf)], [(2, 4), (6, 8)], [(4, 6)]),
+}
+
+
+@pytest.mark.parametrize(("others", "common", "rest"), INTERVALS.values(), ids=INTERVALS)
+def test_interval_splits_into_overlap_and_rest(others: Pairs, common: Pairs, rest: Pairs) -> None:
+    intervals = [Interval(*other) for other in others]
+    assert overlap(Interval(2, 8), intervals) == common
+    assert subtract(Interval(2, 8), intervals) == rest
+
+
+def test_shared_gap_is_missed_by_all_connections() -> None:
+    gaps = SharedGaps(["a", "b"])
+    for name in "ab":
+        gaps.opened(name, 0)
+    assert gaps.add("a", Interval(1, 5)) == []
+    assert gaps.add("b", Interval(3, 9)) == [Interval(3, 5)]
+    assert gaps.count == 1
+
+
+def test_shared_gap_is_returned_once() -> None:
+    gaps = SharedGaps(["a", "b"])
+    gaps.opened("a", 0)
+    assert gaps.add("a", Interval(1, 5)) == [Interval(1, 5)]
+    assert gaps.add("b", Interval(0, 9)) == []
+
+
+@pytest.mark.parametrize(("returned", "new"), [(None, 1), (6, 0), (8, 1)])
+def test_shared_gap_follows_the_end_of_a_connection(returned: float | None, new: int) -> None:
+    gaps = SharedGaps(["a", "b"])
+    gaps.opened("a", 0)
+    gaps.ended("a", 5)
+    if returned is not None:
+        gaps.opened("a", returned)
+    assert len(gaps.add("b", Interval(7, 9))) == new

@@ -1,4 +1,4 @@
-"""What is missed between two connections: asked for again, delivered once, and else reported."""
+"""Gaps between connections: backfill, deduplication and reports."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from rxtweets.streams._run import Run
 from tests.streams.watching import Watched
 
 SCALE = 0.01
-"""A minute of X's is 0.6 s here: five, as far as backfill reaches, are 3 s."""
+"""A minute lasts 0.6 s: backfill reaches back 3 s."""
 
 SCALED = Backoff(scale=SCALE, proved_after=0.0)
 LIVE: dict[str, Any] = {"rate": 500, "live": True, "time_scale": SCALE, "connects": 10_000}
 
 
 def known(x: simulator.Simulator, messages: Iterable[rxtweets.Message[Any]]) -> list[str]:
-    """All ids that there were from the first of these to the last, in order."""
+    """Return all ids of the server from the first to the last of these, in order."""
     ids = sorted(int(message.id) for message in messages)
     content = x._api._content
     timeline, tweets = content.timeline, content.tweets
@@ -52,7 +52,7 @@ def known(x: simulator.Simulator, messages: Iterable[rxtweets.Message[Any]]) -> 
     last = timeline.until(timeline.now())
     frames = (tweets.at(position, timeline.time_of(position)) for position in range(last))
     every = (orjson.loads(frame)["data"]["id"] for frame in frames if frame is not None)
-    return [each for each in every if ids[0] <= int(each) <= ids[-1]]
+    return [identifier for identifier in every if ids[0] <= int(identifier) <= ids[-1]]
 
 
 def missing(x: simulator.Simulator, messages: Sequence[rxtweets.Message[Any]]) -> set[str]:
@@ -60,18 +60,22 @@ def missing(x: simulator.Simulator, messages: Sequence[rxtweets.Message[Any]]) -
 
 
 def inside(gaps: Iterable[events.Gap], ids: Iterable[str]) -> set[str]:
-    """Those of the ids that lie in the gaps."""
+    """Return the ids that lie in the gaps."""
     bounds = [(int(gap.after), int(gap.before)) for gap in gaps]
-    return {each for each in ids if any(low < int(each) < high for low, high in bounds)}
+    return {
+        identifier
+        for identifier in ids
+        if any(low < int(identifier) < high for low, high in bounds)
+    }
 
 
 def written_at(identifier: str) -> float:
-    """When the tweet of this id was, in seconds since 1970."""
+    """Return when the tweet with this id was written, in seconds since 1970."""
     return ((int(identifier) >> 22) + SNOWFLAKE_EPOCH_MS) / 1000
 
 
 def until_after(w: Watched, kind: type[events.Event], more: int = 200) -> None:
-    """Until so many messages have come after an event of this kind."""
+    """Wait for an event of this kind, and for more messages after it."""
     w.until_event(kind)
     seen = len(w.messages)
     w.until_messages(seen + more)
@@ -120,9 +124,11 @@ def test_auto_backfill_closes_the_gap() -> None:
 
 
 def needed(w: Watched, request: simulator.Request) -> int:
-    """Minutes of backfill from the last message before a request, as long as that took."""
+    """Return the minutes of backfill that reach the last message before a request."""
     at = request.at + time.time() - time.monotonic()
-    last = max(each.received_at or 0.0 for each in w.messages if (each.received_at or 0.0) < at)
+    last = max(
+        message.received_at or 0.0 for message in w.messages if (message.received_at or 0.0) < at
+    )
     return min(MOST_MINUTES, math.ceil(((at - last) / SCALE + MARGIN) / 60))
 
 
@@ -134,10 +140,10 @@ def test_auto_backfill_requests_the_minutes_of_the_gap() -> None:
     ):
         w.until_event(events.Connected, 3)
         first, *others = x.requests[:4]
-        most = [needed(w, each) for each in others]
+        most = [needed(w, request) for request in others]
     assert "backfill_minutes" not in first.query
-    asked = [int(each.query["backfill_minutes"]) for each in others]
-    # The second waited for a minute of provisioning.
+    asked = [int(request.query["backfill_minutes"]) for request in others]
+    # The second connection waited for a minute of provisioning.
     least = [1, 2, 1]
     assert all(a <= b <= c for a, b, c in zip(least, asked, most, strict=True)), (asked, most)
 
@@ -152,7 +158,7 @@ def test_fixed_backfill_is_sent_with_every_connection() -> None:
 
 
 def test_gap_ends_where_backfill_reaches() -> None:
-    # 5, 10 … 320 s: after seven failures the gap is longer than five minutes.
+    # Seven failures take longer than five minutes: 5, 10 … 320 s.
     script: list[Part] = [[Serve(100), Close()], *[unavailable()] * 7]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -196,7 +202,7 @@ def test_backfill_refusal_is_known_by_its_status() -> None:
 
 
 def test_broken_backfill_is_requested_again() -> None:
-    # The second connection brings fifty of the oldest tweets and breaks: the rest is still due.
+    # The second connection delivers the fifty oldest tweets and breaks: the rest is missing.
     script: list[Part] = [[Serve(300), Close()], provisioning(), [Serve(50), Abort()]]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -227,7 +233,7 @@ def test_stopped_stream_reports_its_last_gap_when_backing_off() -> None:
         assert gap.after == w.messages[-1].id
 
 
-# Over the end of the program.
+# Restarts of the program.
 
 
 def test_state_file_lets_the_next_run_request_backfill(tmp_path: Path) -> None:
@@ -301,7 +307,7 @@ def test_replay_continues_after_a_broken_connection(ending: Any, options: dict[s
 
 
 def by_connection(number: int, part: Part) -> Any:
-    """This part for the first connection of one of two, streaming for all others."""
+    """Return a script that plays this part on one connection, and streams on all others."""
     seen = 0
 
     def script(_: simulator.Request) -> Part:
@@ -354,7 +360,7 @@ def test_gap_is_not_reported_after_a_limit() -> None:
 
 
 def test_gap_is_reported_before_the_second_connection() -> None:
-    # X lets one in at a time, so the second is made only after the first has ended.
+    # X allows one connection here: the second one opens after the first has ended.
     script: list[Part] = [[Serve(100), Close()], *[unavailable()] * 4]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -368,7 +374,7 @@ def test_gap_is_reported_before_the_second_connection() -> None:
         assert len(lost) > 10
         spans = [(gap.start.timestamp(), gap.end.timestamp()) for gap in gaps]
         for written in map(written_at, lost):
-            # What was written just before the last that was read may have come after it.
+            # Tweets are late: one written just before the gap can be missing.
             assert any(start - LATENESS * SCALE <= written <= end for start, end in spans)
 
 
@@ -448,7 +454,7 @@ def test_stream_fails_when_all_partitions_have_failed() -> None:
         assert len(w.until_event(events.PartEnded, 2)) == 2
 
 
-# What is held, and what it costs.
+# Held connections, and costs.
 
 
 def test_held_connection_is_awaited() -> None:
@@ -473,7 +479,7 @@ def test_held_connection_can_be_freed() -> None:
         [freed] = w.until_event(events.ConnectionsClosed)
         w.until_event(events.Connected, 2)
         assert freed.count == 1
-        assert [(each.method, each.status) for each in x.requests[:4]] == [
+        assert [(request.method, request.status) for request in x.requests[:4]] == [
             ("GET", 200),
             ("GET", 429),
             ("DELETE", 200),

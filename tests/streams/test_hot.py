@@ -1,4 +1,4 @@
-"""One connection for all subscribers, from the first to the last; closed at once, by anybody."""
+"""Single streams over the simulator: subscriptions, stops, overflow, requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "AAAA-very-secret-token"
 
 
 def when(stream: Any, kind: type[events.Event]) -> threading.Event:
-    """Set by the first event of this kind."""
+    """Return an event that the first stream event of this kind sets."""
     happened = threading.Event()
 
     def look(event: events.Event) -> None:
@@ -38,7 +38,7 @@ def when(stream: Any, kind: type[events.Event]) -> threading.Event:
 
 
 class Collector:
-    """Messages, and a way to wait for so many."""
+    """Collects messages, and waits for a number of them."""
 
     def __init__(self) -> None:
         self.messages: list[rxtweets.Message[Any]] = []
@@ -210,7 +210,7 @@ def test_raising_subscriber_does_not_affect_others(x: simulator.Simulator) -> No
 @pytest.mark.parametrize("situation", ["reading", "connecting", "waiting to reconnect"])
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
 def test_dispose_ends_every_wait(situation: str, http: dict[str, bool]) -> None:
-    """The thread that reads ends by itself only after hours; the fixture waits for seconds."""
+    """Without the disposal, the reader would end after hours."""
     with (
         socket.create_server(("127.0.0.1", 0)) as mute,
         simulator.serve(rate=0, script=[Close()] if "waiting" in situation else []) as x,
@@ -347,7 +347,7 @@ def is_tweet(line: bytes) -> bool:
         return False
 
 
-# The request, and the token in it.
+# Requests.
 
 
 def test_request_follows_the_options(x: simulator.Simulator) -> None:

@@ -20,9 +20,9 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 def feed_all(framer: LineFramer, pieces: list[bytes]) -> Framed:
     framed = [framer.feed(piece) for piece in pieces]
     return Framed(
-        [line for each in framed for line in each.lines],
-        sum(each.keep_alives for each in framed),
-        tuple(oversized for each in framed for oversized in each.oversized),
+        [line for framed_read in framed for line in framed_read.lines],
+        sum(framed_read.keep_alives for framed_read in framed),
+        tuple(oversized for framed_read in framed for oversized in framed_read.oversized),
     )
 
 
@@ -45,7 +45,7 @@ def test_oversized_lines_do_not_depend_on_the_cut(
     whole = feed_all(LineFramer(longest), [data])
     cut_up = feed_all(LineFramer(longest), cut(data, places))
     assert cut_up.lines == [b"x" + line for line in lines if len(line) + 1 <= longest]
-    assert [each.length for each in cut_up.oversized] == [
+    assert [line.length for line in cut_up.oversized] == [
         len(line) + 2 for line in lines if len(line) + 1 > longest
     ]
     assert cut_up == whole

@@ -1,4 +1,4 @@
-"""A stream over connections that are made by hand."""
+"""A stream over fake connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 20.0
 
 
 class ByHand:
-    """A connection that gives what it is told to, and notes what is done to it."""
+    """A fake connection that records its calls."""
 
     url = "by hand"
     http_version = "HTTP/9"

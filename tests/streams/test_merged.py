@@ -1,4 +1,4 @@
-"""Several connections as one stream, over parts that do what the test says."""
+"""Merged streams over fake parts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FATAL = rxtweets.errors.AccessError("403", 403, "", {})
 
 
 class Part(HotStream[Any]):
-    """One connection, in the hands of a test."""
+    """A fake part of a merged stream."""
 
     def __init__(self) -> None:
         super().__init__(self._join, Telemetry())
@@ -45,7 +45,7 @@ class Part(HotStream[Any]):
 
     def stop(self) -> None:
         self.stops += 1
-        if not self._is_sending:  # as of a connection, what is being delivered comes first
+        if not self._is_sending:  # a connection, too, delivers the current chunk first
             self.end(None)
 
     def enter(self, name: StateName) -> None:
@@ -60,7 +60,7 @@ class Part(HotStream[Any]):
         self.telemetry.add(received=len(ids), delivered=len(ids))
         stops, self._is_sending = self.stops, True
         for observer in self.observers:
-            observer.on_next([Message(f"tweet {each}", {"id": each}) for each in ids])
+            observer.on_next([Message(f"tweet {number}", {"id": number}) for number in ids])
         self._is_sending = False
         if self.stops > stops:
             self.end(None)
@@ -89,7 +89,7 @@ class Part(HotStream[Any]):
 
 
 class Taker:
-    """What a subscriber saw."""
+    """Records the messages and the end of a subscription."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -124,7 +124,7 @@ def merged(parts: dict[str, Part], **options: Any) -> MergedStream:
 
 
 def told(stream: MergedStream) -> list[events.Event]:
-    """Every event from now on."""
+    """Return a list that gets every later event."""
     found: list[events.Event] = []
     stream.telemetry.bus.events.subscribe(found.append)
     return found

@@ -15,7 +15,7 @@ PATIENCE = 20.0
 
 
 class Kept(rxtweets.Subscriber[Any]):
-    """Batches, and a way to wait for so many."""
+    """Collects batches, and waits for a number of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def test_paused_pipeline_leaves_drops_to_the_stream() -> None:
 def test_pipeline_sums_up_two_streams() -> None:
     kept = Kept()
     with simulator.serve(rate=500, seed=1) as x, simulator.serve(rate=500, seed=2) as y:
-        streams = [rxtweets.sample_stream(token="any", base_url=each.url) for each in (x, y)]
+        streams = [rxtweets.sample_stream(token="any", base_url=server.url) for server in (x, y)]
         pipeline = Pipeline(
             streams,
             handle_message=upcase,
@@ -171,14 +171,14 @@ def test_pipeline_sums_up_two_streams() -> None:
             assert pipeline.stats().state == "connected"
             assert pipeline.stats().lag is not None
     stats = pipeline.stats()
-    assert stats.delivered == stats.batched == sum(each.stats().delivered for each in streams)
+    assert stats.delivered == stats.batched == sum(stream.stats().delivered for stream in streams)
     assert {"0", "1", ""} <= set(seen)
 
 
 def test_refused_stream_ends_the_pipeline_after_the_other() -> None:
     kept = Kept()
     with simulator.serve(script=[unauthorized()]) as x, simulator.serve(rate=500) as y:
-        streams = [rxtweets.sample_stream(token="any", base_url=each.url) for each in (x, y)]
+        streams = [rxtweets.sample_stream(token="any", base_url=server.url) for server in (x, y)]
         pipeline = Pipeline(streams, batchers={"default": Batcher(kept, size=10, timeout=0.05)})
         with pytest.raises(rxtweets.errors.AuthenticationError) as caught:
             pipeline.run()

@@ -17,7 +17,7 @@ PATIENCE = 20.0
 
 
 def collect(source: Any) -> tuple[list[Any], list[Exception]]:
-    """Everything that a source gives, and its error."""
+    """Return the data of all messages of a source, and its error."""
     over = threading.Event()
     got: list[Any] = []
     errors: list[Exception] = []
@@ -102,7 +102,7 @@ def test_poll_error_ends_the_source() -> None:
 
 
 def test_poll_must_return_messages() -> None:
-    poll: Any = lambda _: ["text"]  # noqa: E731 - it is wrong on purpose
+    poll: Any = lambda _: ["text"]  # noqa: E731 - invalid on purpose
     _, (error,) = collect(rxtweets.polling_source(poll))
     assert isinstance(error, rxtweets.errors.HandlerError)
     assert "list with str" in str(error)
@@ -118,9 +118,9 @@ def test_poll_follows_a_virtual_clock() -> None:
 
     source = rxtweets.polling_source(poll, interval=100.0)
     observer = scheduler.start(lambda: source, disposed=700.0)
-    # Some at 300, so the next at once.
+    # The poll at 300 returned a message, so the next one follows at once.
     assert times == [200, 300, 300, 400, 500, 600]
-    assert [each.time for each in observer.messages] == [300]
+    assert [recorded.time for recorded in observer.messages] == [300]
 
 
 def test_messages_after_a_disposal_are_abandoned() -> None:
@@ -194,7 +194,7 @@ def test_sources_refuse_invalid_arguments(make: Any, words: str) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_calls_follow_the_observable_grammar(seed: int) -> None:
-    """While the interpreter switches threads all the time."""
+    """With very frequent thread switches."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

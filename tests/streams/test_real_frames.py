@@ -1,4 +1,4 @@
-"""Every recorded frame arrives intact and exactly once, however the bytes are cut and packed."""
+"""Every recorded frame arrives intact and once, for all cuts of the bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def between_line_end_bytes(frame: bytes) -> Iterable[bytes]:
 
 
 def inside_characters(frame: bytes) -> Iterable[bytes]:
-    """After the first byte of every character that has several."""
+    """Cut after the first byte of every multibyte character."""
     start = 0
     for place, byte in enumerate(frame):
         if byte >= 0xC0:
@@ -38,7 +38,7 @@ def inside_characters(frame: bytes) -> Iterable[bytes]:
 
 
 def every_tenth_in_single_bytes() -> Cut:
-    """Bytes one by one take HTTP/2 a minute over all frames; here a tenth of them is enough."""
+    """Cut every tenth frame into single bytes: all of them take a minute with HTTP/2."""
     numbers = itertools.count()
 
     def cut(frame: bytes) -> Iterable[bytes]:
@@ -59,7 +59,7 @@ def texts_of(path: Path) -> dict[str, str]:
 
 
 def read_all(x: simulator.Simulator, count: int, **options: Any) -> list[rxtweets.Message[str]]:
-    """What the article's pipeline makes of the first messages; text as it came."""
+    """Return the first messages, after `process` and `batch`."""
     stream = rxtweets.sample_stream(
         **({"token": "any", "base_url": x.url, "overflow": "block"} | options)
     )

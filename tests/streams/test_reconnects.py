@@ -25,7 +25,7 @@ SETTLED = 2_000
 def test_reconnects_leak_nothing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What pytest and the simulator keep for later is not what is looked for.
+    # Logs of pytest and requests of the simulator would grow, too.
     caplog.set_level(logging.ERROR, "rxtweets")
     monkeypatch.setattr(server, "KEPT_REQUESTS", 10)
     process = psutil.Process()

@@ -69,7 +69,7 @@ def test_replay_emits_equal_messages(tmp_path: Path, suffix: str) -> None:
     back = played(path)
     assert len(back) == 50
     assert all(map(same, back, recorded))
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_real_frames_are_replayed_byte_for_byte(tmp_path: Path, recorded: Path) -> None:
@@ -77,7 +77,7 @@ def test_real_frames_are_replayed_byte_for_byte(tmp_path: Path, recorded: Path) 
     sent = [Message.from_line(line, AT) for line in lines]
     write(tmp_path / "t.jsonl.gz", sent)
     back = played(tmp_path / "t.jsonl.gz")
-    assert [each.raw for each in back] == lines
+    assert [message.raw for message in back] == lines
     assert all(map(same, back, sent))
 
 
@@ -101,8 +101,8 @@ def test_changed_messages_are_replayed(tmp_path: Path) -> None:
     changed = [one.put_data("x"), two.put_data({"raw": {"a": 1}}), three.put_data(None)]
     write(tmp_path / "t.jsonl", changed)
     back = played(tmp_path / "t.jsonl")
-    assert [each.data for each in back] == ["x", {"raw": {"a": 1}}, None]
-    assert [each.raw for each in back] == [each.raw for each in changed]
+    assert [message.data for message in back] == ["x", {"raw": {"a": 1}}, None]
+    assert [message.raw for message in back] == [message.raw for message in changed]
 
 
 def test_messages_without_a_line_are_replayed(tmp_path: Path) -> None:
@@ -126,14 +126,14 @@ def test_rewritten_recording_is_replayed(tmp_path: Path) -> None:
     values = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(value, sort_keys=True) + "\r\n" for value in values))
     back = played(path)
-    assert [(each.id, each.data, each.received_at) for each in back] == [
-        (each.id, each.data, each.received_at) for each in sent
+    assert [(message.id, message.data, message.received_at) for message in back] == [
+        (message.id, message.data, message.received_at) for message in sent
     ]
 
 
 def test_bare_lines_are_replayed(tmp_path: Path) -> None:
     sent = messages(None, None)
-    (tmp_path / "t.ndjson").write_bytes(b"\r\n".join(each.raw for each in sent) + b"\r\n")
+    (tmp_path / "t.ndjson").write_bytes(b"\r\n".join(message.raw for message in sent) + b"\r\n")
     assert all(map(same, played(tmp_path / "t.ndjson"), sent))
 
 
@@ -149,11 +149,11 @@ def test_recording_completes_its_file_at_the_end(
     sent = messages(AT, AT)
     source.on_next(sent[0])
     assert got == sent[:1]
-    assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl.part"]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl.part"]
     assert all(map(same, played(tmp_path / "t.jsonl"), sent[:1]))
     source.on_next(sent[1])
     source.on_completed()
-    assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl"]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl"]
 
 
 def test_recording_continues_when_its_file_is_removed(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_dispose_completes_the_recording(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     with source.pipe(rxtweets.record(tmp_path / "t.jsonl.gz")).subscribe():
         source.on_next(messages(AT)[0])
-    assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl.gz"]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl.gz"]
 
 
 def test_recordings_get_names_and_are_replayed_as_one(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_recordings_get_names_and_are_replayed_as_one(tmp_path: Path) -> None:
     for start in range(12):
         write(path, sent[start : start + 1])
     names = {"t.jsonl", *(f"t-{number}.jsonl" for number in range(2, 13))}
-    assert {each.name for each in tmp_path.iterdir()} == names
+    assert {file.name for file in tmp_path.iterdir()} == names
     assert all(map(same, played(path), sent))
     assert all(map(same, played(tmp_path / "t-3.jsonl"), sent[2:3]))
     assert all(map(same, played([tmp_path / "t-3.jsonl", tmp_path / "t-2.jsonl"]), sent[2:0:-1]))
@@ -223,7 +223,7 @@ def test_unrecordable_messages_pass_and_are_reported(tmp_path: Path) -> None:
     assert got == sent
     assert stream.stats().subscriber_errors == 1
     assert stream.telemetry.bus.flush()
-    assert any(isinstance(each, events.SubscriberFailed) for each in seen)
+    assert any(isinstance(event, events.SubscriberFailed) for event in seen)
 
 
 def test_recording_of_a_killed_process_is_replayed(tmp_path: Path) -> None:
@@ -265,11 +265,11 @@ def test_replay_keeps_the_original_pace(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 5, AT + 65))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
-    rxtweets.replay(tmp_path / "t.jsonl").map(lambda each: each.received_at).subscribe(
+    rxtweets.replay(tmp_path / "t.jsonl").map(lambda message: message.received_at).subscribe(
         observer, scheduler=scheduler
     )
     scheduler.start()
-    times = [(each.time - observer.messages[0].time) for each in observer.messages]
+    times = [(recorded.time - observer.messages[0].time) for recorded in observer.messages]
     assert times == [0, 5, 5, 65, 65]
 
 
@@ -280,7 +280,7 @@ def test_replay_pace_can_be_scaled(tmp_path: Path, speed: float, times: list[flo
     observer = scheduler.create_observer()
     rxtweets.replay(tmp_path / "t.jsonl", speed, scheduler=scheduler).subscribe(observer)
     scheduler.start()
-    assert [(each.time - observer.messages[0].time) for each in observer.messages] == times
+    assert [(recorded.time - observer.messages[0].time) for recorded in observer.messages] == times
 
 
 def test_replay_does_not_pause_when_the_clock_went_back(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_replay_does_not_pause_when_the_clock_went_back(tmp_path: Path) -> None:
     observer = scheduler.create_observer()
     rxtweets.replay(tmp_path / "t.jsonl").subscribe(observer, scheduler=scheduler)
     scheduler.start()
-    times = [(each.time - observer.messages[0].time) for each in observer.messages]
+    times = [(recorded.time - observer.messages[0].time) for recorded in observer.messages]
     assert times == [0, 10, 10, 10, 12, 12]
 
 
@@ -318,7 +318,7 @@ def test_fast_replay_passes_lists_to_operators(tmp_path: Path) -> None:
 def test_replay_waits_for_a_slow_subscriber(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 1000))
     stream = rxtweets.replay(tmp_path / "t.jsonl", None)
-    batches = stream.pipe(ops.process(lambda each: each, 2), ops.batch(20, 60.0))
+    batches = stream.pipe(ops.process(lambda message: message, 2), ops.batch(20, 60.0))
     assert sum(batches.map(len).to_list().run()) == 1000
     stats = stream.stats()
     assert (stats.received, stats.delivered, stats.dropped) == (1000, 1000, 0)
@@ -430,8 +430,8 @@ def test_unreadable_line_is_counted_and_reported(tmp_path: Path) -> None:
     assert (stats.received, stats.delivered) == (4, 2)
     assert (stats.undecodable, stats.unknown) == (1, 1)
     assert stream.telemetry.bus.flush()
-    [bad] = [each for each in seen if isinstance(each, events.UndecodableLine)]
-    [unknown] = [each for each in seen if isinstance(each, events.UnknownMessage)]
+    [bad] = [event for event in seen if isinstance(event, events.UndecodableLine)]
+    [unknown] = [event for event in seen if isinstance(event, events.UnknownMessage)]
     assert (bad.error.line, bad.place) == (b"nonsense", f"{path}:2")
     assert (unknown.value, unknown.line, unknown.place) == ([1], b"[1]", f"{path}:3")
 
@@ -441,13 +441,13 @@ def tweet(number: int) -> bytes:
 
 
 def outcome(path: Path) -> tuple[list[Message[Any]], rxtweets._core.telemetry.Stats]:
-    """What a replay delivers, whose metadata can be read, and its counters, which add up."""
+    """Return the messages and counters of a replay; check metadata and sums."""
     stream = rxtweets.replay(path, None)
     got = stream.to_list().run()
     stats = stream.stats()
     assert stats.delivered == len(got)
     assert stats.received == stats.delivered + stats.undecodable + stats.control
-    assert all(isinstance(each.metadata, Mapping) for each in got)
+    assert all(isinstance(message.metadata, Mapping) for message in got)
     return got, stats
 
 
@@ -467,7 +467,7 @@ FOREIGN = {
     "a record without its line": b'{"id":"1","received_at":1.0,"data":"x","raw":null}',
     "a record of a number": b'{"id":"1","received_at":1.0,"data":"x","raw":7}',
 }
-"""Lines that are JSON, but no tweet of today's shape."""
+"""JSON lines that are neither tweets nor events."""
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -475,7 +475,7 @@ def test_line_of_another_shape_is_unknown(name: str, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"\n".join([tweet(0), FOREIGN[name], tweet(1), FOREIGN[name], b""]))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert [message.data for message in got] == ["hello 0", "hello 1"]
     assert (stats.unknown, stats.undecodable) == (2, 0)
 
 
@@ -485,7 +485,7 @@ def test_record_with_a_broken_raw_is_undecodable(raw: bytes, tmp_path: Path) -> 
     record = b'{"id":"1","received_at":1.0,"data":"x","raw":%s}' % raw
     path.write_bytes(b"\n".join([tweet(0), record, tweet(1), b""]))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert [message.data for message in got] == ["hello 0", "hello 1"]
     assert stats.undecodable == 1
 
 
@@ -498,11 +498,11 @@ def test_lines_of_a_stream_are_counted_as_in_a_stream(tmp_path: Path) -> None:
     stream = rxtweets.replay(path, None)
     seen: list[events.Event] = []
     stream.events.subscribe(seen.append)
-    assert [each.data for each in stream.to_list().run()] == ["hello 0", "RT"]
+    assert [message.data for message in stream.to_list().run()] == ["hello 0", "RT"]
     stats = stream.stats()
     assert (stats.received, stats.delivered, stats.disconnects, stats.partial) == (3, 2, 1, 1)
     assert stream.telemetry.bus.flush()
-    [announced] = [each for each in seen if isinstance(each, events.DisconnectAnnounced)]
+    [announced] = [event for event in seen if isinstance(event, events.DisconnectAnnounced)]
     assert announced.disconnect_type == "OperationalDisconnect"
 
 
@@ -514,7 +514,7 @@ def test_compression_is_detected_by_the_first_bytes(
     path = tmp_path / f"t.jsonl{suffix}"
     path.write_bytes(pack(tweet(0) + b"\n") + pack(tweet(1) + b"\n"))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert [message.data for message in got] == ["hello 0", "hello 1"]
     assert stats.undecodable == 0
 
 
@@ -525,7 +525,7 @@ def test_last_line_without_a_line_feed_counts(encoding: str, tmp_path: Path) -> 
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     path.write_bytes((mark + text).encode(encoding))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["\u0a0a \U0001f600", "hello 1"]
+    assert [message.data for message in got] == ["\u0a0a \U0001f600", "hello 1"]
     assert stats.received == 2
 
 
@@ -533,7 +533,7 @@ def test_byte_order_marks_of_joined_files_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes((codecs.BOM_UTF8 + tweet(0) + b"\n") * 2)
     got, _ = outcome(path)
-    assert [each.raw for each in got] == [tweet(0)] * 2
+    assert [message.raw for message in got] == [tweet(0)] * 2
 
 
 def test_last_line_that_is_cut_off_is_undecodable(tmp_path: Path) -> None:
@@ -570,7 +570,7 @@ def test_file_without_lines_is_an_empty_recording(content: bytes, tmp_path: Path
 
 
 def test_record_whose_keys_are_in_another_order_is_played(tmp_path: Path) -> None:
-    sent = [each.put_data(data) for each in messages(AT, AT) for data in ("x", {"raw": [1]})]
+    sent = [message.put_data(data) for message in messages(AT, AT) for data in ("x", {"raw": [1]})]
     write(tmp_path / "t.jsonl", sent)
     for keys in ("id", "raw", "data"), ("raw", "received_at", "data"):
         path = tmp_path / "sorted.jsonl"
@@ -579,10 +579,12 @@ def test_record_whose_keys_are_in_another_order_is_played(tmp_path: Path) -> Non
         lines = [json.dumps(value, separators=(",", ":")) + " " for value in anew]
         path.write_text("\n".join(lines))
         got, _ = outcome(path)
-        assert [(each.data, each.id, each.received_at) for each in got] == [
-            (each.data, each.id, each.received_at) for each in sent
+        assert [(message.data, message.id, message.received_at) for message in got] == [
+            (message.data, message.id, message.received_at) for message in sent
         ]
-        assert [dict(each.metadata) for each in got] == [dict(each.metadata) for each in sent]
+        assert [dict(message.metadata) for message in got] == [
+            dict(message.metadata) for message in sent
+        ]
 
 
 def test_oversized_line_of_a_recording_is_reported(
@@ -593,11 +595,12 @@ def test_oversized_line_of_a_recording_is_reported(
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"\n".join([tweet(0), b"x" * 10_000, tweet(1), b"y" * 700]))
     stream = rxtweets.replay(path, None)
-    assert [each.data for each in stream.to_list().run()] == ["hello 0", "hello 1"]
+    assert [message.data for message in stream.to_list().run()] == ["hello 0", "hello 1"]
     assert stream.stats().undecodable == 2
     assert stream.telemetry.bus.flush()
     assert [
-        f"{path}:{number}" in each.text for number, each in zip((2, 4), stream.errors, strict=True)
+        f"{path}:{number}" in failure.text
+        for number, failure in zip((2, 4), stream.errors, strict=True)
     ] == [True, True]
 
 
@@ -679,7 +682,12 @@ def test_invalid_arrival_makes_no_pause(received_at: str, tmp_path: Path) -> Non
     observer = scheduler.create_observer()
     rxtweets.replay(path).subscribe(observer, scheduler=scheduler)
     scheduler.start()
-    assert [each.time - observer.messages[0].time for each in observer.messages] == [0, 0, 5, 5]
+    assert [recorded.time - observer.messages[0].time for recorded in observer.messages] == [
+        0,
+        0,
+        5,
+        5,
+    ]
 
 
 def test_records_of_events_are_replayed(tmp_path: Path) -> None:
@@ -701,7 +709,7 @@ def test_records_of_events_are_replayed(tmp_path: Path) -> None:
     assert all(map(same, played(tmp_path / "t.jsonl"), sent))
     bare = tmp_path / "bare.ndjson"
     bare.write_bytes(b"\n".join(lines.values()))
-    assert [each.data for each in played(bare)] == [each.data for each in sent[:4]]
+    assert [message.data for message in played(bare)] == [message.data for message in sent[:4]]
 
 
 @pytest.mark.parametrize(
@@ -718,10 +726,10 @@ def test_every_delivered_line_is_replayed(line: bytes, tmp_path: Path) -> None:
     sent = [message, message.put_data({"raw": 1}), message.put_data(None)]
     write(tmp_path / "t.jsonl", sent)
     back = played(tmp_path / "t.jsonl")
-    assert [(each.raw, each.data, each.id) for each in back] == [
-        (line, each.data, "1") for each in sent
+    assert [(message.raw, message.data, message.id) for message in back] == [
+        (line, message.data, "1") for message in sent
     ]
-    assert all(set(each.metadata) == {"id", "x"} for each in back)
+    assert all(set(message.metadata) == {"id", "x"} for message in back)
 
 
 # Pages.
@@ -768,13 +776,19 @@ def test_page_of_a_search_becomes_its_tweets(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(tweet(0) + b"\n" + json.dumps(page).encode() + b"\n" + tweet(1))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["hello 0", "alone", "User19", "no author", "hello 1"]
+    assert [message.data for message in got] == [
+        "hello 0",
+        "alone",
+        "User19",
+        "no author",
+        "hello 1",
+    ]
     assert (stats.unknown, stats.partial) == (1, 1)
     _, alone, rich, bare, _ = got
     assert alone.metadata["includes"] == {"users": people[:1]}
     assert alone.metadata["errors"] == page["errors"][:1]
     included = rich.metadata["includes"]
-    assert [each["id"] for each in included.pop("users")] == ["11", "12", "13", "17"]
+    assert [user["id"] for user in included.pop("users")] == ["11", "12", "13", "17"]
     assert included == {
         "tweets": [quoted],
         "media": [photos[0], photos[1], photos[3]],
@@ -782,7 +796,7 @@ def test_page_of_a_search_becomes_its_tweets(tmp_path: Path) -> None:
         "places": [{"id": "place"}],
     }
     assert dict(bare.metadata) == {"id": "3"}
-    assert all(Message.from_line(each.raw).data == each.data for each in got)
+    assert all(Message.from_line(message.raw).data == message.data for message in got)
 
 
 def test_page_with_newer_names_is_read(tmp_path: Path) -> None:
@@ -805,19 +819,19 @@ def test_other_entries_of_a_page_are_unknown(tmp_path: Path) -> None:
 
 def test_pages_of_real_tweets_are_split(tmp_path: Path, recorded: Path) -> None:
     payloads = [json.loads(line) for line in recorded.read_bytes().splitlines()[:200]]
-    page: dict[str, Any] = {"data": [each["data"] for each in payloads], "includes": {}}
-    for each in payloads:
-        for name, parts in each.get("includes", {}).items():
+    page: dict[str, Any] = {"data": [message["data"] for message in payloads], "includes": {}}
+    for message in payloads:
+        for name, parts in message.get("includes", {}).items():
             page["includes"].setdefault(name, []).extend(parts)
     (tmp_path / "t.jsonl").write_text(json.dumps(page))
     got = played(tmp_path / "t.jsonl")
-    assert [each.id for each in got] == [each["data"]["id"] for each in payloads]
+    assert [message.id for message in got] == [message["data"]["id"] for message in payloads]
     for message, payload in zip(got, payloads, strict=True):
         author = payload["data"].get("author_id")
         users = message.metadata.get("includes", {}).get("users", [])
         own = payload.get("includes", {}).get("users", [])
-        assert (author in {each["id"] for each in own}) <= (
-            author in {each["id"] for each in users}
+        assert (author in {message["id"] for message in own}) <= (
+            author in {user["id"] for user in users}
         )
 
 
@@ -880,7 +894,7 @@ def test_collect_returns_early_when_time_is_up() -> None:
 
 def test_collect_returns_early_when_the_source_ends() -> None:
     batch = rxtweets.collect(reactivex.of(Message("one"), Message("two")), 5)
-    assert [each.data for each in batch] == ["one", "two"]
+    assert [message.data for message in batch] == ["one", "two"]
     assert batch.info.trigger == "flush"
 
 
@@ -894,7 +908,7 @@ def test_collect_returns_early_when_interrupted() -> None:
         reactivex.operators.start_with(Message("one")), reactivex.operators.do_action(interrupt)
     )
     batch = rxtweets.collect(stream, 5)
-    assert [each.data for each in batch] in ([], ["one"])
+    assert [message.data for message in batch] in ([], ["one"])
     assert not source.observers
 
 
@@ -917,7 +931,7 @@ def test_collect_acknowledges_its_messages() -> None:
         return reactivex.disposable.Disposable()
 
     stream: MessageStream[Any] = MessageStream(subscribe, new_telemetry())
-    assert [each.data for each in rxtweets.collect(stream, 2)] == ["a", "b"]
+    assert [message.data for message in rxtweets.collect(stream, 2)] == ["a", "b"]
     assert told == [([], ["c"]), (["a", "b"], [])]
 
 
@@ -929,8 +943,8 @@ def test_batch_becomes_a_table(tmp_path: Path) -> None:
     assert arrow.num_rows == len(polars) == len(pandas) == 20
     assert arrow.column_names == polars.columns == list(pandas.columns)
     for table in (arrow["id"].to_pylist(), polars["id"].to_list(), list(pandas["id"])):
-        assert table == [each.id for each in sent]
-    assert polars["created_at"].to_list() == [each.created_at for each in sent]
+        assert table == [message.id for message in sent]
+    assert polars["created_at"].to_list() == [message.created_at for message in sent]
     assert polars["hashtags"].list.len().sum() > 0
     assert polars.equals(pl.DataFrame(arrow))
 

@@ -1,4 +1,4 @@
-"""A hundred thousand tweets over a connection that breaks all the time, and what was missed."""
+"""Soak tests without backfill: 100,000 tweets over connections that break often."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_missing_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_unwritable_directory_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Root may write anywhere, so what the system says is said here.
+    # Root can write anywhere, so the answer of the system is patched.
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigurationError, match="written to"):
         StateFile(path, "sample_stream")
