@@ -65,8 +65,8 @@ class Backoff:
     ``backoff``, ``Retry-After``, ``x-rate-limit-reset``, ``window`` or ``connect budget``.
 
     Attributes:
-        lost: an established connection ended, cleanly or not: at once, then 0.25 s more each time,
-            up to 16 s.
+        lost: an established connection ended, cleanly or not, or fell silent: at once, then 0.25 s
+            more each time, up to 16 s.
         network: no connection could be made, or not within ``connect_timeout``: 0.25 s, 0.5 s …
             16 s.
         server: 5xx of the server or of a proxy, or an answer that is not a stream: 5 s, 10 s …
@@ -76,9 +76,10 @@ class Backoff:
             320 s.
         provisioning: X changes the account's subscription: 60 s.
         stop: a `tenacity` stop strategy, over the failures in a row; by default never.
-        proved_after: seconds after which a connection that delivered resets the schedules.
-        connects: connects allowed in a window; the server's headers correct it.
-        window: length of that window.
+        proved_after: seconds after which a connection that delivered resets the schedules; 5.
+        connects: connects allowed in a window, 50; the server's headers correct it. A connect above
+            it waits for the window to move on.
+        window: length of that window, 900.
         scale: factor for all of the above. It does not shorten waits that the server asks for.
 
     Raises:

@@ -30,12 +30,35 @@ T_co = TypeVar("T_co", covariant=True)
 class HotStream(MessageStream[T_co]):
     """A hot Observable of messages over one connection, or over several.
 
-    The first subscriber connects it, the last one to leave disconnects it, and all share its
-    messages. A subscriber that blocks makes the others wait; wrap it in `subscribers.Buffered` to
-    give it a queue and a thread of its own.
+    **Subscriptions.** The first subscriber connects the stream, the last one to leave disconnects
+    it, and all share its messages. Lines that wait when the last one leaves count in
+    ``stats().unsubscribed``. If a subscriber leaves in the middle of a list (`take`, `dispose`),
+    the rest of the list counts in ``stats().abandoned``. A subscriber that blocks makes the others
+    wait; wrap it in `subscribers.Buffered` to give it a queue and a thread of its own.
 
-    ``on_completed`` follows `stop`, a ``limit``, and the end of a replay. ``on_error`` follows when
-    reconnecting cannot help. After either, the next subscription connects again.
+    **Overflow.** A slow subscriber never stops the reading: 10,000 messages wait (or 160 MB), then
+    the oldest are dropped, with `events.OverflowStarted`, `events.OverflowEnded` and
+    ``stats().dropped``. Only ``overflow="block"`` stops the reading; X cuts off clients that stop.
+
+    **Reconnects.** The stream reconnects by the schedules of `Backoff` (`events.Reconnecting`,
+    ``stats().reconnects``). If X announces a disconnect (`events.DisconnectAnnounced`), the stream
+    closes the connection and reconnects.
+
+    **Gaps.** Messages that X sends between two connections are missing. Each such time is an
+    `events.Gap` with its start and end and the ids around it, and counts in ``stats().gaps``.
+    Backfill closes it as far as it reaches (`events.BackfillRequested`); if X refuses backfill with
+    400 or 403, the stream requests none any more (`events.BackfillRefused`). With two connections
+    of the same content, a gap is a time that both missed.
+
+    **End.** ``on_completed`` follows `stop`, a ``limit`` (`events.LimitReached`), and the end of a
+    replay. ``on_error`` follows if reconnecting cannot help, or if a thread of the stream dies: the
+    messages before it are delivered first. After either, the next subscription connects again. A
+    drain of a `Pipeline` completes its own subscriptions as `stop` does; the stream continues for
+    other subscribers.
+
+    **Limits.** With a limit of messages the stream reads little further than the limit (with
+    ``isolated=True``, as far as its buffers hold). Messages that X had sent by then count in
+    ``stats().beyond_limit``; ``stats().posts_today`` counts the distinct posts since midnight UTC.
 
     Attributes:
         where: the server or the file that it reads.

@@ -281,14 +281,13 @@ class Reader:
         return attempt
 
     def _params(self, minutes: int) -> dict[str, str]:
-        if minutes:
-            return {"backfill_minutes": str(minutes)}
-        if not self._options.is_replay or self._newest_at is None:
-            return {}
-        since = self._newest_at - OVERLAP
-        if self._replay_from is not None:
-            since = max(since, self._replay_from)
-        return {"start_time": f"{since:%Y-%m-%dT%H:%M:%SZ}"}
+        params = {"backfill_minutes": str(minutes)} if minutes else {}
+        if self._options.is_replay and self._newest_at is not None:
+            since = self._newest_at - OVERLAP
+            if self._replay_from is not None:
+                since = max(since, self._replay_from)
+            params["start_time"] = f"{since:%Y-%m-%dT%H:%M:%SZ}"
+        return params
 
     def _prepare(self) -> None:
         if self._options.prepare is not None and not self._is_prepared:

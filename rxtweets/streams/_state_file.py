@@ -35,6 +35,10 @@ class Position(NamedTuple):
 class StateFile:
     """Keeps the position of one stream; writes the file whole or not at all.
 
+    The next run of the program requests or reports the messages since this position. Delivered
+    messages count as read: after a crash, those in work are delivered again only as far as backfill
+    reaches back, half a minute more than the gap.
+
     Args:
         path: of the file, in an existing directory.
         stream: name of the stream; the file of another stream is refused.
