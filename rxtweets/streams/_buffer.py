@@ -165,7 +165,7 @@ class Handoff:
             if self._closed:
                 self._on_drop(len(block.lines))
                 return
-            if self._blocks and _is_keep_alive(block) and _is_keep_alive(self._blocks[-1]):
+            if not block.lines and self._blocks and _are_keep_alives(block, self._blocks[-1]):
                 self._blocks.pop()
             self._blocks.append(block)
             self._lines += len(block.lines)
@@ -185,7 +185,8 @@ class Handoff:
         """
         with self._changed:
             self.in_hand = 0
-            self._changed.notify_all()  # of the quota, less may be in hand than before
+            if self._quota is not None:
+                self._changed.notify_all()  # the quota may admit more
             self._changed.wait_for(lambda: self._closed or bool(self._blocks))
             taken: list[Any] = []
             lines = size = 0
@@ -273,5 +274,5 @@ class Handoff:
         self._on_burst("ended", dropped)
 
 
-def _is_keep_alive(block: Any) -> bool:
-    return isinstance(block, Block) and not block.lines
+def _are_keep_alives(*blocks: Any) -> bool:
+    return all(isinstance(block, Block) and not block.lines for block in blocks)

@@ -20,7 +20,7 @@ from rxtweets._support.workers import unexpected
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._billing import Limit, PostMeter
 from rxtweets.streams._gaps import Interval, SharedGaps
-from rxtweets.streams._run import Run, SharedStream
+from rxtweets.streams._run import SharedStream, StreamRun
 from rxtweets.streams._single import LiveStream
 
 __all__ = ["MergedStream", "furthest"]
@@ -83,7 +83,7 @@ class MergedStream(SharedStream):
         worst = furthest([part.state for part in self._parts.values()])
         return replace(worst, number=self._state.number)
 
-    def _new_run(self, before: Any, scheduler: abc.SchedulerBase | None) -> Run:
+    def _new_run(self, before: Any, scheduler: abc.SchedulerBase | None) -> StreamRun:
         del before, scheduler
         return _MergedRun(self._parts, self.telemetry, self._limit, self._deduplicate)
 
@@ -125,7 +125,7 @@ class MergedStream(SharedStream):
             self.telemetry.publish(events.StateChanged(self._state))
 
 
-class _MergedRun(Run):
+class _MergedRun(StreamRun):
     """One run of all parts."""
 
     counts_delivered = False

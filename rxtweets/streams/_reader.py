@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from rxtweets._core import events
 from rxtweets._core.connection_state import ConnectionState, StateName
@@ -54,18 +54,9 @@ OVERLAP = timedelta(seconds=10)
 by some seconds."""
 
 
-class Connect(Protocol):
-    """Makes the connections of one stream, without opening them."""
-
-    def __call__(
-        self, params: Mapping[str, str], on_quiet: Callable[[], None]
-    ) -> Connection | IsolatedConnection:
-        """Make a connection.
-
-        Args:
-            params: query parameters beside those of the stream.
-            on_quiet: see `Connection`.
-        """
+Connect = Callable[[Mapping[str, str], Callable[[], None]], Connection | IsolatedConnection]
+"""Makes a connection without opening it, from query parameters beside those of the stream, and
+``on_quiet`` as of `Connection`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from rxtweets._support.validation import iterable, seconds
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.errors import RxTweetsError, StreamError
 from rxtweets.streams._base import report_lines
-from rxtweets.streams._run import Run, SharedStream
+from rxtweets.streams._run import Chunk, SharedStream, StreamRun
 
 __all__ = ["Replay", "replay"]
 
@@ -36,7 +36,6 @@ LATEST = 253_402_300_800.0
 """The year 10000, in seconds since 1970, which `datetime` cannot hold."""
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-Chunk = list[Message[Any]]
 
 
 def replay(
@@ -118,7 +117,7 @@ class Replay(SharedStream):
         for play in self._plays:
             play.finish()
 
-    def _new_run(self, before: Any, scheduler: abc.SchedulerBase | None) -> Run:
+    def _new_run(self, before: Any, scheduler: abc.SchedulerBase | None) -> StreamRun:
         del before
         if self._scheduler is not None or not isinstance(scheduler, VirtualTimeScheduler):
             scheduler = self._scheduler
@@ -131,7 +130,7 @@ class Replay(SharedStream):
             self._plays = tuple(other for other in self._plays if other is not play)
 
 
-class _Play(Run):
+class _Play(StreamRun):
     """One pass through the files."""
 
     reports_end = False
@@ -172,9 +171,6 @@ class _Play(Run):
             self._timer.disposable = self._scheduler.schedule(self._begin_steps)
 
     def _stop(self) -> None:
-        self.end()
-
-    def _discard(self) -> None:
         self.end()
 
     def _run(self) -> None:

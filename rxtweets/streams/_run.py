@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -20,13 +20,13 @@ from rxtweets.errors import RxTweetsError
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._billing import Limit, Quota
 
-__all__ = ["Run", "SharedStream"]
+__all__ = ["Chunk", "SharedStream", "StreamRun"]
 
 Chunk = list[Message[Any]]
 Gate = ChunkGate[Chunk]
 
 
-class Run:
+class StreamRun(ABC):
     """Passes the messages of a source to all subscribers, one chunk at a time; thread-safe.
 
     Args:
@@ -67,9 +67,9 @@ class Run:
     def _stop(self) -> None:
         """Stop the source; it emits what it has received, then ends. May be called again."""
 
-    @abstractmethod
     def _discard(self) -> None:
-        """Stop the source and discard what it has received: the last subscriber has left."""
+        """Stop the source after the last subscriber has left; by default as `_stop`."""
+        self._stop()
 
     def start(self) -> None:
         """Start the source, and the clock of a limit of time.
@@ -122,9 +122,12 @@ class Run:
         """Count the messages and pass them to the subscribers."""
         with self._emitting, self._telemetry.working():
             gates = self._gates
-            kept = self._admit(messages) if gates else self._count_unsubscribed(messages)
-            if kept:
-                self._give(gates, kept)
+            if gates:
+                kept = self._admit(messages)
+                if kept:
+                    self._give(gates, kept)
+            elif self.counts_delivered:
+                self._telemetry.add(unsubscribed=len(messages))
         self._pass_ends()
 
     def end(self, error: Exception | None = None) -> None:
@@ -164,11 +167,6 @@ class Run:
             self._telemetry.publish(LimitReached(self._limit.messages or 0, left_out))
             self.finish()  # before subscribers take their time: X bills what it sends meanwhile
         return kept
-
-    def _count_unsubscribed(self, messages: Chunk) -> Chunk:
-        if self.counts_delivered:
-            self._telemetry.add(unsubscribed=len(messages))
-        return []
 
     def _give(self, gates: Sequence[Gate], chunk: Chunk) -> None:
         # Errors of subscribers do not come this far; errors of operators and MemoryError do.
@@ -234,7 +232,7 @@ class SharedStream(HotStream[Any]):
         self._run: Any = None
 
     @abstractmethod
-    def _new_run(self, before: Any, scheduler: abc.SchedulerBase | None) -> Run:
+    def _new_run(self, before: Any, scheduler: abc.SchedulerBase | None) -> StreamRun:
         """Make the next run.
 
         Args:

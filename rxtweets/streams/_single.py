@@ -31,7 +31,7 @@ from rxtweets.streams._billing import Limit, PostMeter, Quota
 from rxtweets.streams._buffer import Block, Closed, Ended, Handoff, Opened, Overflow
 from rxtweets.streams._gaps import Interval
 from rxtweets.streams._reader import Connect, Reader, ReadingOptions
-from rxtweets.streams._run import Run, SharedStream
+from rxtweets.streams._run import SharedStream, StreamRun
 from rxtweets.streams._state_file import Position, StateFile
 
 __all__ = ["LiveOptions", "LiveStream"]
@@ -108,7 +108,7 @@ class LiveStream(SharedStream):
             started(self)
         return super()._join(observer, scheduler)
 
-    def _new_run(self, before: _LiveRun | None, scheduler: abc.SchedulerBase | None) -> Run:
+    def _new_run(self, before: _LiveRun | None, scheduler: abc.SchedulerBase | None) -> StreamRun:
         del scheduler
         reader = None if before is None else before.reader
         return _LiveRun(
@@ -116,7 +116,7 @@ class LiveStream(SharedStream):
         )
 
 
-class _LiveRun(Run):
+class _LiveRun(StreamRun):
     """Reader, buffer and delivering thread.
 
     Args:

@@ -33,7 +33,7 @@ from rxtweets.simulator.script import (
 )
 from rxtweets.streams._buffer import Handoff
 from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES
-from rxtweets.streams._run import Run
+from rxtweets.streams._run import StreamRun
 from tests.streams.watching import Watched
 
 SCALE = 0.01
@@ -522,7 +522,7 @@ def test_limit_disconnects_before_subscribers_are_done() -> None:
 def test_limit_disconnects_when_the_reader_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    is_within, admit, waits = Handoff._is_within_quota, Run._admit, threading.Event()
+    is_within, admit, waits = Handoff._is_within_quota, StreamRun._admit, threading.Event()
 
     def noticed(handoff: Handoff) -> bool:
         is_within_quota = is_within(handoff)
@@ -530,12 +530,12 @@ def test_limit_disconnects_when_the_reader_waits(
             waits.set()
         return is_within_quota
 
-    def late(run: Run, messages: list[rxtweets.Message[Any]]) -> list[rxtweets.Message[Any]]:
+    def late(run: StreamRun, messages: list[rxtweets.Message[Any]]) -> list[rxtweets.Message[Any]]:
         assert waits.wait(20)
         return admit(run, messages)
 
     monkeypatch.setattr(Handoff, "_is_within_quota", noticed)
-    monkeypatch.setattr(Run, "_admit", late)
+    monkeypatch.setattr(StreamRun, "_admit", late)
     assert ends_before_its_subscriber_is_done()
 
 

@@ -34,6 +34,7 @@ class Part(HotStream[Any]):
         self.disposals = 0
         self.stops = 0
         self.refusal: Exception | None = None
+        self.first: tuple[int, ...] = ()
         self.quota: Quota | None = None
         self._is_sending = False
         self.telemetry.show("state", lambda: self.state.name)
@@ -81,6 +82,8 @@ class Part(HotStream[Any]):
         if self.refusal is not None:
             raise self.refusal
         self.observers.append(observer)
+        if self.first:
+            self.send(*self.first)
         return Disposable(self._leave)
 
     def _leave(self) -> None:
@@ -431,6 +434,13 @@ def test_limit_counts_all_parts(parts: dict[str, Part]) -> None:
     assert (stats.received, stats.delivered, stats.beyond_limit, stats.dropped) == (5, 3, 2, 0)
     flush(stream)
     assert events.LimitReached(3, 2) in seen
+
+
+def test_limit_stops_a_part_that_starts_later(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, limit=Limit(messages=1)), Taker()
+    parts["partition 1"].first = (1,)
+    taker.subscribe(stream)
+    assert (taker.ids, taker.completed) == (["1"], 1)
 
 
 def test_parts_share_the_quota_of_a_limit(parts: dict[str, Part]) -> None:

@@ -60,7 +60,7 @@ from rxtweets.streams._pull_sources import _Puller
 from rxtweets.streams._reader import Reader
 from rxtweets.streams._reader_process import Order, Outlet
 from rxtweets.streams._replay import _Play
-from rxtweets.streams._run import Run
+from rxtweets.streams._run import StreamRun
 from rxtweets.subscribers import Buffered
 
 PATIENCE = 20.0
@@ -190,13 +190,13 @@ def deliver(kind: type[BaseException], patch: Patch, _: Log) -> None:
 
 
 def limit(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(Run, "_end_in_time", Raising(kind))
+    patch.setattr(StreamRun, "_end_in_time", Raising(kind))
     with simulator.serve(rate=100) as x:
         assert End(tweets(x, limit=timedelta(hours=1))).is_of(kind)
 
 
 def limit_of_several(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(Run, "_end_in_time", Raising(kind))
+    patch.setattr(StreamRun, "_end_in_time", Raising(kind))
     with simulator.serve(rate=100) as x:
         stream = rxtweets.firehose_stream(
             (1, 2), base_url=x.url, token="any", limit=timedelta(hours=1)
