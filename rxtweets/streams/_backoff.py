@@ -1,9 +1,9 @@
-"""When to connect again: X's published schedules as tenacity strategies, and a connect budget.
+"""When to reconnect: X's schedules as tenacity strategies, and the budget of connects.
 
-X's documentation ("handling disconnections"): an established connection that drops is made again
-at once; after network errors the wait grows by 250 ms up to 16 s; after HTTP errors that are
-worth another try it doubles from 5 s to 320 s; after a 429 it doubles from one minute. X allows
-50 connects of a stream in 15 minutes ("rate limits") and says in ``x-rate-limit-*`` what is left.
+X's documentation ("handling disconnections"): reconnect at once after an established connection
+drops; after network errors wait 250 ms more each time, up to 16 s; after HTTP errors that are worth
+a retry double the wait from 5 s to 320 s; after a 429 double it from one minute. X allows 50
+connects of a stream in 15 minutes ("rate limits"); ``x-rate-limit-*`` says how many are left.
 """
 
 from __future__ import annotations
@@ -16,25 +16,16 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
 
-from tenacity import (
-    RetryCallState,
-    stop_never,
-    wait_exponential,
-    wait_fixed,
-    wait_incrementing,
-)
+from tenacity import RetryCallState, stop_never, wait_exponential, wait_fixed, wait_incrementing
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from rxtweets._core.events import WaitFrom
 from rxtweets._support.validation import whole_number
 from rxtweets.api._server_waits import WINDOW, asked_waits, rate_limit_number, until_reset
-from rxtweets.errors import (
-    ConfigurationError,
-)
+from rxtweets.errors import ConfigurationError
 
 __all__ = ["Backoff", "ConnectBudget", "Pacer", "Wait"]
-
 
 SCHEDULES = ("lost", "network", "server", "rate_limit", "connection_limit", "provisioning")
 
@@ -43,9 +34,9 @@ class Wait(NamedTuple):
     """The wait after a failure.
 
     Attributes:
-        attempt: how often in a row this kind of failure has happened, from 1.
+        attempt: failures of this kind in a row, from 1.
         delay: seconds.
-        wait_from: the longest of the waits that apply.
+        wait_from: the source of the wait: the longest one that applies.
     """
 
     attempt: int
@@ -55,34 +46,47 @@ class Wait(NamedTuple):
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait before the next connection, by what ended the last; all in seconds.
+    """How long a stream waits before it reconnects, by the kind of failure; all in seconds.
 
-    Each schedule is a `tenacity` wait strategy, asked with the number of such failures in a row.
-    The numbers start anew once a connection has proved itself: it delivered a line and lived for
-    ``proved_after`` seconds. An answer of 200 alone proves nothing.
+    ::
 
-    The server's ``Retry-After``, and after a rate limit its ``x-rate-limit-reset``, are lower
-    bounds of the wait. Both are measured by the server's ``Date``. Where the server asks for a wait
-    that is not plausible (a ``Retry-After`` above an hour, a reset more than a day away), the wait
-    is at least ``window``.
+        Backoff(stop=tenacity.stop_after_attempt(10))   # gives up with the last error
+        Backoff(server=tenacity.wait_fixed(3))
+        Backoff(scale=0.01)                             # rehearses minutes in seconds
+
+    The defaults follow X's guidelines. Each schedule is a `tenacity` wait strategy; its attempt
+    number is the number of such failures in a row. The numbers start anew after a connection that
+    delivered a line and lived for ``proved_after`` seconds; an answer of 200 alone proves nothing.
+
+    The wait is never shorter than the server's ``Retry-After``, and after a rate limit its
+    ``x-rate-limit-reset``; both are measured by the server's ``Date``. If the server asks for an
+    implausible wait (a ``Retry-After`` above an hour, a reset more than a day away), the wait is
+    ``window`` at least. The event `events.Reconnecting` and the log name the source of each wait:
+    ``backoff``, ``Retry-After``, ``x-rate-limit-reset``, ``window`` or ``connect budget``.
 
     Attributes:
-        lost: a connection that was established ended: at once, then 0.25 s more each time, 16 s
-            at most.
-        network: a connection could not be made: 0.25 s, 0.5 s … 16 s.
-        server: 5xx of the server or a proxy, or an answer of something else: 5 s, 10 s … 320 s.
-        rate_limit: 429 for too many connects: 60 s, 120 s … 15 minutes.
-        connection_limit: 429 because the token's connection is held already: 5 s, 10 s … 320 s.
-        provisioning: the subscription is being changed: 60 s.
+        lost: an established connection ended, cleanly or not, or fell silent: at once, then 0.25 s
+            more each time, up to 16 s.
+        network: no connection could be made, or not within ``connect_timeout``: 0.25 s, 0.5 s …
+            16 s.
+        server: 5xx of the server or of a proxy, or an answer that is not a stream: 5 s, 10 s …
+            320 s.
+        rate_limit: 429, too many connects: 60 s, 120 s … 15 minutes.
+        connection_limit: 429 ``TooManyConnections``, the token's connection is taken: 5 s, 10 s …
+            320 s.
+        provisioning: X changes the account's subscription: 60 s.
         stop: a `tenacity` stop strategy, over the failures in a row; by default never.
-        proved_after: seconds until a connection that delivers has proved itself.
-        connects: connects allowed in a window, until the server's headers say otherwise.
-        window: length of that window.
-        scale: factor for all of the above, to rehearse minutes in seconds against the simulator. It
-            does not shorten what the server asks for.
+        proved_after: seconds after which a connection that delivered resets the schedules; 5.
+        connects: connects allowed in a window, 50; the server's headers correct it. A connect above
+            it waits for the window to move on.
+        window: length of that window, 900.
+        scale: factor for all of the above. It does not shorten waits that the server asks for.
+
+    Raises:
+        ConfigurationError: a value is invalid.
     """
 
-    # Strategies of tenacity have no repr, so theirs are left out of this one.
+    # Strategies of tenacity have no repr.
     lost: wait_base = field(default_factory=lambda: wait_incrementing(0, 0.25, 16), repr=False)
     network: wait_base = field(
         default_factory=lambda: wait_incrementing(0.25, 0.25, 16), repr=False
@@ -111,40 +115,40 @@ class Backoff:
                 raise ConfigurationError(f"Backoff {name}={number!r}: give a number, 0 or more")
         whole_number("Backoff connects", self.connects)
         for name in SCHEDULES:
-            if not isinstance(getattr(self, name), wait_base):
-                raise ConfigurationError(
-                    f"Backoff {name}={getattr(self, name)!r}: give a wait strategy, such as "
-                    "tenacity.wait_fixed(3)"
-                )
-        if not isinstance(self.stop, stop_base):
-            raise ConfigurationError(
-                f"Backoff stop={self.stop!r}: give a stop strategy, such as "
-                "tenacity.stop_after_attempt(9)"
-            )
+            self._check(name, wait_base, "a wait strategy, such as tenacity.wait_fixed(3)")
+        self._check("stop", stop_base, "a stop strategy, such as tenacity.stop_after_attempt(9)")
+
+    def _check(self, name: str, kind: type, wanted: str) -> None:
+        if not isinstance(getattr(self, name), kind):
+            raise ConfigurationError(f"Backoff {name}={getattr(self, name)!r}: give {wanted}")
 
     def delay(self, error: BaseException, established: bool, attempt: int) -> float:
-        """Seconds to wait after the ``attempt``-th failure of this kind in a row, from 1."""
-        strategy: wait_base = getattr(self, schedule_of(error, established))
+        """Return the seconds to wait after a failure.
+
+        Args:
+            error: reason of the failure.
+            established: the server had answered with the stream.
+            attempt: number of such failures in a row, from 1.
+        """
+        strategy: wait_base = getattr(self, _schedule_of(error, established))
         return float(strategy(_call_state(attempt))) * self.scale
 
 
 def _call_state(attempt: int) -> RetryCallState:
-    """What tenacity's strategies are asked with; they read the number and the times of it."""
     state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # there is no call
     state.attempt_number = attempt
     return state
 
 
-def schedule_of(error: BaseException, established: bool) -> str:
-    """The name of the schedule in `Backoff` that this failure follows."""
+def _schedule_of(error: BaseException, established: bool) -> str:
     return getattr(error, "schedule", "") or ("lost" if established else "network")
 
 
 class Pacer:
-    """Counts failures in a row by kind and says how long to wait; one for the life of a stream.
+    """Counts failures in a row by kind, and tells how long to wait.
 
-    It outlives single runs of a stream, so that a caller who subscribes again after an error
-    cannot turn the schedules into a loop.
+    A stream has one for all of its runs, so that subscribing again after an error cannot turn the
+    schedules into a loop.
 
     Args:
         backoff: the schedules.
@@ -169,7 +173,7 @@ class Pacer:
         self._wall = wall
 
     def connecting(self) -> int:
-        """Note that a connection is being made now; its number, from 1."""
+        """Count a connect; return the number of the connection, from 1."""
         self.budget.spend()
         self._connections += 1
         return self._connections
@@ -180,10 +184,10 @@ class Pacer:
         return self._failures.total()
 
     def failed(self, error: BaseException, *, established: bool, proven: bool) -> Wait:
-        """Note a failure.
+        """Count a failure; return the wait.
 
         Args:
-            error: what ended the connection, or kept it from being made.
+            error: reason of the failure.
             established: the server had answered with the stream.
             proven: the connection had proved itself.
         """
@@ -191,26 +195,24 @@ class Pacer:
             self._failures.clear()
         if not self._failures:
             self._first_failure = self._clock()
-        name = schedule_of(error, established)
+        name = _schedule_of(error, established)
         self._failures[name] += 1
         attempt = self._failures[name]
-        waits: dict[WaitFrom, float] = {"backoff": self.backoff.delay(error, established, attempt)}
-        for wait_from, delay in (
+        waits: list[tuple[WaitFrom, float]] = [
+            ("backoff", self.backoff.delay(error, established, attempt)),
             *asked_waits(error, self._wall(), self.budget.window).items(),
             *self.budget.waits().items(),
-        ):
-            waits[wait_from] = max(waits.get(wait_from, 0.0), delay)
-        wait_from, delay = max(waits.items(), key=itemgetter(1))
-        self._delay = delay
-        self._not_before = self._clock() + delay
-        return Wait(attempt, delay, wait_from)
+        ]
+        wait_from, self._delay = max(waits, key=itemgetter(1))
+        self._not_before = self._clock() + self._delay
+        return Wait(attempt, self._delay, wait_from)
 
     def wait(self) -> float:
-        """Seconds until a connection may be made: what is left of the last wait, and the budget."""
+        """Return the seconds until the next connect, by the last wait and the budget."""
         return max(0.0, self._not_before - self._clock(), self.budget.wait())
 
     def exhausted(self, error: BaseException) -> bool:
-        """Whether the stop strategy has enough of the failures in a row."""
+        """Whether the stop strategy ends the stream."""
         state = _call_state(self.attempts)
         state.start_time = self._first_failure
         state.set_exception((type(error), error, None))
@@ -220,7 +222,7 @@ class Pacer:
 
 
 class ConnectBudget:
-    """So many connects in so many seconds, corrected by what the server says is left.
+    """The connects allowed in a sliding window, corrected by the server's headers.
 
     Args:
         limit: connects in a window.
@@ -244,11 +246,11 @@ class ConnectBudget:
         self._closed_until = 0.0
 
     def spend(self) -> None:
-        """Note that a connection is being made now."""
+        """Count a connect."""
         self._made.append(self._clock())
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Take the ``x-rate-limit-*`` headers of an answer, names in lower case."""
+        """Read the ``x-rate-limit-*`` headers of an answer; names in lower case."""
         limit, remaining = (rate_limit_number(headers, name) for name in ("limit", "remaining"))
         if limit and limit >= 1:
             self.limit = int(limit)
@@ -257,11 +259,11 @@ class ConnectBudget:
             self._closed_until = self._clock() + (self.window if reset == math.inf else reset)
 
     def wait(self) -> float:
-        """Seconds until the next connection may be made; 0 for now."""
+        """Return the seconds until the next connect; 0 for none."""
         return max(self.waits().values())
 
     def waits(self) -> dict[WaitFrom, float]:
-        """The same by what it comes from."""
+        """Return the seconds until the next connect, by their source."""
         now = self._clock()
         while self._made and self._made[0] <= now - self.window:
             self._made.popleft()

@@ -1,10 +1,9 @@
-"""A hot stream: what all of X's streams have in common for those who use them."""
+"""The interface of all hot streams."""
 
 from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from reactivex import Observable, abc
@@ -15,20 +14,15 @@ from rxtweets._core.events import (
     Event,
     PartialErrors,
     StateChanged,
-    SubscriberFailed,
     UndecodableLine,
     UnknownMessage,
 )
-from rxtweets._core.observable import ChunkGate, MessageStream, name_of
+from rxtweets._core.observable import MessageStream, name_of
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.decoding import Decoded, Disconnect, Undecodable
-from rxtweets._messages.message import Message
-from rxtweets._support.workers import unexpected
 from rxtweets.display import _live as live
 
-__all__ = ["Gate", "HotStream", "end_all", "give_all", "report_lines"]
-
-Gate = ChunkGate[list[Message[Any]]]
+__all__ = ["HotStream", "report_lines"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -36,12 +30,38 @@ T_co = TypeVar("T_co", covariant=True)
 class HotStream(MessageStream[T_co]):
     """A hot Observable of messages over one connection, or over several.
 
-    It connects for the first subscriber and disconnects with the last; all share what comes.
-    ``on_completed`` comes after `stop` and at a ``limit``, ``on_error`` when connecting again
-    cannot help; after either, a new subscription starts a new run.
+    **Subscriptions.** The first subscriber connects the stream, the last one to leave disconnects
+    it, and all share its messages. Lines that wait when the last one leaves count in
+    ``stats().unsubscribed``. If a subscriber leaves in the middle of a list (`take`, `dispose`),
+    the rest of the list counts in ``stats().abandoned``. A subscriber that blocks makes the others
+    wait; wrap it in `subscribers.Buffered` to give it a queue and a thread of its own.
+
+    **Overflow.** A slow subscriber never stops the reading: 10,000 messages wait (or 160 MB), then
+    the oldest are dropped, with `events.OverflowStarted`, `events.OverflowEnded` and
+    ``stats().dropped``. Only ``overflow="block"`` stops the reading; X cuts off clients that stop.
+
+    **Reconnects.** The stream reconnects by the schedules of `Backoff` (`events.Reconnecting`,
+    ``stats().reconnects``). If X announces a disconnect (`events.DisconnectAnnounced`), the stream
+    closes the connection and reconnects.
+
+    **Gaps.** Messages that X sends between two connections are missing. Each such time is an
+    `events.Gap` with its start and end and the ids around it, and counts in ``stats().gaps``.
+    Backfill closes it as far as it reaches (`events.BackfillRequested`); if X refuses backfill with
+    400 or 403, the stream requests none any more (`events.BackfillRefused`). With two connections
+    of the same content, a gap is a time that both missed.
+
+    **End.** ``on_completed`` follows `stop`, a ``limit`` (`events.LimitReached`), and the end of a
+    replay. ``on_error`` follows if reconnecting cannot help, or if a thread of the stream dies: the
+    messages before it are delivered first. After either, the next subscription connects again. A
+    drain of a `Pipeline` completes its own subscriptions as `stop` does; the stream continues for
+    other subscribers.
+
+    **Limits.** With a limit of messages the stream reads little further than the limit (with
+    ``isolated=True``, as far as its buffers hold). Messages that X had sent by then count in
+    ``stats().beyond_limit``; ``stats().posts_today`` counts the distinct posts since midnight UTC.
 
     Attributes:
-        where: the server, or the file, that it comes from.
+        where: the server or the file that it reads.
     """
 
     where = ""
@@ -52,17 +72,25 @@ class HotStream(MessageStream[T_co]):
 
     @property
     def parts(self) -> tuple[HotStream[T_co], ...]:
-        """The streams of the single connections, each with its own state, events and counters."""
+        """The streams of the single connections, each with its own state, events and counters.
+
+        A stream with one connection is its only part. Of several, each reconnects by itself. One
+        that fails for good ends alone (`events.PartEnded`); `Event.part` names it.
+        """
         return (self,)
 
     @property
     @abstractmethod
     def state(self) -> ConnectionState:
-        """What the connection is at now; of several, the one furthest from ``connected``."""
+        """The state of the connection; of several, the one furthest from ``connected``.
+
+        See `ConnectionState` for the names: ``idle``, ``connecting``, ``connected``, ``stalled``,
+        ``backing off`` (``until`` a time), ``stopped`` or ``failed``.
+        """
 
     @property
     def states(self) -> Observable[ConnectionState]:
-        """The state now, and each one from now on; never completes."""
+        """The current state, and every later one; never completes."""
 
         def follow(
             observer: abc.ObserverBase[ConnectionState], _: abc.SchedulerBase | None = None
@@ -73,9 +101,9 @@ class HotStream(MessageStream[T_co]):
 
     @abstractmethod
     def stop(self) -> None:
-        """Disconnect, deliver what was received, complete the subscribers; at once back.
+        """Disconnect, deliver the received messages, complete the subscribers.
 
-        Without a subscriber it does nothing.
+        Returns immediately. Does nothing without a subscriber.
         """
 
     def _ipython_display_(self) -> None:
@@ -83,12 +111,12 @@ class HotStream(MessageStream[T_co]):
 
 
 def report_lines(telemetry: Telemetry, decoded: Decoded, place: str = "") -> None:
-    """Count and report the lines that carry no message, and the messages with partial errors.
+    """Count and report lines without a message, and messages with partial errors.
 
     Args:
         telemetry: of the stream.
         decoded: the lines.
-        place: of a recording, the file and the number of the line.
+        place: file and line number, for a recording.
     """
     for message in decoded.partial:
         telemetry.add(partial=1)
@@ -105,50 +133,8 @@ def report_lines(telemetry: Telemetry, decoded: Decoded, place: str = "") -> Non
             telemetry.publish(UnknownMessage(other.value, other.line, place))
 
 
-def give_all(
-    gates: Sequence[Gate],
-    chunk: list[Message[Any]],
-    remove: Callable[[Gate], None],
-    telemetry: Telemetry,
-) -> None:
-    """Pass a chunk to every gate; one that raises ends with that error, and the others go on.
-
-    Observers of users are contained before: this is for faults of operators, and out of memory.
-
-    Args:
-        gates: in their order.
-        chunk: never empty.
-        remove: takes a gate that raised out of the stream.
-        telemetry: where to count and report.
-    """
-    for gate in gates:
-        try:
-            gate.on_next(chunk)
-        except BaseException as error:  # noqa: BLE001 - a SystemExit too
-            _failed(chunk, error, telemetry)
-            end_all([gate], unexpected("a subscriber", error), telemetry)
-            remove(gate)
-
-
-def end_all(gates: Sequence[Gate], error: Exception | None, telemetry: Telemetry) -> None:
-    """Complete every gate, or end it with the error, whatever another one raises."""
-    for gate in gates:
-        try:
-            if error is None:
-                gate.on_completed()
-            else:
-                gate.on_error(error)
-        except BaseException as raised:  # noqa: BLE001 - a SystemExit too
-            _failed(error, raised, telemetry)
-
-
-def _failed(value: object, error: BaseException, telemetry: Telemetry) -> None:
-    telemetry.add(subscriber_errors=1)
-    telemetry.publish(SubscriberFailed(value, error))
-
-
 class _Follower:
-    """Passes states on in their order, first the one that is when it begins."""
+    """Emits states in order, the current one first."""
 
     def __init__(self, observer: abc.ObserverBase[ConnectionState]) -> None:
         self._observer = observer
@@ -156,19 +142,19 @@ class _Follower:
         self._lock = threading.RLock()
 
     def begin(self, stream: HotStream[Any]) -> abc.DisposableBase:
-        # Listening begins before the state is read: so no change falls between the two.
         with self._lock:
-            listening = stream.telemetry.bus.events.subscribe(self._take)
-            self._pass_on(stream.state)
-        return listening
+            # Subscribe first: a change before the state is read comes as an event.
+            subscription = stream.telemetry.bus.events.subscribe(self._take)
+            self._emit(stream.state)
+        return subscription
 
     def _take(self, event: Event) -> None:
         if not isinstance(event, StateChanged) or event.part:
             return
         with self._lock:
             if event.state.number > self._last.number and event.state != self._last:
-                self._pass_on(event.state)
+                self._emit(event.state)
 
-    def _pass_on(self, state: ConnectionState) -> None:
+    def _emit(self, state: ConnectionState) -> None:
         self._last = state
         self._observer.on_next(state)

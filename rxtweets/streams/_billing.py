@@ -1,6 +1,6 @@
-"""What costs money: distinct posts a day, and limits to them.
+"""What X bills: distinct posts a day, and limits to them.
 
-X bills each post that a stream delivers, once in a UTC day ("pricing"), so duplicates cost nothing.
+X bills each delivered post once in a UTC day ("pricing"), so duplicates cost nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import seconds, whole_number
 
-__all__ = ["Limit", "PostMeter", "checked_limit"]
+__all__ = ["Limit", "PostMeter", "Quota", "checked_limit"]
 
 DAY = 86_400
 REMEMBERED = 50_000
-"""Ids of a generation; two are kept. Twice the five minutes of backfill at 250 posts a second
-fit into it, and duplicates come from there or from a second connection at the same time."""
+"""Ids of a generation; two are kept. One holds twice the five minutes of backfill at 250 posts a
+second. Duplicates come from backfill or from a second connection at the same time."""
 
 
 class PostMeter:
-    """Counts the distinct posts of the current UTC day; from any thread.
+    """Counts the distinct posts of the current UTC day; thread-safe.
 
-    A post that comes again after more than 50,000 others is counted again.
+    A post that returns after more than 50,000 others counts again.
 
     Args:
         clock: seconds since 1970.
@@ -41,10 +41,10 @@ class PostMeter:
         self._before: set[str | bytes] = set()
 
     def count(self, messages: list[Message[Any]]) -> None:
-        """Take note of posts that came."""
+        """Add the posts."""
         ids: set[str | bytes] = {message.id or message.raw for message in messages}
         with self._lock:
-            self._turn()
+            self._start_day()
             ids -= self._recent
             ids -= self._before
             self._count += len(ids)
@@ -53,12 +53,12 @@ class PostMeter:
                 self._before, self._recent = self._recent, set()
 
     def today(self) -> int:
-        """How many distinct posts came since midnight UTC."""
+        """Return the number of distinct posts since midnight UTC."""
         with self._lock:
-            self._turn()
+            self._start_day()
             return self._count
 
-    def _turn(self) -> None:
+    def _start_day(self) -> None:
         day = int(self._clock() // DAY)
         if day != self._day:
             self._day, self._count = day, 0
@@ -67,19 +67,30 @@ class PostMeter:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """After what a stream completes.
+    """When a stream completes by itself.
 
     Attributes:
-        messages: so many were delivered; ``None`` for no such limit.
-        seconds: so many have passed since the first subscription; ``None`` for no such limit.
+        messages: after this many delivered messages; ``None`` for no such limit.
+        seconds: this long after the first subscription; ``None`` for no such limit.
     """
 
     messages: int | None = None
     seconds: float | None = None
 
 
+@dataclass(slots=True)
+class Quota:
+    """The rest of a limit of messages; the connections of a merged stream share one.
+
+    Attributes:
+        left: messages that the limit still admits.
+    """
+
+    left: int
+
+
 def checked_limit(value: Any) -> Limit:
-    """The option ``limit=``: a whole number is messages, a timedelta is time.
+    """Return the option ``limit=`` as a limit: a whole number of messages, or a timedelta.
 
     Raises:
         ConfigurationError: it is neither.

@@ -1,31 +1,34 @@
-"""The bounded hand-off between the thread that reads and the thread that delivers."""
+"""The bounded buffer between the thread that reads and the thread that delivers."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from rxtweets._messages.lookup import Known
-from rxtweets.errors import ConfigurationError
+from rxtweets.errors import ConfigurationError, RxTweetsError
+from rxtweets.streams._billing import Quota
+from rxtweets.streams._gaps import Interval
 
-__all__ = ["Block", "Handoff", "Overflow", "check_overflow"]
+__all__ = ["Block", "Closed", "Ended", "Handoff", "Opened", "Overflow", "check_overflow"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
 
 LINE = 16_384
-"""Bytes that a line of the capacity may have on average; tweets with all fields have a third."""
+"""Bytes of buffer for each line of the capacity; tweets with all fields have about a third."""
 
 AT_ONCE = 16 * 1024 * 1024
-"""Bytes after which `Handoff.get` takes no further block, and that wait in any case."""
+"""Bytes after which `Handoff.get` takes no further block, and that fit in any case."""
 
 
 def check_overflow(policy: str) -> Overflow:
-    """The policy, if it is one.
+    """Return the policy.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: there is no such policy.
     """
     for known in get_args(Overflow):
         if policy == known:
@@ -35,14 +38,14 @@ def check_overflow(policy: str) -> Overflow:
 
 
 class Block(NamedTuple):
-    """Lines of one read.
+    """The lines of one read; none if it brought keep-alives only.
 
     Attributes:
         lines: without their line feeds.
         received_at: seconds since 1970.
-        connection: the number of the connection that brought them.
-        known: what `peeking.look_up` has found in the lines, if it was asked.
-        size: bytes of the lines, give or take their ends.
+        connection: number of the connection.
+        known: text and id of the lines, if the reader looked them up.
+        size: bytes of the lines, at least.
     """
 
     lines: list[bytes]
@@ -52,30 +55,75 @@ class Block(NamedTuple):
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Signal:
+    lines: ClassVar[Sequence[bytes]] = ()
+    size: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(_Signal):
+    """A connection was established.
+
+    Attributes:
+        gap: time before it that stays missing.
+    """
+
+    gap: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(_Signal):
+    """A connection ended.
+
+    Attributes:
+        connection: its number.
+        tail: its last line, if that has no line feed.
+        at: when it ended, in seconds since 1970.
+        by_us: the stream closed it, not the server.
+    """
+
+    connection: int
+    tail: bytes
+    at: float
+    by_us: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(_Signal):
+    """The reader makes no more connections.
+
+    Attributes:
+        error: the reason; ``None`` after a stop.
+        gap: time up to now that stays missing.
+    """
+
+    error: RxTweetsError | None
+    gap: Interval | None = None
+
+
 class Handoff:
     """A queue of blocks, bounded in lines, and in bytes: 16 KB for each line of the capacity.
 
-    Of bytes there is always room for the longest line and for what comes with it.
+    The longest line fits in any case, with the lines of its read.
 
-    The reading side never waits, unless the policy is ``block`` or enough waits. When there are
-    more lines than the capacity, lines are dropped one by one until it holds again, the oldest
-    (``drop_oldest``, as GenStage's buffer) or those that just came (``drop_newest``); what is
-    dropped is counted to the line. Lines that are about the stream, not tweets, are kept.
+    The reading side waits only with the policy ``block``, or when a quota is used up. Otherwise
+    lines above the capacity are dropped: the oldest (``drop_oldest``, as in GenStage's buffer) or
+    the newest (``drop_newest``). Tweets are dropped before lines about the stream.
 
     Args:
         capacity: lines.
-        policy: what to do when it is full.
-        on_burst: told ``("began", 0)`` with a burst's first drop and ``("ended", dropped)`` when it
-            is over: the queue has come down to half its capacity, or was closed.
-        on_drop: told of every drop, with the number of lines.
-        wanted: how many lines will be taken yet at most; while so many wait, the reading side
-            waits as well, whatever the policy. Asked with every `put`, `get` and `wake`. ``None``
-            for no such bound.
-        longest: bytes of a line.
+        policy: what to do when the buffer is full.
+        on_drop: called with the number of lines of every drop.
+        on_burst: called with ``("began", 0)`` at the first drop, and with ``("ended", dropped)``
+            when the buffer is half empty again, or was closed.
+        quota: the reading side waits while as many lines are buffered and in hand as the quota
+            admits. ``None`` for no quota.
+        longest: bytes of the longest line.
 
     Attributes:
-        in_hand: lines of the last `get`, until who took them sets it to 0. Set here, as the reading
-            side may ask what is wanted before `get` has returned.
+        in_hand: lines of the last `get` that are not counted yet; set here, so that a quota never
+            misses them, and reduced by the thread that took them.
     """
 
     def __init__(
@@ -84,19 +132,20 @@ class Handoff:
         policy: Overflow,
         on_drop: Callable[[int], None],
         on_burst: Callable[[Literal["began", "ended"], int], None],
-        wanted: Callable[[], int] | None = None,
+        quota: Quota | None = None,
         longest: int = 0,
     ) -> None:
-        self._wanted = wanted
         self._capacity = capacity
         self._policy = policy
         self._on_drop = on_drop
         self._on_burst = on_burst
-        self._blocks: deque[Block] = deque()
+        self._quota = quota
+        self._blocks: deque[Any] = deque()
         self._changed = threading.Condition()
         self._lines = 0
         self._bytes = 0
-        self._most_bytes = max(capacity * LINE, AT_ONCE + 2 * longest)  # its text may come apart
+        # The text of the longest line may be in memory twice.
+        self._most_bytes = max(capacity * LINE, AT_ONCE + 2 * longest)
         self._burst = 0
         self._closed = False
         self.in_hand = 0
@@ -105,10 +154,10 @@ class Handoff:
         """Lines waiting."""
         return self._lines
 
-    def put(self, block: Block) -> None:
-        """Hand over a block; after `close` it is dropped.
+    def put(self, block: Block | Opened | Closed | Ended) -> None:
+        """Append a block; drop and count it after `close`.
 
-        One without lines never waits, and takes the place of another that came just before.
+        A block without lines never waits, and replaces another one at the end of the buffer.
         """
         with self._changed:
             if self._policy == "block" and block.lines:
@@ -116,7 +165,7 @@ class Handoff:
             if self._closed:
                 self._on_drop(len(block.lines))
                 return
-            if not block.lines and self._blocks and _follows(block, self._blocks[-1]):
+            if not block.lines and self._blocks and _are_keep_alives(block, self._blocks[-1]):
                 self._blocks.pop()
             self._blocks.append(block)
             self._lines += len(block.lines)
@@ -124,21 +173,22 @@ class Handoff:
             if self._is_too_full() and self._policy != "block":
                 self._drop()
             self._changed.notify_all()
-            if self._wanted is not None and block.lines:
-                # Here, and not before the next block: that would have been read by then.
-                self._changed.wait_for(lambda: self._closed or self._is_more_wanted())
+            if self._quota is not None and block.lines:
+                # Now, not before the next block: X bills lines that were read by then.
+                self._changed.wait_for(lambda: self._closed or self._is_within_quota())
 
-    def get(self, most: int) -> list[Block]:
-        """Wait for blocks; an empty list says that the hand-off was closed and is drained.
+    def get(self, most: int) -> list[Any]:
+        """Wait for blocks and signals and take them; an empty list means closed and drained.
 
         Args:
-            most: take no further block once there are so many lines.
+            most: lines after which no further block is taken.
         """
         with self._changed:
-            if self._wanted is not None:
-                self._changed.notify_all()  # more may be wanted than when the last were taken
+            self.in_hand = 0
+            if self._quota is not None:
+                self._changed.notify_all()  # the quota may admit more
             self._changed.wait_for(lambda: self._closed or bool(self._blocks))
-            taken: list[Block] = []
+            taken: list[Any] = []
             lines = size = 0
             while self._blocks and lines < most and size < AT_ONCE:
                 block = self._blocks.popleft()
@@ -154,10 +204,10 @@ class Handoff:
             return taken
 
     def close(self, *, discard: bool = False) -> None:
-        """Take no more; what waits is still given out, or dropped and counted if ``discard``."""
+        """Accept no more blocks; with ``discard``, drop and count the lines that wait."""
         with self._changed:
             self._closed = True
-            if discard and self._lines:
+            if discard:
                 self._on_drop(self._lines)
                 self._blocks.clear()
                 self._lines = self._bytes = 0
@@ -165,13 +215,14 @@ class Handoff:
                 self._end_burst()
             self._changed.notify_all()
 
-    def wake(self) -> None:
-        """Let a reading side that waits ask again what is wanted."""
+    def lift_quota(self) -> None:
+        """Let the reading side continue: its connection is closed, and X bills no more."""
         with self._changed:
+            self._quota = None
             self._changed.notify_all()
 
-    def _is_more_wanted(self) -> bool:
-        return self._wanted is None or self._lines < self._wanted()
+    def _is_within_quota(self) -> bool:
+        return self._quota is None or self._lines + self.in_hand < self._quota.left
 
     def _has_room(self) -> bool:
         return self._lines < self._capacity and self._bytes < self._most_bytes
@@ -180,53 +231,48 @@ class Handoff:
         return self._lines > self._capacity or self._bytes > self._most_bytes
 
     def _drop(self) -> None:
-        # Tweets first; only if that does not do, a flood of something else is cut as well.
-        dropped = self._drop_lines(tweets_only=True)
-        if self._is_too_full():
-            dropped += self._drop_lines(tweets_only=False)
+        before = self._lines
+        self._drop_lines(b'"data"')
+        self._drop_lines(b"")  # a flood of lines about the stream
+        dropped = before - self._lines
         if not self._burst:
             self._on_burst("began", 0)
         self._burst += dropped
         self._on_drop(dropped)
 
-    def _drop_lines(self, *, tweets_only: bool) -> int:
-        before = self._lines
-        passed: list[Block] = []
-        newest = self._policy == "drop_newest"
+    def _drop_lines(self, mark: bytes) -> None:
+        """Drop lines that contain the mark, from one end, until the capacity holds."""
+        is_newest = self._policy == "drop_newest"
+        kept: list[Any] = []
         while self._blocks and self._is_too_full():
-            block = self._blocks.pop() if newest else self._blocks.popleft()
-            excess = self._lines - self._capacity, self._bytes - self._most_bytes
-            rest = _without(block, *excess, newest, tweets_only)
-            self._lines -= len(block.lines) - len(rest.lines)
-            self._bytes -= block.size - rest.size
-            if rest.lines:
-                passed.append(rest)
-        if newest:
-            self._blocks.extend(reversed(passed))
+            block = self._blocks.pop() if is_newest else self._blocks.popleft()
+            if isinstance(block, _Signal):
+                kept.append(block)
+                continue
+            lines: list[bytes] = []
+            size = block.size
+            for line in reversed(block.lines) if is_newest else block.lines:
+                if self._is_too_full() and mark in line:
+                    self._lines -= 1
+                    self._bytes -= len(line)
+                    size -= len(line)
+                else:
+                    lines.append(line)
+            if is_newest:
+                lines.reverse()
+            if lines:
+                kept.append(block._replace(lines=lines, known=None, size=size))
+            else:
+                self._bytes -= size
+        if is_newest:
+            self._blocks.extend(reversed(kept))
         else:
-            self._blocks.extendleft(reversed(passed))
-        return before - self._lines
+            self._blocks.extendleft(reversed(kept))
 
     def _end_burst(self) -> None:
         dropped, self._burst = self._burst, 0
         self._on_burst("ended", dropped)
 
 
-def _follows(block: Block, last: Block) -> bool:
-    return not last.lines and last.connection == block.connection
-
-
-def _without(block: Block, lines: int, size: int, newest: bool, tweets_only: bool) -> Block:
-    """Remove lines and bytes from the end of the block if ``newest``, else from its start."""
-    kept: list[bytes] = []
-    left = block.size
-    for line in reversed(block.lines) if newest else block.lines:
-        if (lines > 0 or size > 0) and not (tweets_only and b'"data"' not in line):
-            lines -= 1
-            size -= len(line)
-            left -= len(line)
-        else:
-            kept.append(line)
-    if newest:
-        kept.reverse()
-    return block._replace(lines=kept, known=None, size=left if kept else 0)
+def _are_keep_alives(*blocks: Any) -> bool:
+    return all(isinstance(block, Block) and not block.lines for block in blocks)

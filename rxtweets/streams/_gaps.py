@@ -1,7 +1,7 @@
-"""Whether anything is missing between one connection and the next, and what is asked for then.
+"""Gaps between connections: what backfill to request, and what stays missing.
 
-X sends again what came up to five minutes before a connection (``backfill_minutes``), to accounts
-that have this. What that does not reach is lost, and is said to be.
+X repeats up to five minutes before a connection (``backfill_minutes``) for accounts that have
+backfill. Older messages are lost and reported.
 
 Source: X's documentation, "recovery and redundancy".
 """
@@ -9,42 +9,110 @@ Source: X's documentation, "recovery and redundancy".
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
-__all__ = ["MOST_MINUTES", "Backfill", "Continuity", "Interval"]
+__all__ = [
+    "MOST_MINUTES",
+    "Backfill",
+    "GapTracker",
+    "Interval",
+    "SharedGaps",
+    "overlap",
+    "subtract",
+]
 
 Backfill = int | Literal["auto"] | None
 
 MOST_MINUTES = 5
 MINUTE = 60.0
 MARGIN = 30.0
-"""Seconds asked for beyond the gap: for making the connection, and for tweets that X delivers
-late, which 99 of 100 are by less than 7 s."""
+"""Seconds requested beyond the gap: connecting takes time, and X delivers some tweets late. X says
+that 99 of 100 are late by less than 7 s."""
 
 LATENESS = 10.0
-"""Seconds of that which are for late tweets."""
+"""Seconds of the margin that cover late tweets."""
 
 OLDEST = (MOST_MINUTES + 1) * MINUTE
-"""Seconds; what X sends is no older than its backfill reaches, and a little for the way."""
+"""Seconds. Older messages come from a recording, not from a backfill."""
+
+KEPT = 1_000
+"""Intervals that `SharedGaps` keeps for each connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A time of which nothing is known, in seconds since 1970."""
+class Interval(NamedTuple):
+    """A time without messages, in seconds since 1970."""
 
     start: float
     end: float
 
 
-class Continuity:
-    """Follows one stream over its connections; used by one thread.
+def overlap(interval: Interval, others: Iterable[Interval]) -> list[Interval]:
+    """Return the pieces of the interval that lie in one of the others."""
+    pieces = [Interval(max(interval.start, a), min(interval.end, b)) for a, b in others]
+    return [piece for piece in pieces if piece.start < piece.end]
+
+
+def subtract(interval: Interval, others: Iterable[Interval]) -> list[Interval]:
+    """Return the pieces of the interval that lie in none of the others."""
+    pieces = [interval]
+    for start, end in others:
+        sides = [(Interval(a, min(b, start)), Interval(max(a, end), b)) for a, b in pieces]
+        pieces = [side for pair in sides for side in pair if side.start < side.end]
+    return pieces
+
+
+class SharedGaps:
+    """Finds the gaps that all redundant connections have in common; thread-safe.
 
     Args:
-        backfill: minutes to ask for on every connection; ``"auto"`` for as many as the gap needs,
+        names: of the connections. A connection misses everything until it opens.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._missed = {name: [Interval(-math.inf, math.inf)] for name in names}
+        self._reported: list[Interval] = []
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def opened(self, name: str, now: float) -> None:
+        """End the current gap of a connection."""
+        with self._lock:
+            self._missed[name] = [Interval(a, min(b, now)) for a, b in self._missed[name]]
+
+    def ended(self, name: str, now: float) -> None:
+        """Begin a gap without an end: the connection does not return."""
+        with self._lock:
+            self._missed[name] = _bounded(self._missed[name], [Interval(now, math.inf)])
+
+    def add(self, name: str, gap: Interval) -> list[Interval]:
+        """Add a gap of one connection; return the new gaps of all connections together."""
+        with self._lock:
+            pieces = [gap]
+            for other, missed in self._missed.items():
+                if other != name:
+                    pieces = [part for piece in pieces for part in overlap(piece, missed)]
+            self._missed[name] = _bounded(self._missed[name], [gap])
+            # A connection that does not return reports its gap, too: the pieces may be known.
+            new = [part for piece in pieces for part in subtract(piece, self._reported)]
+            self._reported = _bounded(self._reported, new)
+            self.count += len(new)
+            return new
+
+
+def _bounded(intervals: Sequence[Interval], more: Sequence[Interval]) -> list[Interval]:
+    return [*intervals, *more][-KEPT:]
+
+
+class GapTracker:
+    """Tracks one stream over its connections; used by one thread.
+
+    Args:
+        backfill: minutes to request on every connection, ``"auto"`` for as many as the gap needs,
             ``None`` for none.
-        alive_until: until when an earlier run has read the stream, in seconds since 1970.
-        scale: length of a minute, in minutes, to rehearse minutes in seconds.
+        alive_until: time up to which an earlier run has read the stream, in seconds since 1970.
+        scale: factor for all times, to rehearse minutes in seconds.
     """
 
     def __init__(
@@ -54,18 +122,12 @@ class Continuity:
         self._scale = scale
         self.alive_until = alive_until
 
-    def alive(self, now: float) -> None:
-        """The stream spoke: whatever there was until now has been read."""
-        self.alive_until = now
-
     def lagging(self, written: float, received: float) -> None:
-        """A connection ended, and its last message was late.
+        """Move `alive_until` back after a connection whose last message was late.
 
-        What comes late, or out of a backfill, was read long after it was written: then what was
-        written since is not known yet, although the stream spoke until now. X itself delivers 99
-        of 100 tweets within 7 seconds, so as much as `LATENESS` says nothing; what is older than
-        any backfill comes from a recording; and if only keep-alives came for a while since then,
-        there was nothing more to be late.
+        Late messages come from an unfinished backfill or a slow server: later messages are still
+        missing, although bytes arrived until now. Three cases prove nothing: lateness within
+        `LATENESS`, messages older than `OLDEST`, and a message that only keep-alives followed.
 
         Args:
             written: when the message was written, in seconds since 1970.
@@ -78,28 +140,28 @@ class Continuity:
             self.alive_until = min(alive, written + lateness)
 
     def minutes(self, now: float) -> int:
-        """How many minutes of backfill the next connection has to ask for; 0 for none."""
+        """Return the minutes of backfill to request on the next connection; 0 for none."""
         if self._backfill != "auto":
             return self._backfill or 0
         if self.alive_until is None:
             return 0
-        # A clock that was set back makes no gap of less than nothing.
+        # A clock that was set back makes no negative gap.
         elapsed = max(0.0, now - self.alive_until) / self._scale
         return min(MOST_MINUTES, math.ceil((elapsed + MARGIN) / MINUTE))
 
     def refuse(self) -> None:
-        """The server does not give backfill: ask for none any more."""
+        """Request no more backfill: the server refuses it."""
         self._backfill = None
 
     def gap(self, connected: float, minutes: int) -> Interval | None:
-        """What stays unknown before a connection, if anything does.
+        """Return the time before a connection that stays missing, if any.
 
-        Where backfill reaches what was read last, but not the tweets that were late by then, it
-        is those last seconds.
+        A backfill that reaches the last message, but not the late ones before it, leaves the
+        last `LATENESS` seconds.
 
         Args:
             connected: when the server answered.
-            minutes: of backfill that were asked for.
+            minutes: requested backfill.
         """
         since = self.alive_until
         if since is None or connected <= since:

@@ -1,9 +1,9 @@
-r"""Bytes of the network become whole lines.
+r"""Cuts the bytes of a connection into lines.
 
-X ends every message with ``\r\n`` and never puts a raw line feed into one; messages do not fall
-on the bounds of chunks or packets (X's documentation, "consuming streaming data"). So lines are
-cut on bytes, at ``\n`` only: a JSON string may hold a raw U+2028 or U+0085, which
-`str.splitlines` would cut at, and a chunk may end inside a UTF-8 sequence.
+X ends every message with ``\r\n`` and never puts a raw line feed into one. Messages do not align
+with chunks or packets (X's documentation, "consuming streaming data"). So lines are cut on bytes,
+at ``\n`` only. `str.splitlines` would cut at a raw U+2028 or U+0085 inside a JSON string, and a
+chunk may end inside a UTF-8 sequence.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ KEPT_OF_OVERSIZED = 256
 
 
 class Oversized(NamedTuple):
-    """A line longer than the maximum, thrown away.
+    """A discarded line that was longer than the maximum.
 
     Attributes:
         start: its first bytes, 256 at most.
-        length: its whole length in bytes, line end included.
+        length: its whole length in bytes, with the line end.
     """
 
     start: bytes
     length: int
 
     def grown(self, data: bytes) -> Oversized:
-        """The same line, with more of it."""
+        """Return the same line with more bytes."""
         start = self.start + data[: KEPT_OF_OVERSIZED - len(self.start)]
         return Oversized(start.rstrip(b"\n"), self.length + len(data))
 
 
 class Framed(NamedTuple):
-    """What one read completed.
+    """The lines that one read completed.
 
     Attributes:
-        lines: whole lines without their line feeds (a carriage return may be left), none empty.
-        keep_alives: how many empty lines there were.
+        lines: without their line feeds (a carriage return may be left), none of them empty.
+        keep_alives: number of empty lines.
         oversized: lines that were longer than the maximum.
     """
 
@@ -52,13 +52,13 @@ class Framed(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """What one read completed, framed where it was read.
+    """One read of a connection, cut into lines.
 
     Attributes:
         framed: the lines.
         size: bytes of the read.
-        at: when, in seconds since 1970.
-        known: text and id of those lines that were looked into where they were read.
+        at: seconds since 1970.
+        known: text and id of the lines, if the reader looked them up.
         held: bytes of the lines, at most.
     """
 
@@ -73,8 +73,7 @@ class LineFramer:
     """Cuts the bytes of one connection into lines, in linear time.
 
     Args:
-        max_line: the longest line in bytes; a longer one is thrown away and reported, and the
-            next line is read as ever.
+        max_line: bytes of the longest line. Longer ones are discarded and reported.
 
     Attributes:
         held: bytes of the lines that the last read completed, at most.
@@ -87,7 +86,7 @@ class LineFramer:
         self.held = 0
 
     def feed(self, data: bytes) -> Framed:
-        """Take what one read gave, whatever its bounds."""
+        """Return the lines that these bytes complete."""
         lines, rest = _cut(data)
         self.held = len(self._tail) + len(data) - len(rest)
         oversized: list[Oversized] = []
@@ -102,7 +101,7 @@ class LineFramer:
         return _framed(lines, self._max_line, oversized)
 
     def finish(self) -> bytes | Oversized:
-        """The line that the end of the connection cut off; ``b""`` if there is none."""
+        """Return the line that the end of the connection cut off, once; ``b""`` for none."""
         tail = bytes(self._tail) if self._skipped is None else self._skipped
         self._tail.clear()
         self._skipped = None
@@ -119,10 +118,7 @@ class LineFramer:
 
 
 def _cut(data: bytes) -> tuple[list[bytes], bytes]:
-    """Whole lines and the rest, as `bytes.split` gives them, which looks at each byte by itself.
-
-    For lines of 1 KB that takes half as long again.
-    """
+    """Return whole lines and the rest; `bytes.split` looks at every byte and is slower."""
     lines: list[bytes] = []
     add, find, start = lines.append, data.find, 0
     while (end := find(b"\n", start)) >= 0:
@@ -132,7 +128,7 @@ def _cut(data: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _framed(lines: list[bytes], max_line: int, oversized: list[Oversized]) -> Framed:
-    """Keep-alives are rare and long lines rarer: looking for them is all that most reads cost."""
+    # Most reads have neither keep-alives nor long lines.
     if b"\r" not in lines and b"" not in lines and max(map(len, lines), default=0) <= max_line:
         return Framed(lines, 0, tuple(oversized))
     kept: list[bytes] = []

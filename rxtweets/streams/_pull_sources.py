@@ -1,17 +1,17 @@
-"""Sources that can wait: they are asked for messages, and give no more than was asked for.
+"""Sources that can wait: they emit only as many messages as are wanted.
 
-X's stream comes whether anybody is ready or not. A broker, a queue, a file or a list can wait, so
-it is asked: a pipeline that is paused, full or at its rate limit takes nothing from it.
+X's stream cannot wait. A broker, a queue, a file or a list can: a pipeline that is paused, full or
+at its rate limit takes nothing from it.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, get_args
 
 from reactivex import abc
 from reactivex.scheduler import VirtualTimeScheduler
@@ -24,7 +24,6 @@ from rxtweets._core.observable import (
     new_telemetry,
 )
 from rxtweets._core.subscriber import as_exception, is_interrupt
-from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import NOOP, Acknowledger, Message
 from rxtweets._support.validation import function, seconds, whole_number
 from rxtweets._support.workers import start_thread
@@ -32,25 +31,25 @@ from rxtweets.errors import ConfigurationError, HandlerError
 
 __all__ = ["PullSource", "QueueAcknowledger", "from_iterable", "from_queue", "polling_source"]
 
-T = TypeVar("T")
-
 Poll = Callable[[int], Sequence[Message[Any]] | None]
 OnFailure = Literal["discard", "requeue"]
 
+NO_PAUSE = 0.001
+"""Seconds between polls that wait for messages themselves."""
+
 
 class PullSource(MessageStream[Any]):
-    """An Observable of messages that asks its observer before it takes any.
+    """An Observable of messages that asks its observer for its demand before it takes any.
 
-    Each subscription takes for itself, on a thread of its own, or on a scheduler of virtual time
-    given to ``subscribe``.
+    Each subscription polls by itself, on its own thread, or on a `VirtualTimeScheduler` given to
+    ``subscribe``.
 
     Args:
-        begin: called for each subscription; gives the function that takes messages. That is
-            called with the number of messages wanted, may wait for them, and returns so many at
-            most; none if there are none now, ``None`` if there will be none any more.
-        interval: seconds before it is called again after it had none.
-        most: messages that are asked for at once at most.
-        name: of the function that made it.
+        begin: called for each subscription; returns the function to poll with. See
+            `polling_source` for that function.
+        interval: seconds until the next poll after one without messages.
+        most: messages requested by one poll, at most.
+        name: of the source, for reprs.
     """
 
     def __init__(
@@ -61,88 +60,71 @@ class PullSource(MessageStream[Any]):
         most: int,
         name: str = "polling_source",
     ) -> None:
-        telemetry = new_telemetry(source=name)
-
-        def subscribe(
-            observer: abc.ObserverBase[list[Message[Any]]], scheduler: abc.SchedulerBase | None
-        ) -> abc.DisposableBase:
-            puller = _Puller(begin, interval, most, observer, telemetry)
-            if isinstance(scheduler, VirtualTimeScheduler):
-                puller.run_on(scheduler)
-            else:
-                start_thread("rxtweets-pull", puller.run, puller.fail)
-            return SourceSubscription(puller.gate, puller.leave, puller.finish, telemetry)
-
-        super().__init__(subscribe, telemetry)
+        super().__init__(self._start, new_telemetry(source=name))
+        self.begin = begin
+        self.interval = interval
+        self.most = most
 
     def __repr__(self) -> str:
         return f"<{self.telemetry.source}>"
 
+    def _start(
+        self, observer: abc.ObserverBase[list[Message[Any]]], scheduler: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        puller = _Puller(self, observer)
+        if isinstance(scheduler, VirtualTimeScheduler):
+            puller.run_on(scheduler)
+        else:
+            start_thread("rxtweets-pull", puller.run, puller.fail)
+        return SourceSubscription(puller.gate, puller.leave, puller.finish, self.telemetry)
+
 
 class _Puller:
-    """One subscription."""
+    """One subscription to a `PullSource`."""
 
-    def __init__(
-        self,
-        begin: Callable[[], Poll],
-        interval: float,
-        most: int,
-        observer: abc.ObserverBase[list[Message[Any]]],
-        telemetry: Telemetry,
-    ) -> None:
-        self._begin = begin
-        self._interval = interval
-        self._most = most
+    def __init__(self, source: PullSource, observer: abc.ObserverBase[list[Message[Any]]]) -> None:
+        self._source = source
         self._observer = observer
-        self.gate = ChunkGate(observer, telemetry)
-        self._telemetry = telemetry
+        self._telemetry = source.telemetry
+        self.gate = ChunkGate(observer, source.telemetry)
         self._stopped = threading.Event()
         self._poll: Poll | None = None
 
     def run(self) -> None:
-        """Take until somebody stops this, or there is nothing more."""
         with self._telemetry.working():
             while (taken := self._take()) is not None:
                 if not taken:
-                    self._stopped.wait(self._interval)
+                    self._stopped.wait(self._source.interval)
 
     def run_on(self, scheduler: abc.SchedulerBase) -> None:
-        """The same, step by step on a scheduler."""
-
         def step(*_: Any) -> None:
             taken = self._take()
             if taken is not None:
-                scheduler.schedule_relative(0.0 if taken else self._interval, step)
+                scheduler.schedule_relative(0.0 if taken else self._source.interval, step)
 
         scheduler.schedule(step)
 
     def finish(self, *_: ChunkGate[Any]) -> None:
-        """Take no more; what is being taken is still given, then the observer is completed."""
+        """Stop polling; a poll that has begun still emits, then the observer completes."""
         self._stopped.set()
 
     def leave(self, gate: ChunkGate[Any]) -> None:
-        """Stop at once."""
         gate.close()
         self._stopped.set()
 
     def fail(self, error: BaseException) -> None:
-        """End with the error."""
         self.gate.on_error(as_exception(error))
 
     def _take(self) -> int | None:
-        """Ask, take and give once: how many messages; ``None`` at the end."""
+        """Poll and emit once; return the number of messages, or ``None`` at the end."""
         try:
-            if self._poll is None:
-                self._poll = self._begin()
-            wanted = 0 if self._stopped.is_set() else demand_of(self._observer, self._most)
-            if self._stopped.is_set():
-                self.gate.on_completed()
-                return None
-            messages = self._poll(wanted) if wanted else []
+            messages = self._messages()
             if messages is None:
                 self.gate.on_completed()
                 return None
-            self._give(_checked(messages))
+            if messages:
+                self._telemetry.add(received=len(messages), delivered=len(messages))
+                self.gate.on_next(messages)
         except BaseException as error:
             self.fail(error)
             if is_interrupt(error):
@@ -150,36 +132,50 @@ class _Puller:
             return None
         return len(messages)
 
-    def _give(self, messages: list[Message[Any]]) -> None:
-        if messages:
-            self._telemetry.add(received=len(messages), delivered=len(messages))
-            self.gate.on_next(messages)
+    def _messages(self) -> list[Message[Any]] | None:
+        if self._poll is None:
+            self._poll = self._source.begin()
+        wanted = 0 if self._stopped.is_set() else demand_of(self._observer, self._source.most)
+        if self._stopped.is_set():  # also while the observer was asked
+            return None
+        messages = self._poll(wanted) if wanted else []
+        for message in messages or ():
+            if not isinstance(message, Message):
+                kind = type(message).__name__
+                raise HandlerError(f"poll returned a list with {kind}; return messages")
+        return None if messages is None else list(messages)
 
 
 def polling_source(
     poll: Poll, *, interval: float | timedelta = 1.0, most: int = 10
 ) -> MessageStream[Any]:
-    """A source that asks a service for messages from time to time, as one does with a queue.
+    """Make a source that polls a service, such as a queue or a broker, for messages.
 
     ::
 
         def receive(wanted):                        # may wait for messages: a long poll
             found = sqs.receive_message(MaxNumberOfMessages=wanted, WaitTimeSeconds=20, ...)
-            return [Message(each["Body"]).with_acknowledger(deleting, data=each["ReceiptHandle"])
-                    for each in found.get("Messages", [])]
+            return [Message(item["Body"]).with_acknowledger(deleting, data=item["ReceiptHandle"])
+                    for item in found.get("Messages", [])]
 
-        rxtweets.polling_source(receive, interval=5.0, most=10)
+        source = rxtweets.polling_source(receive, interval=5.0, most=10)
+        rxtweets.Pipeline(source, handle_message=handle).run()
+
+    A pipeline that is paused, full or at its rate limit does not poll. Each message is acknowledged
+    once, and a copy counts as its message; `ack_immediately` acknowledges it before the end of the
+    pipeline.
 
     Args:
-        poll: called with the number of messages wanted; returns so many at most, an empty list if
-            there are none now, ``None`` if there will be none any more. What it raises ends the
-            source, and a `Pipeline` restarts it by its policy.
-        interval: seconds before it is called again after it had none; after some, it is called
-            again at once.
-        most: messages that are asked for at once at most.
+        poll: called with the number of messages wanted. Returns at most that many messages, an
+            empty list if there are none now, ``None`` to complete the source. It may wait for
+            messages. If it raises, the source ends with the error, and a `Pipeline` restarts it
+            by its policy.
+        interval: seconds until the next poll after one without messages; after messages, the next
+            poll follows at once.
+        most: messages requested by one poll, at most.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
     """
     function("poll", poll)
     wait = seconds("interval", interval)
@@ -189,17 +185,17 @@ def polling_source(
 def from_iterable(
     items: Iterable[Any], *, acknowledger: Acknowledger = NOOP, most: int = 10
 ) -> MessageStream[Any]:
-    """A source of the items of an iterable, taken only as they are wanted.
+    """Make a source of the items of an iterable, which it takes only as they are wanted.
 
     Args:
-        items: messages, or what messages are to be made of; a text gives its characters. Each
-            subscription iterates anew. What its iterator raises ends the source, after the items
-            before.
-        acknowledger: told what became of messages that are made here.
-        most: items that are taken at once at most.
+        items: messages, or data of messages; the items of a text are its characters. Each
+            subscription iterates from the beginning. If the iterator raises, the source ends with
+            the error after the items before it.
+        acknowledger: of the messages that are made here.
+        most: items taken at once, at most.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
     """
     if not isinstance(items, Iterable):
         raise ConfigurationError(f"items={items!r}: give something to iterate over")
@@ -211,18 +207,25 @@ def from_iterable(
 
     def begin() -> Poll:
         iterator = iter(items)
-        fault: list[BaseException] = []
+        faults: list[BaseException] = []
 
         def poll(wanted: int) -> list[Message[Any]] | None:
-            if fault:
-                raise fault[0]
-            taken = list(_until_fault(islice(iterator, wanted), fault))
-            return [message_of(item) for item in taken] or ([] if fault else None)
+            if faults:
+                raise faults[0]
+            taken: list[Message[Any]] = []
+            try:
+                for item in islice(iterator, wanted):
+                    taken.append(message_of(item))  # noqa: PERF401 - kept if the next one raises
+            except BaseException as error:
+                if not taken:
+                    raise
+                faults.append(error)
+            return taken or None
 
         return poll
 
     most = whole_number("most", most)
-    return PullSource(begin, interval=0.001, most=most, name="from_iterable")
+    return PullSource(begin, interval=NO_PAUSE, most=most, name="from_iterable")
 
 
 def from_queue(
@@ -232,25 +235,25 @@ def from_queue(
     wait: float | timedelta = 0.1,
     most: int = 10,
 ) -> MessageStream[Any]:
-    """A source of what comes into a `queue.Queue`, which knows when each item is done.
+    """Make a source of the items of a `queue.Queue`.
 
-    ``queue.join()`` returns when every item was acknowledged. The source never completes.
+    ``queue.join()`` returns when all items are acknowledged. The source never completes.
 
     Args:
-        items: the queue, of messages or of anything.
-        on_failure: ``discard`` what failed, or ``requeue`` it at the end of the queue; for single
-            messages ``message.configure_ack(on_failure=...)``.
-        wait: seconds that one look waits for an item; so long may stopping take.
-        most: items that are taken at once at most.
+        items: a queue of messages, or of data of messages.
+        on_failure: ``discard`` failed items, or ``requeue`` them at the end of the queue;
+            ``message.configure_ack(on_failure="requeue")`` overrides it for one message.
+        wait: seconds that one poll waits for an item; stopping takes as long.
+        most: items taken at once, at most.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
     """
     if not callable(getattr(items, "get", None)):
         raise ConfigurationError(f"items={items!r}: give a queue.Queue")
     patience = seconds("wait", wait)
     acknowledger = QueueAcknowledger(items)
-    check_on_failure(on_failure)
+    _check_on_failure(on_failure)
 
     def message_of(item: Any) -> Message[Any]:
         message = item if isinstance(item, Message) else Message(item)
@@ -267,13 +270,13 @@ def from_queue(
         return taken
 
     most = whole_number("most", most)
-    return PullSource(lambda: poll, interval=0.001, most=most, name="from_queue")
+    return PullSource(lambda: poll, interval=NO_PAUSE, most=most, name="from_queue")
 
 
 class QueueAcknowledger:
-    """Tells a queue that its items are done, or puts them back into it.
+    """Marks the items of a queue as done, or puts failed ones back.
 
-    Its messages have ``(item, on_failure)`` as ``ack_data``.
+    The ``ack_data`` of its messages is ``(item, on_failure)``.
 
     Args:
         items: the queue.
@@ -283,10 +286,10 @@ class QueueAcknowledger:
         self._items = items
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Put back what failed and is to be put back, then mark all as done.
+        """Put failed items with ``on_failure="requeue"`` back, then mark all as done.
 
         Raises:
-            queue.Full: there was no room to put an item back.
+            queue.Full: the queue has no room for an item.
         """
         try:
             for message in failed:
@@ -308,30 +311,10 @@ class QueueAcknowledger:
         if unknown:
             raise ConfigurationError(f"{', '.join(sorted(unknown))}: the one option is on_failure")
         item, before = ack_data
-        return item, check_on_failure(options.get("on_failure", before))
+        return item, _check_on_failure(options.get("on_failure", before))
 
 
-def check_on_failure(choice: Any) -> OnFailure:
-    """The choice, if it is one.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    if choice == "discard" or choice == "requeue":  # noqa: PLR1714 - so that the type is known
-        return choice  # type: ignore[no-any-return]  # it has been compared
-    raise ConfigurationError(f"on_failure={choice!r}: choose one of discard, requeue")
-
-
-def _until_fault(items: Iterator[T], fault: list[BaseException]) -> Iterator[T]:
-    """The items; what their iterator raises is kept, so that those before it are not lost."""
-    try:
-        yield from items
-    except BaseException as error:  # noqa: BLE001 - whatever a source of the user raises
-        fault.append(error)
-
-
-def _checked(messages: Sequence[Any]) -> list[Message[Any]]:
-    wrong = next((each for each in messages if not isinstance(each, Message)), None)
-    if wrong is not None:
-        raise HandlerError(f"poll returned a list with {type(wrong).__name__}; return messages")
-    return list(messages)
+def _check_on_failure(choice: Any) -> Any:
+    if choice not in get_args(OnFailure):
+        raise ConfigurationError(f"on_failure={choice!r}: choose one of discard, requeue")
+    return choice

@@ -1,7 +1,7 @@
 """The thread that reads: connections one after the other, until it is stopped.
 
-It connects, cuts lines, hands them over, and connects again when a connection ends. It runs no
-code of the user, and does not look into the lines.
+It connects, cuts lines, puts them into the buffer, and reconnects when a connection ends. The only
+lines that it decodes are the first and last ones of a connection, to classify its end.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from rxtweets._core import events
 from rxtweets._core.connection_state import ConnectionState, StateName
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.decoding import Undecodable, decode
+from rxtweets._messages.decoding import Decoded, Disconnect, decode, is_strange
+from rxtweets._messages.message import Message
+from rxtweets._messages.payloads import Read
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
-from rxtweets.api._responses import unexpected_answer
+from rxtweets.api._responses import error_in_stream, unexpected_answer
 from rxtweets.errors import (
     ConnectionEnded,
     ConnectionLimitError,
@@ -34,43 +36,41 @@ from rxtweets.errors import (
 )
 from rxtweets.errors._redaction import without_secrets
 from rxtweets.streams._backoff import Backoff, Pacer
-from rxtweets.streams._buffer import Block, Handoff
-from rxtweets.streams._gaps import Backfill, Continuity, Interval
+from rxtweets.streams._buffer import Block, Closed, Ended, Handoff, Opened
+from rxtweets.streams._gaps import Backfill, GapTracker, Interval
 from rxtweets.streams._isolated import IsolatedConnection
 from rxtweets.streams._lines import Arrived, Framed, LineFramer, Oversized
 
-__all__ = ["Connect", "LastWords", "Reader", "ReadingOptions"]
+__all__ = ["Connect", "Reader", "ReadingOptions"]
 
-BEGIN = 20
-"""Lines of a connection that are kept until its end, to show what came in place of a stream."""
+FIRST = 20
+"""Lines of a connection that an `UnexpectedAnswerError` shows."""
+
+LAST = 3
+"""Reads at the end of a connection that are searched for the reason of the end."""
+
+OVERLAP = timedelta(seconds=10)
+"""Time before its newest message from which a broken replay continues: tweets come out of order
+by some seconds."""
 
 
-class Connect(Protocol):
-    """Makes the connections of one stream, without opening them."""
-
-    def __call__(
-        self, params: Mapping[str, str], on_quiet: Callable[[], None]
-    ) -> Connection | IsolatedConnection:
-        """One more connection.
-
-        Args:
-            params: beside those of the stream.
-            on_quiet: as `Connection` has it.
-        """
+Connect = Callable[[Mapping[str, str], Callable[[], None]], Connection | IsolatedConnection]
+"""Makes a connection without opening it, from query parameters beside those of the stream, and
+``on_quiet`` as of `Connection`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """How a stream is read and recovers; see `rxtweets.StreamOptions` for each.
+    """How a stream reads and reconnects; see `rxtweets.StreamOptions` for each.
 
     Attributes:
         max_line: bytes.
         backoff: schedules.
-        backfill: what is asked for after a gap.
-        free: makes X give up the token's connections, and says how many; ``None`` not to.
-        is_replay: the stream has an end, and reading on from ``resume`` needs no backfill.
-        prepare: done before the first connection; tried again as connecting is.
-        finish: done after the last connection of a run.
+        backfill: requested after a gap.
+        free: makes X give up the token's connections and returns their number; ``None`` not to.
+        is_replay: the stream has an end, and reconnecting needs no backfill.
+        prepare: called before the first connection; retried as connecting is.
+        finish: called after the last connection of a run.
     """
 
     max_line: int
@@ -82,19 +82,42 @@ class ReadingOptions:
     finish: Callable[[], None] = lambda: None
 
 
-@dataclass(frozen=True, slots=True)
-class LastWords:
-    """What the last lines of a connection said.
+@dataclass(slots=True)
+class _Attempt:
+    """One connection, from the attempt to connect to its end.
 
     Attributes:
-        written: when the last message was written, in seconds since 1970, if it was a message.
-        error_of: if X announced the end, from the headers of the answer to the error that it is.
-        is_strange: none of them is a message, and one is nothing that X sends in a stream.
+        number: of the connection, from 1.
+        minutes: requested backfill.
+        established: when the server answered, in monotonic seconds.
+        ended: when it ended.
+        lines: received lines, keep-alives included.
+        first: lines of the first read that brought any.
+        last: the last reads.
+        headers: of the answer.
+        error: reason of the end; ``None`` if the stream closed it.
     """
 
-    written: float | None = None
-    error_of: Callable[[Mapping[str, str]], StreamError] | None = None
-    is_strange: bool = False
+    number: int
+    minutes: int
+    established: float | None = None
+    ended: float = 0.0
+    lines: int = 0
+    first: list[bytes] = field(default_factory=list)
+    last: deque[Block] = field(default_factory=lambda: deque(maxlen=LAST))
+    headers: Mapping[str, str] = field(default_factory=dict)
+    error: StreamError | None = None
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self.established is None else self.ended - self.established
+
+    def has_proved_itself(self, backoff: Backoff) -> bool:
+        return self.lines > 0 and self.seconds >= backoff.proved_after * backoff.scale
+
+    def note(self, block: Block) -> None:
+        self.first = self.first or block.lines[:FIRST]
+        self.last.append(block)
 
 
 class Reader:
@@ -102,14 +125,14 @@ class Reader:
 
     Args:
         connect: makes connections.
-        options: how.
-        pacer: when; outlives runs.
+        options: how to read and reconnect.
+        pacer: when to reconnect; outlives runs.
         telemetry: where to count and report.
-        handoff: where the lines go.
-        before: the last run of the same stream, whose end is awaited.
-        alive_until: until when an earlier program has read the stream, in seconds since 1970.
-        look: what the last lines of a connection said.
-        resume: what a replay that broke is asked for beside its parameters.
+        handoff: the buffer, which gets `Opened`, `Block`, `Closed` and at last `Ended`.
+        before: the reader of the last run, whose end this one awaits.
+        alive_until: time up to which an earlier program has read, in seconds since 1970.
+        read: decodes the lines of streams that carry no tweets.
+        replay_from: ``start_time`` of a replay.
     """
 
     def __init__(
@@ -121,8 +144,8 @@ class Reader:
         handoff: Handoff,
         before: Reader | None,
         alive_until: float | None = None,
-        resume: Callable[[], Mapping[str, str]] = dict,
-        look: Callable[[list[bytes]], LastWords] = lambda _: LastWords(),
+        read: Read | None = None,
+        replay_from: datetime | None = None,
     ) -> None:
         self._connect = connect
         self._options = options
@@ -130,178 +153,161 @@ class Reader:
         self._telemetry = telemetry
         self._handoff = handoff
         self._before = before
-        self._resume = resume
-        self._look = look
-        self._first_lines: list[bytes] = []
-        self._last_lines: list[bytes] = []
-        self._last_read = 0.0
-        self._continuity = Continuity(options.backfill, alive_until, options.backoff.scale)
+        self._read = read
+        self._replay_from = replay_from
+        self._newest_at: datetime | None = None
+        self._gaps = GapTracker(options.backfill, alive_until, options.backoff.scale)
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._connection: Connection | IsolatedConnection | None = None
-        self._headers: Mapping[str, str] = {}
-        self._number = 0
-        self._ever_connected = False
-        self._is_connected = False
+        self._attempt: _Attempt | None = None
         self._is_prepared = False
-        self.gaps: deque[tuple[int, Interval]] = deque()
-        """What was missed before which connection; taken by the thread that delivers."""
-        self.error: RxTweetsError | None = None
+        self._is_connected = False
+        self._was_connected = False
+        self._error: RxTweetsError | None = None
         self.state = ConnectionState("idle")
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether its end is wanted."""
-        return self._stopped.is_set()
 
     def start(self) -> None:
         """Begin to read."""
         self._thread = start_thread("rxtweets-reader", self._work, self._died)
 
     def join(self) -> None:
-        """Wait until it has ended."""
+        """Wait for the end of the thread."""
         if self._thread is not None:
             self._thread.join()
 
-    def wait_for_stop(self, timeout: float | None) -> bool:
-        """Wait until its end is wanted, for so many seconds; whether it is."""
-        return self._stopped.wait(timeout)
-
     def stop(self) -> None:
-        """End at once: a wait or a read is interrupted.
+        """End at once: interrupt a wait or a read.
 
-        So is an attempt to connect, but not before TCP has found the other side, which takes as
-        long as ``connect_timeout`` where nobody answers.
+        An attempt to connect ends when TCP has found the server: after ``connect_timeout`` if no
+        server answers.
         """
         with self._lock:
             self._stopped.set()
-            live = self._connection
-        if live is not None:
-            live.close()
-        self._handoff.wake()  # it may be waiting until more is wanted
+            connection = self._connection
+        if connection is not None:
+            connection.close()
+        self._handoff.lift_quota()
 
-    def disconnect(self, number: int, error_of: Callable[[Mapping[str, str]], StreamError]) -> None:
-        """End this connection, if it is still the one, because the server said so.
+    def disconnect(self, number: int, problem: Mapping[str, Any]) -> None:
+        """Close a connection, if it is still the current one, because X announced its end.
 
         Args:
             number: of the connection.
-            error_of: from the headers of the answer to the error that it ends with.
+            problem: X's announcement.
         """
         with self._lock:
-            live = self._connection if self._number == number else None
-            headers = self._headers
-        if live is not None:
-            live.close(error_of(headers))
+            connection, attempt = self._connection, self._attempt
+        if connection is not None and attempt is not None and attempt.number == number:
+            connection.close(error_in_stream(problem, attempt.headers))
 
     def _work(self) -> None:
         try:
-            # A token holds one connection: the next is made only when the last run's is closed.
+            # A token holds one connection, so that of the last run must be closed.
             if self._before is not None:
                 self._before.join()
                 self._before = None
             self._enter("connecting")
             self._wait(self._pacer.wait(), None)
             while not self._stopped.is_set():
-                end = self._one_connection()
-                if end.error is not None and not self._is_over(end.error):
-                    self._note_failure(end.error, end)
-                    self._wait(self._pacer.wait(), end.error)
+                attempt = self._run_connection()
+                if attempt is None or attempt.error is None or self._stopped.is_set():
+                    continue
+                self._recover(attempt, attempt.error)
         except RxTweetsError as error:
-            self.error = error
-        except BaseException as error:  # noqa: BLE001 - of httpx, of a user's function
-            self.error = unexpected("reading", without_secrets(error))
+            self._error = error
+        except BaseException as error:  # noqa: BLE001 - of httpx, or of a user's function
+            self._error = unexpected("reading", without_secrets(error))
         self._stopped.set()
-        self._note_the_rest()
+        gap = self._last_gap()
         self._options.finish()
-        self._enter("stopped" if self.error is None else "failed", error=self.error)
+        self._enter("stopped" if self._error is None else "failed", error=self._error)
+        self._handoff.put(Ended(self._error, gap))
         self._handoff.close()
 
     def _died(self, error: BaseException) -> None:
-        """Its end failed: those who wait for what it has read must not wait for ever."""
-        self.error = self.error or unexpected("the end of reading", error)
+        self._handoff.put(Ended(self._error or unexpected("the end of reading", error)))
         self._handoff.close()
 
-    def _note_the_rest(self) -> None:
-        """A stream that ends without a connection has missed what came since it last spoke."""
-        since, now = self._continuity.alive_until, time.time()
-        missed = self.error is not None or not (self._is_connected or self._options.is_replay)
-        if missed and since is not None and since < now:
-            self.gaps.append((self._number, Interval(since, now)))
+    def _last_gap(self) -> Interval | None:
+        """Without a connection, everything since the last byte is missing."""
+        since, now = self._gaps.alive_until, time.time()
+        is_complete = self._is_connected or self._options.is_replay
+        if since is None or since >= now or (is_complete and self._error is None):
+            return None
+        return Interval(since, now)
+
+    def _run_connection(self) -> _Attempt | None:
+        """Connect and read until the connection ends; ``None`` if the reader was stopped before."""
+        minutes = self._gaps.minutes(time.time())
+        connection = self._connect(self._params(minutes), self._quiet)
+        attempt = _Attempt(self._pacer.connecting(), minutes)
+        with self._lock:
+            if self._stopped.is_set():
+                return None
+            is_reconnect = self._attempt is not None
+            self._connection, self._attempt = connection, attempt
+        self._enter("connecting")
+        self._telemetry.add(connects=1, reconnects=int(is_reconnect))
+        self._telemetry.publish(events.Connecting(attempt.number, str(connection.url)))
+        framer = LineFramer(self._options.max_line)
+        try:
+            self._prepare()
+            connection.open()
+            self._opened(connection, attempt)
+            for data in connection.blocks():
+                if isinstance(data, Arrived):
+                    self._take(data, attempt)
+                else:
+                    framed = framer.feed(data)
+                    self._take(Arrived(framed, len(data), time.time(), held=framer.held), attempt)
+        except StreamError as error:
+            attempt.error = error
+            if isinstance(error, ResponseError):
+                self._pacer.budget.learn(error.headers)
+        finally:
+            connection.release()
+        self._closed(attempt, framer.finish())
+        return attempt
+
+    def _params(self, minutes: int) -> dict[str, str]:
+        params = {"backfill_minutes": str(minutes)} if minutes else {}
+        if self._options.is_replay and self._newest_at is not None:
+            since = self._newest_at - OVERLAP
+            if self._replay_from is not None:
+                since = max(since, self._replay_from)
+            params["start_time"] = f"{since:%Y-%m-%dT%H:%M:%SZ}"
+        return params
 
     def _prepare(self) -> None:
         if self._options.prepare is not None and not self._is_prepared:
             self._telemetry.publish(self._options.prepare())
             self._is_prepared = True
 
-    def _is_over(self, error: StreamError) -> bool:
-        """Whether a replay has come to its end."""
-        if self._options.is_replay and isinstance(error, ConnectionEnded):
-            self._stopped.set()
-        return self._stopped.is_set()
-
-    def _one_connection(self) -> _End:
-        minutes = self._continuity.minutes(time.time())
-        asked = {"backfill_minutes": str(minutes)} if minutes else {}
-        connection = self._connect({**asked, **self._resume()}, self._quiet)
-        number = self._pacer.connecting()
-        with self._lock:
-            if self._stopped.is_set():
-                return _End(None)
-            follows_another = self._number > 0
-            self._connection, self._number = connection, number
-        self._enter("connecting")
-        self._telemetry.add(connects=1, reconnects=int(follows_another))
-        self._telemetry.publish(events.Connecting(number, str(connection.url)))
-        end = _End(None, minutes=minutes)
-        framer = LineFramer(self._options.max_line)
-        try:
-            self._prepare()
-            connection.open()
-            self._opened(connection, number, minutes)
-            end.established = time.monotonic()
-            for data in connection.blocks():
-                if not isinstance(data, Arrived):
-                    data = Arrived(framer.feed(data), len(data), time.time(), held=framer.held)  # noqa: PLW2901 - the same, framed
-                end.lines += self._take(data, number)
-        except StreamError as error:
-            end.error = error
-            if isinstance(error, ResponseError):
-                self._pacer.budget.learn(error.headers)
-        finally:
-            connection.release()
-        end.lines += self._take_tail(framer.finish(), number)
-        end.over = time.monotonic()
-        self._heed_last_words(end)
-        if self._stopped.is_set():
-            end.error = None
-        else:
-            self._is_connected = False
-        self._telemetry.publish(events.Disconnected(number, end.error, end.lines, end.seconds))
-        return end
-
-    def _opened(
-        self, connection: Connection | IsolatedConnection, number: int, minutes: int
-    ) -> None:
-        self._ever_connected = self._is_connected = True
-        self._headers = connection.headers
+    def _opened(self, connection: Connection | IsolatedConnection, attempt: _Attempt) -> None:
+        self._was_connected = self._is_connected = True
+        attempt.headers = connection.headers
+        attempt.established = time.monotonic()
         self._pacer.budget.learn(connection.headers)
-        self._telemetry.publish(events.Connected(number, connection.http_version))
+        self._telemetry.publish(events.Connected(attempt.number, connection.http_version))
         self._enter("connected")
-        if self._options.is_replay:
-            return
-        if minutes:
-            alive = self._continuity.alive_until
-            since = None if alive is None else datetime.fromtimestamp(alive, UTC)
-            self._telemetry.publish(events.BackfillRequested(number, minutes, since))
-        gap = self._continuity.gap(time.time(), minutes)
-        if gap is not None:
-            self.gaps.append((number, gap))
+        gap = None
+        if not self._options.is_replay:
+            alive = self._gaps.alive_until
+            if attempt.minutes:
+                since = None if alive is None else datetime.fromtimestamp(alive, UTC)
+                self._telemetry.publish(
+                    events.BackfillRequested(attempt.number, attempt.minutes, since)
+                )
+            gap = self._gaps.gap(time.time(), attempt.minutes)
+        self._handoff.put(Opened(gap))
 
-    def _take(self, arrived: Arrived, number: int) -> int:
-        """Count what one read completed and hand it over; the number of its lines."""
+    def _take(self, arrived: Arrived, attempt: _Attempt) -> None:
+        """Count the lines of one read and put them into the buffer."""
         framed, size, now, known, held = arrived
         total = len(framed.lines) + framed.keep_alives + len(framed.oversized)
+        attempt.lines += total
         self._telemetry.add(
             received=total,
             bytes=size,
@@ -313,79 +319,67 @@ class Reader:
             text = f"a line of {line.length} bytes is longer than max_line ({limit})"
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, line.start)))
         if total:
-            self._continuity.alive(now)
+            self._gaps.alive_until = now
+            # Keep-alives too: they tell the deliverer until when the stream was read.
+            block = Block(framed.lines, now, attempt.number, known, held if framed.lines else 0)
             if framed.lines:
-                self._first_lines = self._first_lines or framed.lines[:BEGIN]
-                self._last_lines, self._last_read = framed.lines, now
-            # Without lines too: so those behind know until when there was nothing to read.
-            self._handoff.put(Block(framed.lines, now, number, known, held if framed.lines else 0))
+                attempt.note(block)
+            self._handoff.put(block)
         if self.state.name == "stalled":
             self._enter("connected")
-        return total
 
-    def _heed_last_words(self, end: _End) -> None:
-        """Learn why the connection ended, if X said so, and how far behind it was.
-
-        The thread that delivers will come upon this too, but perhaps long after.
-        """
-        first, last = self._look(self._first_lines), self._look(self._last_lines)
-        begin, self._first_lines, self._last_lines = self._first_lines, [], []
-        if last.written is not None:
-            self._continuity.lagging(last.written, self._last_read)
-        if last.error_of is not None and isinstance(end.error, ConnectionLost):
-            end.error = last.error_of(self._headers)
-        elif (
-            first.is_strange
-            and last.is_strange
-            and isinstance(end.error, ConnectionEnded)
-            and not self._is_proven(end)
-        ):
-            advice = "This came in place of a stream: check base_url, the options and the network."
-            end.error = unexpected_answer(200, self._headers, b"\n".join(begin), advice)
-
-    def _is_proven(self, end: _End) -> bool:
-        backoff = self._options.backoff
-        return end.lines > 0 and end.seconds >= backoff.proved_after * backoff.scale
-
-    def _take_tail(self, tail: bytes | Oversized, number: int) -> int:
-        """A line without its end: whole if it is JSON (then only the line end is missing)."""
+    def _closed(self, attempt: _Attempt, tail: bytes | Oversized) -> None:
+        now, by_us = time.time(), self._stopped.is_set()
         if isinstance(tail, Oversized):
-            return self._take(Arrived(Framed([], 0, (tail,)), 0, time.time()), number)
-        if not tail.strip():
-            return 0
-        decoded = decode([tail])
-        if any(isinstance(other, Undecodable) for other in decoded.others):
-            if self._stopped.is_set():
-                return 0  # the stop has cut the line off, not the server
-            self._telemetry.add(received=1, undecodable=1)
-            text = f"the end of the connection cut this line off after {len(tail)} bytes"
-            self._telemetry.publish(events.UndecodableLine(DecodeError(text, tail)))
-            if not self._first_lines:
-                self._first_lines = self._last_lines = [tail]
+            self._take(Arrived(Framed([], 0, (tail,)), 0, now), attempt)
+            tail = b""
+        if tail.strip():
+            attempt.note(Block([tail], now, attempt.number))
+            attempt.lines += 1
+        attempt.ended = time.monotonic()
+        if attempt.established is not None:
+            self._handoff.put(Closed(attempt.number, tail, now, by_us))
+        if by_us:
+            attempt.error = None
         else:
-            self._telemetry.add(received=1)
-            self._first_lines = self._first_lines or [tail]
-            self._last_lines, self._last_read = [tail], time.time()
-            self._handoff.put(Block([tail], time.time(), number, size=len(tail)))
-        return 1
+            self._is_connected = False
+            attempt.error, newest = classify_end(attempt, self._read)
+            if newest is not None and newest.created_at is not None:
+                self._newest_at = newest.created_at
+                self._gaps.lagging(self._newest_at.timestamp(), newest.received_at or now)
+        self._telemetry.publish(
+            events.Disconnected(attempt.number, attempt.error, attempt.lines, attempt.seconds)
+        )
 
-    def _note_failure(self, error: StreamError, end: _End) -> None:
-        """Set the time of the next connection; raise the error if another cannot help."""
+    def _recover(self, attempt: _Attempt, error: StreamError) -> None:
+        """Wait for the time of the next connection.
+
+        Raises:
+            StreamError: reconnecting cannot help.
+        """
+        if self._options.is_replay and isinstance(error, ConnectionEnded):
+            self._stopped.set()  # the end of the replay
+            return
         if error.counter:
             self._telemetry.add(**{error.counter: 1})
-        if self._is_refused_backfill(error, end):
-            self._continuity.refuse()
+        if self._refuses_backfill(attempt, error):
+            self._gaps.refuse()
             self._telemetry.publish(events.BackfillRefused(error))
-            return
-        final = not error.retryable
+        else:
+            self._note_failure(attempt, error)
+        self._wait(self._pacer.wait(), error)
+
+    def _note_failure(self, attempt: _Attempt, error: StreamError) -> None:
+        is_final = not error.retryable
         if isinstance(error, (HostNotFound, UnexpectedAnswerError)):
-            # A name that never had an address is a typing error; one that lost it is the network.
-            # So it is with what answers in X's place.
-            final = not self._ever_connected
-        if final:
+            # At first the options are wrong; later the network is broken.
+            is_final = not self._was_connected
+        if is_final:
             raise error
         wait = self._pacer.failed(
-            error, established=end.established is not None, proven=self._is_proven(end)
+            error,
+            established=attempt.established is not None,
+            proven=attempt.has_proved_itself(self._options.backoff),
         )
         if self._pacer.exhausted(error):
             raise error
@@ -395,20 +389,16 @@ class Reader:
         if isinstance(error, ConnectionLimitError):
             self._free_connections()
 
-    def _is_refused_backfill(self, error: StreamError, end: _End) -> bool:
-        """Whether it may be for the backfill, which only we asked for, that the answer is no.
-
-        Whatever its words are: a connection without it shows.
-        """
+    def _refuses_backfill(self, attempt: _Attempt, error: StreamError) -> bool:
+        """X words such refusals in many ways, so try without backfill after any of them."""
         return (
             self._options.backfill == "auto"
-            and end.minutes > 0
+            and attempt.minutes > 0
             and isinstance(error, ResponseError)
             and error.status in {400, 403}
         )
 
     def _free_connections(self) -> None:
-        """Let X forget the connection that it takes for a live one, before the next try."""
         if self._options.free is None or self._stopped.is_set():
             return
         try:
@@ -424,7 +414,6 @@ class Reader:
             self._stopped.wait(delay)
 
     def _quiet(self) -> None:
-        """Called by the watchdog."""
         if self.state.name == "connected":
             self._enter("stalled")
 
@@ -439,16 +428,30 @@ class Reader:
             self._telemetry.publish(events.StateChanged(self.state))
 
 
-@dataclass(slots=True)
-class _End:
-    """How one connection ended."""
+def classify_end(
+    attempt: _Attempt, read: Read | None
+) -> tuple[StreamError | None, Message[Any] | None]:
+    """Return the reason of a connection's end, by its first and last lines, and its last message.
 
-    error: StreamError | None
-    lines: int = 0
-    established: float | None = None
-    over: float = 0.0
-    minutes: int = 0
+    X can announce the reason in the stream: then it replaces a lost connection. An answer of 200
+    that holds nothing but an error or a web page is no stream.
+    """
+    error = attempt.error
+    first = decode(attempt.first, None, read)
+    last = [decode(block.lines, block.received_at, read) for block in attempt.last]
+    messages = [message for decoded in last for message in decoded.messages]
+    others = [other for decoded in last for other in decoded.others]
+    announced = [other.problem for other in others if isinstance(other, Disconnect)]
+    if announced and isinstance(error, ConnectionLost):
+        error = error_in_stream(announced[-1], attempt.headers)
+    elif isinstance(error, ConnectionEnded) and _is_strange([first]) and _is_strange(last):
+        advice = "This came in place of a stream: check base_url, the options and the network."
+        error = unexpected_answer(200, attempt.headers, b"\n".join(attempt.first), advice)
+    return error, messages[-1] if messages else None
 
-    @property
-    def seconds(self) -> float:
-        return 0.0 if self.established is None else self.over - self.established
+
+def _is_strange(reads: Iterable[Decoded]) -> bool:
+    """Whether no read brought a message, and one brought a line that no stream of X has."""
+    return not any(decoded.messages for decoded in reads) and any(
+        is_strange(other) for decoded in reads for other in decoded.others
+    )

@@ -1,13 +1,12 @@
-"""Until when a stream has been read, in a small file that outlives the program."""
+"""The position of a stream in a small file, for the next run of the program."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,16 +15,17 @@ from rxtweets.errors import ConfigurationError
 __all__ = ["Position", "StateFile"]
 
 INTERVAL = 1.0
-"""Seconds between two writes; after a crash, so much is asked for again rather than lost."""
+"""Seconds between two writes. After a crash, this much is requested twice rather than lost."""
+
+YEAR_3000 = 32_503_680_000.0
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a stream is.
+class Position(NamedTuple):
+    """How far a stream has been delivered.
 
     Attributes:
-        alive_until: until when it has been delivered, in seconds since 1970.
-        newest_id: of the last message that was delivered; empty if it had none.
+        alive_until: time up to which it was delivered, in seconds since 1970.
+        newest_id: id of the last delivered message; empty without an id.
     """
 
     alive_until: float
@@ -33,15 +33,18 @@ class Position:
 
 
 class StateFile:
-    """Keeps the position of one stream; written whole or not at all.
+    """Keeps the position of one stream; writes the file whole or not at all.
+
+    The next run of the program requests or reports the messages since this position. Delivered
+    messages count as read: after a crash, those in work are delivered again only as far as backfill
+    reaches back, half a minute more than the gap.
 
     Args:
-        path: of the file, in a directory that is there.
-        stream: what it is the position of; another stream's file is refused.
+        path: of the file, in an existing directory.
+        stream: name of the stream; the file of another stream is refused.
 
     Raises:
-        ConfigurationError: the file is another stream's, or not one of these, or cannot be
-            written.
+        ConfigurationError: the file belongs to another stream, or cannot be read or written.
     """
 
     def __init__(self, path: str | os.PathLike[str], stream: str) -> None:
@@ -56,17 +59,16 @@ class StateFile:
         self.load()
 
     def load(self) -> Position | None:
-        """The position; ``None`` if there is no file yet."""
+        """Read the position; ``None`` without a file."""
         try:
             value = orjson.loads(self.path.read_bytes())
-            position = _position(value)
-            stream = value["stream"]
+            position, stream = _position(value), value["stream"]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise ConfigurationError(
-                f"state_file={str(self.path)!r} cannot be read as one ({error!r}); delete it, and "
-                "what came since it was written is not asked for"
+                f"state_file={str(self.path)!r} cannot be read ({error!r}); delete it, and "
+                "messages since its last write are not requested again"
             ) from None
         if stream != self._stream:
             raise ConfigurationError(
@@ -76,27 +78,22 @@ class StateFile:
         return position
 
     def save(self, position: Position, *, now: bool = False) -> None:
-        """Write the position, if the last write is a second ago or it must be ``now``.
+        """Write the position, if the last write was a second ago, or ``now``.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
-        since = time.monotonic()
-        if not now and since - self._written < INTERVAL:
+        at = time.monotonic()
+        if not now and at - self._written < INTERVAL:
             return
-        self._written = since
-        value: dict[str, Any] = {
-            "stream": self._stream,
-            "alive_until": position.alive_until,
-            "newest_id": position.newest_id,
-        }
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
+        self._written = at
+        new = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         try:
-            beside.write_bytes(orjson.dumps(value))
-            beside.replace(self.path)
+            new.write_bytes(orjson.dumps({"stream": self._stream, **position._asdict()}))
+            new.replace(self.path)
         finally:
             with contextlib.suppress(OSError):
-                beside.unlink()
+                new.unlink()
 
 
 def _position(value: Any) -> Position:
@@ -106,6 +103,3 @@ def _position(value: Any) -> Position:
     if not isinstance(newest, str):
         raise TypeError(f"newest_id: {newest!r}")
     return Position(float(at), newest)
-
-
-YEAR_3000 = 32_503_680_000.0

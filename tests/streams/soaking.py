@@ -1,4 +1,4 @@
-"""A stream over a connection that breaks all the time, in every way there is."""
+"""Soak tests: a stream over connections that break often, in every way."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from tests.streams.watching import Watched
 BETWEEN_FAULTS = 500
 RATE = 1_000
 SCALE = 0.004
-"""An outage of a minute is 0.24 s."""
+"""A minute lasts 0.24 s."""
 
 RECOVERED = 0.02
-"""With backfill, a minute is 1.2 s: the five that it reaches are longer than a machine pauses."""
+"""With backfill a minute lasts 1.2 s: five minutes are longer than a pause of the machine."""
 
 TO_CONNECT = (MARGIN - LATENESS) * RECOVERED
-"""Seconds that a connection may take to be made, for what is asked for before to reach back far
-enough after. It takes a hundredth of a second; on a machine that is overrun it may take longer."""
+"""Seconds that connecting may take. On an overloaded machine it can take longer; then the requested
+backfill does not reach back far enough."""
 
 LIVE: dict[str, Any] = {"rate": RATE, "live": True, "buffer": 1_000_000, "connects": 10**6}
 BREAKS: list[list[Step]] = [
@@ -75,7 +75,7 @@ REFUSALS: list[Part] = [
 
 
 def faults(seed: int, scale: float) -> Generator[Part, simulator.Request, None]:
-    """Connections that end after five hundred new tweets on average, and some that are refused."""
+    """Yield connections that end after 500 new tweets on average, and refused ones."""
     rng = random.Random(seed)
     request = yield ()
     while True:
@@ -89,16 +89,16 @@ def faults(seed: int, scale: float) -> Generator[Part, simulator.Request, None]:
 
 
 def ids_until(x: simulator.Simulator, first: int, last: int) -> list[int]:
-    """All ids that the server had from the first to the last."""
+    """Return all ids of the server from the first to the last."""
     timeline = x._api._content.timeline
     assert timeline is not None
     count = timeline.until(timeline.now())
     every = (snowflake(timeline.time_of(position), position) for position in range(count))
-    return [each for each in every if first <= each <= last]
+    return [identifier for identifier in every if first <= identifier <= last]
 
 
 def slowest_to_connect(w: Watched) -> float:
-    """Seconds that the slowest connection took to be made."""
+    """Return the seconds that the slowest connect took."""
     began, slowest = 0.0, 0.0
     for event, at in zip(w.events, w.times, strict=False):
         if isinstance(event, events.Connecting):
@@ -109,7 +109,7 @@ def slowest_to_connect(w: Watched) -> float:
 
 
 class Soak:
-    """What arrived of a stream, what its server had, and what was said of it."""
+    """A run of a stream: its messages, those of the server, its events and counters."""
 
     def __init__(self, tweets: int, seed: int, scale: float = SCALE, **options: Any) -> None:
         parts = faults(seed, scale)
@@ -146,11 +146,15 @@ class Soak:
     @property
     def reported(self) -> set[int]:
         bounds = [(int(gap.after), int(gap.before)) for gap in self.gaps if gap.before]
-        return {each for each in self.every if any(low < each < high for low, high in bounds)}
+        return {
+            identifier
+            for identifier in self.every
+            if any(low < identifier < high for low, high in bounds)
+        }
 
     @classmethod
     def side_by_side(cls, tweets: int, runs: dict[str, dict[str, Any]]) -> dict[str, Self]:
-        """All of these runs at once: the clock is what they wait for."""
+        """Run several soaks at once: they mostly wait for the clock."""
         with ThreadPoolExecutor(len(runs)) as pool:
             futures = {name: pool.submit(cls, tweets, **options) for name, options in runs.items()}
             return {name: future.result() for name, future in futures.items()}

@@ -56,51 +56,49 @@ def fail(paces: Pacer, error: StreamError, *, established: bool = False) -> tupl
     return paces.failed(error, established=established, proven=False)[:2]
 
 
-def test_a_lost_connection_is_made_again_at_once_then_quarter_seconds_later_up_to_16() -> None:
+def test_lost_schedule_grows_by_a_quarter_second_to_16() -> None:
     schedule = [0.25 * step for step in range(64)] + [16.0] * 6
     assert delays(LOST, 70, established=True) == schedule
 
 
-def test_network_errors_wait_a_quarter_second_more_each_time_up_to_16() -> None:
+def test_network_schedule_grows_by_a_quarter_second_to_16() -> None:
     schedule = [0.25 * step for step in range(1, 64)] + [16.0] * 7
     assert delays(LOST, 70) == schedule
 
 
-def test_server_errors_double_the_wait_from_5_to_320_seconds() -> None:
+def test_server_schedule_doubles_from_5_to_320() -> None:
     assert delays(answer(ServerError), 9) == [5, 10, 20, 40, 80, 160, 320, 320, 320]
 
 
-def test_rate_limits_double_the_wait_from_one_minute_to_fifteen() -> None:
+def test_rate_limit_schedule_doubles_from_60_to_900() -> None:
     assert delays(answer(RateLimitError), 7) == [60, 120, 240, 480, 900, 900, 900]
 
 
-def test_a_held_connection_doubles_the_wait_from_5_to_320_seconds() -> None:
+def test_connection_limit_schedule_doubles_from_5_to_320() -> None:
     assert delays(answer(ConnectionLimitError), 8) == [5, 10, 20, 40, 80, 160, 320, 320]
 
 
-def test_a_subscription_being_changed_waits_a_minute_each_time() -> None:
+def test_provisioning_schedule_stays_at_60() -> None:
     assert delays(answer(ProvisioningError), 3) == [60, 60, 60]
 
 
 @pytest.mark.parametrize(
     "error", [StreamStalled("silence"), ServerDisconnect("bye", "OperationalDisconnect")]
 )
-def test_stalls_and_announced_disconnects_are_lost_connections(error: StreamError) -> None:
+def test_stalls_and_disconnects_follow_the_lost_schedule(error: StreamError) -> None:
     assert delays(error, 3, established=True) == [0, 0.25, 0.5]
 
 
-def test_a_missing_host_is_a_network_error() -> None:
+def test_missing_host_follows_the_network_schedule() -> None:
     assert delays(HostNotFound("no address"), 2) == [0.25, 0.5]
 
 
 @pytest.mark.parametrize("established", [True, False])
-def test_an_answer_follows_its_own_schedule_whether_or_not_it_was_established(
-    *, established: bool
-) -> None:
+def test_answer_follows_its_schedule_when_established_or_not(*, established: bool) -> None:
     assert delays(answer(ServerError), 1, established=established) == [5]
 
 
-def test_the_schedules_stay_at_their_maximum_after_a_million_failures() -> None:
+def test_schedules_stay_at_their_maximum() -> None:
     million = 1_000_000
     backoff = Backoff()
     assert backoff.delay(answer(ServerError), established=False, attempt=million) == 320
@@ -122,14 +120,14 @@ def test_scale_shortens_every_schedule() -> None:
     )
 
 
-def test_any_tenacity_strategy_can_stand_in_for_a_schedule() -> None:
+def test_schedule_can_be_any_tenacity_strategy() -> None:
     backoff = Backoff(server=wait_fixed(3))
     assert [
         backoff.delay(answer(ServerError), established=False, attempt=attempt) for attempt in (1, 9)
     ] == [3, 3]
 
 
-def test_failures_are_counted_for_each_kind_apart() -> None:
+def test_failures_count_by_kind() -> None:
     paces, _ = pacer()
     assert fail(paces, LOST) == (1, 0.25)
     assert fail(paces, answer(ServerError)) == (1, 5)
@@ -139,13 +137,13 @@ def test_failures_are_counted_for_each_kind_apart() -> None:
     assert paces.attempts == 5
 
 
-def test_an_established_connection_that_proved_nothing_does_not_reset_the_count() -> None:
+def test_count_continues_when_the_connection_proved_nothing() -> None:
     paces, _ = pacer()
     results = [fail(paces, LOST, established=True) for _ in range(4)]
     assert results == [(1, 0), (2, 0.25), (3, 0.5), (4, 0.75)]
 
 
-def test_a_connection_that_proved_itself_resets_all_kinds() -> None:
+def test_counts_reset_when_the_connection_proved_itself() -> None:
     paces, _ = pacer()
     fail(paces, answer(ServerError))
     fail(paces, LOST, established=True)
@@ -155,32 +153,32 @@ def test_a_connection_that_proved_itself_resets_all_kinds() -> None:
     assert fail(paces, answer(ServerError)) == (1, 5)
 
 
-def test_a_rate_limit_waits_for_the_reset_if_that_is_later_than_the_schedule() -> None:
+def test_rate_limit_waits_for_a_later_reset() -> None:
     paces, _ = pacer()
     error = answer(RateLimitError, {"x-rate-limit-reset": str(int(NOON) + 700)})
     assert fail(paces, error) == (1, 700)
 
 
-def test_a_rate_limit_waits_by_the_schedule_if_the_reset_is_earlier() -> None:
+def test_rate_limit_follows_the_schedule_when_reset_is_earlier() -> None:
     paces, _ = pacer()
     error = answer(RateLimitError, {"x-rate-limit-reset": str(int(NOON) + 7)})
     assert fail(paces, error) == (1, 60)
 
 
 @pytest.mark.parametrize("reset", ["0", ""])
-def test_a_reset_that_says_nothing_leaves_the_schedule(reset: str) -> None:
+def test_invalid_reset_leaves_the_schedule(reset: str) -> None:
     paces, _ = pacer()
     assert fail(paces, answer(RateLimitError, {"x-rate-limit-reset": reset})) == (1, 60)
 
 
-# What the server asks for.
+# Waits that the server asks for.
 
 LIMITED, UNAVAILABLE, HELD = RateLimitError, ServerError, ConnectionLimitError
 RESET, AFTER = "x-rate-limit-reset", "retry-after"
 
 
 def dated(seconds: float) -> str:
-    """So long after noon, as HTTP writes it."""
+    """Return a time after noon as HTTP writes it."""
     return formatdate(NOON + seconds, usegmt=True)
 
 
@@ -199,12 +197,12 @@ def dated(seconds: float) -> str:
         (LIMITED, {RESET: str(NOON + 86_400)}, 86_400, RESET),
         (HELD, {AFTER: "90"}, 90, "Retry-After"),
         (ProvisioningError, {AFTER: "90"}, 90, "Retry-After"),
-        # Every answer of X has a reset; only where the limit is reached it says when to ask again.
+        # Every answer of X has a reset; it is a wait only after a rate limit.
         (UNAVAILABLE, {RESET: str(NOON + 700)}, 5, "backoff"),
         (HELD, {RESET: str(NOON + 700)}, 5, "backoff"),
     ],
 )
-def test_what_the_server_asks_for_is_the_least_wait(
+def test_wait_is_at_least_the_requested_one(
     kind: Any, headers: dict[str, str], delay: float, wait_from: str
 ) -> None:
     paces, _ = pacer()
@@ -230,19 +228,19 @@ def test_what_the_server_asks_for_is_the_least_wait(
         (LIMITED, {RESET: "9" * 400, AFTER: "soon"}),
     ],
 )
-def test_a_wait_that_is_not_plausible_is_the_window(kind: Any, headers: dict[str, str]) -> None:
+def test_implausible_wait_becomes_the_window(kind: Any, headers: dict[str, str]) -> None:
     paces, _ = pacer()
     made = paces.failed(answer(kind, headers), established=False, proven=False)
     assert made == (1, 900, "window")
 
 
 @pytest.mark.parametrize("value", ["-5", "soon", "", "nan", dated(-60), "Mon, 99 Foo 2026"])
-def test_a_retry_after_that_says_nothing_leaves_the_schedule(value: str) -> None:
+def test_invalid_retry_after_leaves_the_schedule(value: str) -> None:
     paces, _ = pacer()
     assert fail(paces, answer(UNAVAILABLE, {AFTER: value})) == (1, 5)
 
 
-def test_of_two_waits_only_the_plausible_one_counts() -> None:
+def test_plausible_wait_beats_an_implausible_one() -> None:
     paces, _ = pacer()
     error = answer(LIMITED, {AFTER: "300000", RESET: str(NOON + 300)})
     assert paces.failed(error, established=False, proven=False) == (1, 300, RESET)
@@ -250,20 +248,20 @@ def test_of_two_waits_only_the_plausible_one_counts() -> None:
 
 @pytest.mark.parametrize("skew", [-7200, -300, 300, 7200])
 @pytest.mark.parametrize("header", [RESET, AFTER])
-def test_a_time_is_measured_by_the_clock_of_the_server(header: str, skew: float) -> None:
+def test_times_are_measured_by_the_server_clock(header: str, skew: float) -> None:
     paces, _ = pacer()
     at = str(NOON + skew + 400) if header == RESET else dated(skew + 400)
     assert fail(paces, answer(LIMITED, {header: at, "date": dated(skew)})) == (1, 400)
 
 
-def test_a_date_that_makes_no_sense_is_not_the_clock() -> None:
+def test_invalid_date_is_ignored() -> None:
     paces, _ = pacer()
     for date in ("Thu, 01 Jan 1970 00:00:00 GMT", "today"):
         error = answer(LIMITED, {RESET: str(NOON + 700), "date": date})
         assert fail(paces, error)[1] == 700
 
 
-def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("TZ", "America/New_York")
         time.tzset()
@@ -273,7 +271,7 @@ def test_a_date_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("scale", "delay"), [(0.001, 0.9), (0, 0)])
-def test_scale_shortens_the_window_that_nobody_asked_for(scale: float, delay: float) -> None:
+def test_scale_shortens_the_window(scale: float, delay: float) -> None:
     paces, _ = pacer(Backoff(scale=scale))
     assert fail(paces, answer(LIMITED, {RESET: "9" * 13})) == (1, delay)
 
@@ -283,7 +281,7 @@ def test_scale_does_not_shorten_retry_after() -> None:
     assert fail(paces, answer(UNAVAILABLE, {AFTER: "90"})) == (1, 90)
 
 
-def test_a_limit_reached_by_the_headers_is_named_as_the_wait() -> None:
+def test_wait_from_names_the_reset_when_no_connects_remain() -> None:
     paces, _ = pacer()
     headers = {"x-rate-limit-remaining": "0", RESET: str(NOON + 300)}
     paces.budget.learn(headers)
@@ -291,19 +289,19 @@ def test_a_limit_reached_by_the_headers_is_named_as_the_wait() -> None:
     assert made == (1, 300, RESET)
 
 
-def test_a_closed_budget_opens_after_the_window_at_the_latest() -> None:
+def test_budget_opens_after_the_window_at_the_latest() -> None:
     budget = ConnectBudget(50, 900, Clock(), lambda: NOON)
     budget.learn({"x-rate-limit-remaining": "0", RESET: str(int(NOON) * 1000)})
     assert budget.wait() == 900
 
 
-def test_scale_does_not_shorten_the_wait_for_the_reset() -> None:
+def test_scale_does_not_shorten_the_reset() -> None:
     paces, _ = pacer(Backoff(scale=0.001))
     error = answer(RateLimitError, {"x-rate-limit-reset": str(int(NOON) + 90)})
     assert fail(paces, error) == (1, 90)
 
 
-def test_the_wait_survives_for_whoever_asks_later() -> None:
+def test_wait_counts_down_after_the_failure() -> None:
     paces, clock = pacer()
     assert paces.wait() == 0
     fail(paces, answer(ServerError))
@@ -314,16 +312,14 @@ def test_the_wait_survives_for_whoever_asks_later() -> None:
     assert paces.wait() == 0
 
 
-def test_connections_are_numbered_from_one_over_the_life_of_the_pacer() -> None:
+def test_connections_are_numbered_from_one() -> None:
     paces, _ = pacer()
     assert paces.connecting() == 1
     paces.failed(LOST, established=True, proven=True)
     assert paces.connecting() == 2
 
 
-def test_the_fifty_first_connect_in_fifteen_minutes_waits_for_the_first_to_leave_the_window() -> (
-    None
-):
+def test_connect_51_waits_for_the_window() -> None:
     paces, clock = pacer()
     for _ in range(50):
         assert paces.wait() == 0
@@ -336,20 +332,20 @@ def test_the_fifty_first_connect_in_fifteen_minutes_waits_for_the_first_to_leave
     assert paces.wait() == 0
 
 
-def test_a_spent_budget_makes_a_reconnect_wait_that_would_come_at_once() -> None:
+def test_spent_budget_delays_a_reconnect() -> None:
     paces, _ = pacer(Backoff(connects=2, window=100))
     paces.connecting()
     paces.connecting()
     assert paces.failed(LOST, established=True, proven=True) == (1, 100, "connect budget")
 
 
-def test_scale_shortens_the_window_of_the_budget() -> None:
+def test_scale_shortens_the_budget_window() -> None:
     paces, _ = pacer(Backoff(connects=1, window=900, scale=0.01))
     paces.connecting()
     assert paces.wait() == 9
 
 
-def test_each_connect_leaves_the_window_by_itself() -> None:
+def test_connects_leave_the_window_one_by_one() -> None:
     clock = Clock()
     budget = ConnectBudget(2, 10, clock, lambda: NOON)
     budget.spend()
@@ -361,7 +357,7 @@ def test_each_connect_leaves_the_window_by_itself() -> None:
     assert budget.wait() == 6
 
 
-def test_the_budget_learns_a_higher_limit_from_the_headers() -> None:
+def test_budget_learns_a_higher_limit() -> None:
     budget = ConnectBudget(1, 900, Clock(), lambda: NOON)
     budget.spend()
     budget.learn({"x-rate-limit-limit": "2", "x-rate-limit-remaining": "1"})
@@ -369,7 +365,7 @@ def test_the_budget_learns_a_higher_limit_from_the_headers() -> None:
     assert budget.limit == 2
 
 
-def test_the_budget_learns_a_lower_limit_from_the_headers() -> None:
+def test_budget_learns_a_lower_limit() -> None:
     clock = Clock()
     budget = ConnectBudget(50, 900, clock, lambda: NOON)
     for now in (0, 10, 20):
@@ -379,7 +375,7 @@ def test_the_budget_learns_a_lower_limit_from_the_headers() -> None:
     assert budget.wait() == 10 + 900 - 20
 
 
-def test_the_budget_is_closed_until_the_reset_if_nothing_remains() -> None:
+def test_budget_is_closed_until_the_reset() -> None:
     clock = Clock()
     budget = ConnectBudget(50, 900, clock, lambda: NOON + clock.now)
     reset = str(int(NOON) + 300)
@@ -391,7 +387,7 @@ def test_the_budget_is_closed_until_the_reset_if_nothing_remains() -> None:
     assert budget.wait() == 0
 
 
-def test_the_budget_stays_open_while_something_remains() -> None:
+def test_budget_stays_open_while_connects_remain() -> None:
     budget = ConnectBudget(50, 900, Clock(), lambda: NOON)
     reset = str(int(NOON) + 300)
     budget.learn({"x-rate-limit-remaining": "1", "x-rate-limit-reset": reset})
@@ -411,14 +407,14 @@ def test_the_budget_stays_open_while_something_remains() -> None:
         {"x-rate-limit-remaining": "0", "x-rate-limit-reset": "inf"},
     ],
 )
-def test_headers_that_make_no_sense_change_nothing(headers: dict[str, str]) -> None:
+def test_budget_ignores_invalid_headers(headers: dict[str, str]) -> None:
     budget = ConnectBudget(50, 900, Clock(), lambda: NOON)
     budget.spend()
     budget.learn(headers)
     assert (budget.limit, budget.wait()) == (50, 0)
 
 
-def test_by_default_it_never_gives_up() -> None:
+def test_pacer_never_gives_up_by_default() -> None:
     paces, clock = pacer()
     for _ in range(1000):
         fail(paces, LOST)
@@ -426,7 +422,7 @@ def test_by_default_it_never_gives_up() -> None:
     assert not paces.exhausted(LOST)
 
 
-def test_stop_after_attempt_counts_failures_of_all_kinds_in_a_row() -> None:
+def test_stop_after_attempt_counts_all_kinds() -> None:
     paces, _ = pacer(Backoff(stop=stop_after_attempt(3)))
     fail(paces, LOST)
     fail(paces, answer(ServerError))
@@ -435,14 +431,14 @@ def test_stop_after_attempt_counts_failures_of_all_kinds_in_a_row() -> None:
     assert paces.exhausted(LOST)
 
 
-def test_a_connection_that_proved_itself_starts_the_stop_strategy_anew() -> None:
+def test_stop_after_attempt_resets_after_a_proven_connection() -> None:
     paces, _ = pacer(Backoff(stop=stop_after_attempt(2)))
     fail(paces, LOST)
     paces.failed(LOST, established=True, proven=True)
     assert not paces.exhausted(LOST)
 
 
-def test_stop_after_delay_measures_from_the_first_failure_in_a_row() -> None:
+def test_stop_after_delay_measures_from_the_first_failure() -> None:
     paces, clock = pacer(Backoff(stop=stop_after_delay(30)))
     fail(paces, LOST)
     clock.now += 29
@@ -453,7 +449,7 @@ def test_stop_after_delay_measures_from_the_first_failure_in_a_row() -> None:
     assert paces.exhausted(LOST)
 
 
-def test_stop_after_delay_starts_anew_with_a_connection_that_proved_itself() -> None:
+def test_stop_after_delay_resets_after_a_proven_connection() -> None:
     paces, clock = pacer(Backoff(stop=stop_after_delay(30)))
     fail(paces, LOST)
     clock.now += 100
@@ -461,7 +457,7 @@ def test_stop_after_delay_starts_anew_with_a_connection_that_proved_itself() -> 
     assert not paces.exhausted(LOST)
 
 
-def test_stop_before_delay_counts_the_wait_that_would_come() -> None:
+def test_stop_before_delay_includes_the_next_wait() -> None:
     paces, clock = pacer(Backoff(stop=stop_before_delay(30), server=wait_fixed(20)))
     fail(paces, answer(ServerError))
     assert not paces.exhausted(LOST)
@@ -472,14 +468,14 @@ def test_stop_before_delay_counts_the_wait_that_would_come() -> None:
 
 @pytest.mark.parametrize("name", ["proved_after", "window", "scale"])
 @pytest.mark.parametrize("value", [-1, -0.001, float("nan"), float("-inf")])
-def test_a_time_below_zero_is_refused_by_name(name: str, value: float) -> None:
+def test_backoff_refuses_negative_times(name: str, value: float) -> None:
     options: dict[str, Any] = {name: value}
     with pytest.raises(ConfigurationError, match=name):
         Backoff(**options)
 
 
 @pytest.mark.parametrize("connects", [0, -50])
-def test_fewer_connects_than_one_are_refused_by_name(connects: int) -> None:
+def test_backoff_refuses_zero_connects(connects: int) -> None:
     with pytest.raises(ConfigurationError, match="connects"):
         Backoff(connects=connects)
 
@@ -498,11 +494,11 @@ def test_fewer_connects_than_one_are_refused_by_name(connects: int) -> None:
         ("stop", 3),
     ],
 )
-def test_values_of_a_wrong_type_are_refused_by_name(name: str, value: object) -> None:
+def test_backoff_refuses_wrong_types(name: str, value: object) -> None:
     options: dict[str, Any] = {name: value}
     with pytest.raises(ConfigurationError, match=name):
         Backoff(**options)
 
 
-def test_zero_is_a_scale_for_those_who_do_not_want_to_wait() -> None:
+def test_backoff_accepts_a_scale_of_zero() -> None:
     assert Backoff(scale=0).delay(answer(RateLimitError), established=False, attempt=5) == 0

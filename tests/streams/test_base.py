@@ -15,7 +15,7 @@ from rxtweets.streams._base import HotStream
 
 
 class Stream(HotStream[Any]):
-    """Whose state is what a test says."""
+    """A stream whose state a test sets."""
 
     def __init__(self) -> None:
         def nothing(*_: object) -> abc.DisposableBase:
@@ -32,7 +32,7 @@ class Stream(HotStream[Any]):
         return now
 
     def stop(self) -> None:
-        """Nothing is on."""
+        """Do nothing."""
 
     def enter(self, name: StateName, part: str = "") -> None:
         self.now = ConnectionState(name, number=self.telemetry.count_states())
@@ -47,7 +47,7 @@ def names_of(stream: Stream) -> tuple[list[str], abc.DisposableBase]:
     return names, stream.states.subscribe(lambda state: names.append(state.name))
 
 
-def test_the_state_now_comes_first_and_then_each_one() -> None:
+def test_states_emit_the_current_state_first() -> None:
     stream = Stream()
     stream.enter("connecting")
     stream.settle()
@@ -60,7 +60,7 @@ def test_the_state_now_comes_first_and_then_each_one() -> None:
     subscription.dispose()
 
 
-def test_after_a_disposal_no_state_comes() -> None:
+def test_states_end_with_the_disposal() -> None:
     stream = Stream()
     names, subscription = names_of(stream)
     subscription.dispose()
@@ -69,7 +69,7 @@ def test_after_a_disposal_no_state_comes() -> None:
     assert names == ["idle"]
 
 
-def test_a_change_during_the_subscription_is_not_missed() -> None:
+def test_states_include_a_change_during_subscription() -> None:
     stream = Stream()
 
     def change() -> None:
@@ -83,16 +83,16 @@ def test_a_change_during_the_subscription_is_not_missed() -> None:
     subscription.dispose()
 
 
-def test_a_state_that_is_known_already_does_not_come_again() -> None:
+def test_states_do_not_repeat_the_current_state() -> None:
     stream = Stream()
     stream.enter("connecting")
-    names, subscription = names_of(stream)  # its event may still be on its way
+    names, subscription = names_of(stream)  # its event may come after this
     stream.settle()
     assert names == ["connecting"]
     subscription.dispose()
 
 
-def test_states_of_parts_are_not_those_of_the_stream() -> None:
+def test_states_leave_out_those_of_parts() -> None:
     stream = Stream()
     names, subscription = names_of(stream)
     stream.enter("connecting", part="partition 1")
@@ -101,26 +101,26 @@ def test_states_of_parts_are_not_those_of_the_stream() -> None:
     subscription.dispose()
 
 
-def test_one_state_can_be_waited_for() -> None:
+def test_first_state_can_be_awaited() -> None:
     stream = Stream()
     stream.enter("connected")
     assert stream.states.first().run() == ConnectionState("connected")
 
 
-def test_a_single_stream_is_its_only_part() -> None:
+def test_single_stream_is_its_only_part() -> None:
     stream = Stream()
     assert stream.parts == (stream,)
 
 
 @pytest.mark.parametrize("name", get_args(StateName))
-def test_a_state_is_shown_by_its_name(name: StateName) -> None:
+def test_state_shows_its_name(name: StateName) -> None:
     assert str(ConnectionState(name)) == name
 
 
-def test_backing_off_shows_until_when() -> None:
+def test_backing_off_shows_its_end() -> None:
     until = datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC)
     assert str(ConnectionState("backing off", until)) == "backing off until 12:30:05"
 
 
-def test_the_number_of_a_state_does_not_count_in_comparisons() -> None:
+def test_state_comparison_ignores_the_number() -> None:
     assert ConnectionState("connected", number=1) == ConnectionState("connected", number=2)

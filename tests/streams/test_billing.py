@@ -21,34 +21,34 @@ class Clock:
 
 
 def posts(*ids: object) -> list[Message[Any]]:
-    return [Message("text", {"id": each}) for each in ids]
+    return [Message("text", {"id": identifier}) for identifier in ids]
 
 
-def test_nothing_was_read_at_first() -> None:
+def test_meter_starts_at_zero() -> None:
     assert PostMeter().today() == 0
 
 
-def test_each_post_is_counted_once() -> None:
+def test_meter_counts_each_post_once() -> None:
     meter = PostMeter()
     meter.count(posts("1", "2", "1"))
     meter.count(posts("2", "3"))
     assert meter.today() == 3
 
 
-def test_an_id_is_the_same_as_text_and_as_number() -> None:
+def test_meter_compares_text_and_number_ids() -> None:
     meter = PostMeter()
     meter.count(posts("1", 1))
     assert meter.today() == 1
 
 
-def test_posts_without_an_id_are_counted_by_their_lines() -> None:
+def test_meter_counts_posts_without_id_by_line() -> None:
     meter = PostMeter()
     lines = [b'{"data":{"text":"a"}}', b'{"data":{"text":"b"}}', b'{"data":{"text":"a"}}']
     meter.count([Message.from_line(line) for line in lines])
     assert meter.today() == 2
 
 
-def test_the_count_begins_anew_at_midnight_utc() -> None:
+def test_meter_resets_at_midnight_utc() -> None:
     clock = Clock(MIDNIGHT - 0.001)
     meter = PostMeter(clock)
     meter.count(posts("1", "2"))
@@ -57,7 +57,7 @@ def test_the_count_begins_anew_at_midnight_utc() -> None:
     assert meter.today() == 0
 
 
-def test_a_post_that_comes_again_on_another_day_is_counted_again() -> None:
+def test_meter_counts_a_post_again_on_another_day() -> None:
     clock = Clock()
     meter = PostMeter(clock)
     meter.count(posts("1"))
@@ -66,7 +66,7 @@ def test_a_post_that_comes_again_on_another_day_is_counted_again() -> None:
     assert meter.today() == 1
 
 
-def test_a_post_is_known_for_fifty_thousand_others() -> None:
+def test_meter_remembers_a_post_for_50000_others() -> None:
     meter = PostMeter(Clock())
     meter.count(posts("first"))
     for start in range(0, REMEMBERED, 1_000):
@@ -75,7 +75,7 @@ def test_a_post_is_known_for_fifty_thousand_others() -> None:
     assert meter.today() == REMEMBERED + 1
 
 
-def test_memory_is_bounded() -> None:
+def test_meter_memory_is_bounded() -> None:
     meter = PostMeter(Clock())
     for start in range(0, 5 * REMEMBERED, 10_000):
         meter.count(posts(*range(start, start + 10_000)))
@@ -83,7 +83,7 @@ def test_memory_is_bounded() -> None:
     assert meter.today() == 5 * REMEMBERED
 
 
-def test_several_threads_count_each_post_once() -> None:
+def test_meter_is_thread_safe() -> None:
     meter = PostMeter(Clock())
     ready = threading.Barrier(4)
 
@@ -100,21 +100,21 @@ def test_several_threads_count_each_post_once() -> None:
     assert meter.today() == 1_500 + 2_000 + 20
 
 
-def test_no_limit_is_no_limit() -> None:
+def test_limit_is_none_by_default() -> None:
     assert checked_limit(None) == Limit(None, None)
 
 
-def test_a_whole_number_limits_messages() -> None:
+def test_limit_of_a_number_is_messages() -> None:
     assert checked_limit(100) == Limit(messages=100)
 
 
-def test_a_timedelta_limits_time() -> None:
+def test_limit_of_a_timedelta_is_seconds() -> None:
     assert checked_limit(timedelta(minutes=2)) == Limit(seconds=120.0)
 
 
 @pytest.mark.parametrize(
     "value", [0, -1, 1.5, True, "100", timedelta(0), timedelta(seconds=-1), [1]]
 )
-def test_another_limit_is_refused_by_name(value: object) -> None:
+def test_limit_refuses_other_values(value: object) -> None:
     with pytest.raises(ConfigurationError, match="limit="):
         checked_limit(value)

@@ -1,4 +1,4 @@
-"""Whatever a server sends without an end is bounded, and what exceeds a bound is named."""
+"""Endless input of a server is bounded, and errors name the bound."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def endless(first: bytes, again: bytes) -> Pieces:
 
 
 def inflating(head: bytes, begin: bytes, again: bytes, window: int = 31) -> Pieces:
-    """A compressed body without an end."""
+    """Return the pieces of an endless compressed body."""
 
     def pieces() -> Iterator[bytes]:
         deflate = zlib.compressobj(9, zlib.DEFLATED, window)
@@ -59,7 +59,7 @@ def frame(kind: int, payload: bytes = b"", stream: int = 0, flags: int = 0) -> b
 
 @contextlib.contextmanager
 def sending(pieces: Pieces) -> Iterator[int]:
-    """A server that answers each request with these pieces, until the client or the test leaves."""
+    """Serve these pieces to each request, until the client disconnects or the test ends."""
     listener = socket.create_server(("127.0.0.1", 0))
     clients: list[socket.socket] = []
 
@@ -86,7 +86,7 @@ def sending(pieces: Pieces) -> Iterator[int]:
         listener.close()
         for client in clients:
             with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)  # it may wait for room that a client never gives
+                client.shutdown(socket.SHUT_RDWR)  # it may wait for a client that reads no more
         for thread in threads:
             thread.join()
 
@@ -107,7 +107,7 @@ def options(port: int, **changed: Any) -> ConnectionOptions:
 
 
 def end_of(pieces: Pieces, *, fast: bool, stall_timeout: float = 20.0) -> Exception | None:
-    """How a connection ends; the server sends until the client leaves."""
+    """Return the error that ends a connection; the server sends until the client disconnects."""
     is_http2 = next(filter(None, pieces()))[:1] == b"\0"
     with sending(pieces) as port:
         settings = options(
@@ -162,7 +162,7 @@ HEADS: dict[str, tuple[Pieces, str]] = {
 
 @FAST
 @pytest.mark.parametrize("place", HEADS)
-def test_a_head_without_an_end_breaks_the_connection(place: str, *, fast: bool) -> None:
+def test_endless_head_breaks_the_connection(place: str, *, fast: bool) -> None:
     pieces, says = HEADS[place]
     error = end_of(pieces, fast=fast)
     assert type(error) is rxtweets.errors.ConnectionLost
@@ -170,7 +170,7 @@ def test_a_head_without_an_end_breaks_the_connection(place: str, *, fast: bool) 
 
 
 @pytest.mark.parametrize("place", ["a frame", "CONTINUATION"])
-def test_frames_are_kept_no_longer_than_a_head_may_be(place: str) -> None:
+def test_buffered_frames_are_bounded_by_the_head(place: str) -> None:
     error = end_of(HEADS[place][0], fast=True)
     assert f"a head of more than {connection.LONGEST_HEAD} bytes" in str(error)
 
@@ -224,7 +224,7 @@ DEFLATED = GZIPPED.replace(b": gzip", b": deflate")
     ],
     ids=["chunks", "until the end", "gzip", "deflate"],
 )
-def test_an_answer_is_refused_when_it_is_longer_than_any_of_xs(pieces: Pieces) -> None:
+def test_answer_is_refused_when_too_long(pieces: Pieces) -> None:
     with pytest.raises(rxtweets.errors.ResponseError, match="longer than 16777216 bytes") as caught:
         ask(pieces)
     assert len(caught.value.body) == connection.MAX_ERROR_BODY
@@ -241,7 +241,7 @@ def test_an_answer_is_refused_when_it_is_longer_than_any_of_xs(pieces: Pieces) -
     ],
     ids=["1xx", "byte by byte", "until the end", "SETTINGS", "PING"],
 )
-def test_an_answer_has_a_deadline(pieces: Pieces) -> None:
+def test_answer_has_a_deadline(pieces: Pieces) -> None:
     http = {"http1": False, "http2": True} if next(filter(None, pieces()))[:1] == b"\0" else {}
     with pytest.raises(rxtweets.errors.ConnectionLost, match=r"no whole answer of .* within 0.6 s"):
         ask(pieces, connect_timeout=0.1, **http)
@@ -273,7 +273,7 @@ REFUSALS: dict[str, Pieces] = {
 
 
 @pytest.mark.parametrize("place", REFUSALS)
-def test_of_an_answer_that_refuses_the_first_64_kb_are_kept(place: str) -> None:
+def test_refusal_keeps_64_kb_of_its_body(place: str) -> None:
     for error in (end_of(REFUSALS[place], fast=True), end_of(REFUSALS[place], fast=False)):
         assert isinstance(error, rxtweets.errors.AccessError)
         assert len(error.body) == connection.MAX_ERROR_BODY
@@ -284,7 +284,7 @@ def test_of_an_answer_that_refuses_the_first_64_kb_are_kept(place: str) -> None:
 
 @FAST
 @pytest.mark.parametrize("isolated", [True, False])
-def test_a_bomb_in_a_stream_is_a_line_that_is_too_long(*, fast: bool, isolated: bool) -> None:
+def test_gzip_bomb_is_an_oversized_line(*, fast: bool, isolated: bool) -> None:
     last = zlib.compressobj(9, zlib.DEFLATED, 31)
     tail = last.compress(b"\n" + line(1) + b"\r\n") + last.flush()
 
@@ -308,7 +308,7 @@ def test_a_bomb_in_a_stream_is_a_line_that_is_too_long(*, fast: bool, isolated: 
         assert "67108865 bytes is longer than max_line (1048576)" in str(event.error)
 
 
-def test_what_is_inflated_at_once_is_bounded() -> None:
+def test_inflated_pieces_are_bounded() -> None:
     deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join(deflate.compress(SPACES) for _ in range(512)) + deflate.flush()
     sizes = [len(piece) for piece in Inflater().pieces(bomb)]
@@ -329,7 +329,7 @@ UNREADABLE: dict[str, tuple[str, bytes, str]] = {
 @FAST
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize("case", UNREADABLE)
-def test_an_encoding_that_cannot_be_read_is_named(case: str, *, fast: bool, isolated: bool) -> None:
+def test_unreadable_encoding_is_named(case: str, *, fast: bool, isolated: bool) -> None:
     encoding, body, says = UNREADABLE[case]
     head = GZIPPED.replace(b": gzip", f": {encoding}".encode())
     with sending(lambda: [head + chunk(body) + chunk(body)]) as port:
@@ -349,7 +349,7 @@ def test_an_encoding_that_cannot_be_read_is_named(case: str, *, fast: bool, isol
 @pytest.mark.parametrize(
     "encoding", ["", "identity", "gzip", "x-gzip", "GZIP, identity", "deflate"]
 )
-def test_an_encoding_that_can_be_read_is(encoding: str, *, fast: bool) -> None:
+def test_readable_encoding_is_read(encoding: str, *, fast: bool) -> None:
     body = line(1) + b"\r\n"
     if "gzip" in encoding.lower():
         body = gzip.compress(body)
@@ -363,7 +363,7 @@ def test_an_encoding_that_can_be_read_is(encoding: str, *, fast: bool) -> None:
         assert w.until_messages(1)[0].id == "1"
 
 
-def test_an_answer_of_a_webhook_is_bounded() -> None:
+def test_webhook_answer_is_bounded() -> None:
     nothing = inflating(GZIPPED.replace(b"200 OK", b"403 No"), b"a" * 200, b"")
     for pieces in (*REFUSALS.values(), endless(REFUSED, chunk(b"a")), nothing):
         with sending(pieces) as port:

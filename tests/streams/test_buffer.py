@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,21 +9,20 @@ from hypothesis import strategies as st
 
 import rxtweets
 from rxtweets.streams import _buffer as buffer
-from rxtweets.streams._buffer import Block, Handoff, Overflow, check_overflow
+from rxtweets.streams._billing import Quota
+from rxtweets.streams._buffer import Block, Closed, Handoff, Opened, Overflow, check_overflow
 
 PATIENCE = 20.0
 
 
 class Watched:
-    """A hand-off with what it told."""
+    """A buffer that records its drops and bursts."""
 
-    def __init__(
-        self, capacity: int, policy: Overflow, wanted: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, capacity: int, policy: Overflow, quota: Quota | None = None) -> None:
         self.dropped = 0
         self.bursts: list[tuple[str, int]] = []
         self.handoff = Handoff(
-            capacity, policy, self._drop, lambda *burst: self.bursts.append(burst), wanted
+            capacity, policy, self._drop, lambda *burst: self.bursts.append(burst), quota
         )
 
     def _drop(self, lines: int) -> None:
@@ -45,7 +43,7 @@ def text_of(line: bytes) -> str:
     return line.decode().removeprefix('{"data":"').removesuffix('"}')
 
 
-def test_blocks_come_out_in_their_order() -> None:
+def test_get_keeps_the_order() -> None:
     watched = Watched(10, "drop_oldest")
     watched.put("a", "b")
     watched.put("c")
@@ -54,23 +52,23 @@ def test_blocks_come_out_in_their_order() -> None:
     assert len(watched.handoff) == 0
 
 
-def test_a_block_without_lines_does_not_wait_for_room() -> None:
+def test_put_does_not_wait_without_lines() -> None:
     watched = Watched(1, "block")
     watched.put("a")
-    putting = threading.Thread(target=watched.put, daemon=True)  # of no lines
+    putting = threading.Thread(target=watched.put, daemon=True)  # without lines
     putting.start()
     putting.join(PATIENCE)
     assert not putting.is_alive()
 
 
-def test_of_blocks_without_lines_in_a_row_the_last_is_kept() -> None:
+def test_keep_alives_in_a_row_become_one() -> None:
     watched = Watched(10, "drop_oldest")
     for at in range(1000):
         watched.handoff.put(Block([], float(at), 1))
     assert watched.handoff.get(1000) == [Block([], 999.0, 1)]
 
 
-def test_no_more_blocks_are_taken_than_asked_for() -> None:
+def test_get_takes_blocks_up_to_its_lines() -> None:
     watched = Watched(10, "drop_oldest")
     for text in "abc":
         watched.put(text, text)
@@ -81,9 +79,7 @@ def test_no_more_blocks_are_taken_than_asked_for() -> None:
 @pytest.mark.parametrize(
     ("policy", "left"), [("drop_oldest", ["c", "d", "e"]), ("drop_newest", ["a", "b", "c"])]
 )
-def test_what_is_above_the_capacity_is_dropped_to_the_line(
-    policy: Overflow, left: list[str]
-) -> None:
+def test_drop_keeps_exactly_the_capacity(policy: Overflow, left: list[str]) -> None:
     watched = Watched(3, policy)
     watched.put("a", "b")
     watched.put("c", "d", "e")
@@ -94,22 +90,33 @@ def test_what_is_above_the_capacity_is_dropped_to_the_line(
 @pytest.mark.parametrize(
     ("policy", "left"), [("drop_oldest", ["STOP", "c"]), ("drop_newest", ["a", "STOP"])]
 )
-def test_tweets_are_dropped_before_lines_about_the_stream(
-    policy: Overflow, left: list[str]
-) -> None:
+def test_drop_takes_tweets_first(policy: Overflow, left: list[str]) -> None:
     watched = Watched(2, policy)
     watched.put("a", "STOP", "b", "c")
     assert watched.get() == left
 
 
-def test_a_flood_of_something_else_is_bounded_as_well() -> None:
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_drop_keeps_signals_in_their_place(policy: Overflow) -> None:
+    watched = Watched(2, policy)
+    watched.handoff.put(Opened(None))
+    watched.put("a", "b")
+    closed = Closed(1, b"", 0.0, by_us=False)
+    watched.handoff.put(closed)
+    watched.put("c", "d")
+    got = watched.handoff.get(1000)
+    assert (got[0], len(watched.handoff), watched.dropped) == (Opened(None), 0, 2)
+    assert got.index(closed) == (1 if policy == "drop_oldest" else 2)
+
+
+def test_drop_bounds_a_flood_of_other_lines() -> None:
     watched = Watched(2, "drop_oldest")
     watched.put(*["STOP"] * 50)
     assert len(watched.handoff) == 2
     assert watched.dropped == 48
 
 
-def test_a_burst_is_told_when_it_begins_and_when_it_is_over() -> None:
+def test_burst_is_reported_at_its_start_and_end() -> None:
     watched = Watched(4, "drop_oldest")
     watched.put(*"abcde")
     watched.put(*"fg")
@@ -120,14 +127,14 @@ def test_a_burst_is_told_when_it_begins_and_when_it_is_over() -> None:
     assert watched.bursts[2:] == [("began", 0)]
 
 
-def test_a_burst_that_closing_ends_is_told_too() -> None:
+def test_burst_is_reported_when_close_ends_it() -> None:
     watched = Watched(1, "drop_newest")
     watched.put(*"abc")
     watched.handoff.close()
     assert watched.bursts == [("began", 0), ("ended", 2)]
 
 
-def test_after_closing_what_waits_is_given_out_and_then_nothing() -> None:
+def test_get_drains_after_close() -> None:
     watched = Watched(9, "drop_oldest")
     watched.put(*"ab")
     watched.handoff.close()
@@ -135,14 +142,14 @@ def test_after_closing_what_waits_is_given_out_and_then_nothing() -> None:
     assert watched.handoff.get(9) == []
 
 
-def test_what_comes_after_closing_is_counted_as_dropped() -> None:
+def test_put_drops_after_close() -> None:
     watched = Watched(9, "drop_oldest")
     watched.handoff.close()
     watched.put(*"ab")
     assert watched.dropped == 2
 
 
-def test_closing_with_discard_counts_what_waits_as_dropped() -> None:
+def test_close_with_discard_counts_lines_as_dropped() -> None:
     watched = Watched(9, "block")
     watched.put(*"abc")
     watched.handoff.close(discard=True)
@@ -151,7 +158,7 @@ def test_closing_with_discard_counts_what_waits_as_dropped() -> None:
 
 
 @pytest.mark.parametrize("release", ["get", "close"])
-def test_block_makes_the_reading_side_wait_until_there_is_room(release: str) -> None:
+def test_put_waits_for_room_when_the_policy_is_block(release: str) -> None:
     watched = Watched(2, "block")
     watched.put(*"abc")
     passed = threading.Event()
@@ -172,9 +179,9 @@ def test_block_makes_the_reading_side_wait_until_there_is_room(release: str) -> 
     assert watched.dropped == (release == "close")
 
 
-def test_the_reading_side_waits_while_as_much_waits_as_will_be_taken() -> None:
-    wanted, passed = 3, threading.Event()
-    watched = Watched(100, "drop_oldest", lambda: wanted)
+def test_put_waits_when_buffered_lines_use_up_the_quota() -> None:
+    quota, passed = Quota(3), threading.Event()
+    watched = Watched(100, "drop_oldest", quota)
     watched.put(*"ab")
 
     def put() -> None:
@@ -183,46 +190,40 @@ def test_the_reading_side_waits_while_as_much_waits_as_will_be_taken() -> None:
 
     thread = threading.Thread(target=put)
     thread.start()
-    wanted = 0
     assert watched.get(2) == ["a", "b"]
+    quota.left = 1
     assert watched.get() == ["c"]
     assert not passed.wait(0.05)
-    wanted = 1
-    watched.handoff.put(Block([], 0.0, 1))  # of the one who takes, so that it does not wait
+    quota.left = 2
+    watched.handoff.put(Opened(None))  # so that `get` does not wait
     assert watched.get() == []
     assert passed.wait(PATIENCE)
     thread.join(PATIENCE)
 
 
-def test_what_was_taken_counts_when_the_reading_side_asks_what_is_wanted() -> None:
-    asked = threading.Event()
-
-    def wanted() -> int:
-        asked.set()
-        return 2 - watched.handoff.in_hand
-
-    watched = Watched(100, "drop_oldest", wanted)
+def test_put_waits_when_lines_in_hand_use_up_the_quota() -> None:
+    watched = Watched(100, "drop_oldest", Quota(2))
     thread = threading.Thread(target=watched.put, args=tuple("ab"))
     thread.start()
-    assert asked.wait(PATIENCE)
     assert watched.get() == ["a", "b"]
     assert watched.handoff.in_hand == 2
-    assert wanted() == 0
+    assert not watched.handoff._is_within_quota()
     watched.handoff.close()
     thread.join(PATIENCE)
 
 
-def test_closing_lets_a_reading_side_go_of_which_nothing_is_wanted() -> None:
-    watched = Watched(100, "drop_oldest", lambda: 0)
+@pytest.mark.parametrize("release", ["close", "lift_quota"])
+def test_put_returns_when_the_quota_is_used_up_and(release: str) -> None:
+    watched = Watched(100, "drop_oldest", Quota(0))
     thread = threading.Thread(target=watched.put, args=("a",))
     thread.start()
     assert watched.get() == ["a"]
-    watched.handoff.close()
+    getattr(watched.handoff, release)()
     thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
-def test_getting_waits_for_blocks() -> None:
+def test_get_waits_for_blocks() -> None:
     watched = Watched(2, "drop_oldest")
     got: list[str] = []
     thread = threading.Thread(target=lambda: got.extend(watched.get()))
@@ -242,9 +243,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 12), st.sampled_from(["drop_oldest", "drop_newest"]))
-def test_lines_put_are_lines_got_and_lines_dropped(
-    steps: list[Any], capacity: int, policy: Overflow
-) -> None:
+def test_put_lines_are_taken_or_dropped(steps: list[Any], capacity: int, policy: Overflow) -> None:
     watched = Watched(capacity, policy)
     put = got = 0
     for step in steps:
@@ -263,7 +262,7 @@ def test_lines_put_are_lines_got_and_lines_dropped(
     assert ended == watched.dropped
 
 
-def test_an_unknown_policy_is_refused_with_the_choice() -> None:
+def test_unknown_policy_is_refused() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="drop_oldest, drop_newest, block"):
         check_overflow("spill")
 
@@ -271,9 +270,7 @@ def test_an_unknown_policy_is_refused_with_the_choice() -> None:
 @pytest.mark.parametrize(
     ("policy", "left"), [("drop_oldest", ["ONE", "TWO", "d"]), ("drop_newest", ["ONE", "TWO", "c"])]
 )
-def test_what_survives_a_drop_keeps_its_order_over_blocks(
-    policy: Overflow, left: list[str]
-) -> None:
+def test_drop_keeps_the_order_of_lines(policy: Overflow, left: list[str]) -> None:
     watched = Watched(3, policy)
     watched.put("ONE")
     watched.put("TWO", "c")
@@ -282,7 +279,7 @@ def test_what_survives_a_drop_keeps_its_order_over_blocks(
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
-def test_blocks_that_a_drop_passes_over_keep_their_order(policy: Overflow) -> None:
+def test_drop_keeps_the_order_of_blocks(policy: Overflow) -> None:
     watched = Watched(2, policy)
     for text in ["ONE", "TWO", "c"] if policy == "drop_oldest" else ["a", "ONE", "TWO"]:
         watched.put(text)
@@ -290,13 +287,13 @@ def test_blocks_that_a_drop_passes_over_keep_their_order(policy: Overflow) -> No
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
-def test_a_queue_that_is_just_full_has_dropped_nothing(policy: Overflow) -> None:
+def test_full_buffer_drops_nothing(policy: Overflow) -> None:
     watched = Watched(2, policy)
     watched.put(*"ab")
     assert (watched.dropped, watched.bursts) == (0, [])
 
 
-def test_a_burst_is_over_at_half_the_capacity_and_not_before() -> None:
+def test_burst_ends_at_half_the_capacity() -> None:
     watched = Watched(4, "drop_oldest")
     for text in "abcde":
         watched.put(text)
@@ -307,7 +304,7 @@ def test_a_burst_is_over_at_half_the_capacity_and_not_before() -> None:
 
 
 @pytest.mark.parametrize(("waiting", "room"), [("a", True), ("ab", False), ("abc", False)])
-def test_block_has_room_below_the_capacity_only(
+def test_block_has_room_below_the_capacity(
     waiting: str, room: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(2, "block")
@@ -319,9 +316,7 @@ def test_block_has_room_below_the_capacity_only(
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
-def test_large_lines_are_dropped_by_their_bytes(
-    policy: Overflow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drop_bounds_the_bytes(policy: Overflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "AT_ONCE", 1000)
     monkeypatch.setattr(buffer, "LINE", 100)
     watched = Watched(10, policy)
@@ -340,9 +335,7 @@ def test_large_lines_are_dropped_by_their_bytes(
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
-def test_there_is_room_for_the_longest_line(
-    policy: Overflow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_longest_line_fits(policy: Overflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "AT_ONCE", 1000)
     dropped: list[int] = []
     queue = Handoff(10, policy, dropped.append, lambda *_: None, longest=200_000)
@@ -351,7 +344,7 @@ def test_there_is_room_for_the_longest_line(
     assert (len(queue), dropped) == (2, [])
 
 
-def test_no_more_bytes_are_taken_at_once_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_bounds_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "AT_ONCE", 1000)
     watched = Watched(10, "block")
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""A pipeline drains a stream through whatever its source is composed of."""
+"""Draining a stream through composed sources."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ REACHED: dict[str, Compose] = {
     "delay": lambda s: s.delay(0.05),
     "group_by": lambda s: s.group_by(is_odd).flat_map(lambda group: group),
     "flat_map": lambda s: s.flat_map(reactivex.of),
-    "flat_map to a source": lambda s: s.flat_map(lambda each: rxtweets.from_iterable([each])),
+    "flat_map to a source": lambda s: s.flat_map(lambda message: rxtweets.from_iterable([message])),
     "buffer": lambda s: s.buffer_with_count(7).flat_map(reactivex.from_iterable),
     "with_latest_from": lambda s: s.with_latest_from(BehaviorSubject(0)).map(lambda both: both[0]),
     "materialize": lambda s: s.materialize().dematerialize(),
@@ -101,7 +101,7 @@ UNREACHED: dict[str, Compose] = {
 
 
 class Held:
-    """A pipeline whose handlers wait, so that messages wait in the stream, until that stops."""
+    """A pipeline whose handlers wait for the stream to stop, while its buffer fills."""
 
     def __init__(self, stream: Any, source: Any) -> None:
         self.stream = stream
@@ -128,7 +128,7 @@ class Held:
         self.stored += [message.id for message in batch]
 
     def stop(self) -> Any:
-        """Start, wait until all was received, and drain."""
+        """Start, wait until all messages are received, and drain."""
         self.pipeline.start()
         received = threading.Event()
         while self.stream.stats().received < SENT:
@@ -143,7 +143,7 @@ def stream_of(x: simulator.Simulator, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", REACHED)
-def test_a_drain_delivers_all_through_stock_operators(name: str) -> None:
+def test_drain_delivers_all_through_stock_operators(name: str) -> None:
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
         held = Held(stream, REACHED[name](stream))
@@ -151,12 +151,12 @@ def test_a_drain_delivers_all_through_stock_operators(name: str) -> None:
         stats = stream.stats()
         assert len(held.stored) == len(set(held.stored)) == SENT
         assert (stats.unsubscribed, stats.abandoned) == (0, 0)
-        assert not [each for each in held.events if isinstance(each, events.DrainUnavailable)]
+        assert not [event for event in held.events if isinstance(event, events.DrainUnavailable)]
         assert stream.state.name == "stopped"
         assert len(x.requests) == 1
 
 
-def test_a_drain_reaches_through_a_recording(tmp_path: Path) -> None:
+def test_drain_reaches_through_a_recording(tmp_path: Path) -> None:
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
         recorded = stream.map(same).pipe(rxtweets.record(tmp_path / "all.jsonl"), stock.map(same))
@@ -166,7 +166,7 @@ def test_a_drain_reaches_through_a_recording(tmp_path: Path) -> None:
     assert len((tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()) == SENT
 
 
-def test_a_drain_lets_what_a_valve_holds_back_through() -> None:
+def test_drain_opens_a_paused_valve() -> None:
     valve = rxtweets.Valve()
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
@@ -176,7 +176,7 @@ def test_a_drain_lets_what_a_valve_holds_back_through() -> None:
     assert len(held.stored) == SENT
 
 
-def test_a_drain_keeps_nothing_of_sources_that_are_gone() -> None:
+def test_drain_forgets_collected_sources() -> None:
     class Holding:
         def lift(self) -> None:
             """Do nothing."""
@@ -193,20 +193,20 @@ def test_a_drain_keeps_nothing_of_sources_that_are_gone() -> None:
 
 
 @pytest.mark.parametrize("name", UNREACHED)
-def test_what_a_drain_does_not_reach_is_told_and_counted(name: str) -> None:
+def test_unreachable_source_is_reported_and_counted(name: str) -> None:
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
         held = Held(stream, UNREACHED[name](stream))
         held.stop()
         stats = stream.stats()
     held.pipeline._telemetry.bus.flush()
-    told = [each for each in held.events if isinstance(each, events.DrainUnavailable)]
+    told = [event for event in held.events if isinstance(event, events.DrainUnavailable)]
     assert told == [events.DrainUnavailable(0, "sample_stream")]
     assert stats.unsubscribed > 0
     assert len(held.stored) + stats.unsubscribed + stats.abandoned == SENT
 
 
-def test_what_a_stop_at_once_leaves_behind_is_counted() -> None:
+def test_stop_without_drain_counts_the_rest() -> None:
     with simulator.serve(rate=None, script=SCRIPT) as x:
         stream = stream_of(x)
         going, begun = threading.Event(), threading.Event()
@@ -244,7 +244,7 @@ def test_what_a_stop_at_once_leaves_behind_is_counted() -> None:
     ],
     ids=["map", "share", "share of RxPY", "share of a merge", "share of process"],
 )
-def test_other_pipelines_of_a_source_go_on_after_a_drain(compose: Compose) -> None:
+def test_drain_leaves_other_pipelines_running(compose: Compose) -> None:
     with simulator.serve(rate=2000) as x:
         stream = stream_of(x)
         source = compose(stream)
@@ -273,7 +273,7 @@ def test_other_pipelines_of_a_source_go_on_after_a_drain(compose: Compose) -> No
         assert len(x.requests) == 1
 
 
-def test_a_subscriber_that_leaves_lets_the_last_ones_drain() -> None:
+def test_drain_completes_when_other_subscribers_leave() -> None:
     with simulator.serve(rate=2000) as x:
         stream = stream_of(x)
         got = threading.Event()
@@ -289,7 +289,7 @@ def test_a_subscriber_that_leaves_lets_the_last_ones_drain() -> None:
         assert pipeline.wait(PATIENCE)
 
 
-def test_a_merged_stream_drains_through_stock_operators() -> None:
+def test_merged_stream_drains_through_stock_operators() -> None:
     stored: list[Message[Any]] = []
     with simulator.serve(rate=2000) as x:
         stream = rxtweets.sample10_stream(token="any", base_url=x.url)
@@ -367,11 +367,11 @@ def drain_of_random_chain(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_drain_of_random_chains_delivers_all(seed: int) -> None:
+def test_drain_of_random_chains_delivers_all(seed: int) -> None:
     drain_of_random_chain(seed)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(10, 500))
-def test_a_drain_of_many_random_chains_delivers_all(seed: int) -> None:
+def test_drain_of_many_random_chains_delivers_all(seed: int) -> None:
     drain_of_random_chain(seed)

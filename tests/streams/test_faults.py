@@ -1,4 +1,4 @@
-"""What servers and networks do, and what the stream makes of it."""
+"""Faults of servers and networks, and the reactions of the stream."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[float]:
-    """The first waits of a stream against this script, in seconds of the real schedule."""
+    """Return the first waits of a stream against this script, in seconds without scale."""
     with (
         simulator.serve(script=script, rate=None, connects=1000) as x,
         Watched(x, backoff=backoff) as w,
@@ -53,7 +53,7 @@ def delays(script: Sequence[Part], count: int, backoff: Backoff = FAST) -> list[
 
 
 @pytest.mark.parametrize("ending", ["closed", "silent"])
-def test_a_refusal_whose_body_never_ends_is_the_refusal_of_its_status(ending: str) -> None:
+def test_refusal_counts_when_its_body_never_ends(ending: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with Watched(base_url=f"http://127.0.0.1:{port}", stall_timeout=0.3) as w:
@@ -70,23 +70,23 @@ def test_a_refusal_whose_body_never_ends_is_the_refusal_of_its_status(ending: st
 # Ends of a connection.
 
 
-def test_a_server_that_closes_after_two_tweets_sees_the_schedule_not_a_loop() -> None:
+def test_short_connections_follow_the_schedule() -> None:
     waits = delays([[Serve(2), Close()]] * 7, 6)
     assert waits == [0, 0.25, 0.5, 0.75, 1.0, 1.25]
 
 
-def test_an_answer_of_200_alone_proves_nothing() -> None:
+def test_answer_of_200_alone_proves_nothing() -> None:
     assert delays([Close()] * 5, 4) == [0, 0.25, 0.5, 0.75]
 
 
-def test_a_connection_that_lived_and_delivered_resets_the_schedule() -> None:
+def test_schedule_resets_after_a_proven_connection() -> None:
     long = [Serve(1), Stall(0.2), Serve(1), Close()]
     quick = Backoff(scale=0.001, proved_after=50.0)
     waits = delays([Close(), Close(), long, Close()], 4, backoff=quick)
     assert waits == [0, 0.25, 0, 0.25]
 
 
-def test_a_connection_that_lived_in_silence_resets_nothing() -> None:
+def test_schedule_continues_after_a_silent_connection() -> None:
     silent = [Stall(0.2), Close()]
     quick = Backoff(scale=0.001, proved_after=50.0)
     assert delays([silent] * 4, 3, backoff=quick) == [0, 0.25, 0.5]
@@ -94,9 +94,7 @@ def test_a_connection_that_lived_in_silence_resets_nothing() -> None:
 
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-def test_a_tweet_cut_off_by_a_reset_is_counted_and_shown(
-    http: dict[str, Any], compress: bool
-) -> None:
+def test_cut_off_tweet_is_counted_and_shown(http: dict[str, Any], compress: bool) -> None:
     script = [[Serve(3), Stall(0.2), Abort(mid_frame=True)]]
     with (
         simulator.serve(script=script, rate=None) as x,
@@ -109,7 +107,7 @@ def test_a_tweet_cut_off_by_a_reset_is_counted_and_shown(
         assert w.stream.stats().undecodable == 1
 
 
-def test_a_last_line_that_only_lacks_its_end_is_a_tweet() -> None:
+def test_last_line_without_line_end_is_a_tweet() -> None:
     with (
         simulator.serve(script=[[Raw(line(7)), Close()]], rate=0) as x,
         Watched(x) as w,
@@ -117,7 +115,7 @@ def test_a_last_line_that_only_lacks_its_end_is_a_tweet() -> None:
         assert w.until_messages(1)[0].id == "7"
 
 
-def test_a_connection_refused_is_tried_again_by_the_schedule_of_the_network() -> None:
+def test_refused_connection_follows_the_network_schedule() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with Watched(base_url=f"http://127.0.0.1:{port}") as w:
@@ -125,15 +123,15 @@ def test_a_connection_refused_is_tried_again_by_the_schedule_of_the_network() ->
     assert [round(wait / FAST.scale, 2) for wait in waits] == [0.25, 0.5, 0.75, 1.0]
 
 
-def test_a_subscriber_that_keeps_the_reader_waiting_is_not_taken_for_silence() -> None:
+def test_slow_subscriber_is_no_stall() -> None:
     slow, enough = threading.Event(), threading.Event()
     got: list[str] = []
 
     def take(message: rxtweets.Message[str]) -> None:
         got.append(message.id)
         if len(got) == 1:
-            slow.wait(0.4)  # nobody sets it: four times the silence that would be too long
-        if len(got) == 10_000:  # what had been read before is far behind
+            slow.wait(0.4)  # four times the stall timeout; never set
+        if len(got) == 10_000:  # messages from before the pause are delivered
             enough.set()
 
     with simulator.serve(rate=None) as x:
@@ -145,7 +143,7 @@ def test_a_subscriber_that_keeps_the_reader_waiting_is_not_taken_for_silence() -
         assert stream.stats().stalls == 0
 
 
-def test_silence_beyond_the_stall_timeout_ends_the_connection() -> None:
+def test_silence_ends_the_connection() -> None:
     with (
         simulator.serve(script=[[Serve(2), Stall()]], rate=None) as x,
         Watched(x, stall_timeout=0.2) as w,
@@ -155,7 +153,7 @@ def test_silence_beyond_the_stall_timeout_ends_the_connection() -> None:
         w.until_messages(10)
 
 
-def test_silence_before_the_answer_is_a_stall_too() -> None:
+def test_silence_before_the_answer_is_a_stall() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with Watched(base_url=url, stall_timeout=0.2) as w:
@@ -163,7 +161,7 @@ def test_silence_before_the_answer_is_a_stall_too() -> None:
             assert isinstance(end.error, rxtweets.errors.StreamStalled)
 
 
-def test_keep_alives_count_as_signs_of_life() -> None:
+def test_keep_alives_prevent_a_stall() -> None:
     with (
         simulator.serve(script=[[Serve(1)]], rate=0, keep_alive=0.05) as x,
         Watched(x, stall_timeout=1.0) as w,
@@ -178,7 +176,7 @@ def test_keep_alives_count_as_signs_of_life() -> None:
 @pytest.mark.parametrize(
     "kind", ["OperationalDisconnect", "UpstreamOperationalDisconnect", "SlowReader"]
 )
-def test_an_announced_disconnect_is_followed_by_a_new_connection(kind: str) -> None:
+def test_announced_disconnect_leads_to_a_reconnect(kind: str) -> None:
     with (
         simulator.serve(script=[[Serve(2), Disconnect(kind), Stall()]], rate=None) as x,
         Watched(x) as w,
@@ -191,7 +189,7 @@ def test_an_announced_disconnect_is_followed_by_a_new_connection(kind: str) -> N
         assert w.stream.stats().disconnects == 1
 
 
-def test_a_broken_line_is_shown_with_its_bytes_and_ends_nothing() -> None:
+def test_broken_line_is_reported_with_its_bytes() -> None:
     script = [[Serve(1), Line(b'{"data":{"id":"5","text":"unfini'), Serve(5), Stall()]]
     with simulator.serve(script=script, rate=None) as x, Watched(x) as w:
         w.until_messages(6)
@@ -219,7 +217,7 @@ def test_a_broken_line_is_shown_with_its_bytes_and_ends_nothing() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value[:40]),
 )
-def test_every_odd_line_is_counted_where_it_belongs(sent: bytes, counter: str) -> None:
+def test_odd_line_is_counted_by_its_kind(sent: bytes, counter: str) -> None:
     script = [[Line(line(1)), Line(sent), Line(line(2)), Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
         w.until(lambda: w.messages and w.messages[-1].id == "2")
@@ -233,14 +231,14 @@ def test_every_odd_line_is_counted_where_it_belongs(sent: bytes, counter: str) -
 COUNTERS = ("received", "delivered", "undecodable", "unknown", "keep_alives", "disconnects")
 
 
-def test_a_line_of_three_megabytes_is_a_tweet_like_any_other() -> None:
+def test_line_of_three_megabytes_is_a_tweet() -> None:
     text = "ß" * 1_500_000
     script = [[Line(line(1, text)), Line(line(2)), Stall()]]
     with simulator.serve(script=script, chunking="read") as x, Watched(x) as w:
         assert w.until_messages(2)[0].data == text
 
 
-def test_a_line_beyond_the_maximum_is_reported_and_the_next_is_read() -> None:
+def test_oversized_line_is_reported() -> None:
     long = line(1, "x" * 3_000_000)
     script = [[Line(long), Line(line(2)), Stall()]]
     with simulator.serve(script=script) as x, Watched(x, max_line_mb=1) as w:
@@ -252,9 +250,7 @@ def test_a_line_beyond_the_maximum_is_reported_and_the_next_is_read() -> None:
 
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
-def test_a_line_beyond_the_maximum_is_no_tweet_when_the_connection_ends_in_it(
-    *, isolated: bool
-) -> None:
+def test_oversized_line_is_reported_when_cut_off(*, isolated: bool) -> None:
     begun = line(1) + b" " * 2_000_000
     script: list[Part] = [[Raw(begun), Close()], [Stall()]]
     with simulator.serve(script=script) as x, Watched(x, max_line_mb=1, isolated=isolated) as w:
@@ -267,7 +263,7 @@ def test_a_line_beyond_the_maximum_is_no_tweet_when_the_connection_ends_in_it(
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_a_line_that_a_stop_cuts_off_is_not_undecodable(isolated: bool) -> None:
+def test_line_is_not_undecodable_when_a_stop_cuts_it(isolated: bool) -> None:
     script: list[Part] = [[Raw(line(1) + b"\r\n" + line(2)[:-9]), Stall()]]
     with simulator.serve(script=script, rate=None) as x, Watched(x, isolated=isolated) as w:
         w.until_messages(1)
@@ -277,7 +273,7 @@ def test_a_line_that_a_stop_cuts_off_is_not_undecodable(isolated: bool) -> None:
         assert (stats.received, stats.delivered, stats.undecodable) == (1, 1, 0)
 
 
-def test_a_keep_alive_is_counted_and_nothing_else() -> None:
+def test_keep_alive_is_control() -> None:
     script = [[KeepAlive(), KeepAlive(), Line(line(1)), Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
         w.until_messages(1)
@@ -314,7 +310,7 @@ def test_a_keep_alive_is_counted_and_nothing_else() -> None:
     ids=lambda value: getattr(value, "__name__", None),
 )
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
-def test_an_answer_that_no_retry_can_mend_ends_the_stream(
+def test_final_answer_ends_the_stream(
     reply: Reply, kind: type[rxtweets.errors.ResponseError], advice: str, http: dict[str, Any]
 ) -> None:
     with simulator.serve(script=[reply]) as x, Watched(x, **http) as w:
@@ -335,9 +331,7 @@ def test_an_answer_that_no_retry_can_mend_ends_the_stream(
     ],
     ids=["503", "502", "TooManyConnections", "ProvisioningSubscription"],
 )
-def test_an_answer_that_passes_is_tried_again_by_its_schedule(
-    reply: Reply, schedule: list[float]
-) -> None:
+def test_temporary_answer_follows_its_schedule(reply: Reply, schedule: list[float]) -> None:
     assert delays([reply] * 5, 4, backoff=Backoff(scale=0.0001)) == schedule
 
 
@@ -358,7 +352,7 @@ BODIES = {
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
 @pytest.mark.parametrize("reply", REFUSALS.values(), ids=REFUSALS)
-def test_what_is_no_stream_at_first_ends_the_stream(reply: Reply, *, isolated: bool) -> None:
+def test_unexpected_answer_ends_the_stream_at_first(reply: Reply, *, isolated: bool) -> None:
     with simulator.serve(script=[reply] * 3) as x, Watched(x, isolated=isolated) as w:
         error = w.until_error()
         assert type(error) is rxtweets.errors.UnexpectedAnswerError
@@ -378,29 +372,27 @@ def test_what_is_no_stream_at_first_ends_the_stream(reply: Reply, *, isolated: b
     ],
 )
 @pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
-def test_a_body_in_place_of_a_stream_is_shown_and_ends_nothing(
-    name: str, said: str, *, isolated: bool
-) -> None:
+def test_unexpected_body_is_shown_and_retried(name: str, said: str, *, isolated: bool) -> None:
     script = [BODIES[name]] * 2
     with simulator.serve(script=script, rate=None) as x, Watched(x, isolated=isolated) as w:
         waits = w.until_event(events.Reconnecting, 2)[:2]
         w.until_messages(1)
-    assert [round(each.delay / FAST.scale) for each in waits] == [5, 10]
-    assert all(str(each.error).startswith(said) for each in waits)
+    assert [round(wait.delay / FAST.scale) for wait in waits] == [5, 10]
+    assert all(str(wait.error).startswith(said) for wait in waits)
 
 
 @pytest.mark.parametrize("reply", (REFUSALS | BODIES).values(), ids=REFUSALS | BODIES)
-def test_what_is_no_stream_later_is_tried_again_slowly(reply: Reply) -> None:
+def test_unexpected_answer_is_retried_after_a_connection(reply: Reply) -> None:
     script: list[Part] = [[Serve(2), Close()], reply, reply]
     with simulator.serve(script=script, rate=None) as x, Watched(x) as w:
         _, first, second = w.until_event(events.Reconnecting, 3)[:3]
         w.until_messages(10)
         for waiting in (first, second):
             assert type(waiting.error) is rxtweets.errors.UnexpectedAnswerError
-        assert [round(each.delay / FAST.scale) for each in (first, second)] == [5, 10]
+        assert [round(wait.delay / FAST.scale) for wait in (first, second)] == [5, 10]
 
 
-def test_a_replay_that_is_no_stream_is_not_complete() -> None:
+def test_replay_does_not_complete_on_a_web_page() -> None:
     page = Reply(200, b"<html>Log in</html>\n", {"content-type": "text/plain"})
     yesterday = datetime.now(UTC) - timedelta(hours=3)
     with (
@@ -419,7 +411,7 @@ def test_a_replay_that_is_no_stream_is_not_complete() -> None:
 
 
 @pytest.mark.parametrize("first", [b'{"type":"connection_metadata"}', b'{"data":{"id":"1"}}'])
-def test_a_message_of_tomorrow_begins_a_stream(first: bytes) -> None:
+def test_unknown_message_begins_a_stream(first: bytes) -> None:
     script: list[Part] = [[Line(first), Close()], [Stall()]]
     with simulator.serve(script=script) as x, Watched(x) as w:
         w.until_event(events.Connected, 2)
@@ -440,7 +432,7 @@ def test_half_a_tweet_and_a_reset_are_a_lost_connection() -> None:
         assert type(w.of(events.Reconnecting)[0].error) is rxtweets.errors.ConnectionLost
 
 
-def test_another_protocol_that_was_not_asked_for_ends_the_stream() -> None:
+def test_switching_protocols_ends_the_stream() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with Watched(base_url=f"http://127.0.0.1:{port}") as w:
@@ -453,7 +445,7 @@ def test_another_protocol_that_was_not_asked_for_ends_the_stream() -> None:
     assert str(error).startswith("101: Switching Protocols")
 
 
-def test_hints_before_the_answer_are_passed_over() -> None:
+def test_early_hints_are_skipped() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with Watched(base_url=f"http://127.0.0.1:{port}") as w:
@@ -467,7 +459,7 @@ def test_hints_before_the_answer_are_passed_over() -> None:
                 assert w.until_messages(1)[0].id == "1"
 
 
-def test_a_plain_text_503_is_a_server_error() -> None:
+def test_plain_text_503_is_a_server_error() -> None:
     text = b"upstream connect error or disconnect/reset before headers"
     with simulator.serve(script=[Reply(503, text)], rate=None) as x, Watched(x) as w:
         w.until_messages(1)
@@ -476,7 +468,7 @@ def test_a_plain_text_503_is_a_server_error() -> None:
         assert "upstream connect error" in str(end.error)
 
 
-def test_a_rate_limit_waits_for_its_reset() -> None:
+def test_rate_limit_waits_for_its_reset() -> None:
     with simulator.serve(script=[rate_limited(reset=0), rate_limited()]) as x, Watched(x) as w:
         first, second = w.until_event(events.Reconnecting, 2)
         assert first.delay == pytest.approx(0.06)
@@ -485,7 +477,7 @@ def test_a_rate_limit_waits_for_its_reset() -> None:
 
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["thread", "process"])
-def test_retry_after_is_the_least_wait_and_is_named(*, isolated: bool) -> None:
+def test_retry_after_is_the_shortest_wait(*, isolated: bool) -> None:
     script = [unavailable(retry_after=120)]
     with simulator.serve(script=script) as x, Watched(x, isolated=isolated) as w:
         [waiting] = w.until_event(events.Reconnecting)
@@ -493,7 +485,7 @@ def test_retry_after_is_the_least_wait_and_is_named(*, isolated: bool) -> None:
         assert "Retry-After: '120'" in str(waiting.error)
 
 
-def test_a_retry_after_that_is_a_date_is_a_wait_too() -> None:
+def test_retry_after_can_be_a_date() -> None:
     script = [rate_limited(reset=0, retry_after=formatdate(time.time() + 300, usegmt=True))]
     with simulator.serve(script=script) as x, Watched(x) as w:
         [waiting] = w.until_event(events.Reconnecting)
@@ -501,7 +493,7 @@ def test_a_retry_after_that_is_a_date_is_a_wait_too() -> None:
         assert waiting.wait_from == "Retry-After"
 
 
-def test_the_rules_of_a_stream_wait_as_the_server_asks(stub: Stub) -> None:
+def test_rules_wait_for_retry_after(stub: Stub) -> None:
     stub.answers((503, b"no", {"retry-after": "120"}))
     with Watched(base_url=stub.url, source=rxtweets.filtered_stream, rules=["cat"]) as w:
         [waiting] = w.until_event(events.Reconnecting)
@@ -509,14 +501,14 @@ def test_the_rules_of_a_stream_wait_as_the_server_asks(stub: Stub) -> None:
         assert len(stub.asked) == 1
 
 
-def test_a_stop_strategy_ends_the_stream_with_the_last_error() -> None:
+def test_stop_strategy_ends_the_stream() -> None:
     twice = Backoff(scale=0.001, stop=tenacity.stop_after_attempt(2))
     with simulator.serve(script=[unavailable()] * 9) as x, Watched(x, backoff=twice) as w:
         assert isinstance(w.until_error(), rxtweets.errors.ServerError)
         assert len(x.requests) == 2
 
 
-def test_the_budget_of_connects_is_that_of_the_headers() -> None:
+def test_connect_budget_follows_the_headers() -> None:
     script: list[Part] = [Close()] * 20
     with simulator.serve(script=script, connects=4) as x, Watched(x) as w:
         waits = [event.delay for event in w.until_event(events.Reconnecting, 4)]
@@ -525,17 +517,17 @@ def test_the_budget_of_connects_is_that_of_the_headers() -> None:
         assert [request.status for request in x.requests] == [200] * 4
 
 
-# Where retrying cannot help.
+# Final errors.
 
 
-def test_a_host_without_an_address_ends_the_stream_at_once() -> None:
+def test_missing_host_ends_the_stream() -> None:
     with Watched(base_url="http://no-such-host.invalid") as w:
         error = w.until_error()
         assert isinstance(error, rxtweets.errors.HostNotFound)
         assert "no-such-host.invalid" in str(error)
 
 
-def test_a_certificate_of_an_unknown_authority_ends_the_stream_at_once() -> None:
+def test_unknown_certificate_authority_ends_the_stream() -> None:
     certificate = trustme.CA().issue_cert("127.0.0.1")
     with (
         certificate.private_key_and_cert_chain_pem.tempfile() as pem,
@@ -547,7 +539,7 @@ def test_a_certificate_of_an_unknown_authority_ends_the_stream_at_once() -> None
         assert "create_default_context" in str(error)
 
 
-def test_https_to_a_port_without_tls_ends_the_stream_at_once() -> None:
+def test_https_without_tls_ends_the_stream() -> None:
     with simulator.serve() as x, Watched(base_url=x.url.replace("http:", "https:")) as w:
         error = w.until_error()
         assert isinstance(error, rxtweets.errors.TLSError)

@@ -1,4 +1,4 @@
-"""What is missed between two connections: asked for again, delivered once, and else reported."""
+"""Gaps between connections: backfill, deduplication and reports."""
 
 from __future__ import annotations
 
@@ -31,19 +31,20 @@ from rxtweets.simulator.script import (
     too_many_connections,
     unavailable,
 )
-from rxtweets.streams import _single as single
+from rxtweets.streams._buffer import Handoff
 from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES
+from rxtweets.streams._run import StreamRun
 from tests.streams.watching import Watched
 
 SCALE = 0.01
-"""A minute of X's is 0.6 s here: five, as far as backfill reaches, are 3 s."""
+"""A minute lasts 0.6 s: backfill reaches back 3 s."""
 
 SCALED = Backoff(scale=SCALE, proved_after=0.0)
 LIVE: dict[str, Any] = {"rate": 500, "live": True, "time_scale": SCALE, "connects": 10_000}
 
 
 def known(x: simulator.Simulator, messages: Iterable[rxtweets.Message[Any]]) -> list[str]:
-    """All ids that there were from the first of these to the last, in order."""
+    """Return all ids of the server from the first to the last of these, in order."""
     ids = sorted(int(message.id) for message in messages)
     content = x._api._content
     timeline, tweets = content.timeline, content.tweets
@@ -51,7 +52,7 @@ def known(x: simulator.Simulator, messages: Iterable[rxtweets.Message[Any]]) -> 
     last = timeline.until(timeline.now())
     frames = (tweets.at(position, timeline.time_of(position)) for position in range(last))
     every = (orjson.loads(frame)["data"]["id"] for frame in frames if frame is not None)
-    return [each for each in every if ids[0] <= int(each) <= ids[-1]]
+    return [identifier for identifier in every if ids[0] <= int(identifier) <= ids[-1]]
 
 
 def missing(x: simulator.Simulator, messages: Sequence[rxtweets.Message[Any]]) -> set[str]:
@@ -59,18 +60,22 @@ def missing(x: simulator.Simulator, messages: Sequence[rxtweets.Message[Any]]) -
 
 
 def inside(gaps: Iterable[events.Gap], ids: Iterable[str]) -> set[str]:
-    """Those of the ids that lie in the gaps."""
+    """Return the ids that lie in the gaps."""
     bounds = [(int(gap.after), int(gap.before)) for gap in gaps]
-    return {each for each in ids if any(low < int(each) < high for low, high in bounds)}
+    return {
+        identifier
+        for identifier in ids
+        if any(low < int(identifier) < high for low, high in bounds)
+    }
 
 
 def written_at(identifier: str) -> float:
-    """When the tweet of this id was, in seconds since 1970."""
+    """Return when the tweet with this id was written, in seconds since 1970."""
     return ((int(identifier) >> 22) + SNOWFLAKE_EPOCH_MS) / 1000
 
 
 def until_after(w: Watched, kind: type[events.Event], more: int = 200) -> None:
-    """Until so many messages have come after an event of this kind."""
+    """Wait for an event of this kind, and for more messages after it."""
     w.until_event(kind)
     seen = len(w.messages)
     w.until_messages(seen + more)
@@ -79,7 +84,7 @@ def until_after(w: Watched, kind: type[events.Event], more: int = 200) -> None:
 # Gaps.
 
 
-def test_without_backfill_the_missing_tweets_are_those_of_the_reported_gap() -> None:
+def test_gap_holds_the_missing_tweets_without_backfill() -> None:
     script: list[Part] = [[Serve(100), Abort(mid_frame=True)], unavailable()]
     with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
         until_after(w, events.Gap)
@@ -89,7 +94,7 @@ def test_without_backfill_the_missing_tweets_are_those_of_the_reported_gap() -> 
         assert w.stream.stats().gaps == 1
 
 
-def test_a_gap_says_from_when_to_when_nothing_was_read() -> None:
+def test_gap_has_start_and_end() -> None:
     script: list[Part] = [[Serve(100), Close()], unavailable()]
     with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
         [gap] = w.until_event(events.Gap)
@@ -101,7 +106,7 @@ def test_a_gap_says_from_when_to_when_nothing_was_read() -> None:
         w.until(lambda: any(message.id == gap.before for message in w.messages))
 
 
-def test_auto_backfill_closes_the_gap_and_delivers_each_tweet_once() -> None:
+def test_auto_backfill_closes_the_gap() -> None:
     script: list[Part] = [[Serve(100), Abort(mid_frame=True)], unavailable(), [Serve(300), Close()]]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -119,13 +124,15 @@ def test_auto_backfill_closes_the_gap_and_delivers_each_tweet_once() -> None:
 
 
 def needed(w: Watched, request: simulator.Request) -> int:
-    """Minutes of backfill from the last message before a request, as long as that took."""
+    """Return the minutes of backfill that reach the last message before a request."""
     at = request.at + time.time() - time.monotonic()
-    last = max(each.received_at or 0.0 for each in w.messages if (each.received_at or 0.0) < at)
+    last = max(
+        message.received_at or 0.0 for message in w.messages if (message.received_at or 0.0) < at
+    )
     return min(MOST_MINUTES, math.ceil(((at - last) / SCALE + MARGIN) / 60))
 
 
-def test_auto_backfill_asks_for_nothing_at_first_and_for_what_the_gap_needs_then() -> None:
+def test_auto_backfill_requests_the_minutes_of_the_gap() -> None:
     script: list[Part] = [[Serve(100), Close()], provisioning(), [Serve(2_000), Close()]]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -133,15 +140,15 @@ def test_auto_backfill_asks_for_nothing_at_first_and_for_what_the_gap_needs_then
     ):
         w.until_event(events.Connected, 3)
         first, *others = x.requests[:4]
-        most = [needed(w, each) for each in others]
+        most = [needed(w, request) for request in others]
     assert "backfill_minutes" not in first.query
-    asked = [int(each.query["backfill_minutes"]) for each in others]
-    # The second waited for a minute of provisioning.
+    asked = [int(request.query["backfill_minutes"]) for request in others]
+    # The second connection waited for a minute of provisioning.
     least = [1, 2, 1]
     assert all(a <= b <= c for a, b, c in zip(least, asked, most, strict=True)), (asked, most)
 
 
-def test_a_fixed_backfill_is_asked_for_with_every_connection() -> None:
+def test_fixed_backfill_is_sent_with_every_connection() -> None:
     with (
         simulator.serve(script=[[Serve(10), Close()]], **LIVE) as x,
         Watched(x, backoff=SCALED, backfill_minutes=3) as w,
@@ -150,8 +157,8 @@ def test_a_fixed_backfill_is_asked_for_with_every_connection() -> None:
         assert [request.query["backfill_minutes"] for request in x.requests[:2]] == ["3", "3"]
 
 
-def test_what_backfill_cannot_reach_is_a_gap_up_to_where_it_reaches() -> None:
-    # 5, 10 … 320 s: after seven failures the gap is longer than five minutes.
+def test_gap_ends_where_backfill_reaches() -> None:
+    # Seven failures take longer than five minutes: 5, 10 … 320 s.
     script: list[Part] = [[Serve(100), Close()], *[unavailable()] * 7]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -168,7 +175,7 @@ def test_what_backfill_cannot_reach_is_a_gap_up_to_where_it_reaches() -> None:
         assert gap.end - gap.start < timedelta(seconds=whole)
 
 
-def test_an_account_without_backfill_is_asked_once_and_its_gap_reported() -> None:
+def test_backfill_is_requested_once_when_refused() -> None:
     script: list[Part] = [[Serve(100), Close()], [Serve(100), Close()]]
     with (
         simulator.serve(script=script, backfill=False, **LIVE) as x,
@@ -182,7 +189,7 @@ def test_an_account_without_backfill_is_asked_once_and_its_gap_reported() -> Non
         assert w.stream.stats().gaps == 2
 
 
-def test_a_backfill_that_is_refused_in_other_words_is_not_asked_for_again() -> None:
+def test_backfill_refusal_is_known_by_its_status() -> None:
     script: list[Part] = [[Serve(100), Close()], forbidden()]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -194,8 +201,8 @@ def test_a_backfill_that_is_refused_in_other_words_is_not_asked_for_again() -> N
         assert asked == [False, True, False]
 
 
-def test_a_backfill_that_is_broken_off_is_asked_for_again_as_far_as_it_was_not_read() -> None:
-    # The second connection brings fifty of the oldest tweets and breaks: the rest is still due.
+def test_broken_backfill_is_requested_again() -> None:
+    # The second connection delivers the fifty oldest tweets and breaks: the rest is missing.
     script: list[Part] = [[Serve(300), Close()], provisioning(), [Serve(50), Abort()]]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -207,7 +214,7 @@ def test_a_backfill_that_is_broken_off_is_asked_for_again_as_far_as_it_was_not_r
         assert w.of(events.Gap) == []
 
 
-def test_a_stream_that_fails_reports_what_it_missed_since_it_last_spoke() -> None:
+def test_failed_stream_reports_its_last_gap() -> None:
     script: list[Part] = [[Serve(20), Close()], forbidden()]
     with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=SCALED) as w:
         w.until_error()
@@ -216,7 +223,7 @@ def test_a_stream_that_fails_reports_what_it_missed_since_it_last_spoke() -> Non
         assert gap.before == ""
 
 
-def test_a_stream_that_is_stopped_while_it_waits_reports_what_it_missed() -> None:
+def test_stopped_stream_reports_its_last_gap_when_backing_off() -> None:
     script: list[Part] = [[Serve(20), Close()], Reply(503, {})]
     backoff = Backoff(scale=SCALE, proved_after=0.0, server=wait_fixed(6000))
     with simulator.serve(script=script, **LIVE) as x, Watched(x, backoff=backoff) as w:
@@ -226,10 +233,10 @@ def test_a_stream_that_is_stopped_while_it_waits_reports_what_it_missed() -> Non
         assert gap.after == w.messages[-1].id
 
 
-# Over the end of the program.
+# Restarts of the program.
 
 
-def test_the_next_program_asks_for_what_came_since_the_last_one(tmp_path: Path) -> None:
+def test_state_file_lets_the_next_run_request_backfill(tmp_path: Path) -> None:
     path = tmp_path / "position.json"
     options: dict[str, Any] = {
         "backoff": SCALED,
@@ -249,7 +256,7 @@ def test_the_next_program_asks_for_what_came_since_the_last_one(tmp_path: Path) 
         assert [request.query.get("backfill_minutes") for request in x.requests] == [None, "1"]
 
 
-def test_without_backfill_the_next_program_reports_the_gap(tmp_path: Path) -> None:
+def test_state_file_lets_the_next_run_report_the_gap(tmp_path: Path) -> None:
     options: dict[str, Any] = {"backoff": SCALED, "state_file": tmp_path / "position.json"}
     with simulator.serve(**LIVE) as x:
         with Watched(x, **options) as first:
@@ -267,7 +274,7 @@ def test_without_backfill_the_next_program_reports_the_gap(tmp_path: Path) -> No
 # Replays.
 
 
-def test_a_replay_brings_what_was_between_two_times_once_and_completes() -> None:
+def test_replay_delivers_its_time_span_and_completes() -> None:
     with simulator.serve(rate=200, live=True, history=60) as x:
         now = datetime.now(UTC).replace(microsecond=0)
         start, end = now - timedelta(seconds=30), now - timedelta(seconds=20)
@@ -282,7 +289,7 @@ def test_a_replay_brings_what_was_between_two_times_once_and_completes() -> None
 
 @pytest.mark.parametrize("options", [{"http2": False}, {"http1": False}, {"fast_paths": False}])
 @pytest.mark.parametrize("ending", [Abort(mid_frame=True), Fin()], ids=str)
-def test_a_replay_that_breaks_goes_on_where_it_was(ending: Any, options: dict[str, Any]) -> None:
+def test_replay_continues_after_a_broken_connection(ending: Any, options: dict[str, Any]) -> None:
     script: list[Part] = [[Serve(700), ending], unavailable()]
     with simulator.serve(rate=200, live=True, history=60, script=script) as x:
         now = datetime.now(UTC).replace(microsecond=0)
@@ -300,7 +307,7 @@ def test_a_replay_that_breaks_goes_on_where_it_was(ending: Any, options: dict[st
 
 
 def by_connection(number: int, part: Part) -> Any:
-    """This part for the first connection of one of two, streaming for all others."""
+    """Return a script that plays this part on one connection, and streams on all others."""
     seen = 0
 
     def script(_: simulator.Request) -> Part:
@@ -312,7 +319,7 @@ def by_connection(number: int, part: Part) -> Any:
 
 
 @pytest.mark.parametrize("ending", [[Abort()], [Disconnect(), Close()], [Stall()]], ids=str)
-def test_of_two_connections_one_may_break_and_nothing_is_missing(ending: list[Any]) -> None:
+def test_second_connection_covers_the_first(ending: list[Any]) -> None:
     script = by_connection(2, [Serve(100), *ending])
     with (
         simulator.serve(script=script, connections=2, **LIVE) as x,
@@ -326,7 +333,7 @@ def test_of_two_connections_one_may_break_and_nothing_is_missing(ending: list[An
         assert w.stream.stats().gaps == 0
 
 
-def test_what_both_connections_missed_is_a_gap() -> None:
+def test_gap_is_reported_when_both_connections_missed_it() -> None:
     closing: Part = [Serve(200), Close()]
     script = [closing, closing, *[unavailable()] * 6]
     with (
@@ -341,7 +348,7 @@ def test_what_both_connections_missed_is_a_gap() -> None:
         assert w.stream.stats().gaps >= 1
 
 
-def test_nothing_is_missed_after_a_limit() -> None:
+def test_gap_is_not_reported_after_a_limit() -> None:
     with (
         simulator.serve(script=[[Serve(20), Close()], Reply(503, {})], **LIVE) as x,
         Watched(x, backoff=SCALED, limit=20) as w,
@@ -352,8 +359,8 @@ def test_nothing_is_missed_after_a_limit() -> None:
         assert len(x.requests) == 1
 
 
-def test_what_came_before_the_second_connection_could_be_made_is_a_gap() -> None:
-    # X lets one in at a time, so the second is made only after the first has ended.
+def test_gap_is_reported_before_the_second_connection() -> None:
+    # X allows one connection here: the second one opens after the first has ended.
     script: list[Part] = [[Serve(100), Close()], *[unavailable()] * 4]
     with (
         simulator.serve(script=script, **LIVE) as x,
@@ -367,11 +374,11 @@ def test_what_came_before_the_second_connection_could_be_made_is_a_gap() -> None
         assert len(lost) > 10
         spans = [(gap.start.timestamp(), gap.end.timestamp()) for gap in gaps]
         for written in map(written_at, lost):
-            # What was written just before the last that was read may have come after it.
+            # Tweets are late: one written just before the gap can be missing.
             assert any(start - LATENESS * SCALE <= written <= end for start, end in spans)
 
 
-def test_two_connections_with_backfill_deliver_each_tweet_once() -> None:
+def test_two_connections_with_backfill_deliver_once() -> None:
     closing: Part = [Serve(200), Close()]
     script = [closing, closing, *[unavailable()] * 6]
     with (
@@ -390,7 +397,7 @@ def test_two_connections_with_backfill_deliver_each_tweet_once() -> None:
 # Partitions.
 
 
-def test_partitions_bring_each_tweet_once_between_them() -> None:
+def test_partitions_deliver_each_tweet_once() -> None:
     with simulator.serve(**LIVE) as x, Watched(x, rxtweets.firehose_stream, lang="en") as w:
         w.until_event(events.Connected, 8)
         seen = len(w.messages)
@@ -401,7 +408,7 @@ def test_partitions_bring_each_tweet_once_between_them() -> None:
         assert {message.metadata["lang"] for message in w.messages} == {"en"}
 
 
-def test_a_partition_that_fails_leaves_the_others_alone() -> None:
+def test_failed_partition_leaves_the_others_running() -> None:
     def script(request: simulator.Request) -> Part:
         return forbidden() if request.query["partition"] == "2" else ()
 
@@ -418,7 +425,7 @@ def test_a_partition_that_fails_leaves_the_others_alone() -> None:
         assert w.error is None
 
 
-def test_a_partition_that_reconnects_leaves_the_others_alone() -> None:
+def test_reconnecting_partition_leaves_the_others_running() -> None:
     seen: set[str] = set()
 
     def script(request: simulator.Request) -> Part:
@@ -438,7 +445,7 @@ def test_a_partition_that_reconnects_leaves_the_others_alone() -> None:
         assert w.stream.stats().connects == 3
 
 
-def test_when_all_partitions_have_failed_the_stream_has() -> None:
+def test_stream_fails_when_all_partitions_have_failed() -> None:
     with (
         simulator.serve(script=[forbidden()] * 2, **LIVE) as x,
         Watched(x, rxtweets.sample10_stream) as w,
@@ -447,10 +454,10 @@ def test_when_all_partitions_have_failed_the_stream_has() -> None:
         assert len(w.until_event(events.PartEnded, 2)) == 2
 
 
-# What is held, and what it costs.
+# Held connections, and costs.
 
 
-def test_a_connection_that_x_holds_yet_is_waited_for() -> None:
+def test_held_connection_is_awaited() -> None:
     script: list[Part] = [[Serve(10), Abort(noticed=False)]]
     with (
         simulator.serve(script=script, forget_after=20, **LIVE) as x,
@@ -463,7 +470,7 @@ def test_a_connection_that_x_holds_yet_is_waited_for() -> None:
         assert w.stream.stats().connection_limits == len(statuses) - 2
 
 
-def test_a_connection_that_x_holds_yet_can_be_freed() -> None:
+def test_held_connection_can_be_freed() -> None:
     script: list[Part] = [[Serve(10), Abort(noticed=False)]]
     with (
         simulator.serve(script=script, forget_after=100_000, **LIVE) as x,
@@ -472,7 +479,7 @@ def test_a_connection_that_x_holds_yet_can_be_freed() -> None:
         [freed] = w.until_event(events.ConnectionsClosed)
         w.until_event(events.Connected, 2)
         assert freed.count == 1
-        assert [(each.method, each.status) for each in x.requests[:4]] == [
+        assert [(request.method, request.status) for request in x.requests[:4]] == [
             ("GET", 200),
             ("GET", 429),
             ("DELETE", 200),
@@ -480,7 +487,7 @@ def test_a_connection_that_x_holds_yet_can_be_freed() -> None:
         ]
 
 
-def test_connections_that_cannot_be_freed_are_reported_and_waited_for() -> None:
+def test_failed_freeing_is_reported() -> None:
     def script(request: simulator.Request) -> Part:
         return too_many_connections() if request.number <= 3 else ()
 
@@ -493,14 +500,14 @@ def test_connections_that_cannot_be_freed_are_reported_and_waited_for() -> None:
 
 
 @pytest.mark.parametrize("source", [rxtweets.sample_stream, rxtweets.sample10_stream])
-def test_a_limit_completes_the_stream_after_exactly_so_many_messages(source: Any) -> None:
+def test_limit_delivers_exactly_its_messages(source: Any) -> None:
     with simulator.serve(**LIVE) as x, Watched(x, source, limit=137) as w:
         w.until_completed()
         [reached] = w.until_event(events.LimitReached)
         assert len(w.messages) == reached.messages == w.stream.stats().delivered == 137
 
 
-def test_what_came_beyond_a_limit_is_no_overflow_and_the_books_add_up() -> None:
+def test_counters_add_up_beyond_a_limit() -> None:
     with simulator.serve(**LIVE) as x, Watched(x, limit=20) as w:
         w.until_completed()
         w.until(lambda: balance(w.stream.stats()) == 0)
@@ -508,29 +515,27 @@ def test_what_came_beyond_a_limit_is_no_overflow_and_the_books_add_up() -> None:
         assert w.stream.stats().delivered == 20
 
 
-def test_the_connection_ends_at_the_limit_and_not_when_subscribers_are_done() -> None:
+def test_limit_disconnects_before_subscribers_are_done() -> None:
     assert ends_before_its_subscriber_is_done()
 
 
-def test_it_does_so_too_when_the_reader_is_waiting_for_the_limit_already(
+def test_limit_disconnects_when_the_reader_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, within_limit, waits = single._Run._wanted, single._Run._within_limit, threading.Event()
+    is_within, admit, waits = Handoff._is_within_quota, StreamRun._admit, threading.Event()
 
-    def noticed(run: single._Run) -> int:
-        number = wanted(run)
-        if number <= 0:
+    def noticed(handoff: Handoff) -> bool:
+        is_within_quota = is_within(handoff)
+        if not is_within_quota:
             waits.set()
-        return number
+        return is_within_quota
 
-    def late(
-        run: single._Run, messages: list[rxtweets.Message[Any]]
-    ) -> list[rxtweets.Message[Any]]:
+    def late(run: StreamRun, messages: list[rxtweets.Message[Any]]) -> list[rxtweets.Message[Any]]:
         assert waits.wait(20)
-        return within_limit(run, messages)
+        return admit(run, messages)
 
-    monkeypatch.setattr(single._Run, "_wanted", noticed)
-    monkeypatch.setattr(single._Run, "_within_limit", late)
+    monkeypatch.setattr(Handoff, "_is_within_quota", noticed)
+    monkeypatch.setattr(StreamRun, "_admit", late)
     assert ends_before_its_subscriber_is_done()
 
 
@@ -555,7 +560,7 @@ def balance(stats: rxtweets.Stats) -> int:
 
 
 @pytest.mark.parametrize("source", [rxtweets.sample_stream, rxtweets.sample10_stream])
-def test_a_limit_of_time_completes_the_stream(source: Any) -> None:
+def test_limit_of_time_completes_the_stream(source: Any) -> None:
     limit = timedelta(seconds=0.3)
     with simulator.serve(**LIVE) as x, Watched(x, source, limit=limit) as w:
         w.until_completed()
@@ -563,7 +568,7 @@ def test_a_limit_of_time_completes_the_stream(source: Any) -> None:
         assert w.stream.stats().delivered == len(w.messages)
 
 
-def test_distinct_posts_of_the_day_are_counted_however_often_they_come() -> None:
+def test_posts_today_counts_distinct_posts() -> None:
     script: list[Part] = [[Serve(100), Close()]] * 3
     with (
         simulator.serve(script=script, **LIVE) as x,

@@ -1,4 +1,4 @@
-"""One connection for all subscribers, from the first to the last; closed at once, by anybody."""
+"""Single streams over the simulator: subscriptions, stops, overflow, requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "AAAA-very-secret-token"
 
 
 def when(stream: Any, kind: type[events.Event]) -> threading.Event:
-    """Set by the first event of this kind."""
+    """Return an event that the first stream event of this kind sets."""
     happened = threading.Event()
 
     def look(event: events.Event) -> None:
@@ -38,7 +38,7 @@ def when(stream: Any, kind: type[events.Event]) -> threading.Event:
 
 
 class Collector:
-    """Messages, and a way to wait for so many."""
+    """Collects messages, and waits for a number of them."""
 
     def __init__(self) -> None:
         self.messages: list[rxtweets.Message[Any]] = []
@@ -64,13 +64,13 @@ def stream_of(x: simulator.Simulator, **options: Any) -> Any:
     return rxtweets.sample_stream(**({"token": SECRET, "base_url": x.url} | options))
 
 
-def test_nothing_connects_before_the_first_subscription(x: simulator.Simulator) -> None:
+def test_stream_connects_on_the_first_subscription(x: simulator.Simulator) -> None:
     stream = stream_of(x).pipe(ops.process(lambda message: message), ops.batch(20, 2.0))
     assert x.requests == []
     assert stream.stats().state == "idle"
 
 
-def test_all_subscribers_share_one_connection(x: simulator.Simulator) -> None:
+def test_subscribers_share_one_connection(x: simulator.Simulator) -> None:
     stream = stream_of(x)
     first, second = Collector(), Collector()
     with stream.subscribe(first):
@@ -83,7 +83,7 @@ def test_all_subscribers_share_one_connection(x: simulator.Simulator) -> None:
     assert {message.id for message in second.messages} <= shared
 
 
-def test_the_connection_ends_with_the_last_subscription(x: simulator.Simulator) -> None:
+def test_connection_ends_with_the_last_subscription(x: simulator.Simulator) -> None:
     stream = stream_of(x)
     ended = when(stream, events.Disconnected)
     first, second = Collector(), Collector()
@@ -96,7 +96,7 @@ def test_the_connection_ends_with_the_last_subscription(x: simulator.Simulator) 
     assert ended.wait(PATIENCE)
 
 
-def test_a_subscription_after_the_last_one_connects_anew(x: simulator.Simulator) -> None:
+def test_later_subscription_connects_again(x: simulator.Simulator) -> None:
     stream = stream_of(x)
     for number in (1, 2, 3):
         collector = Collector()
@@ -131,7 +131,7 @@ def test_lines_are_unsubscribed_when_the_last_subscriber_leaves() -> None:
     assert stats.received == stats.delivered + stats.unsubscribed + stats.control
 
 
-def test_two_runs_never_hold_two_connections(x: simulator.Simulator) -> None:
+def test_runs_never_hold_two_connections(x: simulator.Simulator) -> None:
     stream = stream_of(x)
     for _ in range(10):
         collector = Collector()
@@ -140,7 +140,7 @@ def test_two_runs_never_hold_two_connections(x: simulator.Simulator) -> None:
     assert {request.status for request in x.requests} == {200}
 
 
-def test_stop_delivers_what_was_received_and_completes(x: simulator.Simulator) -> None:
+def test_stop_delivers_received_messages_and_completes(x: simulator.Simulator) -> None:
     stream = stream_of(x)
     collector, completed = Collector(), threading.Event()
     stream.subscribe(collector, on_completed=completed.set)
@@ -163,14 +163,14 @@ def test_stock_operators_apply(x: simulator.Simulator) -> None:
     assert len(got) == 3
 
 
-def test_taking_enough_closes_the_connection(x: simulator.Simulator) -> None:
+def test_take_closes_the_connection(x: simulator.Simulator) -> None:
     stream = stream_of(x)
     ended = when(stream, events.Disconnected)
     stream.take(3).subscribe()
     assert ended.wait(PATIENCE)
 
 
-def test_a_subscriber_may_leave_from_inside_its_own_call(x: simulator.Simulator) -> None:
+def test_subscriber_can_dispose_in_its_own_call(x: simulator.Simulator) -> None:
     stream = stream_of(x)
     got: list[object] = []
     left = threading.Event()
@@ -189,7 +189,7 @@ def test_a_subscriber_may_leave_from_inside_its_own_call(x: simulator.Simulator)
     assert len(got) == 1
 
 
-def test_a_raising_subscriber_hurts_neither_itself_nor_the_others(x: simulator.Simulator) -> None:
+def test_raising_subscriber_does_not_affect_others(x: simulator.Simulator) -> None:
     stream = stream_of(x)
     good, seen = Collector(), threading.Event()
     calls = 0
@@ -209,8 +209,8 @@ def test_a_raising_subscriber_hurts_neither_itself_nor_the_others(x: simulator.S
 
 @pytest.mark.parametrize("situation", ["reading", "connecting", "waiting to reconnect"])
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
-def test_disposing_ends_every_wait(situation: str, http: dict[str, bool]) -> None:
-    """The thread that reads ends by itself only after hours; the fixture waits for seconds."""
+def test_dispose_ends_every_wait(situation: str, http: dict[str, bool]) -> None:
+    """Without the disposal, the reader would end after hours."""
     with (
         socket.create_server(("127.0.0.1", 0)) as mute,
         simulator.serve(rate=0, script=[Close()] if "waiting" in situation else []) as x,
@@ -235,7 +235,7 @@ def test_disposing_ends_every_wait(situation: str, http: dict[str, bool]) -> Non
                 assert not thread.is_alive()
 
 
-def test_a_subscriber_that_blocks_never_keeps_the_bytes_from_being_read() -> None:
+def test_blocking_subscriber_does_not_stop_the_reader() -> None:
     with simulator.serve(rate=None) as x:
         stream = stream_of(x, buffer_size=100)
         began, go = when(stream, events.OverflowStarted), threading.Event()
@@ -248,7 +248,7 @@ def test_a_subscriber_that_blocks_never_keeps_the_bytes_from_being_read() -> Non
         assert stream.stats().dropped > 1000
 
 
-def test_a_burst_of_drops_is_reported_once_with_its_count() -> None:
+def test_overflow_is_reported_once_with_its_count() -> None:
     burst = [Serve(1), Stall(0.3), Serve(500), Stall()]
     with simulator.serve(rate=None, script=[burst]) as x:
         stream = stream_of(x, buffer_size=50)
@@ -294,7 +294,7 @@ ODD = [
     compress=st.booleans(),
     tail=st.sampled_from([b"", b'{"data":', ODD[0] % 1]),
 )
-def test_lines_received_are_delivered_dropped_undecodable_or_control(
+def test_counters_of_lines_add_up(
     kinds: list[bytes],
     seed: int,
     policy: str,
@@ -347,10 +347,10 @@ def is_tweet(line: bytes) -> bool:
         return False
 
 
-# The request, and the token in it.
+# Requests.
 
 
-def test_the_request_asks_for_what_the_options_say(x: simulator.Simulator) -> None:
+def test_request_follows_the_options(x: simulator.Simulator) -> None:
     stream = stream_of(x, tweet_fields=("lang",), expansions=(), backfill_minutes=2)
     collector = Collector()
     with stream.subscribe(collector):
@@ -363,9 +363,7 @@ def test_the_request_asks_for_what_the_options_say(x: simulator.Simulator) -> No
 
 
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
-def test_the_token_shows_up_nowhere(
-    http: dict[str, bool], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_token_is_in_no_output(http: dict[str, bool], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
     with simulator.serve(rate=None, script=[[Serve(1), Close()]], token="another one") as x:
@@ -385,7 +383,7 @@ def test_the_token_shows_up_nowhere(
     assert SECRET not in "".join(said)
 
 
-def test_a_proxy_of_the_environment_is_used(
+def test_proxy_of_the_environment_is_used(
     x: simulator.Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bytes] = []
@@ -400,7 +398,7 @@ def test_a_proxy_of_the_environment_is_used(
     assert asked[0].startswith(b"GET http://stream.example/2/tweets/sample/stream")
 
 
-def test_messages_of_a_stream_can_be_copied_and_pickled(x: simulator.Simulator) -> None:
+def test_messages_can_be_copied(x: simulator.Simulator) -> None:
     collector = Collector()
     with stream_of(x).subscribe(collector):
         collector.wait(1)
@@ -409,7 +407,7 @@ def test_messages_of_a_stream_can_be_copied_and_pickled(x: simulator.Simulator) 
     assert (again.id, again.data, again.metadata) == (message.id, message.data, message.metadata)
 
 
-def test_the_lag_of_simulated_tweets_is_small_and_known(x: simulator.Simulator) -> None:
+def test_lag_is_known(x: simulator.Simulator) -> None:
     collector = Collector()
     stream = stream_of(x)
     with stream.subscribe(collector):
@@ -420,7 +418,7 @@ def test_the_lag_of_simulated_tweets_is_small_and_known(x: simulator.Simulator) 
     assert stream.stats().lag is not None
 
 
-def test_the_thread_that_reads_runs_no_code_of_the_user(x: simulator.Simulator) -> None:
+def test_reader_thread_runs_no_user_code(x: simulator.Simulator) -> None:
     names: set[str] = set()
 
     def note(value: Any) -> Any:

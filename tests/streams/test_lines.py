@@ -20,16 +20,14 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 def feed_all(framer: LineFramer, pieces: list[bytes]) -> Framed:
     framed = [framer.feed(piece) for piece in pieces]
     return Framed(
-        [line for each in framed for line in each.lines],
-        sum(each.keep_alives for each in framed),
-        tuple(oversized for each in framed for oversized in each.oversized),
+        [line for framed_read in framed for line in framed_read.lines],
+        sum(framed_read.keep_alives for framed_read in framed),
+        tuple(oversized for framed_read in framed for oversized in framed_read.oversized),
     )
 
 
 @given(LINES, PLACES, st.binary(max_size=20).filter(lambda tail: b"\n" not in tail))
-def test_any_cut_of_the_bytes_gives_the_same_lines(
-    lines: list[bytes], places: list[int], tail: bytes
-) -> None:
+def test_lines_do_not_depend_on_the_cut(lines: list[bytes], places: list[int], tail: bytes) -> None:
     data = b"".join(line + b"\n" for line in lines) + tail
     framer = LineFramer()
     framed = feed_all(framer, cut(data, places))
@@ -40,37 +38,37 @@ def test_any_cut_of_the_bytes_gives_the_same_lines(
 
 
 @given(LINES, PLACES, st.integers(min_value=1, max_value=30))
-def test_any_cut_reports_the_same_lines_as_too_long(
+def test_oversized_lines_do_not_depend_on_the_cut(
     lines: list[bytes], places: list[int], longest: int
 ) -> None:
     data = b"".join(b"x" + line + b"\n" for line in lines)
     whole = feed_all(LineFramer(longest), [data])
     cut_up = feed_all(LineFramer(longest), cut(data, places))
     assert cut_up.lines == [b"x" + line for line in lines if len(line) + 1 <= longest]
-    assert [each.length for each in cut_up.oversized] == [
+    assert [line.length for line in cut_up.oversized] == [
         len(line) + 2 for line in lines if len(line) + 1 > longest
     ]
     assert cut_up == whole
 
 
-def test_a_line_end_in_two_reads_is_one_line_end() -> None:
+def test_line_end_can_span_two_reads() -> None:
     framer = LineFramer()
     assert framer.feed(b"tweet\r") == Framed([])
     assert framer.feed(b"\nnext") == Framed([b"tweet\r"])
 
 
-def test_a_keep_alive_in_two_reads_is_one_keep_alive() -> None:
+def test_keep_alive_can_span_two_reads() -> None:
     framer = LineFramer()
     assert framer.feed(b"\r").keep_alives == 0
     assert framer.feed(b"\n").keep_alives == 1
 
 
-def test_characters_that_python_takes_for_line_ends_are_none() -> None:
+def test_other_line_separators_do_not_cut() -> None:
     line = "a\u2028b\u2029c\u0085d\x0be\x0cf".encode()
     assert LineFramer().feed(line + b"\r\n").lines == [line + b"\r"]
 
 
-def test_a_character_cut_in_two_stays_whole() -> None:
+def test_character_can_span_two_reads() -> None:
     framer = LineFramer()
     data = "☕\n".encode()
     assert framer.feed(data[:1]).lines == []
@@ -78,7 +76,7 @@ def test_a_character_cut_in_two_stays_whole() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_after_a_line_that_is_too_long_the_next_is_read(size: int) -> None:
+def test_next_line_is_read_after_an_oversized_one(size: int) -> None:
     data = b"a" * 500 + b"\r\nnext\r\n"
     framed = feed_all(LineFramer(100), [data[at : at + size] for at in range(0, len(data), size)])
     [oversized] = framed.oversized
@@ -87,7 +85,7 @@ def test_after_a_line_that_is_too_long_the_next_is_read(size: int) -> None:
     assert oversized.start == (b"a" * 500)[: min(len(oversized.start), KEPT_OF_OVERSIZED)]
 
 
-def test_of_a_line_that_is_too_long_only_the_start_is_kept() -> None:
+def test_oversized_line_keeps_its_start() -> None:
     framer = LineFramer(1000)
     for _ in range(1000):
         framer.feed(b"x" * 1000)
@@ -95,7 +93,7 @@ def test_of_a_line_that_is_too_long_only_the_start_is_kept() -> None:
     assert framer.finish() == b""
 
 
-def test_the_end_of_a_connection_gives_the_line_that_was_cut_off_once() -> None:
+def test_finish_returns_the_cut_off_line_once() -> None:
     framer = LineFramer()
     framer.feed(b"whole\nhalf")
     assert framer.finish() == b"half"

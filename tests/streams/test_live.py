@@ -1,4 +1,4 @@
-"""A stream over connections that are made by hand."""
+"""A stream over fake connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 20.0
 
 
 class ByHand:
-    """A connection that gives what it is told to, and notes what is done to it."""
+    """A fake connection that records its calls."""
 
     url = "by hand"
     http_version = "HTTP/9"
@@ -54,7 +54,7 @@ def stream_of(connect: Any) -> LiveStream:
     )
 
 
-def test_a_new_run_connects_only_when_the_connection_of_the_last_one_is_gone() -> None:
+def test_new_run_awaits_the_release_of_the_last_connection() -> None:
     calls: list[str] = []
     may_release = threading.Event()
 
@@ -75,7 +75,7 @@ def test_a_new_run_connects_only_when_the_connection_of_the_last_one_is_gone() -
     assert calls == ["open 0", "release 0", "open 2", "release 2"]
 
 
-def test_a_fault_of_the_reading_itself_ends_the_stream_with_an_error() -> None:
+def test_reader_fault_ends_the_stream() -> None:
     class Faulty(ByHand):
         def blocks(self) -> Iterator[bytes]:
             raise ZeroDivisionError("a fault of ours")

@@ -1,9 +1,9 @@
-"""Several connections as one stream, over parts that do what the test says."""
+"""Merged streams over fake parts."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from rxtweets._core.connection_state import StateName
 from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.telemetry import Telemetry
 from rxtweets.streams._base import HotStream
-from rxtweets.streams._billing import Limit, PostMeter
+from rxtweets.streams._billing import Limit, PostMeter, Quota
 from rxtweets.streams._merged import MergedStream
 from rxtweets.streams._single import LiveStream
 
@@ -26,7 +26,7 @@ FATAL = rxtweets.errors.AccessError("403", 403, "", {})
 
 
 class Part(HotStream[Any]):
-    """One connection, in the hands of a test."""
+    """A fake part of a merged stream."""
 
     def __init__(self) -> None:
         super().__init__(self._join, Telemetry())
@@ -34,7 +34,8 @@ class Part(HotStream[Any]):
         self.disposals = 0
         self.stops = 0
         self.refusal: Exception | None = None
-        self.wanted: Callable[[], int] = lambda: -1
+        self.first: tuple[int, ...] = ()
+        self.quota: Quota | None = None
         self._is_sending = False
         self.telemetry.show("state", lambda: self.state.name)
         self._state = ConnectionState("idle")
@@ -45,7 +46,7 @@ class Part(HotStream[Any]):
 
     def stop(self) -> None:
         self.stops += 1
-        if not self._is_sending:  # as of a connection, what is being delivered comes first
+        if not self._is_sending:  # a connection, too, delivers the current chunk first
             self.end(None)
 
     def enter(self, name: StateName) -> None:
@@ -60,7 +61,7 @@ class Part(HotStream[Any]):
         self.telemetry.add(received=len(ids), delivered=len(ids))
         stops, self._is_sending = self.stops, True
         for observer in self.observers:
-            observer.on_next([Message(f"tweet {each}", {"id": each}) for each in ids])
+            observer.on_next([Message(f"tweet {number}", {"id": number}) for number in ids])
         self._is_sending = False
         if self.stops > stops:
             self.end(None)
@@ -81,6 +82,8 @@ class Part(HotStream[Any]):
         if self.refusal is not None:
             raise self.refusal
         self.observers.append(observer)
+        if self.first:
+            self.send(*self.first)
         return Disposable(self._leave)
 
     def _leave(self) -> None:
@@ -89,7 +92,7 @@ class Part(HotStream[Any]):
 
 
 class Taker:
-    """What a subscriber saw."""
+    """Records the messages and the end of a subscription."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -124,7 +127,7 @@ def merged(parts: dict[str, Part], **options: Any) -> MergedStream:
 
 
 def told(stream: MergedStream) -> list[events.Event]:
-    """Every event from now on."""
+    """Return a list that gets every later event."""
     found: list[events.Event] = []
     stream.telemetry.bus.events.subscribe(found.append)
     return found
@@ -134,12 +137,12 @@ def flush(stream: MergedStream) -> None:
     assert stream.telemetry.bus.flush()
 
 
-def test_nothing_connects_before_the_first_subscriber(parts: dict[str, Part]) -> None:
+def test_merge_subscribes_with_the_first_subscriber(parts: dict[str, Part]) -> None:
     merged(parts)
     assert [part.observers for part in parts.values()] == [[], []]
 
 
-def test_what_any_part_sends_arrives(parts: dict[str, Part]) -> None:
+def test_merge_delivers_messages_of_all_parts(parts: dict[str, Part]) -> None:
     taker = Taker()
     one, two = parts.values()
     with taker.subscribe(merged(parts)):
@@ -149,7 +152,7 @@ def test_what_any_part_sends_arrives(parts: dict[str, Part]) -> None:
     assert taker.ids == ["1", "2", "3", "4"]
 
 
-def test_all_subscribers_share_the_connections(parts: dict[str, Part]) -> None:
+def test_merge_shares_its_parts(parts: dict[str, Part]) -> None:
     stream, first, second = merged(parts), Taker(), Taker()
     one, _ = parts.values()
     with first.subscribe(stream), second.subscribe(stream):
@@ -158,7 +161,7 @@ def test_all_subscribers_share_the_connections(parts: dict[str, Part]) -> None:
     assert first.ids == second.ids == ["1"]
 
 
-def test_the_last_subscriber_closes_every_connection(parts: dict[str, Part]) -> None:
+def test_last_subscriber_disposes_of_every_part(parts: dict[str, Part]) -> None:
     stream, first, second = merged(parts), Taker(), Taker()
     ones, twos = first.subscribe(stream), second.subscribe(stream)
     ones.dispose()
@@ -167,7 +170,7 @@ def test_the_last_subscriber_closes_every_connection(parts: dict[str, Part]) -> 
     assert [part.disposals for part in parts.values()] == [1, 1]
 
 
-def test_a_part_that_fails_leaves_the_others_alone(parts: dict[str, Part]) -> None:
+def test_failed_part_leaves_the_others_running(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
     seen = told(stream)
     one, two = parts.values()
@@ -179,7 +182,7 @@ def test_a_part_that_fails_leaves_the_others_alone(parts: dict[str, Part]) -> No
     assert events.PartEnded(FATAL, part="partition 1") in seen
 
 
-def test_when_all_have_ended_the_first_error_ends_the_merge(parts: dict[str, Part]) -> None:
+def test_first_error_ends_the_merge_after_the_last_part(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
     seen = told(stream)
     one, two = parts.values()
@@ -191,7 +194,7 @@ def test_when_all_have_ended_the_first_error_ends_the_merge(parts: dict[str, Par
     assert seen.count(events.StreamEnded(FATAL)) == 1
 
 
-def test_when_all_are_complete_so_is_the_merge(parts: dict[str, Part]) -> None:
+def test_merge_completes_with_the_last_part(parts: dict[str, Part]) -> None:
     taker = Taker()
     taker.subscribe(merged(parts))
     one, two = parts.values()
@@ -201,7 +204,7 @@ def test_when_all_are_complete_so_is_the_merge(parts: dict[str, Part]) -> None:
     assert (taker.completed, taker.error) == (1, None)
 
 
-def test_stopping_stops_every_part_and_completes(parts: dict[str, Part]) -> None:
+def test_stop_stops_every_part(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
     taker.subscribe(stream)
     stream.stop()
@@ -209,7 +212,7 @@ def test_stopping_stops_every_part_and_completes(parts: dict[str, Part]) -> None
     assert taker.completed == 1
 
 
-def test_stopping_completes_although_a_part_has_failed(parts: dict[str, Part]) -> None:
+def test_stop_completes_when_a_part_has_failed(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
     seen = told(stream)
     taker.subscribe(stream)
@@ -221,7 +224,7 @@ def test_stopping_completes_although_a_part_has_failed(parts: dict[str, Part]) -
     assert events.StreamEnded(None) in seen
 
 
-def test_a_limit_completes_although_a_part_has_failed(parts: dict[str, Part]) -> None:
+def test_limit_completes_when_a_part_has_failed(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, limit=Limit(messages=1)), Taker()
     taker.subscribe(stream)
     parts["partition 1"].end(FATAL)
@@ -229,7 +232,7 @@ def test_a_limit_completes_although_a_part_has_failed(parts: dict[str, Part]) ->
     assert (taker.completed, taker.error) == (1, None)
 
 
-def test_after_its_end_a_new_subscription_begins_anew(parts: dict[str, Part]) -> None:
+def test_later_subscription_starts_a_new_run(parts: dict[str, Part]) -> None:
     stream, first, second = merged(parts), Taker(), Taker()
     first.subscribe(stream)
     stream.stop()
@@ -238,7 +241,7 @@ def test_after_its_end_a_new_subscription_begins_anew(parts: dict[str, Part]) ->
     assert (first.ids, second.ids) == ([], ["1"])
 
 
-def test_a_part_that_cannot_begin_is_over_and_says_so(parts: dict[str, Part]) -> None:
+def test_part_that_cannot_start_is_reported(parts: dict[str, Part]) -> None:
     one, two = parts.values()
     two.refusal = rxtweets.ConfigurationError("state_file= is no file")
     stream, taker = merged(parts), Taker()
@@ -265,7 +268,7 @@ def test_part_that_gets_no_thread_ends_alone(parts: dict[str, Part]) -> None:
     assert ended.error.__cause__ is two.refusal
 
 
-def test_counters_are_those_of_all_parts(parts: dict[str, Part]) -> None:
+def test_stats_sum_up_the_parts(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
@@ -277,11 +280,11 @@ def test_counters_are_those_of_all_parts(parts: dict[str, Part]) -> None:
         assert one.stats().delivered == 2
 
 
-def test_parts_can_be_looked_at_one_by_one(parts: dict[str, Part]) -> None:
+def test_parts_are_the_streams(parts: dict[str, Part]) -> None:
     assert merged(parts).parts == tuple(parts.values())
 
 
-def test_the_state_is_that_of_the_part_furthest_from_connected(parts: dict[str, Part]) -> None:
+def test_state_is_furthest_from_connected(parts: dict[str, Part]) -> None:
     stream = merged(parts)
     one, two = parts.values()
     one.enter("connected")
@@ -293,7 +296,7 @@ def test_the_state_is_that_of_the_part_furthest_from_connected(parts: dict[str, 
     assert str(stream.state) == "failed"
 
 
-def test_states_are_those_of_the_merge_alone_and_each_once(parts: dict[str, Part]) -> None:
+def test_states_of_a_merge_do_not_repeat(parts: dict[str, Part]) -> None:
     stream = merged(parts)
     names: list[str] = []
     with stream.states.subscribe(lambda state: names.append(state.name)):
@@ -314,7 +317,7 @@ def test_events_of_parts_carry_their_names(parts: dict[str, Part]) -> None:
     assert seen == [events.Connected(3, "HTTP/2", part="partition 2")]
 
 
-def test_gaps_of_partitions_are_each_a_gap(parts: dict[str, Part]) -> None:
+def test_gaps_of_partitions_are_all_reported(parts: dict[str, Part]) -> None:
     stream = merged(parts)
     seen = told(stream)
     gap = events.Gap(NOON, NOON + timedelta(seconds=5), "1", "2")
@@ -340,7 +343,7 @@ def between(start: float, end: float) -> events.Gap:
         ([(0, 10), (20, 30)], [(5, 25)], [(5, 10), (20, 25)]),
     ],
 )
-def test_of_redundant_connections_a_gap_is_what_both_missed(
+def test_redundant_gap_is_the_overlap(
     parts: dict[str, Part], ones: list[Any], twos: list[Any], common: list[Any]
 ) -> None:
     stream = merged(parts, is_redundant=True)
@@ -357,7 +360,7 @@ def test_of_redundant_connections_a_gap_is_what_both_missed(
     assert stream.stats().gaps == len(common)
 
 
-def test_what_one_misses_after_the_other_is_over_is_missing(parts: dict[str, Part]) -> None:
+def test_redundant_gap_is_reported_when_the_other_part_ended(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, is_redundant=True), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
@@ -368,7 +371,7 @@ def test_what_one_misses_after_the_other_is_over_is_missing(parts: dict[str, Par
         assert stream.stats().gaps == 1
 
 
-def test_what_one_misses_while_the_other_was_never_connected_is_missing_once(
+def test_redundant_gap_is_reported_once(
     parts: dict[str, Part],
 ) -> None:
     stream = merged(parts, is_redundant=True)
@@ -382,7 +385,7 @@ def test_what_one_misses_while_the_other_was_never_connected_is_missing_once(
     assert seen == [between(0, 5)]
 
 
-def test_a_connection_that_is_there_again_misses_nothing_any_more(parts: dict[str, Part]) -> None:
+def test_redundant_gap_ends_when_a_part_reconnects(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, is_redundant=True), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
@@ -393,7 +396,7 @@ def test_a_connection_that_is_there_again_misses_nothing_any_more(parts: dict[st
         assert stream.stats().gaps == 0
 
 
-def test_of_redundant_connections_each_message_comes_once(parts: dict[str, Part]) -> None:
+def test_redundant_messages_are_delivered_once(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, deduplicate=Deduplicator(), is_redundant=True), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
@@ -405,7 +408,7 @@ def test_of_redundant_connections_each_message_comes_once(parts: dict[str, Part]
     assert (stats.delivered, stats.duplicates) == (6, 3)
 
 
-def test_what_comes_when_all_have_left_is_new_to_the_next_subscriber(
+def test_message_is_new_again_when_all_had_left(
     parts: dict[str, Part],
 ) -> None:
     stream, taker = merged(parts, deduplicate=Deduplicator(), is_redundant=True), Taker()
@@ -419,7 +422,7 @@ def test_what_comes_when_all_have_left_is_new_to_the_next_subscriber(
     assert taker.ids == ["1"]
 
 
-def test_a_limit_holds_over_all_parts_together(parts: dict[str, Part]) -> None:
+def test_limit_counts_all_parts(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, limit=Limit(messages=3)), Taker()
     seen = told(stream)
     one, two = parts.values()
@@ -433,16 +436,25 @@ def test_a_limit_holds_over_all_parts_together(parts: dict[str, Part]) -> None:
     assert events.LimitReached(3, 2) in seen
 
 
-def test_all_parts_know_how_many_messages_a_limit_lets_through_yet(parts: dict[str, Part]) -> None:
+def test_limit_stops_a_part_that_starts_later(parts: dict[str, Part]) -> None:
+    stream, taker = merged(parts, limit=Limit(messages=1)), Taker()
+    parts["partition 1"].first = (1,)
+    taker.subscribe(stream)
+    assert (taker.ids, taker.completed) == (["1"], 1)
+
+
+def test_parts_share_the_quota_of_a_limit(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, limit=Limit(messages=3)), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
-        assert (one.wanted(), two.wanted()) == (3, 3)
+        assert one.quota is not None
+        assert one.quota is two.quota
+        assert one.quota.left == 3
         one.send(1)
-        assert (one.wanted(), two.wanted()) == (2, 2)
+        assert one.quota.left == 2
 
 
-def test_the_connections_are_stopped_before_subscribers_take_the_last_messages(
+def test_limit_stops_the_parts_before_delivery(
     parts: dict[str, Part],
 ) -> None:
     stream, stops = merged(parts, limit=Limit(messages=1)), list[int]()
@@ -451,14 +463,14 @@ def test_the_connections_are_stopped_before_subscribers_take_the_last_messages(
     assert stops == [1, 1]
 
 
-def test_a_limit_of_time_completes(parts: dict[str, Part]) -> None:
+def test_limit_of_time_completes_the_merge(parts: dict[str, Part]) -> None:
     stream, over = merged(parts, limit=Limit(seconds=0.01)), threading.Event()
     stream.subscribe(on_completed=over.set)
     assert over.wait(10)
     assert [part.stops for part in parts.values()] == [1, 1]
 
 
-def test_finishing_the_only_subscriber_stops_every_part(parts: dict[str, Part]) -> None:
+def test_take_stops_every_part(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
     stream.take(1).subscribe(lambda message: taker.ids.append(message.id))
     parts["partition 1"].send(1)
@@ -466,7 +478,7 @@ def test_finishing_the_only_subscriber_stops_every_part(parts: dict[str, Part]) 
     assert [part.observers for part in parts.values()] == [[], []]
 
 
-def test_the_meter_counts_for_all_parts(parts: dict[str, Part]) -> None:
+def test_posts_today_counts_all_parts(parts: dict[str, Part]) -> None:
     meter = PostMeter()
     stream = merged(parts, meter=meter)
     meter.count([Message("a", {"id": "1"}), Message("b", {"id": "2"})])

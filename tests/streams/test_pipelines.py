@@ -15,7 +15,7 @@ PATIENCE = 20.0
 
 
 class Kept(rxtweets.Subscriber[Any]):
-    """Batches, and a way to wait for so many."""
+    """Collects batches, and waits for a number of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def stream_of(x: simulator.Simulator, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_drain_delivers_every_message_that_was_received(ordered: bool) -> None:
+def test_drain_delivers_all_received_messages(ordered: bool) -> None:
     kept = Kept()
     with simulator.serve(rate=2000) as x:
         pipeline = pipeline_of(stream_of(x), kept, ordered=ordered).start()
@@ -73,7 +73,7 @@ def test_a_drain_delivers_every_message_that_was_received(ordered: bool) -> None
     assert all(text == text.upper() for text in kept.texts)
 
 
-def test_a_drain_interrupts_the_wait_for_a_reconnection() -> None:
+def test_drain_interrupts_the_backoff() -> None:
     kept = Kept()
     with simulator.serve(rate=None, script=[[Serve(30), Close()], Close()]) as x:
         stream = stream_of(x, backoff=rxtweets.Backoff(scale=1e6))
@@ -85,7 +85,7 @@ def test_a_drain_interrupts_the_wait_for_a_reconnection() -> None:
         assert kept.ends == ["completed"]
 
 
-def test_an_ordered_pipeline_keeps_the_order_of_the_stream() -> None:
+def test_ordered_pipeline_keeps_the_order() -> None:
     kept = Kept()
     with (
         simulator.serve(rate=None, script=[[Serve(500), Stall()]]) as x,
@@ -97,7 +97,7 @@ def test_an_ordered_pipeline_keeps_the_order_of_the_stream() -> None:
     assert len(ids) == 500
 
 
-def test_a_pipeline_that_stops_leaves_the_others_of_its_stream_going() -> None:
+def test_stopped_pipeline_leaves_others_running() -> None:
     one, two = Kept(), Kept()
     with simulator.serve(rate=2000) as x:
         stream = stream_of(x)
@@ -111,7 +111,7 @@ def test_a_pipeline_that_stops_leaves_the_others_of_its_stream_going() -> None:
         assert len(x.requests) == 1
 
 
-def test_what_ends_the_stream_for_good_is_raised_by_run_and_told_to_the_subscriber() -> None:
+def test_final_error_is_raised_by_run() -> None:
     kept = Kept()
     with (
         simulator.serve(script=[unauthorized()]) as x,
@@ -121,7 +121,7 @@ def test_what_ends_the_stream_for_good_is_raised_by_run_and_told_to_the_subscrib
     assert isinstance(kept.ends[0], rxtweets.errors.AuthenticationError)
 
 
-def test_messages_go_on_over_a_reconnection() -> None:
+def test_messages_continue_after_a_reconnect() -> None:
     kept = Kept()
     fast = rxtweets.Backoff(scale=0.001)
     with simulator.serve(rate=None, script=[[Serve(50), Close()]] * 4) as x:
@@ -131,7 +131,7 @@ def test_messages_go_on_over_a_reconnection() -> None:
     assert len(set(kept.texts)) > 100
 
 
-def test_a_paused_pipeline_leaves_it_to_the_policy_of_the_stream_what_is_lost() -> None:
+def test_paused_pipeline_leaves_drops_to_the_stream() -> None:
     kept = Kept()
     with simulator.serve(rate=2000, seed=1) as x:
         stream = rxtweets.sample_stream(token="any", base_url=x.url, buffer_size=50)
@@ -155,10 +155,10 @@ def test_a_paused_pipeline_leaves_it_to_the_policy_of_the_stream_what_is_lost() 
     assert stats.received == stats.delivered + stats.dropped + stats.undecodable + stats.control
 
 
-def test_two_streams_feed_one_pipeline_and_its_figures_are_those_of_both() -> None:
+def test_pipeline_sums_up_two_streams() -> None:
     kept = Kept()
     with simulator.serve(rate=500, seed=1) as x, simulator.serve(rate=500, seed=2) as y:
-        streams = [rxtweets.sample_stream(token="any", base_url=each.url) for each in (x, y)]
+        streams = [rxtweets.sample_stream(token="any", base_url=server.url) for server in (x, y)]
         pipeline = Pipeline(
             streams,
             handle_message=upcase,
@@ -171,14 +171,14 @@ def test_two_streams_feed_one_pipeline_and_its_figures_are_those_of_both() -> No
             assert pipeline.stats().state == "connected"
             assert pipeline.stats().lag is not None
     stats = pipeline.stats()
-    assert stats.delivered == stats.batched == sum(each.stats().delivered for each in streams)
+    assert stats.delivered == stats.batched == sum(stream.stats().delivered for stream in streams)
     assert {"0", "1", ""} <= set(seen)
 
 
-def test_a_stream_that_is_refused_ends_the_pipeline_after_what_the_other_gave() -> None:
+def test_refused_stream_ends_the_pipeline_after_the_other() -> None:
     kept = Kept()
     with simulator.serve(script=[unauthorized()]) as x, simulator.serve(rate=500) as y:
-        streams = [rxtweets.sample_stream(token="any", base_url=each.url) for each in (x, y)]
+        streams = [rxtweets.sample_stream(token="any", base_url=server.url) for server in (x, y)]
         pipeline = Pipeline(streams, batchers={"default": Batcher(kept, size=10, timeout=0.05)})
         with pytest.raises(rxtweets.errors.AuthenticationError) as caught:
             pipeline.run()

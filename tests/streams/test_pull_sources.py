@@ -17,7 +17,7 @@ PATIENCE = 20.0
 
 
 def collect(source: Any) -> tuple[list[Any], list[Exception]]:
-    """Everything that a source gives, and its error."""
+    """Return the data of all messages of a source, and its error."""
     over = threading.Event()
     got: list[Any] = []
     errors: list[Exception] = []
@@ -31,11 +31,11 @@ def collect(source: Any) -> tuple[list[Any], list[Exception]]:
     return got, errors
 
 
-def test_the_items_of_an_iterable_come_as_messages_in_order() -> None:
+def test_iterable_emits_messages_in_order() -> None:
     assert collect(rxtweets.from_iterable(range(25))) == (list(range(25)), [])
 
 
-def test_messages_in_an_iterable_stay_as_they_are() -> None:
+def test_iterable_keeps_messages() -> None:
     message = Message("x", {"lang": "ja"})
     got: list[Any] = []
     over = threading.Event()
@@ -44,12 +44,12 @@ def test_messages_in_an_iterable_stay_as_they_are() -> None:
     assert got == [message]
 
 
-def test_each_subscription_iterates_anew() -> None:
+def test_iterable_starts_again_for_each_subscription() -> None:
     source = rxtweets.from_iterable([1, 2])
     assert collect(source) == collect(source) == ([1, 2], [])
 
 
-def test_what_an_iterator_raises_comes_after_the_items_before_it() -> None:
+def test_iterator_error_follows_the_items_before_it() -> None:
     fault = ValueError("no more")
 
     def items() -> Iterator[int]:
@@ -60,7 +60,7 @@ def test_what_an_iterator_raises_comes_after_the_items_before_it() -> None:
     assert collect(rxtweets.from_iterable(items())) == ([1, 2], [fault])
 
 
-def test_an_iterable_that_cannot_be_iterated_over_is_an_error_of_the_source() -> None:
+def test_iterable_error_ends_the_source() -> None:
     class Broken:
         def __iter__(self) -> Iterator[int]:
             raise OSError("no file")
@@ -69,7 +69,7 @@ def test_an_iterable_that_cannot_be_iterated_over_is_an_error_of_the_source() ->
     assert (got, str(error)) == ([], "no file")
 
 
-def test_items_are_taken_only_as_they_are_wanted() -> None:
+def test_iterable_takes_only_wanted_items() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -93,7 +93,7 @@ def test_items_are_taken_only_as_they_are_wanted() -> None:
     assert len(taken) <= 6
 
 
-def test_what_a_poll_raises_is_the_error_of_the_source() -> None:
+def test_poll_error_ends_the_source() -> None:
     def poll(_: int) -> list[Message[Any]]:
         raise OSError("no broker")
 
@@ -101,14 +101,14 @@ def test_what_a_poll_raises_is_the_error_of_the_source() -> None:
     assert (got, type(error)) == ([], OSError)
 
 
-def test_a_poll_that_returns_something_else_is_told_so() -> None:
-    poll: Any = lambda _: ["text"]  # noqa: E731 - it is wrong on purpose
+def test_poll_must_return_messages() -> None:
+    poll: Any = lambda _: ["text"]  # noqa: E731 - invalid on purpose
     _, (error,) = collect(rxtweets.polling_source(poll))
     assert isinstance(error, rxtweets.errors.HandlerError)
     assert "list with str" in str(error)
 
 
-def test_polls_come_to_the_tick_of_a_virtual_clock() -> None:
+def test_poll_follows_a_virtual_clock() -> None:
     scheduler = TestScheduler()
     times: list[float] = []
 
@@ -118,12 +118,12 @@ def test_polls_come_to_the_tick_of_a_virtual_clock() -> None:
 
     source = rxtweets.polling_source(poll, interval=100.0)
     observer = scheduler.start(lambda: source, disposed=700.0)
-    # Some at 300, so the next at once.
+    # The poll at 300 returned a message, so the next one follows at once.
     assert times == [200, 300, 300, 400, 500, 600]
-    assert [each.time for each in observer.messages] == [300]
+    assert [recorded.time for recorded in observer.messages] == [300]
 
 
-def test_messages_that_a_poll_brings_after_the_disposal_are_counted_abandoned() -> None:
+def test_messages_after_a_disposal_are_abandoned() -> None:
     asked, answer = threading.Event(), threading.Event()
 
     def poll(_: int) -> list[Message[Any]]:
@@ -142,7 +142,7 @@ def test_messages_that_a_poll_brings_after_the_disposal_are_counted_abandoned() 
     assert source.stats().abandoned == 2
 
 
-def test_a_queue_is_joined_when_its_items_are_acknowledged() -> None:
+def test_queue_joins_when_items_are_acknowledged() -> None:
     items: queue.Queue[Any] = queue.Queue()
     source = rxtweets.from_queue(items, wait=0.01)
     items.put("a")
@@ -162,7 +162,7 @@ def test_a_queue_is_joined_when_its_items_are_acknowledged() -> None:
     items.join()
 
 
-def test_a_message_of_a_queue_can_be_put_back() -> None:
+def test_queue_item_can_be_requeued() -> None:
     items: queue.Queue[Any] = queue.Queue()
     items.put("a")
     item = items.get()
@@ -187,14 +187,14 @@ def test_a_message_of_a_queue_can_be_put_back() -> None:
         (lambda: rxtweets.from_queue(queue.Queue(), on_failure="keep"), "on_failure"),  # type: ignore[arg-type]  # on purpose
     ],
 )
-def test_arguments_that_cannot_work_are_refused(make: Any, words: str) -> None:
+def test_sources_refuse_invalid_arguments(make: Any, words: str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=words):
         make()
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_calls_never_overlap_and_nothing_follows_the_end_or_the_disposal(seed: int) -> None:
-    """While the interpreter switches threads all the time."""
+def test_calls_follow_the_observable_grammar(seed: int) -> None:
+    """With very frequent thread switches."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

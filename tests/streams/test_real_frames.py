@@ -1,4 +1,4 @@
-"""Every recorded frame arrives intact and exactly once, however the bytes are cut and packed."""
+"""Every recorded frame arrives intact and once, for all cuts of the bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def between_line_end_bytes(frame: bytes) -> Iterable[bytes]:
 
 
 def inside_characters(frame: bytes) -> Iterable[bytes]:
-    """After the first byte of every character that has several."""
+    """Cut after the first byte of every multibyte character."""
     start = 0
     for place, byte in enumerate(frame):
         if byte >= 0xC0:
@@ -38,7 +38,7 @@ def inside_characters(frame: bytes) -> Iterable[bytes]:
 
 
 def every_tenth_in_single_bytes() -> Cut:
-    """Bytes one by one take HTTP/2 a minute over all frames; here a tenth of them is enough."""
+    """Cut every tenth frame into single bytes: all of them take a minute with HTTP/2."""
     numbers = itertools.count()
 
     def cut(frame: bytes) -> Iterable[bytes]:
@@ -59,7 +59,7 @@ def texts_of(path: Path) -> dict[str, str]:
 
 
 def read_all(x: simulator.Simulator, count: int, **options: Any) -> list[rxtweets.Message[str]]:
-    """What the article's pipeline makes of the first messages; text as it came."""
+    """Return the first messages, after `process` and `batch`."""
     stream = rxtweets.sample_stream(
         **({"token": "any", "base_url": x.url, "overflow": "block"} | options)
     )
@@ -121,7 +121,7 @@ def test_every_frame_arrives_in_tiny_frames_of_http2(recorded: Path, compress: b
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-def test_every_frame_arrives_in_frames_of_http2_of_single_bytes(
+def test_every_frame_arrives_in_single_bytes_of_http2(
     recorded: Path, size: int, compress: bool
 ) -> None:
     assert_all_arrive(recorded, size, HTTP2 | StreamOptions(compress=compress))
@@ -140,20 +140,20 @@ def test_every_frame_arrives_over_tls(recorded: Path, protocol: StreamOptions) -
     assert {message.id: message.data for message in got} == texts_of(recorded)
 
 
-def test_frames_with_bare_line_feeds_arrive_too(recorded: Path) -> None:
+def test_frames_with_bare_line_feeds_arrive(recorded: Path) -> None:
     with simulator.serve(rate=None, source=recorded, line_end=b"\n") as x:
         got = read_all(x, 1414)
     assert {message.id: message.data for message in got} == texts_of(recorded)
 
 
-def test_the_raw_line_is_kept(recorded: Path) -> None:
+def test_raw_line_is_kept(recorded: Path) -> None:
     lines = recorded.read_bytes().splitlines()[:50]
     with simulator.serve(rate=None, source=lines) as x:
         got = read_all(x, 50)
     assert sorted(message.raw for message in got) == sorted(lines)
 
 
-def test_separators_that_python_takes_for_line_ends_stay_in_their_text() -> None:
+def test_other_line_separators_stay_in_the_text() -> None:
     text = "one\u2028two\u2029three\u0085four\x0bfive"
     line = '{"data":{"id":"1","text":"one\u2028two\u2029three\u0085four\\u000bfive"}}'.encode()
     with simulator.serve(rate=None, source=[line]) as x:

@@ -62,26 +62,26 @@ def same(one: Message[Any], other: Message[Any]) -> bool:
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
-def test_a_replay_gives_equal_messages(tmp_path: Path, suffix: str) -> None:
+def test_replay_emits_equal_messages(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t.jsonl{suffix}"
     recorded = messages(*(AT + number / 7 for number in range(50)))
     write(path, recorded)
     back = played(path)
     assert len(back) == 50
     assert all(map(same, back, recorded))
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_real_frames_come_back_byte_for_byte(tmp_path: Path, recorded: Path) -> None:
+def test_real_frames_are_replayed_byte_for_byte(tmp_path: Path, recorded: Path) -> None:
     lines = recorded.read_bytes().splitlines()[:300]
     sent = [Message.from_line(line, AT) for line in lines]
     write(tmp_path / "t.jsonl.gz", sent)
     back = played(tmp_path / "t.jsonl.gz")
-    assert [each.raw for each in back] == lines
+    assert [message.raw for message in back] == lines
     assert all(map(same, back, sent))
 
 
-def test_events_come_back_as_their_dataclasses(tmp_path: Path) -> None:
+def test_events_are_replayed_as_dataclasses(tmp_path: Path) -> None:
     line = (
         b'{"data":{"delete":{"tweet":{"id":"60","author_id":"9"},'
         b'"event_at":"2026-11-24T10:00:01.000Z"}}}'
@@ -96,51 +96,51 @@ def test_events_come_back_as_their_dataclasses(tmp_path: Path) -> None:
     assert (back.data, back.raw, back.received_at) == (found[0], line, AT)
 
 
-def test_what_handlers_made_comes_back_too(tmp_path: Path) -> None:
+def test_changed_messages_are_replayed(tmp_path: Path) -> None:
     one, two, three = messages(AT, AT, AT)
     changed = [one.put_data("x"), two.put_data({"raw": {"a": 1}}), three.put_data(None)]
     write(tmp_path / "t.jsonl", changed)
     back = played(tmp_path / "t.jsonl")
-    assert [each.data for each in back] == ["x", {"raw": {"a": 1}}, None]
-    assert [each.raw for each in back] == [each.raw for each in changed]
+    assert [message.data for message in back] == ["x", {"raw": {"a": 1}}, None]
+    assert [message.raw for message in back] == [message.raw for message in changed]
 
 
-def test_messages_of_no_stream_come_back(tmp_path: Path) -> None:
+def test_messages_without_a_line_are_replayed(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", [Message("hello", {"id": "7", "lang": "en"})])
     [back] = played(tmp_path / "t.jsonl")
     assert (back.data, back.id, dict(back.metadata)) == ("hello", "7", {"id": "7", "lang": "en"})
     assert back.received_at is None
 
 
-def test_a_line_with_line_feeds_comes_back(tmp_path: Path) -> None:
+def test_line_with_line_feeds_is_replayed(tmp_path: Path) -> None:
     line = b'{"data":\n{"id":"7","text":"x"}}'
     write(tmp_path / "t.jsonl", [Message.from_line(line, AT)])
     [back] = played(tmp_path / "t.jsonl")
     assert (back.raw, back.id) == (line, "7")
 
 
-def test_a_recording_that_another_tool_wrote_anew_can_be_played(tmp_path: Path) -> None:
+def test_rewritten_recording_is_replayed(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     sent = messages(AT, AT + 1)
     write(path, sent)
     values = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(value, sort_keys=True) + "\r\n" for value in values))
     back = played(path)
-    assert [(each.id, each.data, each.received_at) for each in back] == [
-        (each.id, each.data, each.received_at) for each in sent
+    assert [(message.id, message.data, message.received_at) for message in back] == [
+        (message.id, message.data, message.received_at) for message in sent
     ]
 
 
-def test_lines_of_the_stream_alone_can_be_played(tmp_path: Path) -> None:
+def test_bare_lines_are_replayed(tmp_path: Path) -> None:
     sent = messages(None, None)
-    (tmp_path / "t.ndjson").write_bytes(b"\r\n".join(each.raw for each in sent) + b"\r\n")
+    (tmp_path / "t.ndjson").write_bytes(b"\r\n".join(message.raw for message in sent) + b"\r\n")
     assert all(map(same, played(tmp_path / "t.ndjson"), sent))
 
 
 # Recording.
 
 
-def test_messages_pass_as_they_are_recorded_and_the_file_is_complete_at_the_end(
+def test_recording_completes_its_file_at_the_end(
     tmp_path: Path,
 ) -> None:
     source: Subject[Message[Any]] = Subject()
@@ -149,14 +149,14 @@ def test_messages_pass_as_they_are_recorded_and_the_file_is_complete_at_the_end(
     sent = messages(AT, AT)
     source.on_next(sent[0])
     assert got == sent[:1]
-    assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl.part"]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl.part"]
     assert all(map(same, played(tmp_path / "t.jsonl"), sent[:1]))
     source.on_next(sent[1])
     source.on_completed()
-    assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl"]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl"]
 
 
-def test_a_recording_that_was_removed_goes_on_in_another_file(tmp_path: Path) -> None:
+def test_recording_continues_when_its_file_is_removed(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     source.pipe(rxtweets.record(tmp_path / "t.jsonl.gz")).subscribe()
     sent = messages(AT, AT, AT)
@@ -168,7 +168,7 @@ def test_a_recording_that_was_removed_goes_on_in_another_file(tmp_path: Path) ->
     assert all(map(same, played(tmp_path / "t.jsonl.gz"), sent[1:]))
 
 
-def test_a_recording_that_was_removed_at_the_end_is_reported(tmp_path: Path) -> None:
+def test_recording_reports_a_file_removed_at_the_end(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     recorded = source.pipe(rxtweets.record(tmp_path / "t.jsonl"))
     recorded.subscribe()
@@ -178,26 +178,26 @@ def test_a_recording_that_was_removed_at_the_end_is_reported(tmp_path: Path) -> 
     assert recorded.stats().subscriber_errors == 1
 
 
-def test_disposing_completes_the_file(tmp_path: Path) -> None:
+def test_dispose_completes_the_recording(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     with source.pipe(rxtweets.record(tmp_path / "t.jsonl.gz")).subscribe():
         source.on_next(messages(AT)[0])
-    assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl.gz"]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl.gz"]
 
 
-def test_every_recording_has_a_name_of_its_own_and_together_they_are_one(tmp_path: Path) -> None:
+def test_recordings_get_names_and_are_replayed_as_one(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     sent = messages(*[AT] * 12)
     for start in range(12):
         write(path, sent[start : start + 1])
     names = {"t.jsonl", *(f"t-{number}.jsonl" for number in range(2, 13))}
-    assert {each.name for each in tmp_path.iterdir()} == names
+    assert {file.name for file in tmp_path.iterdir()} == names
     assert all(map(same, played(path), sent))
     assert all(map(same, played(tmp_path / "t-3.jsonl"), sent[2:3]))
     assert all(map(same, played([tmp_path / "t-3.jsonl", tmp_path / "t-2.jsonl"]), sent[2:0:-1]))
 
 
-def test_a_recording_rotates_by_size(tmp_path: Path) -> None:
+def test_recording_rotates_by_size(tmp_path: Path) -> None:
     source: Subject[Message[Any]] = Subject()
     sent = messages(*[AT] * 6)
     with source.pipe(rxtweets.record(tmp_path / "t.jsonl", rotate_size=2500)).subscribe():
@@ -207,7 +207,7 @@ def test_a_recording_rotates_by_size(tmp_path: Path) -> None:
     assert all(map(same, played(tmp_path / "t.jsonl"), sent))
 
 
-def test_what_cannot_be_recorded_passes_and_is_reported(tmp_path: Path) -> None:
+def test_unrecordable_messages_pass_and_are_reported(tmp_path: Path) -> None:
     place = tmp_path / "gone"
     place.mkdir()
     source: Subject[Message[Any]] = Subject()
@@ -223,10 +223,10 @@ def test_what_cannot_be_recorded_passes_and_is_reported(tmp_path: Path) -> None:
     assert got == sent
     assert stream.stats().subscriber_errors == 1
     assert stream.telemetry.bus.flush()
-    assert any(isinstance(each, events.SubscriberFailed) for each in seen)
+    assert any(isinstance(event, events.SubscriberFailed) for event in seen)
 
 
-def test_what_a_killed_process_left_is_played_and_then_completed(tmp_path: Path) -> None:
+def test_recording_of_a_killed_process_is_replayed(tmp_path: Path) -> None:
     for suffix in ("", ".gz", ".zst"):
         path = tmp_path / f"t.jsonl{suffix}"
         sent = messages(AT, AT + 1, AT + 2)
@@ -261,39 +261,39 @@ def test_what_a_killed_process_left_is_played_and_then_completed(tmp_path: Path)
 # Replaying.
 
 
-def test_the_pace_is_the_original_one_in_virtual_time(tmp_path: Path) -> None:
+def test_replay_keeps_the_original_pace(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 5, AT + 65))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
-    rxtweets.replay(tmp_path / "t.jsonl").map(lambda each: each.received_at).subscribe(
+    rxtweets.replay(tmp_path / "t.jsonl").map(lambda message: message.received_at).subscribe(
         observer, scheduler=scheduler
     )
     scheduler.start()
-    times = [(each.time - observer.messages[0].time) for each in observer.messages]
+    times = [(recorded.time - observer.messages[0].time) for recorded in observer.messages]
     assert times == [0, 5, 5, 65, 65]
 
 
 @pytest.mark.parametrize(("speed", "times"), [(0.5, [0, 10, 130, 130]), (5, [0, 1, 13, 13])])
-def test_the_pace_can_be_scaled(tmp_path: Path, speed: float, times: list[float]) -> None:
+def test_replay_pace_can_be_scaled(tmp_path: Path, speed: float, times: list[float]) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 65))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
     rxtweets.replay(tmp_path / "t.jsonl", speed, scheduler=scheduler).subscribe(observer)
     scheduler.start()
-    assert [(each.time - observer.messages[0].time) for each in observer.messages] == times
+    assert [(recorded.time - observer.messages[0].time) for recorded in observer.messages] == times
 
 
-def test_a_clock_that_went_back_makes_no_pause(tmp_path: Path) -> None:
+def test_replay_does_not_pause_when_the_clock_went_back(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 10, AT + 3, None, AT + 12))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
     rxtweets.replay(tmp_path / "t.jsonl").subscribe(observer, scheduler=scheduler)
     scheduler.start()
-    times = [(each.time - observer.messages[0].time) for each in observer.messages]
+    times = [(recorded.time - observer.messages[0].time) for recorded in observer.messages]
     assert times == [0, 10, 10, 10, 12, 12]
 
 
-def test_disposing_ends_a_replay_in_virtual_time(tmp_path: Path) -> None:
+def test_dispose_ends_a_replay_in_virtual_time(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 65))
     scheduler = TestScheduler()
     observer = scheduler.create_observer()
@@ -303,7 +303,7 @@ def test_disposing_ends_a_replay_in_virtual_time(tmp_path: Path) -> None:
     assert len(observer.messages) == 2
 
 
-def test_a_fast_replay_goes_through_our_operators_in_lists(tmp_path: Path) -> None:
+def test_fast_replay_passes_lists_to_operators(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 300))
     sizes: list[int] = []
     over = threading.Event()
@@ -315,22 +315,22 @@ def test_a_fast_replay_goes_through_our_operators_in_lists(tmp_path: Path) -> No
     assert sizes == [128, 128, 44]
 
 
-def test_a_replay_waits_for_a_slow_subscriber_and_drops_nothing(tmp_path: Path) -> None:
+def test_replay_waits_for_a_slow_subscriber(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 1000))
     stream = rxtweets.replay(tmp_path / "t.jsonl", None)
-    batches = stream.pipe(ops.process(lambda each: each, 2), ops.batch(20, 60.0))
+    batches = stream.pipe(ops.process(lambda message: message, 2), ops.batch(20, 60.0))
     assert sum(batches.map(len).to_list().run()) == 1000
     stats = stream.stats()
     assert (stats.received, stats.delivered, stats.dropped) == (1000, 1000, 0)
 
 
-def test_a_cold_replay_begins_anew_for_each_subscriber(tmp_path: Path) -> None:
+def test_cold_replay_starts_again_for_each_subscriber(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT, AT))
     stream = rxtweets.replay(tmp_path / "t.jsonl", None)
     assert len(stream.to_list().run()) == len(stream.to_list().run()) == 3
 
 
-def test_a_hot_replay_is_shared(tmp_path: Path) -> None:
+def test_hot_replay_is_shared(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 65))
     scheduler = TestScheduler()
     stream = rxtweets.replay(tmp_path / "t.jsonl", hot=True, scheduler=scheduler)
@@ -343,7 +343,7 @@ def test_a_hot_replay_is_shared(tmp_path: Path) -> None:
     assert stream.stats().delivered == 3
 
 
-def test_a_handler_may_stop_a_replay_that_waits_for_it(tmp_path: Path) -> None:
+def test_handler_can_stop_a_waiting_replay(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 3 * replay.CHUNK))
     stream = rxtweets.replay(tmp_path / "t.jsonl", None)
     handled: list[Message[Any]] = []
@@ -369,7 +369,7 @@ def test_a_handler_may_stop_a_replay_that_waits_for_it(tmp_path: Path) -> None:
     assert stream.stats().abandoned == 0
 
 
-def test_a_replay_that_does_not_start_is_not_joined(
+def test_replay_that_cannot_start_is_not_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "t.jsonl", messages(AT))
@@ -398,7 +398,7 @@ def test_stop_completes_a_replay(tmp_path: Path) -> None:
     assert stream.state.name == "idle"
 
 
-def test_a_pipeline_drains_a_replay(tmp_path: Path) -> None:
+def test_pipeline_drains_a_replay(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT, AT + 3600))
     got: list[str] = []
     came = threading.Event()
@@ -417,7 +417,7 @@ def test_a_pipeline_drains_a_replay(tmp_path: Path) -> None:
     assert len(got) == stats.delivered == 2
 
 
-def test_a_line_that_is_none_is_counted_and_reported(tmp_path: Path) -> None:
+def test_unreadable_line_is_counted_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     write(path, messages(AT, AT))
     one, two = path.read_bytes().splitlines(keepends=True)
@@ -430,8 +430,8 @@ def test_a_line_that_is_none_is_counted_and_reported(tmp_path: Path) -> None:
     assert (stats.received, stats.delivered) == (4, 2)
     assert (stats.undecodable, stats.unknown) == (1, 1)
     assert stream.telemetry.bus.flush()
-    [bad] = [each for each in seen if isinstance(each, events.UndecodableLine)]
-    [unknown] = [each for each in seen if isinstance(each, events.UnknownMessage)]
+    [bad] = [event for event in seen if isinstance(event, events.UndecodableLine)]
+    [unknown] = [event for event in seen if isinstance(event, events.UnknownMessage)]
     assert (bad.error.line, bad.place) == (b"nonsense", f"{path}:2")
     assert (unknown.value, unknown.line, unknown.place) == ([1], b"[1]", f"{path}:3")
 
@@ -441,13 +441,13 @@ def tweet(number: int) -> bytes:
 
 
 def outcome(path: Path) -> tuple[list[Message[Any]], rxtweets._core.telemetry.Stats]:
-    """What a replay delivers, whose metadata can be read, and its counters, which add up."""
+    """Return the messages and counters of a replay; check metadata and sums."""
     stream = rxtweets.replay(path, None)
     got = stream.to_list().run()
     stats = stream.stats()
     assert stats.delivered == len(got)
     assert stats.received == stats.delivered + stats.undecodable + stats.control
-    assert all(isinstance(each.metadata, Mapping) for each in got)
+    assert all(isinstance(message.metadata, Mapping) for message in got)
     return got, stats
 
 
@@ -467,7 +467,7 @@ FOREIGN = {
     "a record without its line": b'{"id":"1","received_at":1.0,"data":"x","raw":null}',
     "a record of a number": b'{"id":"1","received_at":1.0,"data":"x","raw":7}',
 }
-"""Lines that are JSON, but no tweet of today's shape."""
+"""JSON lines that are neither tweets nor events."""
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -475,7 +475,7 @@ def test_line_of_another_shape_is_unknown(name: str, tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"\n".join([tweet(0), FOREIGN[name], tweet(1), FOREIGN[name], b""]))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert [message.data for message in got] == ["hello 0", "hello 1"]
     assert (stats.unknown, stats.undecodable) == (2, 0)
 
 
@@ -485,7 +485,7 @@ def test_record_with_a_broken_raw_is_undecodable(raw: bytes, tmp_path: Path) -> 
     record = b'{"id":"1","received_at":1.0,"data":"x","raw":%s}' % raw
     path.write_bytes(b"\n".join([tweet(0), record, tweet(1), b""]))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert [message.data for message in got] == ["hello 0", "hello 1"]
     assert stats.undecodable == 1
 
 
@@ -498,23 +498,23 @@ def test_lines_of_a_stream_are_counted_as_in_a_stream(tmp_path: Path) -> None:
     stream = rxtweets.replay(path, None)
     seen: list[events.Event] = []
     stream.events.subscribe(seen.append)
-    assert [each.data for each in stream.to_list().run()] == ["hello 0", "RT"]
+    assert [message.data for message in stream.to_list().run()] == ["hello 0", "RT"]
     stats = stream.stats()
     assert (stats.received, stats.delivered, stats.disconnects, stats.partial) == (3, 2, 1, 1)
     assert stream.telemetry.bus.flush()
-    [announced] = [each for each in seen if isinstance(each, events.DisconnectAnnounced)]
+    [announced] = [event for event in seen if isinstance(event, events.DisconnectAnnounced)]
     assert announced.disconnect_type == "OperationalDisconnect"
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
-def test_compression_is_told_by_the_first_bytes(
+def test_compression_is_detected_by_the_first_bytes(
     pack: Callable[[bytes], bytes], suffix: str, tmp_path: Path
 ) -> None:
     path = tmp_path / f"t.jsonl{suffix}"
     path.write_bytes(pack(tweet(0) + b"\n") + pack(tweet(1) + b"\n"))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["hello 0", "hello 1"]
+    assert [message.data for message in got] == ["hello 0", "hello 1"]
     assert stats.undecodable == 0
 
 
@@ -525,7 +525,7 @@ def test_last_line_without_a_line_feed_counts(encoding: str, tmp_path: Path) -> 
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     path.write_bytes((mark + text).encode(encoding))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["\u0a0a \U0001f600", "hello 1"]
+    assert [message.data for message in got] == ["\u0a0a \U0001f600", "hello 1"]
     assert stats.received == 2
 
 
@@ -533,7 +533,7 @@ def test_byte_order_marks_of_joined_files_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes((codecs.BOM_UTF8 + tweet(0) + b"\n") * 2)
     got, _ = outcome(path)
-    assert [each.raw for each in got] == [tweet(0)] * 2
+    assert [message.raw for message in got] == [tweet(0)] * 2
 
 
 def test_last_line_that_is_cut_off_is_undecodable(tmp_path: Path) -> None:
@@ -570,7 +570,7 @@ def test_file_without_lines_is_an_empty_recording(content: bytes, tmp_path: Path
 
 
 def test_record_whose_keys_are_in_another_order_is_played(tmp_path: Path) -> None:
-    sent = [each.put_data(data) for each in messages(AT, AT) for data in ("x", {"raw": [1]})]
+    sent = [message.put_data(data) for message in messages(AT, AT) for data in ("x", {"raw": [1]})]
     write(tmp_path / "t.jsonl", sent)
     for keys in ("id", "raw", "data"), ("raw", "received_at", "data"):
         path = tmp_path / "sorted.jsonl"
@@ -579,27 +579,32 @@ def test_record_whose_keys_are_in_another_order_is_played(tmp_path: Path) -> Non
         lines = [json.dumps(value, separators=(",", ":")) + " " for value in anew]
         path.write_text("\n".join(lines))
         got, _ = outcome(path)
-        assert [(each.data, each.id, each.received_at) for each in got] == [
-            (each.data, each.id, each.received_at) for each in sent
+        assert [(message.data, message.id, message.received_at) for message in got] == [
+            (message.data, message.id, message.received_at) for message in sent
         ]
-        assert [dict(each.metadata) for each in got] == [dict(each.metadata) for each in sent]
+        assert [dict(message.metadata) for message in got] == [
+            dict(message.metadata) for message in sent
+        ]
 
 
-def test_line_that_is_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_line_of_a_recording_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(line_files, "READ", 100)
     monkeypatch.setattr(line_files, "LONGEST", 500)
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"\n".join([tweet(0), b"x" * 10_000, tweet(1), b"y" * 700]))
     stream = rxtweets.replay(path, None)
-    assert [each.data for each in stream.to_list().run()] == ["hello 0", "hello 1"]
+    assert [message.data for message in stream.to_list().run()] == ["hello 0", "hello 1"]
     assert stream.stats().undecodable == 2
     assert stream.telemetry.bus.flush()
     assert [
-        f"{path}:{number}" in each.text for number, each in zip((2, 4), stream.errors, strict=True)
+        f"{path}:{number}" in failure.text
+        for number, failure in zip((2, 4), stream.errors, strict=True)
     ] == [True, True]
 
 
-def test_messages_before_an_error_come_before_it(
+def test_messages_before_an_error_are_delivered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "t.jsonl"
@@ -630,7 +635,7 @@ def fail(errors: list[Exception], over: threading.Event, error: Exception) -> No
     over.set()
 
 
-def test_error_in_virtual_time_reaches_observers(
+def test_replay_error_reaches_observers_in_virtual_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5))
@@ -643,7 +648,7 @@ def test_error_in_virtual_time_reaches_observers(
     assert isinstance(failure.value, OnError)
 
 
-def test_observer_that_raises_is_told_and_ends_alone(tmp_path: Path) -> None:
+def test_raising_observer_ends_alone(tmp_path: Path) -> None:
     write(tmp_path / "t.jsonl", messages(*[AT] * 300))
     scheduler = TestScheduler()
     stream = rxtweets.replay(tmp_path / "t.jsonl", None, hot=True, scheduler=scheduler)
@@ -665,11 +670,11 @@ def test_observer_that_raises_is_told_and_ends_alone(tmp_path: Path) -> None:
     assert (sum(map(len, got)), over) == (300, [True])
     [error] = errors
     assert isinstance(error, rxtweets.errors.StreamError)
-    assert stream.stats().subscriber_errors == 1
+    assert stream.stats().subscriber_errors == 2
 
 
 @pytest.mark.parametrize("received_at", ["1e300", "-1e300", "-1", "true", '"x"', "[]", "null"])
-def test_arrival_that_is_no_time_makes_no_pause(received_at: str, tmp_path: Path) -> None:
+def test_invalid_arrival_makes_no_pause(received_at: str, tmp_path: Path) -> None:
     record = '{"id":"1","received_at":%s,"data":"x","raw":{"data":{"text":"x"}}}\n'
     path = tmp_path / "t.jsonl"
     path.write_text(record % AT + record % received_at + record % (AT + 5))
@@ -677,10 +682,15 @@ def test_arrival_that_is_no_time_makes_no_pause(received_at: str, tmp_path: Path
     observer = scheduler.create_observer()
     rxtweets.replay(path).subscribe(observer, scheduler=scheduler)
     scheduler.start()
-    assert [each.time - observer.messages[0].time for each in observer.messages] == [0, 0, 5, 5]
+    assert [recorded.time - observer.messages[0].time for recorded in observer.messages] == [
+        0,
+        0,
+        5,
+        5,
+    ]
 
 
-def test_records_of_events_come_back_as_they_were(tmp_path: Path) -> None:
+def test_records_of_events_are_replayed(tmp_path: Path) -> None:
     lines: dict[Carries, bytes] = {
         "likes": b'{"data":{"id":"1","liked_tweet_id":"2"}}',
         "compliance": b'{"data":{"delete":{"tweet":{"id":"1"}}}}',
@@ -699,7 +709,7 @@ def test_records_of_events_come_back_as_they_were(tmp_path: Path) -> None:
     assert all(map(same, played(tmp_path / "t.jsonl"), sent))
     bare = tmp_path / "bare.ndjson"
     bare.write_bytes(b"\n".join(lines.values()))
-    assert [each.data for each in played(bare)] == [each.data for each in sent[:4]]
+    assert [message.data for message in played(bare)] == [message.data for message in sent[:4]]
 
 
 @pytest.mark.parametrize(
@@ -711,21 +721,21 @@ def test_records_of_events_come_back_as_they_were(tmp_path: Path) -> None:
     ],
     ids=["a great number", "nested", "nested deep"],
 )
-def test_whatever_a_stream_delivers_comes_back(line: bytes, tmp_path: Path) -> None:
+def test_every_delivered_line_is_replayed(line: bytes, tmp_path: Path) -> None:
     [message] = decode([line], AT, look_up=quick_look_up()).messages
     sent = [message, message.put_data({"raw": 1}), message.put_data(None)]
     write(tmp_path / "t.jsonl", sent)
     back = played(tmp_path / "t.jsonl")
-    assert [(each.raw, each.data, each.id) for each in back] == [
-        (line, each.data, "1") for each in sent
+    assert [(message.raw, message.data, message.id) for message in back] == [
+        (line, message.data, "1") for message in sent
     ]
-    assert all(set(each.metadata) == {"id", "x"} for each in back)
+    assert all(set(message.metadata) == {"id", "x"} for message in back)
 
 
 # Pages.
 
 
-def test_page_of_a_search_is_as_many_tweets(tmp_path: Path) -> None:
+def test_page_of_a_search_becomes_its_tweets(tmp_path: Path) -> None:
     people = [{"id": str(number), "username": f"User{number}"} for number in range(10, 20)]
     photos = [{"media_key": f"3_{number}", "type": "photo"} for number in range(4)]
     quoted = {
@@ -766,13 +776,19 @@ def test_page_of_a_search_is_as_many_tweets(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(tweet(0) + b"\n" + json.dumps(page).encode() + b"\n" + tweet(1))
     got, stats = outcome(path)
-    assert [each.data for each in got] == ["hello 0", "alone", "User19", "no author", "hello 1"]
+    assert [message.data for message in got] == [
+        "hello 0",
+        "alone",
+        "User19",
+        "no author",
+        "hello 1",
+    ]
     assert (stats.unknown, stats.partial) == (1, 1)
     _, alone, rich, bare, _ = got
     assert alone.metadata["includes"] == {"users": people[:1]}
     assert alone.metadata["errors"] == page["errors"][:1]
     included = rich.metadata["includes"]
-    assert [each["id"] for each in included.pop("users")] == ["11", "12", "13", "17"]
+    assert [user["id"] for user in included.pop("users")] == ["11", "12", "13", "17"]
     assert included == {
         "tweets": [quoted],
         "media": [photos[0], photos[1], photos[3]],
@@ -780,10 +796,10 @@ def test_page_of_a_search_is_as_many_tweets(tmp_path: Path) -> None:
         "places": [{"id": "place"}],
     }
     assert dict(bare.metadata) == {"id": "3"}
-    assert all(Message.from_line(each.raw).data == each.data for each in got)
+    assert all(Message.from_line(message.raw).data == message.data for message in got)
 
 
-def test_page_with_the_newer_names_is_read_too(tmp_path: Path) -> None:
+def test_page_with_newer_names_is_read(tmp_path: Path) -> None:
     page = {
         "data": [{"id": "1", "text": "a", "referenced_posts": [{"type": "quoted", "id": "2"}]}],
         "includes": {"posts": [{"id": "2", "text": "b", "author_id": "3"}], "users": [{"id": "3"}]},
@@ -793,7 +809,7 @@ def test_page_with_the_newer_names_is_read_too(tmp_path: Path) -> None:
     assert message.metadata["includes"] == page["includes"]
 
 
-def test_what_is_no_tweet_in_a_page_is_unknown(tmp_path: Path) -> None:
+def test_other_entries_of_a_page_are_unknown(tmp_path: Path) -> None:
     page = {"data": [{"id": "1"}, 7, None, {"id": "2", "text": "a"}], "includes": [3], "errors": 5}
     (tmp_path / "t.jsonl").write_text(json.dumps(page))
     [message], stats = outcome(tmp_path / "t.jsonl")
@@ -801,25 +817,25 @@ def test_what_is_no_tweet_in_a_page_is_unknown(tmp_path: Path) -> None:
     assert (stats.received, stats.unknown) == (4, 3)
 
 
-def test_pages_of_real_tweets_are_split_as_they_were(tmp_path: Path, recorded: Path) -> None:
+def test_pages_of_real_tweets_are_split(tmp_path: Path, recorded: Path) -> None:
     payloads = [json.loads(line) for line in recorded.read_bytes().splitlines()[:200]]
-    page: dict[str, Any] = {"data": [each["data"] for each in payloads], "includes": {}}
-    for each in payloads:
-        for name, parts in each.get("includes", {}).items():
+    page: dict[str, Any] = {"data": [message["data"] for message in payloads], "includes": {}}
+    for message in payloads:
+        for name, parts in message.get("includes", {}).items():
             page["includes"].setdefault(name, []).extend(parts)
     (tmp_path / "t.jsonl").write_text(json.dumps(page))
     got = played(tmp_path / "t.jsonl")
-    assert [each.id for each in got] == [each["data"]["id"] for each in payloads]
+    assert [message.id for message in got] == [message["data"]["id"] for message in payloads]
     for message, payload in zip(got, payloads, strict=True):
         author = payload["data"].get("author_id")
         users = message.metadata.get("includes", {}).get("users", [])
         own = payload.get("includes", {}).get("users", [])
-        assert (author in {each["id"] for each in own}) <= (
-            author in {each["id"] for each in users}
+        assert (author in {message["id"] for message in own}) <= (
+            author in {user["id"] for user in users}
         )
 
 
-def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     write(path, messages(AT))
     stream = rxtweets.replay(path, None)
@@ -828,7 +844,7 @@ def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
         stream.to_list().run()
 
 
-def test_a_replay_refuses_what_cannot_work(tmp_path: Path) -> None:
+def test_replay_refuses_invalid_arguments(tmp_path: Path) -> None:
     for path in (b"t.jsonl", 5, None):
         with pytest.raises(rxtweets.ConfigurationError, match=r"path=.*such as \['a.jsonl'"):
             rxtweets.replay(path)  # type: ignore[arg-type]  # what is tested
@@ -840,7 +856,7 @@ def test_a_replay_refuses_what_cannot_work(tmp_path: Path) -> None:
             rxtweets.replay(tmp_path / "t.jsonl", speed)  # type: ignore[arg-type]  # on purpose
 
 
-def test_recording_refuses_what_cannot_work(tmp_path: Path) -> None:
+def test_record_refuses_invalid_arguments(tmp_path: Path) -> None:
     wrongs: list[dict[str, Any]] = [
         {"path": tmp_path},
         {"path": tmp_path / "no" / "where"},
@@ -856,7 +872,7 @@ def test_recording_refuses_what_cannot_work(tmp_path: Path) -> None:
 # Collecting.
 
 
-def test_collect_gives_so_many_and_closes_the_connection() -> None:
+def test_collect_returns_the_count_and_disconnects() -> None:
     with simulator.serve(rate=2000) as x:
         stream = rxtweets.sample_stream(token="any", base_url=x.url)
         closed = threading.Event()
@@ -868,7 +884,7 @@ def test_collect_gives_so_many_and_closes_the_connection() -> None:
         assert closed.wait(PATIENCE)
 
 
-def test_collect_gives_what_it_has_when_the_time_is_over() -> None:
+def test_collect_returns_early_when_time_is_up() -> None:
     source: Subject[Message[Any]] = Subject()
     one = Message("one")
     batch = rxtweets.collect(source.pipe(reactivex.operators.start_with(one)), 5, 0.05)
@@ -876,13 +892,13 @@ def test_collect_gives_what_it_has_when_the_time_is_over() -> None:
     assert not source.observers
 
 
-def test_collect_gives_what_it_has_when_the_source_ends() -> None:
+def test_collect_returns_early_when_the_source_ends() -> None:
     batch = rxtweets.collect(reactivex.of(Message("one"), Message("two")), 5)
-    assert [each.data for each in batch] == ["one", "two"]
+    assert [message.data for message in batch] == ["one", "two"]
     assert batch.info.trigger == "flush"
 
 
-def test_collect_gives_what_it_has_when_it_is_interrupted() -> None:
+def test_collect_returns_early_when_interrupted() -> None:
     source: Subject[Message[Any]] = Subject()
 
     def interrupt(_: Message[Any]) -> None:
@@ -892,18 +908,18 @@ def test_collect_gives_what_it_has_when_it_is_interrupted() -> None:
         reactivex.operators.start_with(Message("one")), reactivex.operators.do_action(interrupt)
     )
     batch = rxtweets.collect(stream, 5)
-    assert [each.data for each in batch] in ([], ["one"])
+    assert [message.data for message in batch] in ([], ["one"])
     assert not source.observers
 
 
-def test_collect_raises_what_ended_the_source_before_the_first() -> None:
+def test_collect_raises_an_error_before_the_first_message() -> None:
     with simulator.serve(script=[unauthorized()]) as x:
         stream = rxtweets.sample_stream(token="any", base_url=x.url)
         with pytest.raises(rxtweets.errors.AuthenticationError):
             rxtweets.collect(stream, 5)
 
 
-def test_collect_acknowledges_what_it_gives_and_fails_the_rest() -> None:
+def test_collect_acknowledges_its_messages() -> None:
     told: list[tuple[list[str], list[str]]] = []
     acknowledger = rxtweets.CallerAcknowledger(
         lambda good, bad: told.append(([m.data for m in good], [m.data for m in bad]))
@@ -915,11 +931,11 @@ def test_collect_acknowledges_what_it_gives_and_fails_the_rest() -> None:
         return reactivex.disposable.Disposable()
 
     stream: MessageStream[Any] = MessageStream(subscribe, new_telemetry())
-    assert [each.data for each in rxtweets.collect(stream, 2)] == ["a", "b"]
+    assert [message.data for message in rxtweets.collect(stream, 2)] == ["a", "b"]
     assert told == [([], ["c"]), (["a", "b"], [])]
 
 
-def test_a_batch_becomes_a_table(tmp_path: Path) -> None:
+def test_batch_becomes_a_table(tmp_path: Path) -> None:
     sent = messages(*(AT + number for number in range(20)))
     write(tmp_path / "t.jsonl", sent)
     batch = rxtweets.collect(rxtweets.replay(tmp_path / "t.jsonl", None), 20)
@@ -927,19 +943,19 @@ def test_a_batch_becomes_a_table(tmp_path: Path) -> None:
     assert arrow.num_rows == len(polars) == len(pandas) == 20
     assert arrow.column_names == polars.columns == list(pandas.columns)
     for table in (arrow["id"].to_pylist(), polars["id"].to_list(), list(pandas["id"])):
-        assert table == [each.id for each in sent]
-    assert polars["created_at"].to_list() == [each.created_at for each in sent]
+        assert table == [message.id for message in sent]
+    assert polars["created_at"].to_list() == [message.created_at for message in sent]
     assert polars["hashtags"].list.len().sum() > 0
     assert polars.equals(pl.DataFrame(arrow))
 
 
-def test_an_empty_batch_becomes_an_empty_table() -> None:
+def test_empty_batch_becomes_an_empty_table() -> None:
     batch = rxtweets.Batch[Any]([])
     assert batch.to_polars().columns == batch.to_arrow().column_names
     assert len(batch.to_pandas()) == 0
 
 
-def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(rxtweets.ConfigurationError, match=r"rxtweets\[polars\]"):
         rxtweets.Batch(messages(AT)).to_polars()

@@ -1,6 +1,6 @@
-"""What X's servers were seen to do, scenario by scenario, and what the stream makes of each.
+"""Observed behaviour of X's servers, and the reaction of the stream.
 
-The scenarios are those in which other clients lose tweets, loop, fall silent or give up.
+Other clients lose tweets, loop, fall silent or give up in these scenarios.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ def cut_in_the_line_end(frame: bytes) -> Iterable[bytes]:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A server, and what comes of it.
+    """A behaviour of the server, and the expected results.
 
     Attributes:
         script: of the first connections; all others stream.
         serve: options of the server.
         stream: options of the stream.
-        tweets: that arrive before the look at what happened; exactly, if nothing more follows.
-        waits: before the connections that follow the first, in seconds of X's schedules.
-        ends: the error of each connection that ended.
-        counters: that are not zero, beside received, delivered, bytes and connects.
+        tweets: number of delivered tweets.
+        waits: before reconnects, in seconds of X's schedules.
+        ends: errors of the connections that ended.
+        counters: nonzero counters, without received, delivered, bytes and connects.
     """
 
     script: Sequence[Part] = ()
@@ -200,7 +200,7 @@ ALWAYS = {"received", "delivered", "bytes", "connects", "posts_today", "control"
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
-def test_a_scenario_goes_as_it_should(name: str, http: dict[str, Any]) -> None:
+def test_scenario_ends_as_expected(name: str, http: dict[str, Any]) -> None:
     scenario = SCENARIOS[name]
     backoff = scenario.stream.get("backoff", FAST)
     server = {"rate": None, "connects": 1_000} | dict(scenario.serve)
@@ -215,10 +215,10 @@ def test_a_scenario_goes_as_it_should(name: str, http: dict[str, Any]) -> None:
         stats = w.stream.stats()
         assert waits == list(scenario.waits)
         ends = w.of(events.Disconnected)
-        assert [type(each.error) for each in ends] == expected_ends(scenario, ends)
-        counted = {each: count for each, count in stats.as_dict().items() if count}
-        for each in (*ALWAYS, "state", "lag", "queued"):
-            counted.pop(each, None)
+        assert [type(end.error) for end in ends] == expected_ends(scenario, ends)
+        counted = {counter: count for counter, count in stats.as_dict().items() if count}
+        for counter in (*ALWAYS, "state", "lag", "queued"):
+            counted.pop(counter, None)
         assert counted == dict(scenario.counters)
         assert stats.connects == len(scenario.waits) + 1 == len(x.requests)
         assert stats.received == stats.delivered + stats.undecodable + stats.control
@@ -233,14 +233,14 @@ def refused(x: simulator.Simulator) -> list[simulator.Request]:
 
 
 def expected_ends(scenario: Scenario, ends: Sequence[Any]) -> list[type[Exception]]:
-    """A connection that breaks is lost, in whichever of the ways that a loss shows itself."""
+    """Return the expected errors; a broken connection shows as any `ConnectionLost`."""
     return [
-        type(each.error) if expected is LOST and isinstance(each.error, LOST) else expected
-        for each, expected in zip(ends, scenario.ends, strict=True)
+        type(end.error) if expected is LOST and isinstance(end.error, LOST) else expected
+        for end, expected in zip(ends, scenario.ends, strict=True)
     ]
 
 
-# Every answer that is no stream.
+# Answers that are no stream.
 
 PASSED: Mapping[str, str] = {"x-rate-limit-reset": "0"}
 V1_RATE_LIMIT = Reply(429, {"errors": [{"code": 88, "message": "Rate limit exceeded"}]}, PASSED)
@@ -265,7 +265,7 @@ FINAL: dict[str, tuple[Reply, type[rxtweets.errors.ResponseError], dict[str, int
 
 
 @pytest.mark.parametrize("name", FINAL)
-def test_an_answer_that_is_final_is_asked_for_once(name: str) -> None:
+def test_final_answer_is_not_retried(name: str) -> None:
     reply, kind, counters = FINAL[name]
     with simulator.serve(script=[reply] * 3, rate=None) as x, Watched(x) as w:
         error = w.until_error()
@@ -275,7 +275,7 @@ def test_an_answer_that_is_final_is_asked_for_once(name: str) -> None:
         assert w.of(events.Reconnecting) == []
         assert w.stream.state.name == "failed"
         stats = w.stream.stats()
-        assert {each: getattr(stats, each) for each in counters} == counters
+        assert {counter: getattr(stats, counter) for counter in counters} == counters
 
 
 PASSING: dict[str, tuple[Reply, list[float], str]] = {
@@ -293,7 +293,7 @@ PASSING: dict[str, tuple[Reply, list[float], str]] = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_an_answer_that_passes_is_waited_for(name: str) -> None:
+def test_temporary_answer_is_retried(name: str) -> None:
     reply, waits, counter = PASSING[name]
     slow = Backoff(scale=0.000_1, proved_after=NEVER_PROVED)
     with (
@@ -325,9 +325,7 @@ IN_A_STREAM: dict[str, tuple[Any, type[Exception], bool]] = {
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "in errors"])
 @pytest.mark.parametrize("name", IN_A_STREAM)
-def test_an_answer_of_200_with_the_body_of_another_is_treated_as_that(
-    name: str, wrapped: bool
-) -> None:
+def test_problem_in_a_200_is_that_problem(name: str, wrapped: bool) -> None:
     body, kind, is_final = IN_A_STREAM[name]
     said = orjson.dumps({"errors": [body]} if wrapped else body)
     slow = Backoff(scale=0.000_1, proved_after=NEVER_PROVED)

@@ -1,4 +1,4 @@
-"""A hundred thousand tweets over a connection that breaks all the time, had back by backfill."""
+"""Soak tests with backfill: 100,000 tweets over connections that break often."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def soaks() -> dict[str, Soak]:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
-def test_every_line_of_a_soak_is_accounted_for(soaks: dict[str, Soak], name: str) -> None:
+def test_counters_of_a_soak_add_up(soaks: dict[str, Soak], name: str) -> None:
     every_line_is_accounted_for(soaks[name])
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
-def test_nothing_comes_twice(soaks: dict[str, Soak], name: str) -> None:
+def test_soak_delivers_no_duplicates(soaks: dict[str, Soak], name: str) -> None:
     nothing_came_twice(soaks[name], TWEETS)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
-def test_nothing_is_missing(soaks: dict[str, Soak], name: str) -> None:
+def test_soak_misses_nothing_with_backfill(soaks: dict[str, Soak], name: str) -> None:
     nothing_is_missing(soaks[name])
 
 
-def test_nothing_is_missing_of_a_short_one() -> None:
+def test_short_soak_misses_nothing_with_backfill() -> None:
     soak = Soak(4_000, 5, **BACKFILL)
     nothing_came_twice(soak, 4_000)
     nothing_is_missing(soak)

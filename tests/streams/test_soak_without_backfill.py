@@ -1,4 +1,4 @@
-"""A hundred thousand tweets over a connection that breaks all the time, and what was missed."""
+"""Soak tests without backfill: 100,000 tweets over connections that break often."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def soaks() -> dict[str, Soak]:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
-def test_every_line_of_a_soak_is_accounted_for(soaks: dict[str, Soak], name: str) -> None:
+def test_counters_of_a_soak_add_up(soaks: dict[str, Soak], name: str) -> None:
     every_line_is_accounted_for(soaks[name])
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
-def test_nothing_comes_twice(soaks: dict[str, Soak], name: str) -> None:
+def test_soak_delivers_no_duplicates(soaks: dict[str, Soak], name: str) -> None:
     nothing_came_twice(soaks[name], TWEETS)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("name", RUNS)
-def test_what_is_missing_is_what_the_gaps_say(soaks: dict[str, Soak], name: str) -> None:
+def test_soak_misses_only_reported_gaps(soaks: dict[str, Soak], name: str) -> None:
     soak = soaks[name]
     assert soak.missing == soak.reported
     assert len(soak.missing) > 1_000

@@ -18,28 +18,26 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "sample.state"
 
 
-def test_there_is_no_position_before_the_first(path: Path) -> None:
+def test_position_is_none_without_a_file(path: Path) -> None:
     assert StateFile(path, "sample_stream").load() is None
 
 
-def test_making_one_writes_nothing(path: Path) -> None:
+def test_state_file_is_written_by_save_only(path: Path) -> None:
     StateFile(path, "sample_stream")
     assert not path.exists()
 
 
-def test_a_position_outlives_the_program(path: Path) -> None:
+def test_position_is_loaded_again(path: Path) -> None:
     StateFile(path, "sample_stream").save(POSITION)
     assert StateFile(path, "sample_stream").load() == POSITION
 
 
-def test_the_path_may_be_a_text(path: Path) -> None:
+def test_path_can_be_text(path: Path) -> None:
     StateFile(str(path), "sample_stream").save(POSITION)
     assert path.exists()
 
 
-def test_within_a_second_only_the_first_is_written(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_save_writes_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("rxtweets.streams._state_file.time.monotonic", lambda: clock[0])
     file = StateFile(path, "sample_stream")
@@ -51,14 +49,14 @@ def test_within_a_second_only_the_first_is_written(
         assert position.newest_id == expected
 
 
-def test_the_last_one_is_written_at_once(path: Path) -> None:
+def test_save_writes_at_once_when_told(path: Path) -> None:
     file = StateFile(path, "sample_stream")
     file.save(POSITION)
     file.save(Position(NOON + 1, "2"), now=True)
     assert file.load() == Position(NOON + 1, "2")
 
 
-def test_it_is_written_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_is_atomic(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = StateFile(path, "sample_stream")
     file.save(POSITION)
 
@@ -74,7 +72,7 @@ def test_it_is_written_whole_or_not_at_all(path: Path, monkeypatch: pytest.Monke
     assert file.load() == POSITION
 
 
-def test_nothing_is_left_beside_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_leaves_no_other_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = StateFile(path, "sample_stream")
     file.save(POSITION)
 
@@ -87,7 +85,7 @@ def test_nothing_is_left_beside_it(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_file_of_another_stream_is_refused_and_left_alone(path: Path) -> None:
+def test_file_of_another_stream_is_refused(path: Path) -> None:
     StateFile(path, "sample_stream").save(POSITION)
     before = path.read_bytes()
     with pytest.raises(ConfigurationError, match=r"that of sample_stream, not of filtered_stream"):
@@ -95,7 +93,7 @@ def test_the_file_of_another_stream_is_refused_and_left_alone(path: Path) -> Non
     assert path.read_bytes() == before
 
 
-def test_the_file_of_another_partition_is_refused(path: Path) -> None:
+def test_file_of_another_partition_is_refused(path: Path) -> None:
     StateFile(path, "firehose_stream, partition 1").save(POSITION)
     with pytest.raises(ConfigurationError, match="partition 2"):
         StateFile(path, "firehose_stream, partition 2")
@@ -122,34 +120,32 @@ def test_the_file_of_another_partition_is_refused(path: Path) -> None:
         b'{"stream":"sample_stream","alive_until":1.0,"newest_id":null}',
     ],
 )
-def test_what_is_no_position_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+def test_invalid_position_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"state_file=.*sample.state.*delete it"):
         StateFile(path, "sample_stream")
     assert path.read_bytes() == content
 
 
-def test_what_a_later_version_adds_is_no_trouble(path: Path) -> None:
+def test_unknown_keys_are_ignored(path: Path) -> None:
     StateFile(path, "sample_stream").save(POSITION)
     path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "more": [1]}))
     assert StateFile(path, "sample_stream").load() == POSITION
 
 
-def test_a_directory_in_its_place_is_refused(path: Path) -> None:
+def test_directory_is_refused_as_a_file(path: Path) -> None:
     path.mkdir()
     with pytest.raises(ConfigurationError, match="state_file="):
         StateFile(path, "sample_stream")
 
 
-def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"state_file=.*no directory"):
         StateFile(tmp_path / "nowhere" / "x.state", "sample_stream")
 
 
-def test_a_directory_that_cannot_be_written_to_is_refused(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Root may write anywhere, so what the system says is said here.
+def test_unwritable_directory_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root can write anywhere, so the answer of the system is patched.
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigurationError, match="written to"):
         StateFile(path, "sample_stream")

@@ -1,4 +1,4 @@
-"""A stream that is watched: everything that happens to it is noted, and can be waited for."""
+"""A stream that records its messages, events and end, and waits for them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rxtweets import Backoff, events, simulator
 
 PATIENCE = 20.0
 FAST = Backoff(scale=0.001, proved_after=1e6)
-"""X's schedules, a thousand times as fast; no connection lives long enough to prove itself."""
+"""X's schedules, a thousand times as fast; no connection proves itself."""
 
 
 class Watched:
-    """A stream with everything that happened to it."""
+    """Records the messages, events and end of a stream."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Watched:
         self.messages: list[rxtweets.Message[Any]] = []
         self.events: list[events.Event] = []
         self.times: list[float] = []
-        """When each of them was told, in monotonic seconds."""
+        """Times of the events, in monotonic seconds."""
         self.error: Exception | None = None
         self.is_completed = False
         self.patience = PATIENCE
@@ -48,7 +48,7 @@ class Watched:
         self._subscription.dispose()
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Counters change without a notice, so they are looked at now and then."""
+        """Wait for a condition; counters change without notice, so it is polled, too."""
         deadline = time.monotonic() + self.patience
         with self._changed:
             while not self._changed.wait_for(condition, 0.02):
@@ -71,7 +71,7 @@ class Watched:
         self.until(lambda: self.is_completed)
 
     def of(self, kind: type[events.Event]) -> list[Any]:
-        """Those published so far; a thread of its own tells of them, perhaps after the messages."""
+        """Return the events of this kind that were published so far."""
         self.stream.telemetry.bus.flush()
         return self._noted(kind)
 
@@ -86,10 +86,10 @@ class Watched:
         self.times.append(time.monotonic())
 
     def _fail(self, error: Exception) -> None:
-        self._tell(lambda each: setattr(self, "error", each), error)
+        self._tell(lambda value: setattr(self, "error", value), error)
 
     def _complete(self) -> None:
-        self._tell(lambda each: setattr(self, "is_completed", each), True)  # noqa: FBT003 - a value
+        self._tell(lambda value: setattr(self, "is_completed", value), True)  # noqa: FBT003 - the value to set
 
     def _tell(self, note: Callable[[Any], object], value: object) -> None:
         with self._changed:

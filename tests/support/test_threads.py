@@ -54,13 +54,13 @@ from rxtweets.operators import _batcher, _delivery, _loop, _threads, _time_limit
 from rxtweets.operators._pace import Pace
 from rxtweets.pipeline import _intake
 from rxtweets.streams import _isolated as isolated
-from rxtweets.streams import _merged as merged
 from rxtweets.streams import _reader_process as reader_process
 from rxtweets.streams._lines import LineFramer
 from rxtweets.streams._pull_sources import _Puller
 from rxtweets.streams._reader import Reader
 from rxtweets.streams._reader_process import Order, Outlet
 from rxtweets.streams._replay import _Play
+from rxtweets.streams._run import StreamRun
 from rxtweets.subscribers import Buffered
 
 PATIENCE = 20.0
@@ -190,13 +190,13 @@ def deliver(kind: type[BaseException], patch: Patch, _: Log) -> None:
 
 
 def limit(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(Reader, "wait_for_stop", Raising(kind))
+    patch.setattr(StreamRun, "_end_in_time", Raising(kind))
     with simulator.serve(rate=100) as x:
         assert End(tweets(x, limit=timedelta(hours=1))).is_of(kind)
 
 
 def limit_of_several(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(merged._Run, "_end_in_time", Raising(kind))
+    patch.setattr(StreamRun, "_end_in_time", Raising(kind))
     with simulator.serve(rate=100) as x:
         stream = rxtweets.firehose_stream(
             (1, 2), base_url=x.url, token="any", limit=timedelta(hours=1)
@@ -657,7 +657,7 @@ def test_pipeline_ends_when_its_restart_policy_raises() -> None:
 
 
 def test_stream_ends_when_the_end_of_its_reader_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Reader, "_note_the_rest", Raising(SystemExit))
+    monkeypatch.setattr(Reader, "_last_gap", Raising(SystemExit))
     with simulator.serve(rate=100) as x:
         stream = tweets(x, limit=1)
         assert End(stream).is_of(SystemExit)
