@@ -1,46 +1,67 @@
-"""Where a server is and how it is reached: the options that streams and requests share."""
+"""The options that streams and requests share, parsed once: token, server, HTTP and TLS."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
+import re
 import ssl
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypedDict
 
-from rxtweets._support.validation import seconds
-from rxtweets.api._connection import ConnectionOptions
-from rxtweets.api._proxies import environment_proxy
-from rxtweets.api._token import Token
-from rxtweets.errors import ConfigurationError
+import httpx
 
-__all__ = ["DEFAULT_BASE_URL", "ServerOptions", "connection_options", "refuse_unknown"]
+from rxtweets._support.validation import seconds
+from rxtweets.api._proxies import check_proxy, environment_proxy, has_valid_port, secrets_of
+from rxtweets.errors import ConfigurationError
+from rxtweets.errors._redaction import Secret
+
+__all__ = [
+    "TOKEN_VARIABLES",
+    "ConnectionOptions",
+    "ServerOptions",
+    "Token",
+    "boolean",
+    "connection_options",
+    "warn_caller",
+]
+
+TOKEN_VARIABLES = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
+"""Environment variables of the token, the first one preferred."""
 
 DEFAULT_BASE_URL = "https://api.x.com"
+STALL_TIMEOUT = 30.0
 
 
 class ServerOptions(TypedDict, total=False):
     """Options of everything that talks to X, all keywords.
 
+    To go live, put the app-only bearer token into ``X_BEARER_TOKEN`` and omit ``token=`` and
+    ``base_url=``. The token and the credentials of a proxy appear in no log, repr, error, event or
+    URL; they are masked where a server sends them back.
+
     Attributes:
         token: the app-only bearer token; by default from ``X_BEARER_TOKEN`` or
             ``TWITTER_BEARER_TOKEN``.
-        base_url: another server; by default from ``RXTWEETS_BASE_URL``, else
-            ``https://api.x.com``.
-        connect_timeout: seconds to connect, through a proxy and with TLS, 10 by default.
+        base_url: the server; by default from ``RXTWEETS_BASE_URL``, else ``https://api.x.com``.
+        connect_timeout: seconds to connect, through a proxy and with TLS, 10 by default. It applies
+            to each address of a host, and does not bound the DNS lookup.
         http1: allow HTTP/1.1, on by default.
-        http2: allow HTTP/2, on by default.
+        http2: allow HTTP/2, on by default; ``http1=False`` speaks it without negotiation, also over
+            plain TCP.
         compress: ask for gzip, on by default.
         verify: ``True`` for the usual authorities, or an `ssl.SSLContext`. Certificates are always
-            checked, unless that context says otherwise.
-        proxy: URL of a proxy; by default from ``HTTPS_PROXY`` and its kin, except for the hosts in
-            ``NO_PROXY``.
-        fast_paths: take the bodies of streams apart with code of our own, and look up text and id
-            with msgspec where that is installed (extra ``fast``), on by default; ``False`` leaves
-            it to httpx and orjson, which is many times slower: the way to find out whose fault it
-            is.
+            checked, unless that context disables it.
+        proxy: URL of a proxy; by default from ``HTTPS_PROXY``, ``HTTP_PROXY`` or ``ALL_PROXY``,
+            except for the hosts in ``NO_PROXY`` (names, addresses, networks). Checked at
+            construction. SOCKS needs ``pip install 'httpx[socks]'``.
+        fast_paths: parse the bodies of streams here, and find text and id with msgspec (extra
+            ``fast``), on by default. ``False`` leaves them to httpx and orjson, for debugging; it
+            is many times slower.
     """
 
     token: str | None
@@ -54,46 +75,171 @@ class ServerOptions(TypedDict, total=False):
     fast_paths: bool
 
 
-def connection_options(
-    options: ServerOptions, stall_timeout: float | timedelta = 30.0
-) -> ConnectionOptions:
-    """The options, checked.
+class Token:
+    """A bearer token whose repr hides its value; it is masked in every text of an error or log.
+
+    Args:
+        value: the token; ``None`` looks it up in the environment.
 
     Raises:
-        ConfigurationError: one of them is unknown or cannot work, or there is no token.
+        ConfigurationError: there is no token, or it has a character that tokens do not have.
     """
-    refuse_unknown(options, ServerOptions.__annotations__, "rxtweets.ServerOptions")
-    base_url = options.get("base_url") or os.environ.get("RXTWEETS_BASE_URL") or DEFAULT_BASE_URL
-    verify = options.get("verify", True)
+
+    __slots__ = ("_secret", "_value")
+
+    def __init__(self, value: str | None = None) -> None:
+        source = "token="
+        if value is None:
+            source = next((name for name in TOKEN_VARIABLES if os.environ.get(name)), "")
+            if not source:
+                raise ConfigurationError(
+                    f"no bearer token: set {' or '.join(TOKEN_VARIABLES)}, or pass token=; "
+                    "without one, use the simulator (rxtweets.simulator.serve(), or in a shell "
+                    "`rxtweets simulate` and its URL)"
+                )
+            value = os.environ[source]
+        if not isinstance(value, str):
+            raise ConfigurationError(
+                f"{source}: give the token as text, not {type(value).__name__}"
+            )
+        if not value:
+            raise ConfigurationError(f"{source} is empty: pass the app-only bearer token")
+        if not re.fullmatch(r"[\x21-\x7e]+", value):
+            raise ConfigurationError(
+                f"the token in {source} has a space, a line end or another character that tokens "
+                "do not have; strip it, or copy it again"
+            )
+        self._value = value
+        self._secret = Secret(value)
+
+    def header(self) -> str:
+        """Return the value of the ``Authorization`` header."""
+        return f"Bearer {self._value}"
+
+    def __repr__(self) -> str:
+        return "Token(***)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a token is not pickled; make a new one from the environment")
+
+
+@dataclass(frozen=True)
+class ConnectionOptions:
+    """Where and how to connect: the parsed `ServerOptions`.
+
+    Attributes:
+        token: the bearer token.
+        base_url: scheme, host and port, and an optional path before the paths of the API.
+        stall_timeout: seconds without a byte until the connection is closed.
+        connect_timeout: seconds until the request can be sent: TCP, the proxy and TLS together.
+        http1: allow HTTP/1.1.
+        http2: allow HTTP/2.
+        compress: ask for gzip.
+        verify: ``True`` for the usual authorities, or an `ssl.SSLContext`.
+        proxy: a proxy's URL; ``None`` for none.
+        fast_paths: parse the bodies of streams here instead of in httpx.
+    """
+
+    token: Token
+    base_url: httpx.URL
+    stall_timeout: float
+    connect_timeout: float
+    http1: bool
+    http2: bool
+    compress: bool
+    verify: bool | ssl.SSLContext
+    proxy: str | None = field(repr=False)
+    fast_paths: bool = True
+
+    def __post_init__(self) -> None:
+        # A secret is masked as long as its object lives.
+        object.__setattr__(self, "_secrets", secrets_of([self.proxy] if self.proxy else []))
+
+
+def connection_options(
+    options: ServerOptions,
+    known: type = ServerOptions,
+    stall_timeout: float | timedelta = STALL_TIMEOUT,
+) -> ConnectionOptions:
+    """Parse the options; a missing token, server or proxy comes from the environment.
+
+    Args:
+        options: those of `ServerOptions`; others of `known` are ignored.
+        known: the class of the options, for a hint after a misspelled name.
+        stall_timeout: seconds.
+
+    Raises:
+        ConfigurationError: an option is unknown or cannot work, or there is no token.
+    """
+    _refuse_unknown(options, known)
+    text = options.get("base_url") or os.environ.get("RXTWEETS_BASE_URL") or DEFAULT_BASE_URL
+    base_url, proxy, verify = _server(text), options.get("proxy"), options.get("verify", True)
     if verify is not True and not isinstance(verify, ssl.SSLContext):
         raise ConfigurationError(
             f"verify={verify!r}: give True, or ssl.create_default_context(cafile=...) for an "
-            "authority of your own; a context that checks nothing has to be made on purpose"
+            "authority of your own; a context without checks has to be made on purpose"
         )
-    made = ConnectionOptions(
+    if proxy is not None:
+        check_proxy(proxy)
+    parsed = ConnectionOptions(
         token=Token(options.get("token")),
         base_url=base_url,
         stall_timeout=seconds("stall_timeout", stall_timeout),
         connect_timeout=seconds("connect_timeout", options.get("connect_timeout", 10.0)),
-        http1=options.get("http1", True),
-        http2=options.get("http2", True),
-        compress=options.get("compress", True),
+        http1=boolean("http1", options.get("http1", True)),
+        http2=boolean("http2", options.get("http2", True)),
+        compress=boolean("compress", options.get("compress", True)),
         verify=verify,
-        proxy=options.get("proxy"),
-        fast_paths=options.get("fast_paths", True),
+        proxy=environment_proxy(base_url) if proxy is None else proxy,
+        fast_paths=boolean("fast_paths", options.get("fast_paths", True)),
     )
-    return made if made.proxy is not None else replace(made, proxy=environment_proxy(made.url))
+    if not parsed.http1 and not parsed.http2:
+        raise ConfigurationError("http1=False and http2=False: allow one of them")
+    return parsed
 
 
-def refuse_unknown(options: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Refuse options that are none, with the name that was perhaps meant.
+def boolean(name: str, value: object) -> bool:
+    """Return the value if it is ``True`` or ``False``.
 
     Raises:
-        ConfigurationError: there is one.
+        ConfigurationError: it is neither.
     """
-    known = list(known)
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}={value!r}: give True or False")
+    return value
+
+
+def warn_caller(text: str, category: type[Warning]) -> None:
+    """Issue a warning for the first line outside of rxtweets that led here."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals["__name__"].partition(".")[0] == "rxtweets":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: type) -> None:
+    names = list(known.__annotations__)
     for name in options:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"see {where}"
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {close[0]}?" if close else f"see rxtweets.{known.__name__}"
             raise ConfigurationError(f"unknown option {name!r}: {hint}")
+
+
+def _server(text: str) -> httpx.URL:
+    shown = f"base_url={text!r}"
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ConfigurationError(f"{shown}: {error}") from None
+    if url.userinfo:  # not shown: it may hold a password
+        raise ConfigurationError("base_url: omit the user and the password")
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigurationError(
+            f"{shown}: give scheme and host, as in https://api.x.com or http://127.0.0.1:8080"
+        )
+    if not has_valid_port(url):
+        raise ConfigurationError(f"{shown}: the port is a number from 1 to 65535")
+    if url.query or url.fragment:
+        raise ConfigurationError(f"{shown}: give only scheme, host, port and path")
+    return url

@@ -19,8 +19,9 @@ from hyperframe import frame as frames
 
 import rxtweets
 from rxtweets import events
-from rxtweets.api._connection import Connection, ConnectionOptions, _Wire
-from rxtweets.api._token import Token
+from rxtweets.api._connection import Connection
+from rxtweets.api._options import ConnectionOptions, Token
+from rxtweets.api._raw_body import Wire
 from tests.streams.watching import Watched, line
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -59,7 +60,7 @@ def read(
     with answering(pieces) as port:
         options = ConnectionOptions(
             token=Token("any"),
-            base_url=f"http://127.0.0.1:{port}",
+            base_url=httpx.URL(f"http://127.0.0.1:{port}"),
             stall_timeout=stall_timeout,
             connect_timeout=20.0,
             http1=not http2,
@@ -168,11 +169,11 @@ class Stream:
 def test_what_a_socks_proxy_says_is_no_head(address: bytes, *, http2: bool) -> None:
     says = b"\5\0", b"\5\0\0\1" + address + b"\0\x50"
     head, body = (head_of_http2(), tweet(b"one")) if http2 else (HEAD, BODY)
-    wire = _Wire(Stream(*says, head + body))
+    wire = Wire(Stream(*says, head + body))
     assert (wire.read_head(4096), wire.read_head(4096)) == says
-    assert not wire.is_apart
+    assert not wire.head_complete
     assert wire.read_head(4096) == head
-    assert (wire.is_apart, wire.is_http2) == (True, http2)
+    assert (wire.head_complete, wire.is_http2) == (True, http2)
 
 
 def test_a_socks_proxy_that_is_not_understood_breaks_the_connection_and_not_the_stream(

@@ -10,8 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
-from rxtweets.api._endpoints import ENDPOINTS, Endpoint
-from rxtweets.api._fields import KNOWN, UnknownNameWarning, warn_of_unknown
+from rxtweets.api._endpoints import (
+    ENDPOINTS,
+    KNOWN,
+    Endpoint,
+    UnknownNameWarning,
+    warn_of_unknown,
+)
 
 OPTIONS = {
     "tweet.fields": "tweet_fields",
@@ -106,17 +111,17 @@ def test_a_known_name_is_not_warned_about() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for option, names in KNOWN.items():
-            warn_of_unknown(option, names, 1)
+            warn_of_unknown(option, names)
 
 
 def test_an_unknown_name_is_warned_about_with_a_hint() -> None:
     with pytest.warns(UnknownNameWarning, match=r"tweet_fields: .*'langs'; did you mean lang\?"):
-        warn_of_unknown("tweet_fields", ["langs"], 1)
+        warn_of_unknown("tweet_fields", ["langs"])
 
 
 def test_a_name_like_no_other_is_warned_about_without_a_hint() -> None:
     with pytest.warns(UnknownNameWarning) as caught:
-        warn_of_unknown("poll_fields", ["zzzz", "id"], 1)
+        warn_of_unknown("poll_fields", ["zzzz", "id"])
     assert [str(each.message) for each in caught] == [
         "poll_fields: X was not known to have 'zzzz'. It is asked for all the same."
     ]
@@ -124,5 +129,5 @@ def test_a_name_like_no_other_is_warned_about_without_a_hint() -> None:
 
 def test_the_warning_is_about_the_line_of_the_caller() -> None:
     with pytest.warns(UnknownNameWarning) as caught:
-        warn_of_unknown("poll_fields", ["zzzz"], 1)
+        warn_of_unknown("poll_fields", ["zzzz"])
     assert caught[0].filename == __file__

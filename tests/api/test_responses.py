@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 import rxtweets
+from rxtweets.api._options import Token
 from rxtweets.api._responses import error_in_stream, error_of_response, unexpected_answer
-from rxtweets.api._token import Token
 from rxtweets.simulator import script
 
 BLANK_429 = {"title": "Too Many Requests", "detail": "Too Many Requests", "type": "about:blank"}
@@ -226,7 +226,7 @@ def test_the_first_part_of_a_problem_is_read_where_the_problem_itself_is_silent(
 
 def test_a_body_of_plain_text_is_one_sentence() -> None:
     text = str(error(503, b"<html>\r\nTry again later.\r\n"))
-    assert text.startswith("503: <html> Try again later. The trouble")
+    assert text.startswith("503: <html> Try again later. The server failed")
 
 
 @pytest.mark.parametrize("issue", [[], {}, 5, None, "NewIssueOfTomorrow"])

@@ -29,8 +29,7 @@ import rxtweets
 from rxtweets import events, simulator
 from rxtweets.api import _client as client
 from rxtweets.api import _proxies as proxies
-from rxtweets.api._options import connection_options
-from rxtweets.api._token import Token
+from rxtweets.api._options import Token, connection_options
 from rxtweets.cli import main
 from rxtweets.errors._redaction import mask
 from rxtweets.simulator.script import (

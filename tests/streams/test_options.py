@@ -16,18 +16,16 @@ from rxtweets import (
     Backoff,
     ConfigurationError,
     MessageStream,
-    StreamOptions,
     TweetOptions,
     sample10_stream,
     sample_stream,
 )
-from rxtweets.api._connection import ConnectionOptions
 from rxtweets.api._endpoints import ENDPOINTS
-from rxtweets.api._token import Token
+from rxtweets.api._options import ConnectionOptions, Token, connection_options
 from rxtweets.instrumentation.opentelemetry import instrument
 from rxtweets.instrumentation.prometheus import serve_metrics
 from rxtweets.streams._billing import Limit
-from rxtweets.streams._sources import _Builder, _connection_options
+from rxtweets.streams._config import StreamConfig
 from rxtweets.subscribers import WebhookSubscriber
 
 SECRET = "AAAAAAAAAAAA%2Bsecret%3D"
@@ -57,7 +55,7 @@ def plain() -> dict[str, Any]:
 
 def options_of(base_url: str = "https://api.x.com", **changes: Any) -> ConnectionOptions:
     options: dict[str, Any] = {"token": SECRET, "base_url": base_url, **changes}
-    return _connection_options(cast("StreamOptions", options))
+    return built(cast("TweetOptions", options)).connection
 
 
 def bad_values() -> Iterator[tuple[str, object]]:
@@ -340,24 +338,26 @@ def test_good_options_make_a_stream_that_has_not_connected(plain: dict[str, Any]
     assert (stream.stats().state, stream.stats().connects) == ("idle", 0)
 
 
-def built(options: TweetOptions) -> _Builder:
+def built(options: TweetOptions) -> StreamConfig:
     settings: TweetOptions = {"token": SECRET, **options}
-    return _Builder(ENDPOINTS["sample_stream"], settings, None)
+    return StreamConfig.from_options(ENDPOINTS["sample_stream"], settings)
 
 
 def test_the_documented_defaults_hold() -> None:
-    options: TweetOptions = {"token": SECRET}
-    connection, live = _connection_options(options), built(options)._live
+    config = built({})
+    connection = config.connection
     assert connection.base_url == "https://api.x.com"
     assert (connection.stall_timeout, connection.connect_timeout) == (30.0, 10.0)
     assert (connection.http1, connection.http2, connection.compress) == (True, True, True)
     assert connection.fast_paths is True
-    assert (live.buffer_size, live.overflow) == (10_000, "drop_oldest")
-    assert live.reading.max_line == 16 * 2**20
-    backoff = live.reading.backoff
+    assert (config.buffer_size, config.overflow) == (10_000, "drop_oldest")
+    assert config.max_line == 16 * 2**20
+    backoff = config.backoff
     assert (backoff.connects, backoff.window, backoff.scale) == (50, 900, 1)
-    assert (live.reading.backfill, live.reading.free, live.reading.is_replay) == (None, None, False)
-    assert (live.deduplicate, live.state_file, live.limit) == (None, None, Limit())
+    assert (config.backfill, config.is_replay, config.replay_from) == (None, False, None)
+    assert config.free_stale_connections is False
+    assert (config.connections, config.state_file, config.limit) == (1, None, Limit())
+    assert (config.isolated, config.reader_cores) == (False, None)
 
 
 def test_a_timedelta_is_taken_in_seconds() -> None:
@@ -368,7 +368,7 @@ def test_the_base_url_comes_from_the_environment_if_it_is_not_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RXTWEETS_BASE_URL", "http://127.0.0.1:8080")
-    assert _connection_options({"token": SECRET}).base_url == "http://127.0.0.1:8080"
+    assert connection_options({"token": SECRET}).base_url == "http://127.0.0.1:8080"
     assert options_of("https://api.x.com").base_url == "https://api.x.com"
 
 
@@ -379,7 +379,7 @@ def test_a_bad_base_url_from_the_environment_is_refused(monkeypatch: pytest.Monk
 
 
 def test_fields_are_asked_for_by_the_names_of_x() -> None:
-    assert built({})._params == {
+    assert built({}).params == {
         "tweet.fields": "author_id,created_at,entities,lang,public_metrics",
         "expansions": "author_id",
     }
@@ -392,7 +392,7 @@ def test_fields_are_asked_for_by_the_names_of_x() -> None:
             "poll_fields": ["options"],
             "expansions": [],
         }
-    )._params == {
+    ).params == {
         "tweet.fields": "lang,id",
         "user.fields": "name",
         "media.fields": "url",
@@ -403,7 +403,7 @@ def test_fields_are_asked_for_by_the_names_of_x() -> None:
 
 @pytest.mark.parametrize("minutes", [0, 5, None, "auto"])
 def test_backfill_takes_none_to_five_minutes(minutes: Any) -> None:
-    assert built({"backfill_minutes": minutes})._live.reading.backfill == minutes
+    assert built({"backfill_minutes": minutes}).backfill == minutes
 
 
 def test_without_a_token_there_is_no_stream() -> None:

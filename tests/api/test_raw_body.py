@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import trustme
 
-from rxtweets.api._tls import MOST, RECORD, WHOLE, burst
+from rxtweets.api._raw_body import MOST, RECORD, WHOLE, burst
 
 Pair = tuple[ssl.SSLSocket, ssl.SSLSocket]
 
