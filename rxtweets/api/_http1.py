@@ -7,6 +7,7 @@ takes; see row 1 of the benchmarks.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["ChunkError", "Dechunker"]
 
@@ -19,8 +20,7 @@ SIZE = re.compile(rb"([0-9A-Fa-f]{1,20})(?:;.*)?[ \t]*").fullmatch
 USUAL = re.compile(rb"[1-9A-Fa-f][0-9A-Fa-f]{0,3}\r").fullmatch
 """A size line of up to four digits, without its line feed."""
 
-REMEMBERED = 4096
-"""Size lines in the cache at most."""
+LONGEST_USUAL = 5
 
 
 class ChunkError(ValueError):
@@ -39,7 +39,6 @@ class Dechunker:
     def __init__(self) -> None:
         self._rest = bytearray()  # the start of a size line
         self._missing = 0
-        self._sizes: dict[bytes, int] = {}  # by size line
         self.ended = False
         self.fault: ChunkError | None = None
         self.reply: bytes | bytearray = b""
@@ -76,17 +75,11 @@ class Dechunker:
             if end < 0:
                 break
             size = _size_of(data[position:end])
-            start = end + 2
-            stop = start + size
-            if not size:
-                self.ended = True
-            elif stop + 2 <= length:
-                parts.append(data[start:stop])
-                _expect(b"\r\n", data[stop : stop + 2])
-                position = self._whole_chunks(data, stop + 2, parts)
-            else:
+            position = end + 2
+            if size:
                 self._missing = size + 2
-                position = start
+            else:
+                self.ended = True
         self._keep(data, position)
 
     def _whole_chunks(self, data: bytes, position: int, parts: list[bytes]) -> int:
@@ -94,28 +87,16 @@ class Dechunker:
 
         The fast path for nearly all chunks: it looks sizes up and leaves other input to `_feed`.
         """
-        find, size_of, add = data.find, self._sizes.get, parts.append
-        while (end := find(b"\n", position)) >= 0:
+        find, size_of, add = data.find, _usual_size, parts.append
+        while (end := find(b"\n", position, position + LONGEST_USUAL + 1)) >= 0:
             size = size_of(data[position:end])
-            if size is None:
-                if not self._is_learnt(data[position:end]):
-                    return position
-                continue
             start = end + 1
             stop = start + size
-            if data[stop : stop + 2] != b"\r\n":
+            if not size or data[stop : stop + 2] != b"\r\n":
                 return position
             add(data[start:stop])
             position = stop + 2
         return position
-
-    def _is_learnt(self, line: bytes) -> bool:
-        if not USUAL(line):
-            return False
-        if len(self._sizes) >= REMEMBERED:
-            self._sizes.clear()
-        self._sizes[line] = int(line, 16)
-        return True
 
     def _continue(self, data: bytes, position: int, parts: list[bytes]) -> int:
         # The missing bytes include the line end of the chunk.
@@ -135,10 +116,16 @@ class Dechunker:
             return
         self._rest = bytearray(data[position:])
         if len(self._rest) > LONGEST_SIZE_LINE:
+            start = bytes(self._rest[:40])
             raise ChunkError(
-                "the body cannot be read: the size line of a chunk has more than "
-                f"{LONGEST_SIZE_LINE} bytes: {bytes(self._rest[:40])!r}…"
+                f"the body cannot be read: {start!r}… starts a size line of more than "
+                f"{LONGEST_SIZE_LINE} bytes"
             )
+
+
+@lru_cache(4096)
+def _usual_size(line: bytes) -> int:
+    return int(line, 16) if USUAL(line) else 0
 
 
 def _size_of(line: bytes) -> int:

@@ -8,10 +8,10 @@ import os
 import re
 import ssl
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import httpx
 
@@ -23,10 +23,12 @@ from rxtweets.errors._redaction import Secret
 __all__ = [
     "TOKEN_VARIABLES",
     "ConnectionOptions",
+    "Parsers",
     "ServerOptions",
     "Token",
     "boolean",
     "connection_options",
+    "parsed_options",
     "warn_caller",
 ]
 
@@ -34,7 +36,6 @@ TOKEN_VARIABLES = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
 """Environment variables of the token, the first one preferred."""
 
 DEFAULT_BASE_URL = "https://api.x.com"
-STALL_TIMEOUT = 30.0
 
 
 class ServerOptions(TypedDict, total=False):
@@ -130,72 +131,70 @@ class ConnectionOptions:
     Attributes:
         token: the bearer token.
         base_url: scheme, host and port, and an optional path before the paths of the API.
+        proxy: a proxy's URL; ``None`` for none.
         stall_timeout: seconds without a byte until the connection is closed.
         connect_timeout: seconds until the request can be sent: TCP, the proxy and TLS together.
         http1: allow HTTP/1.1.
         http2: allow HTTP/2.
         compress: ask for gzip.
         verify: ``True`` for the usual authorities, or an `ssl.SSLContext`.
-        proxy: a proxy's URL; ``None`` for none.
         fast_paths: parse the bodies of streams here instead of in httpx.
     """
 
     token: Token
     base_url: httpx.URL
-    stall_timeout: float
-    connect_timeout: float
-    http1: bool
-    http2: bool
-    compress: bool
-    verify: bool | ssl.SSLContext
-    proxy: str | None = field(repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    stall_timeout: float = 30.0
+    connect_timeout: float = 10.0
+    http1: bool = True
+    http2: bool = True
+    compress: bool = True
+    verify: Literal[True] | ssl.SSLContext = True
     fast_paths: bool = True
 
     def __post_init__(self) -> None:
+        if not self.http1 and not self.http2:
+            raise ConfigurationError("http1=False and http2=False: allow one of them")
         # A secret is masked as long as its object lives.
         object.__setattr__(self, "_secrets", secrets_of([self.proxy] if self.proxy else []))
 
 
 def connection_options(
-    options: ServerOptions,
-    known: type = ServerOptions,
-    stall_timeout: float | timedelta = STALL_TIMEOUT,
+    options: Mapping[str, Any], known: type = ServerOptions
 ) -> ConnectionOptions:
     """Parse the options; a missing token, server or proxy comes from the environment.
 
     Args:
-        options: those of `ServerOptions`; others of `known` are ignored.
+        options: those of `ServerOptions`, and ``stall_timeout``; others of `known` are ignored.
         known: the class of the options, for a hint after a misspelled name.
-        stall_timeout: seconds.
 
     Raises:
         ConfigurationError: an option is unknown or cannot work, or there is no token.
     """
-    _refuse_unknown(options, known)
-    text = options.get("base_url") or os.environ.get("RXTWEETS_BASE_URL") or DEFAULT_BASE_URL
-    base_url, proxy, verify = _server(text), options.get("proxy"), options.get("verify", True)
-    if verify is not True and not isinstance(verify, ssl.SSLContext):
-        raise ConfigurationError(
-            f"verify={verify!r}: give True, or ssl.create_default_context(cafile=...) for an "
-            "authority of your own; a context without checks has to be made on purpose"
-        )
-    if proxy is not None:
+    names = list(known.__annotations__)
+    for name in options:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {close[0]}?" if close else f"see rxtweets.{known.__name__}"
+            raise ConfigurationError(f"unknown option {name!r}: {hint}")
+    base_url = options.get("base_url") or os.environ.get("RXTWEETS_BASE_URL") or DEFAULT_BASE_URL
+    url, proxy = _server(base_url), options.get("proxy")
+    if proxy is None:
+        proxy = environment_proxy(url)
+    else:
         check_proxy(proxy)
-    parsed = ConnectionOptions(
-        token=Token(options.get("token")),
-        base_url=base_url,
-        stall_timeout=seconds("stall_timeout", stall_timeout),
-        connect_timeout=seconds("connect_timeout", options.get("connect_timeout", 10.0)),
-        http1=boolean("http1", options.get("http1", True)),
-        http2=boolean("http2", options.get("http2", True)),
-        compress=boolean("compress", options.get("compress", True)),
-        verify=verify,
-        proxy=environment_proxy(base_url) if proxy is None else proxy,
-        fast_paths=boolean("fast_paths", options.get("fast_paths", True)),
+    return ConnectionOptions(
+        Token(options.get("token")), url, proxy, **parsed_options(options, PARSERS)
     )
-    if not parsed.http1 and not parsed.http2:
-        raise ConfigurationError("http1=False and http2=False: allow one of them")
-    return parsed
+
+
+Parsers = Mapping[str, Callable[[str, Any], Any]]
+"""Functions from the name and the value of an option to its parsed value."""
+
+
+def parsed_options(options: Mapping[str, Any], parsers: Parsers) -> dict[str, Any]:
+    """Return the parsed values of the options that have a parser."""
+    return {name: parse(name, options[name]) for name, parse in parsers.items() if name in options}
 
 
 def boolean(name: str, value: object) -> bool:
@@ -217,13 +216,24 @@ def warn_caller(text: str, category: type[Warning]) -> None:
     warnings.warn(text, category, stacklevel=level)
 
 
-def _refuse_unknown(options: Mapping[str, Any], known: type) -> None:
-    names = list(known.__annotations__)
-    for name in options:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {close[0]}?" if close else f"see rxtweets.{known.__name__}"
-            raise ConfigurationError(f"unknown option {name!r}: {hint}")
+def _verify(name: str, value: object) -> object:
+    if value is not True and not isinstance(value, ssl.SSLContext):
+        raise ConfigurationError(
+            f"{name}={value!r}: give True, or ssl.create_default_context(cafile=...) for an "
+            "authority of your own; a context without checks has to be made on purpose"
+        )
+    return value
+
+
+PARSERS: Parsers = {
+    "stall_timeout": seconds,
+    "connect_timeout": seconds,
+    "http1": boolean,
+    "http2": boolean,
+    "compress": boolean,
+    "verify": _verify,
+    "fast_paths": boolean,
+}
 
 
 def _server(text: str) -> httpx.URL:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from rxtweets._support.validation import iterable, path_text, seconds, whole_number
 from rxtweets.api._endpoints import KNOWN, Endpoint, warn_of_unknown
 from rxtweets.api._options import (
-    STALL_TIMEOUT,
     ConnectionOptions,
+    Parsers,
     ServerOptions,
     boolean,
     connection_options,
+    parsed_options,
 )
 from rxtweets.errors import ConfigurationError
 from rxtweets.streams._backoff import Backoff
@@ -119,49 +120,36 @@ class TweetOptions(StreamOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """The parsed options of one stream.
+    """The parsed options of one stream; see `StreamOptions` for those of the same name.
 
     Attributes:
         endpoint: the stream of X.
         connection: where and how to connect.
-        params: of the query, on every connection.
+        fields: X's parameters for fields and expansions.
         partitions: numbers of the partitions; ``None`` for a stream without partitions.
-        connections: connections with the same content.
-        backfill: minutes, ``"auto"`` or ``None``.
-        replay_from: the start of a replay, in UTC.
-        is_replay: the stream has a start or an end.
-        limit: of messages or time.
-        free_stale_connections: whether X may close this stream's connections.
-        state_file: path of the file; ``None`` for none.
-        buffer_size: lines.
-        overflow: policy for more lines.
-        backoff: schedules.
-        max_line: bytes.
-        isolated: read in a separate process.
-        reader_cores: of that process.
     """
 
     endpoint: Endpoint
     connection: ConnectionOptions
-    params: Mapping[str, str]
+    fields: Mapping[str, str]
     partitions: Sequence[int | None]
-    connections: int
-    backfill: Backfill
-    replay_from: datetime | None
-    is_replay: bool
-    limit: Limit
-    free_stale_connections: bool
-    state_file: str | None
-    buffer_size: int
-    overflow: Overflow
-    backoff: Backoff
-    max_line: int
-    isolated: bool
-    reader_cores: Cores
+    backfill_minutes: Backfill = None
+    connections: int = 1
+    state_file: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    limit: Limit = field(default_factory=Limit)
+    free_stale_connections: bool = False
+    buffer_size: int = 10_000
+    overflow: Overflow = "drop_oldest"
+    backoff: Backoff = field(default_factory=Backoff)
+    max_line_mb: float = DEFAULT_MAX_LINE / 2**20
+    isolated: bool = False
+    reader_cores: Cores = None
 
     @classmethod
     def from_options(
-        cls, endpoint: Endpoint, options: StreamOptions, partition: Partition = None
+        cls, endpoint: Endpoint, options: Mapping[str, Any], partition: Partition = None
     ) -> Self:
         """Parse the options.
 
@@ -169,43 +157,22 @@ class StreamConfig:
             ConfigurationError: an option is unknown or cannot work, or there is no token.
         """
         known = TweetOptions if endpoint.has_fields else StreamOptions
-        connection = connection_options(options, known, options.get("stall_timeout", STALL_TIMEOUT))
-        names = _names(endpoint, options) if endpoint.has_fields else {}
-        times = _times(endpoint, options)
-        path, cores = options.get("state_file"), options.get("reader_cores")
-        megabytes = seconds("max_line_mb", options.get("max_line_mb", DEFAULT_MAX_LINE / 2**20))
-        config = cls(
-            endpoint=endpoint,
-            connection=connection,
-            params={
-                **names,
-                **{name: f"{time:%Y-%m-%dT%H:%M:%SZ}" for name, time in times.items()},
-            },
-            partitions=_partitions(endpoint, partition),
-            connections=whole_number("connections", options.get("connections", 1)),
-            backfill=_backfill(options.get("backfill_minutes")),
-            replay_from=times.get("start_time"),
-            is_replay=bool(times),
-            limit=checked_limit(options.get("limit")),
-            free_stale_connections=boolean(
-                "free_stale_connections", options.get("free_stale_connections", False)
-            ),
-            state_file=None if path is None else path_text("state_file", path),
-            buffer_size=whole_number("buffer_size", options.get("buffer_size", 10_000)),
-            overflow=check_overflow(options.get("overflow", "drop_oldest")),
-            backoff=options.get("backoff", Backoff()),
-            max_line=int(megabytes * 2**20),
-            isolated=boolean("isolated", options.get("isolated", False)),
-            reader_cores=checked_cores(cores),
+        return cls(
+            endpoint,
+            connection_options(options, known),
+            _fields(endpoint, options) if endpoint.has_fields else {},
+            _partitions(endpoint, partition),
+            **parsed_options(options, PARSERS),
         )
-        config._check(cores)
-        return config
 
-    def _check(self, cores: Iterable[int] | None) -> None:
-        if not isinstance(self.backoff, Backoff):
-            raise ConfigurationError(f"backoff={self.backoff!r}: give a rxtweets.Backoff")
-        if cores is not None and not self.isolated:
-            raise ConfigurationError("reader_cores is for isolated=True: give both, or none")
+    def __post_init__(self) -> None:
+        start, end = self.start_time, self.end_time
+        if self.is_replay and not self.endpoint.replays:
+            raise ConfigurationError(f"start_time, end_time: {self.endpoint.name} has no replay")
+        if start is not None and start < datetime.now(UTC) - DAY:
+            raise ConfigurationError(f"start_time={start}: X replays the last 24 hours")
+        if start is not None and end is not None and end <= start:
+            raise ConfigurationError(f"end_time={end} is not after start_time={start}")
         if self.connections > MOST_CONNECTIONS:
             raise ConfigurationError(
                 f"connections={self.connections}: X allows {MOST_CONNECTIONS} at most"
@@ -214,6 +181,25 @@ class StreamConfig:
             raise ConfigurationError(
                 f"connections={self.connections} needs one partition; make a stream for each"
             )
+        if self.reader_cores is not None and not self.isolated:
+            raise ConfigurationError("reader_cores is for isolated=True: give both, or none")
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the stream has a start or an end."""
+        return bool(self.start_time or self.end_time)
+
+    @property
+    def max_line(self) -> int:
+        """Bytes of a line at most."""
+        return int(self.max_line_mb * 2**20)
+
+    def params(self, partition: int | None) -> dict[str, str]:
+        """Return the parameters of the query for every connection of a partition."""
+        given = {"start_time": self.start_time, "end_time": self.end_time}
+        times = {name: f"{time:%Y-%m-%dT%H:%M:%SZ}" for name, time in given.items() if time}
+        own = {} if partition is None else {"partition": str(partition)}
+        return {**self.fields, **times, **own}
 
 
 def _partitions(endpoint: Endpoint, partition: Partition) -> list[int | None]:
@@ -232,46 +218,55 @@ def _partitions(endpoint: Endpoint, partition: Partition) -> list[int | None]:
     return given
 
 
-def _backfill(minutes: Backfill) -> Backfill:
+def _backfill(name: str, minutes: Backfill) -> Backfill:
     if minutes is None or minutes == "auto":
         return minutes
     if isinstance(minutes, str):
-        raise ConfigurationError(f"backfill_minutes={minutes!r}: give 0 to 5, or 'auto'")
-    whole_number("backfill_minutes", minutes, least=0)
-    if minutes > MOST_MINUTES:
-        raise ConfigurationError(f"backfill_minutes={minutes}: X gives {MOST_MINUTES} at most")
+        raise ConfigurationError(f"{name}={minutes!r}: give 0 to 5, or 'auto'")
+    if whole_number(name, minutes, least=0) > MOST_MINUTES:
+        raise ConfigurationError(f"{name}={minutes}: X gives {MOST_MINUTES} at most")
     return minutes
 
 
-def _times(endpoint: Endpoint, options: StreamOptions) -> dict[str, datetime]:
-    given = {"start_time": options.get("start_time"), "end_time": options.get("end_time")}
-    times: dict[str, datetime] = {}
-    for name, time in given.items():
-        if time is None:
-            continue
-        if not endpoint.replays:
-            raise ConfigurationError(f"{name}: {endpoint.name} has no replay")
-        if not isinstance(time, datetime) or time.tzinfo is None:
-            raise ConfigurationError(
-                f"{name}={time!r}: give a datetime with a time zone, as datetime.now(UTC)"
-            )
-        times[name] = time.astimezone(UTC)
-    start, end = times.get("start_time"), times.get("end_time")
-    if start is not None and start < datetime.now(UTC) - DAY:
-        raise ConfigurationError(f"start_time={given['start_time']}: X replays the last 24 hours")
-    if start is not None and end is not None and end <= start:
+def _time(name: str, time: datetime | None) -> datetime | None:
+    if time is None:
+        return None
+    if not isinstance(time, datetime) or time.tzinfo is None:
         raise ConfigurationError(
-            f"end_time={given['end_time']} is not after start_time={given['start_time']}"
+            f"{name}={time!r}: give a datetime with a time zone, as datetime.now(UTC)"
         )
-    return times
+    return time.astimezone(UTC)
 
 
-def _names(endpoint: Endpoint, options: StreamOptions) -> dict[str, str]:
+def _backoff(name: str, value: object) -> Backoff:
+    if not isinstance(value, Backoff):
+        raise ConfigurationError(f"{name}={value!r}: give a rxtweets.Backoff")
+    return value
+
+
+PARSERS: Parsers = {
+    "backfill_minutes": _backfill,
+    "connections": whole_number,
+    "state_file": lambda name, path: None if path is None else path_text(name, path),
+    "start_time": _time,
+    "end_time": _time,
+    "limit": lambda _, limit: checked_limit(limit),
+    "free_stale_connections": boolean,
+    "buffer_size": whole_number,
+    "overflow": lambda _, policy: check_overflow(policy),
+    "backoff": _backoff,
+    "max_line_mb": seconds,
+    "isolated": boolean,
+    "reader_cores": lambda _, cores: checked_cores(cores),
+}
+
+
+def _fields(endpoint: Endpoint, options: Mapping[str, Any]) -> dict[str, str]:
     is_likes = endpoint.carries == "likes"
     params = {}
     for option in KNOWN:
         default = () if is_likes else DEFAULT_NAMES.get(option, ())
-        value = cast("Mapping[str, Any]", options).get(option, default)
+        value = options.get(option, default)
         names = list(iterable(option, value, "['id', 'text']"))
         if not all(isinstance(name, str) and name for name in names):
             raise ConfigurationError(

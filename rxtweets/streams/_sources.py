@@ -250,13 +250,13 @@ def _live_options(config: StreamConfig, rules: list[Rule] | None) -> LiveOptions
         reading=ReadingOptions(
             max_line=config.max_line,
             backoff=config.backoff,
-            backfill=config.backfill,
+            backfill=config.backfill_minutes,
             free=free if config.free_stale_connections else None,
             is_replay=config.is_replay,
             prepare=None if rules is None else sync,
         ),
         read=reader_for(config.endpoint.carries),
-        replay_from=config.replay_from,
+        replay_from=config.start_time,
         meter=PostMeter() if config.endpoint.carries == "tweets" else None,
         look_up=quick_look_up() if config.connection.fast_paths else None,
     )
@@ -291,10 +291,7 @@ def _single(
     suffix: str,
     telemetry: Telemetry,
 ) -> LiveStream:
-    endpoint, name, fixed = config.endpoint, config.endpoint.name, dict(config.params)
-    if partition is not None:
-        fixed["partition"] = str(partition)
-        name = f"{name}, partition {partition}"
+    endpoint, fixed = config.endpoint, config.params(partition)
 
     def connect(params: Mapping[str, str], on_quiet: Callable[[], None]) -> Connection:
         return Connection(config.connection, endpoint.path, {**fixed, **params}, on_quiet)
@@ -304,8 +301,9 @@ def _single(
         make = isolated = _isolated(config, fixed, telemetry)
         live = replace(live, reading=replace(live.reading, finish=isolated.finish))
     # A merge deduplicates redundant connections.
-    repeats = config.connections == 1 and (bool(config.backfill) or config.is_replay)
+    repeats = config.connections == 1 and (bool(config.backfill_minutes) or config.is_replay)
     path = config.state_file
+    name = endpoint.name if partition is None else f"{endpoint.name}, partition {partition}"
     own = replace(
         live,
         deduplicate=Deduplicator() if repeats else None,

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxtweets.api import _http1 as http1
 from rxtweets.api._http1 import ChunkError, Dechunker
 
 
@@ -102,16 +101,6 @@ def test_sizes_of_every_length_and_form_give_the_same_body(
     body = b"".join(dechunker.feed(piece) for piece in cut(wire, places))
     assert body == b"x" * sum(sizes)
     assert dechunker.fault is None
-
-
-def test_sizes_that_were_seen_are_forgotten_before_they_are_too_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(http1, "REMEMBERED", 10)
-    parts = [b"x" * size for size in range(1, 100)]
-    dechunker = Dechunker()
-    assert dechunker.feed(chunked(*parts)) == b"".join(parts)
-    assert 0 < len(dechunker._sizes) <= 10
 
 
 def test_what_stands_before_a_fault_is_given() -> None:

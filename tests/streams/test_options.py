@@ -354,7 +354,7 @@ def test_the_documented_defaults_hold() -> None:
     assert config.max_line == 16 * 2**20
     backoff = config.backoff
     assert (backoff.connects, backoff.window, backoff.scale) == (50, 900, 1)
-    assert (config.backfill, config.is_replay, config.replay_from) == (None, False, None)
+    assert (config.backfill_minutes, config.is_replay) == (None, False)
     assert config.free_stale_connections is False
     assert (config.connections, config.state_file, config.limit) == (1, None, Limit())
     assert (config.isolated, config.reader_cores) == (False, None)
@@ -379,7 +379,7 @@ def test_a_bad_base_url_from_the_environment_is_refused(monkeypatch: pytest.Monk
 
 
 def test_fields_are_asked_for_by_the_names_of_x() -> None:
-    assert built({}).params == {
+    assert built({}).params(None) == {
         "tweet.fields": "author_id,created_at,entities,lang,public_metrics",
         "expansions": "author_id",
     }
@@ -392,7 +392,7 @@ def test_fields_are_asked_for_by_the_names_of_x() -> None:
             "poll_fields": ["options"],
             "expansions": [],
         }
-    ).params == {
+    ).params(None) == {
         "tweet.fields": "lang,id",
         "user.fields": "name",
         "media.fields": "url",
@@ -403,7 +403,7 @@ def test_fields_are_asked_for_by_the_names_of_x() -> None:
 
 @pytest.mark.parametrize("minutes", [0, 5, None, "auto"])
 def test_backfill_takes_none_to_five_minutes(minutes: Any) -> None:
-    assert built({"backfill_minutes": minutes}).backfill == minutes
+    assert built({"backfill_minutes": minutes}).backfill_minutes == minutes
 
 
 def test_without_a_token_there_is_no_stream() -> None:
