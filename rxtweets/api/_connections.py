@@ -50,6 +50,8 @@ class Connections:
     next one with ``TooManyConnections``. Close it here, with ``rxtweets connections free``, or with
     ``free_stale_connections=True`` of a stream.
 
+    A retry waits for 5 s at most; if the server asks for more, the request raises its error.
+
     Args:
         **options: see `ServerOptions`.
 

@@ -126,19 +126,12 @@ class Token:
 
 @dataclass(frozen=True)
 class ConnectionOptions:
-    """Where and how to connect: the parsed `ServerOptions`.
+    """Where and how to connect: `ServerOptions` as parsed values, for all connections of a client.
 
     Attributes:
-        token: the bearer token.
         base_url: scheme, host and port, and an optional path before the paths of the API.
-        proxy: a proxy's URL; ``None`` for none.
-        stall_timeout: seconds without a byte until the connection is closed.
+        stall_timeout: seconds without a byte until a stream is closed.
         connect_timeout: seconds until the request can be sent: TCP, the proxy and TLS together.
-        http1: allow HTTP/1.1.
-        http2: allow HTTP/2.
-        compress: ask for gzip.
-        verify: ``True`` for the usual authorities, or an `ssl.SSLContext`.
-        fast_paths: parse the bodies of streams here instead of in httpx.
     """
 
     token: Token

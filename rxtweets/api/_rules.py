@@ -121,8 +121,10 @@ class Rules:
 
     Rules are checked here before a request: operators and their values, negation, operators that
     cannot stand alone, quotation marks, tags, parentheses and the length. X may still refuse one.
-    A `RuleWarning` marks a doubt that only X can decide, such as a stop word. `rxtweets rules` does
-    the same in a shell.
+    A `RuleWarning` marks a doubt that only X can decide, such as a stop word. `filtered_stream`
+    syncs its ``rules=`` before it connects; ``rxtweets rules`` does the same in a shell.
+
+    A retry waits for 5 s at most; if the server asks for more, the request raises its error.
 
     Args:
         longest: characters of a rule at most: 1,024, for enterprise accounts 2,048.

@@ -44,21 +44,28 @@ DAY = timedelta(hours=24)
 class StreamOptions(ServerOptions, total=False):
     """Options of every stream beside those of `ServerOptions`, all keywords.
 
+    Between two connections X sends messages that no client receives. A `Gap` event reports that
+    time with its start, its end and the ids around it, and ``stats().gaps`` counts it. Backfill,
+    ``connections=2`` and most streams need an access level that has them; they are tested against
+    the simulator and X's description, not against X.
+
     Attributes:
-        backfill_minutes: minutes before a connection that X sends again, for access levels that
-            have backfill: 0 to 5. ``"auto"`` asks after each gap for as many as it needs, and stops
-            asking when X refuses (`BackfillRefused`). Each message is delivered once, and a `Gap`
-            reports the rest.
-        connections: 2 holds a second connection with the same content, for access levels that
-            allow it; each message is delivered once, and a gap is what both missed.
-        state_file: a file in which the stream notes every second until when it has been read. The
-            next run of the program asks for what it missed and reports the rest.
+        backfill_minutes: minutes before a connection that X sends again, 0 to 5, each message
+            delivered once. ``"auto"`` asks after each gap for as many as it needs; a `Gap` reports
+            the rest. After a refusal (400 or 403), no later request asks (`BackfillRefused`).
+        connections: 2 holds a second connection with the same content. Each message is delivered
+            once, and a gap is the time that both missed.
+        state_file: a file in which the stream notes every second until when the subscribers have
+            received it. The next run of the program asks for the missed time and half a minute
+            more, and reports the time that backfill does not reach. Messages that a killed program
+            was processing come again only within that backfill.
         start_time: replays the time from then on, up to a day ago, on streams that have replay;
             with `end_time` the stream completes there. Datetimes with a time zone.
         end_time: see `start_time`.
         limit: completes after this number of messages, or after a `timedelta` (`LimitReached`); X
             bills each post once in a UTC day, and ``stats().posts_today`` counts them. A connection
-            reads little more than its limit; ``stats().beyond_limit`` counts the rest.
+            reads little more than its limit, or with ``isolated=True`` up to ``buffer_size`` more;
+            ``stats().beyond_limit`` counts these messages.
         free_stale_connections: if X refuses because the token's connection is in use, ask it to
             close this stream's connections. This also ends those of other programs and partitions,
             which then reconnect. Off by default.

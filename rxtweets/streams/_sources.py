@@ -72,9 +72,9 @@ def sample10_stream(partition: Partition = None, **options: Unpack[TweetOptions]
     """Return the decahose, ten percent of all public tweets; for enterprise accounts.
 
     Args:
-        partition: 1 or 2, or several; by default both, merged. Each partition has its own retry,
-            state and counters (``stream.parts``). If one fails for good, the others continue
-            (`PartEnded`).
+        partition: 1 or 2, or several; by default both, merged. Each partition has its own
+            connection, retry, state and counters (``stream.parts``), and its events name it
+            (``event.part``). If one fails for good, the others continue (`PartEnded`).
         **options: see `TweetOptions`.
 
     Raises:
@@ -117,6 +117,7 @@ def firehose_stream(
 
     Args:
         partition: 1 to 20 (en: 1 to 8; ja, ko, pt: 1 or 2), or several; by default all, merged.
+            See `sample10_stream`.
         lang: en, ja, ko or pt; by default all languages.
         **options: see `TweetOptions`.
 
@@ -139,7 +140,8 @@ def likes_stream(
     """Return likes of public tweets; ``message.data`` is a `Like`; for enterprise accounts.
 
     Args:
-        partition: 1 to 20 (sample10: 1 or 2), or several; by default all, merged.
+        partition: 1 to 20 (sample10: 1 or 2), or several; by default all, merged. See
+            `sample10_stream`.
         volume: ``firehose`` for all, ``sample10`` for ten percent.
         **options: see `TweetOptions`.
 
@@ -165,7 +167,8 @@ def compliance_stream(
 
     Args:
         of: ``tweets``, ``users`` or ``likes``.
-        partition: 1 to 4, or several; by default all, merged. Likes have none.
+        partition: 1 to 4, or several; by default all, merged. Likes have none. See
+            `sample10_stream`.
         **options: see `StreamOptions`.
 
     Raises:

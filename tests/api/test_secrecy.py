@@ -131,7 +131,7 @@ ENDINGS: dict[str, Part] = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("options", ["{'http2': False}", "{'http1': False}"])
-def test_all_that_a_failing_run_can_print_has_no_token_in_it(ending: str, options: str) -> None:
+def test_failing_run_prints_no_token(ending: str, options: str) -> None:
     script: list[Part] = [
         [Serve(20), Abort(mid_frame=True)],
         [Serve(3), Line(b"nonsense"), Line(b"{}"), Disconnect(), Close()],
@@ -148,7 +148,7 @@ def test_all_that_a_failing_run_can_print_has_no_token_in_it(ending: str, option
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the machinery of notebooks
-def test_the_output_of_a_notebook_that_fails_has_no_token_in_it() -> None:
+def test_failing_notebook_shows_no_token() -> None:
     with simulator.serve(token="another") as x:
         cell = f"""
         import os, threading
@@ -174,9 +174,7 @@ def test_the_output_of_a_notebook_that_fails_has_no_token_in_it() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
-def test_a_redirect_to_another_host_is_not_followed_with_the_token(
-    status: int, http: dict[str, Any]
-) -> None:
+def test_redirect_to_another_host_is_not_followed(status: int, http: dict[str, Any]) -> None:
     with simulator.serve() as other:
         moved = Reply(status, b"", {"location": f"{other.url}/2/tweets/sample/stream"})
         with simulator.serve(script=[moved]) as x, Watched(x, token=SECRET, **http) as w:
@@ -186,7 +184,7 @@ def test_a_redirect_to_another_host_is_not_followed_with_the_token(
         assert other.requests == []
 
 
-def test_the_token_is_in_no_url_that_is_asked_for() -> None:
+def test_urls_have_no_token() -> None:
     with simulator.serve(rules=["the"], token=SECRET) as x:
         options: dict[str, Any] = {"token": SECRET, "base_url": x.url}
         rules = rxtweets.Rules(**options)
@@ -213,7 +211,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_secret_is_masked_in_every_form(form: str) -> None:
+def test_secret_is_masked_in_every_form(form: str) -> None:
     token = Token(SECRET)
     text = f'{{"said": "{FORMS[form]}!"}}'
     for masked in (mask(text), mask(text.encode()).decode()):
@@ -237,21 +235,21 @@ def test_a_secret_is_masked_in_every_form(form: str) -> None:
         ("+a-secret-token", r"\\\u002Ba-secret-token"),
     ],
 )
-def test_characters_that_programs_encode_are_known(token: str, shown: str) -> None:
+def test_encoded_characters_are_masked(token: str, shown: str) -> None:
     kept = Token(token)
     assert mask(f"Bearer {shown}.") == "Bearer ***."
     assert mask(f"Bearer {shown}.".encode()) == b"Bearer ***."
     del kept
 
 
-def test_many_backslashes_are_searched_in_linear_time() -> None:
+def test_backslashes_are_searched_in_linear_time() -> None:
     kept = Token("!a-secret-token")
     many = "\\" * 2**20  # quadratic, this would take half an hour
     assert mask(f"{many} {many}!a-secret-token") == f"{many} ***"
     del kept
 
 
-def test_short_words_are_no_secrets_and_tokens_are_forgotten() -> None:
+def test_secrets_are_long_and_forgotten_with_their_token() -> None:
     token, word = Token("a-token-that-is-gone"), Token("data")
     assert mask("a-token-that-is-gone data") == "*** data"
     del token, word
@@ -366,7 +364,7 @@ def all_that_is_shown(error: BaseException) -> Iterator[object]:
 @pytest.mark.parametrize("isolated", [False, True], ids=["", "isolated"])
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "httpx"])
 @pytest.mark.parametrize("place", PLACES)
-def test_a_token_that_a_server_sends_back_is_shown_nowhere(
+def test_reflected_token_is_shown_nowhere(
     place: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -398,7 +396,7 @@ def test_a_token_that_a_server_sends_back_is_shown_nowhere(
     assert re.findall(r".{0,80}secret-of-the-app", written) == []
 
 
-def test_credentials_that_a_proxy_sends_back_are_shown_nowhere(
+def test_reflected_credentials_are_shown_nowhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(1)
@@ -420,7 +418,7 @@ def test_credentials_that_a_proxy_sends_back_are_shown_nowhere(
             assert "407" in written
 
 
-def test_a_key_that_a_webhook_sends_back_is_masked(caplog: pytest.LogCaptureFixture) -> None:
+def test_reflected_key_of_a_webhook_is_masked(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(1)
     with reflecting(lambda sent: with_body("400 No", field_of(sent))) as url:
         hook = f"{url}/hook?key=a-key-in-a-url"
@@ -440,7 +438,7 @@ def test_a_key_that_a_webhook_sends_back_is_masked(caplog: pytest.LogCaptureFixt
         *((["tail", "x"], place) for place in ("a body", "a problem")),
     ],
 )
-def test_a_token_that_is_sent_back_is_in_no_output(
+def test_reflected_token_is_in_no_output(
     command: list[str],
     place: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -39,7 +39,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     watched.dog.stop()
 
 
-def test_silence_is_suspicious_before_it_is_too_long(watched: Watched) -> None:
+def test_watchdog_suspects_before_it_reports_silence(watched: Watched) -> None:
     watched.now = SECONDS * 0.8
     assert watched.suspected.wait(PATIENCE)
     assert not watched.silent.is_set()
@@ -47,7 +47,7 @@ def test_silence_is_suspicious_before_it_is_too_long(watched: Watched) -> None:
     assert watched.silent.wait(PATIENCE)
 
 
-def test_while_nobody_listens_silence_says_nothing(watched: Watched) -> None:
+def test_watchdog_reports_nothing_while_held(watched: Watched) -> None:
     watched.dog.hold()
     watched.now = SECONDS * 1_000
     while watched.looks.acquire(blocking=False):
@@ -57,7 +57,7 @@ def test_while_nobody_listens_silence_says_nothing(watched: Watched) -> None:
     assert not watched.silent.is_set()
 
 
-def test_who_listens_again_is_watched_again(watched: Watched) -> None:
+def test_watchdog_reports_silence_after_a_touch(watched: Watched) -> None:
     watched.dog.hold()
     watched.dog.touch()
     watched.now = SECONDS

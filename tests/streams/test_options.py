@@ -78,9 +78,7 @@ def bad_values() -> Iterator[tuple[str, object]]:
 
 
 @pytest.mark.parametrize(("name", "value"), list(bad_values()))
-def test_a_value_that_cannot_work_is_refused_by_name(
-    plain: dict[str, Any], name: str, value: object
-) -> None:
+def test_invalid_value_is_refused_by_name(plain: dict[str, Any], name: str, value: object) -> None:
     options: dict[str, Any] = {**plain, name: value}
     with pytest.raises(ConfigurationError, match=name) as caught:
         sample_stream(**options)
@@ -106,24 +104,24 @@ def test_a_value_that_cannot_work_is_refused_by_name(
         " ",
     ],
 )
-def test_a_base_url_that_is_no_server_is_refused_by_name(base_url: str) -> None:
+def test_base_url_is_refused_when_it_is_not_a_server(base_url: str) -> None:
     with pytest.raises(ConfigurationError, match="base_url"):
         sample_stream(token=SECRET, base_url=base_url)
 
 
-def test_a_base_url_that_is_no_text_is_refused_by_name() -> None:
+def test_base_url_is_refused_when_it_is_not_a_text() -> None:
     options: dict[str, Any] = {"token": SECRET, "base_url": 8080}
     with pytest.raises(ConfigurationError, match="base_url"):
         sample_stream(**options)
 
 
 @pytest.mark.parametrize("proxy", ["proxy.example:3128", "ftp://proxy.example", "http://", ""])
-def test_a_proxy_that_is_no_server_is_refused_by_name(plain: dict[str, Any], proxy: str) -> None:
+def test_proxy_is_refused_when_it_is_not_a_server(plain: dict[str, Any], proxy: str) -> None:
     with pytest.raises(ConfigurationError, match="proxy"):
         sample_stream(**{**plain, "proxy": proxy})
 
 
-def test_a_socks_proxy_without_its_library_is_refused_with_what_to_install(
+def test_socks_proxy_needs_its_library(
     plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rxtweets.api._proxies.find_spec", lambda _: None)
@@ -131,13 +129,13 @@ def test_a_socks_proxy_without_its_library_is_refused_with_what_to_install(
         sample_stream(**{**plain, "proxy": "socks5://proxy.example"})
 
 
-def test_the_password_of_a_refused_proxy_is_not_in_the_error(plain: dict[str, Any]) -> None:
+def test_refused_proxy_hides_its_password(plain: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="proxy") as caught:
         sample_stream(**{**plain, "proxy": "ftp://user:pass-word@proxy.example"})
     assert "pass-word" not in str(caught.value)
 
 
-def test_a_refused_proxy_is_not_repeated_in_parts(plain: dict[str, Any]) -> None:
+def test_refused_proxy_is_not_repeated_in_parts(plain: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="proxy") as caught:
         sample_stream(**{**plain, "proxy": "http://user:pass/word@proxy.example"})
     assert "pass" not in str(caught.value)
@@ -162,7 +160,7 @@ def of_the_environment(base_url: str = "https://api.x.com") -> str | None:
         ({}, None),
     ],
 )
-def test_the_proxy_of_the_environment_is_the_one_that_applies(
+def test_proxy_comes_from_the_variable_that_applies(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], proxy: str | None
 ) -> None:
     for name, value in variables.items():
@@ -240,7 +238,7 @@ def test_socks_from_the_environment_needs_its_library(
     ["ftp://proxy.example", "socks://p:1", "http://", "http://p:0", "http://u:hush/word@p", "::::"],
 )
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
-def test_a_proxy_of_the_environment_that_is_no_server_is_refused(
+def test_invalid_proxy_of_the_environment_is_refused(
     monkeypatch: pytest.MonkeyPatch, client: Callable[[], object], proxy: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
@@ -249,22 +247,20 @@ def test_a_proxy_of_the_environment_that_is_no_server_is_refused(
     assert "hush" not in str(caught.value)
 
 
-def test_one_of_the_two_http_versions_must_be_allowed(plain: dict[str, Any]) -> None:
+def test_one_http_version_is_required(plain: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"http1.*http2"):
         sample_stream(**{**plain, "http1": False, "http2": False})
 
 
 @pytest.mark.parametrize("versions", [(True, True), (True, False), (False, True)])
-def test_either_http_version_alone_will_do(
-    plain: dict[str, Any], versions: tuple[bool, bool]
-) -> None:
+def test_one_http_version_is_sufficient(plain: dict[str, Any], versions: tuple[bool, bool]) -> None:
     http1, http2 = versions
     stream = sample_stream(**{**plain, "http1": http1, "http2": http2})
     assert stream.stats().state == "idle"
 
 
 @pytest.mark.parametrize("name", ["http1", "http2", "compress", "fast_paths"])
-def test_a_switch_takes_only_true_and_false(plain: dict[str, Any], name: str) -> None:
+def test_switch_takes_only_true_and_false(plain: dict[str, Any], name: str) -> None:
     options: dict[str, Any] = {**plain, name: "no"}
     with pytest.raises(ConfigurationError, match=name):
         sample_stream(**options)
@@ -274,14 +270,14 @@ def test_a_switch_takes_only_true_and_false(plain: dict[str, Any], name: str) ->
     "name",
     ["tweet_fields", "user_fields", "media_fields", "place_fields", "poll_fields", "expansions"],
 )
-def test_fields_given_as_one_text_are_refused_by_name(plain: dict[str, Any], name: str) -> None:
+def test_fields_are_refused_as_one_text(plain: dict[str, Any], name: str) -> None:
     kind, _, rest = name.partition("_")
     with pytest.raises(ConfigurationError, match=rf"{kind}[._]?{rest}='author_id'"):
         sample_stream(**{**plain, name: "author_id"})
 
 
 @pytest.mark.parametrize("value", [b"author_id", 5, None, [1, 2], [None]])
-def test_fields_that_are_no_sequence_of_names_are_refused_by_name(
+def test_fields_are_refused_when_not_a_sequence_of_names(
     plain: dict[str, Any], value: object
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"tweet[._]fields"):
@@ -289,7 +285,9 @@ def test_fields_that_are_no_sequence_of_names_are_refused_by_name(
 
 
 @pytest.mark.parametrize("partition", ["1", b"\x01", 1.0], ids=repr)
-def test_a_partition_that_is_no_number_is_refused(plain: dict[str, Any], partition: Any) -> None:
+def test_partition_is_refused_when_it_is_not_a_number(
+    plain: dict[str, Any], partition: Any
+) -> None:
     with pytest.raises(ConfigurationError, match=r"partition=.*(has 1 to 2|\[1, 2\])"):
         sample10_stream(partition, **plain)
 
@@ -305,7 +303,7 @@ def test_a_partition_that_is_no_number_is_refused(plain: dict[str, Any], partiti
         ("baseurl", "base_url"),
     ],
 )
-def test_an_unknown_option_is_refused_with_a_hint(
+def test_unknown_option_is_refused_with_a_hint(
     plain: dict[str, Any], name: str, meant: str
 ) -> None:
     options: dict[str, Any] = {**plain, name: 1}
@@ -313,13 +311,13 @@ def test_an_unknown_option_is_refused_with_a_hint(
         sample_stream(**options)
 
 
-def test_an_option_like_no_other_is_refused_with_a_place_to_look(plain: dict[str, Any]) -> None:
+def test_strange_option_is_refused_with_the_class_to_see(plain: dict[str, Any]) -> None:
     options: dict[str, Any] = {**plain, "zzz": 1}
     with pytest.raises(ConfigurationError, match=r"'zzz'.*TweetOptions"):
         sample_stream(**options)
 
 
-def test_good_options_make_a_stream_that_has_not_connected(plain: dict[str, Any]) -> None:
+def test_valid_options_make_an_idle_stream(plain: dict[str, Any]) -> None:
     stream = sample_stream(
         **plain,
         tweet_fields=("lang",),
@@ -343,7 +341,7 @@ def built(options: TweetOptions) -> StreamConfig:
     return StreamConfig.from_options(ENDPOINTS["sample_stream"], settings)
 
 
-def test_the_documented_defaults_hold() -> None:
+def test_defaults_are_the_documented_ones() -> None:
     config = built({})
     connection = config.connection
     assert connection.base_url == "https://api.x.com"
@@ -360,11 +358,11 @@ def test_the_documented_defaults_hold() -> None:
     assert (config.isolated, config.reader_cores) == (False, None)
 
 
-def test_a_timedelta_is_taken_in_seconds() -> None:
+def test_timedelta_is_converted_to_seconds() -> None:
     assert options_of(stall_timeout=timedelta(minutes=2)).stall_timeout == 120.0
 
 
-def test_the_base_url_comes_from_the_environment_if_it_is_not_given(
+def test_base_url_comes_from_the_environment_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RXTWEETS_BASE_URL", "http://127.0.0.1:8080")
@@ -372,13 +370,13 @@ def test_the_base_url_comes_from_the_environment_if_it_is_not_given(
     assert options_of("https://api.x.com").base_url == "https://api.x.com"
 
 
-def test_a_bad_base_url_from_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_base_url_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RXTWEETS_BASE_URL", "localhost:8080")
     with pytest.raises(ConfigurationError, match="base_url"):
         sample_stream(token=SECRET)
 
 
-def test_fields_are_asked_for_by_the_names_of_x() -> None:
+def test_fields_have_the_names_of_x() -> None:
     assert built({}).params(None) == {
         "tweet.fields": "author_id,created_at,entities,lang,public_metrics",
         "expansions": "author_id",
@@ -402,18 +400,18 @@ def test_fields_are_asked_for_by_the_names_of_x() -> None:
 
 
 @pytest.mark.parametrize("minutes", [0, 5, None, "auto"])
-def test_backfill_takes_none_to_five_minutes(minutes: Any) -> None:
+def test_backfill_takes_zero_to_five_minutes(minutes: Any) -> None:
     assert built({"backfill_minutes": minutes}).backfill_minutes == minutes
 
 
-def test_without_a_token_there_is_no_stream() -> None:
+def test_stream_needs_a_token() -> None:
     with pytest.raises(
         ConfigurationError, match=r"X_BEARER_TOKEN.*TWITTER_BEARER_TOKEN.*token=.*rxtweets simulate"
     ):
         sample_stream()
 
 
-def test_an_empty_token_is_refused() -> None:
+def test_empty_token_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="token= is empty"):
         sample_stream(token="")
 
@@ -422,7 +420,7 @@ def test_an_empty_token_is_refused() -> None:
     "token",
     ["AA BB", " AABB", "AABB ", "AABB\n", "AA\r\nBB", "AA\tBB", "AÄBB", "AA\x00BB", "“AABB”"],
 )
-def test_a_token_with_a_character_that_no_token_has_is_refused_without_showing_it(
+def test_token_with_an_invalid_character_is_refused_unseen(
     token: str,
 ) -> None:
     with pytest.raises(ConfigurationError, match="token") as caught:
@@ -431,13 +429,13 @@ def test_a_token_with_a_character_that_no_token_has_is_refused_without_showing_i
 
 
 @pytest.mark.parametrize("token", [5, b"token", ["token"]])
-def test_a_token_that_is_no_text_is_refused(token: object) -> None:
+def test_token_is_refused_when_it_is_not_a_text(token: object) -> None:
     options: dict[str, Any] = {"token": token}
     with pytest.raises(ConfigurationError, match="token"):
         sample_stream(**options)
 
 
-def test_a_token_from_the_environment_with_a_line_end_is_refused_by_its_variable(
+def test_invalid_token_of_the_environment_names_its_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("X_BEARER_TOKEN", f"{SECRET}\n")
@@ -446,14 +444,14 @@ def test_a_token_from_the_environment_with_a_line_end_is_refused_by_its_variable
     assert SECRET not in str(caught.value)
 
 
-def test_the_token_comes_from_x_bearer_token_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_comes_from_x_bearer_token_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X_BEARER_TOKEN", "first")
     monkeypatch.setenv("TWITTER_BEARER_TOKEN", "second")
     assert Token().header() == "Bearer first"
 
 
 @pytest.mark.parametrize("first", [None, ""])
-def test_the_token_comes_from_twitter_bearer_token_next(
+def test_token_comes_from_twitter_bearer_token_next(
     monkeypatch: pytest.MonkeyPatch, first: str | None
 ) -> None:
     if first is not None:
@@ -462,14 +460,14 @@ def test_the_token_comes_from_twitter_bearer_token_next(
     assert Token().header() == "Bearer second"
 
 
-def test_a_token_that_is_given_is_taken_before_the_environment(
+def test_given_token_precedes_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("X_BEARER_TOKEN", "first")
     assert Token("given").header() == "Bearer given"
 
 
-def test_an_empty_token_does_not_fall_back_on_the_environment(
+def test_empty_token_does_not_use_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("X_BEARER_TOKEN", "first")
@@ -477,13 +475,13 @@ def test_an_empty_token_does_not_fall_back_on_the_environment(
         Token("")
 
 
-def test_a_token_does_not_show_itself() -> None:
+def test_repr_of_a_token_hides_it() -> None:
     token = Token(SECRET)
     for text in (repr(token), str(token), f"{token}", f"{token!s:>40}", repr([token])):
         assert SECRET not in text
 
 
-def test_options_do_not_show_their_token() -> None:
+def test_repr_of_options_hides_the_token() -> None:
     options = options_of()
     for text in (repr(options), str(options), f"{options}", repr(vars(options))):
         assert SECRET not in text
@@ -491,22 +489,22 @@ def test_options_do_not_show_their_token() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_token_is_not_pickled(protocol: int) -> None:
+def test_token_cannot_be_pickled(protocol: int) -> None:
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(Token(SECRET), protocol)
 
 
-def test_options_are_not_pickled_with_their_token() -> None:
+def test_options_cannot_be_pickled() -> None:
     with pytest.raises(TypeError):
         pickle.dumps(options_of("http://127.0.0.1:9"))
 
 
-def test_a_token_is_not_copied_by_way_of_a_pickle() -> None:
+def test_token_cannot_be_copied() -> None:
     with pytest.raises(TypeError, match="not pickled"):
         copy.deepcopy(Token(SECRET))
 
 
-def test_a_stream_does_not_show_its_token(
+def test_repr_of_a_stream_hides_the_token(
     plain: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -526,6 +524,6 @@ def test_a_stream_does_not_show_its_token(
         lambda: instrument([]),  # type: ignore[arg-type]
     ],
 )
-def test_a_value_of_another_type_is_refused(construct: Callable[[], object]) -> None:
+def test_value_of_another_type_is_refused(construct: Callable[[], object]) -> None:
     with pytest.raises(ConfigurationError, match=r"give (a|the) "):
         construct()
