@@ -1,4 +1,4 @@
-"""Requests with the token: what is tried again, what is refused, who gets to see the token."""
+"""Requests with the token: retries, refusals and secrecy."""
 
 from __future__ import annotations
 

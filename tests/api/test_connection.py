@@ -1,4 +1,4 @@
-"""Answers byte by byte: the short ways and httpx make the same of them."""
+"""Answers byte by byte: the fast paths and httpx give the same body."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BODY = b"5\r\none\r\n\r\n5\r\ntwo\r\n\r\n0\r\n\r\n"
 
 @contextlib.contextmanager
 def answering(pieces: Iterable[bytes]) -> Iterator[int]:
-    """A server for one request, that sends these pieces and waits for the client to leave."""
+    """A server for one request: it sends these pieces until the client closes."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
@@ -56,7 +56,7 @@ def answering(pieces: Iterable[bytes]) -> Iterator[int]:
 def read(
     pieces: Iterable[bytes], *, fast: bool, http2: bool = False, stall_timeout: float = 20.0
 ) -> tuple[bytes, type[Exception] | None]:
-    """The body that a connection gives, and how it ends."""
+    """The body of a connection, and the type of its last error."""
     with answering(pieces) as port:
         options = ConnectionOptions(
             token=Token("any"),
@@ -146,7 +146,7 @@ def test_invalid_frames_end_the_connection_not_the_stream(*, fast: bool) -> None
 
 
 class Stream:
-    """What httpx reads from, with answers that come one after the other."""
+    """A stream of httpcore that returns these answers in turn."""
 
     def __init__(self, *answers: bytes) -> None:
         self._answers = list(answers)
@@ -192,7 +192,7 @@ def test_socks_fault_ends_the_connection_not_the_stream(
 
 
 def silent_but_for(sign: bytes, quiet: threading.Event) -> Iterator[bytes]:
-    """The same bytes over and over: for a while, but far longer than a stall takes."""
+    """The same bytes again and again, for far longer than the stall timeout."""
     for _ in range(400):
         yield sign
         quiet.wait(0.01)
@@ -220,7 +220,7 @@ def gzipped(lines: int) -> bytes:
 
 
 def answer_with(body: bytes, *, http2: bool, chance: random.Random) -> list[bytes]:
-    """An answer whose body is gzip, in frames or chunks, and reads, of any size."""
+    """An answer with a gzip body, in frames or chunks, and reads, of any size."""
     wire = head_of_http2(("content-encoding", "gzip")) if http2 else GZIPPED
     while body:
         part, body = body[: (size := chance.randint(1, 400))], body[size:]

@@ -65,7 +65,7 @@ def test_list_asks_for_the_named_streams(stub: Stub, connections: Connections) -
 def test_list_reads_all_pages(stub: Stub, connections: Connections) -> None:
     stub.answers({"data": [ACTIVE], "meta": {"next_token": "NEXT"}}, {"data": [ACTIVE, ACTIVE]})
     assert len(connections.list()) == 3
-    assert [each.params.get("pagination_token") for each in stub.asked] == [None, "NEXT"]
+    assert [request.params.get("pagination_token") for request in stub.asked] == [None, "NEXT"]
 
 
 @pytest.mark.parametrize("data", [None, [], {}, "x", [None, 5]])

@@ -42,9 +42,9 @@ def streams(description: Any) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]
         operation = operations.get("get", {})
         if operation.get("x-twitter-streaming"):
             given = operation.get("parameters", [])
-            full = [shared[each["$ref"].split("/")[-1]] if "$ref" in each else each
-                    for each in given]  # fmt: skip
-            yield path, {each["name"]: each["schema"] for each in full}
+            full = [shared[item["$ref"].split("/")[-1]] if "$ref" in item else item
+                    for item in given]  # fmt: skip
+            yield path, {parameter["name"]: parameter["schema"] for parameter in full}
 
 
 def by_path() -> dict[str, Endpoint]:
@@ -99,7 +99,7 @@ def test_every_parameter_of_x_has_an_option(description: Any) -> None:
 
 def test_endpoint_names_are_those_of_the_connections_api(description: Any) -> None:
     operation = description["paths"]["/2/connections/{endpoint_id}"]["delete"]
-    (known,) = (each["schema"]["enum"] for each in operation["parameters"])
+    (known,) = (item["schema"]["enum"] for item in operation["parameters"])
     assert set(known) == set(ENDPOINTS) - {"activity_stream"}
 
 
@@ -122,7 +122,7 @@ def test_unknown_name_gets_a_warning_with_a_hint() -> None:
 def test_strange_name_gets_a_warning_without_a_hint() -> None:
     with pytest.warns(UnknownNameWarning) as caught:
         warn_of_unknown("poll_fields", ["zzzz", "id"])
-    assert [str(each.message) for each in caught] == [
+    assert [str(warning.message) for warning in caught] == [
         "poll_fields: X was not known to have 'zzzz'. It is asked for all the same."
     ]
 

@@ -43,7 +43,7 @@ def test_member_before_a_fault_is_returned() -> None:
 
 
 def compressed(count: int = 12) -> bytes:
-    """Lines as X sends them: each flushed."""
+    """Lines as X sends them, with a flush after each."""
     deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
     wire = b""
     for number in range(count):
@@ -53,7 +53,7 @@ def compressed(count: int = 12) -> bytes:
 
 
 def byte_by_byte(wire: bytes) -> tuple[bytes, bool]:
-    """What zlib gives before it meets a fault, and whether it does."""
+    """The output of zlib up to a fault, and whether there is one."""
     member, body = zlib.decompressobj(31), b""
     try:
         for at in range(len(wire)):
@@ -85,7 +85,7 @@ def test_data_before_a_fault_is_returned(start: int) -> None:
 def test_data_before_a_late_fault_is_returned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_gzip, "PIECE", 100)  # so that several are given before it
+    monkeypatch.setattr(_gzip, "PIECE", 100)  # several pieces precede the fault
     wire = compressed(1000)
     damaged = wire[:-8] + bytes(8)  # the checksum, after all of the body
     inflater = Inflater()

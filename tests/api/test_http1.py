@@ -11,7 +11,7 @@ from rxtweets.api._http1 import ChunkError, Dechunker
 
 
 def chunked(*payloads: bytes) -> bytes:
-    return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in payloads)
+    return b"".join(b"%x\r\n%b\r\n" % (len(payload), payload) for payload in payloads)
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -20,7 +20,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def as_h11_reads(data: bytes) -> bytes:
-    """What a parser of good standing makes of the same bytes."""
+    """The body that h11 parses."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
@@ -122,7 +122,7 @@ TOKENS = [
 
 
 def up_to_a_fault(pieces: list[bytes]) -> tuple[bytes, bool]:
-    """What h11 gives of a body in pieces, and whether it then refuses the rest."""
+    """The body that h11 parses from pieces, and whether it refuses the rest."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
@@ -151,7 +151,7 @@ def test_damaged_body_equals_that_of_h11_at_every_cut(wire: bytes, places: list[
     body = b"".join(map(dechunker.feed, pieces))
     expected, is_refused = up_to_a_fault(pieces)
     assert body == expected
-    if dechunker.fault is not None or not dechunker.ended:  # trailers are not looked at
+    if dechunker.fault is not None or not dechunker.ended:  # trailers are ignored
         assert (dechunker.fault is not None) == is_refused
 
 

@@ -21,7 +21,7 @@ Step = Callable[[h2.connection.H2Connection], None]
 
 
 def pair() -> tuple[h2.connection.H2Connection, h2.connection.H2Connection]:
-    """A client that has asked as httpx asks, and a server that has answered with a head."""
+    """A client after the request of httpx, and a server after its head."""
     client = h2.connection.H2Connection()
     server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
     client.initiate_connection()
@@ -66,7 +66,7 @@ def cut(wire: bytes, places: list[int]) -> list[bytes]:
 
 
 def as_h2_reads(client: h2.connection.H2Connection, wire: bytes) -> tuple[bytes, bool]:
-    """What the whole protocol makes of the same bytes: the body, and whether it has ended."""
+    """The body that h2 parses, and whether it has ended."""
     body, ended = b"", False
     for event in client.receive_data(wire):
         if isinstance(event, h2.events.DataReceived):
@@ -116,7 +116,7 @@ def test_replies_equal_those_of_h2(middle: list[Step]) -> None:
     deframer = Deframer(STREAM)
     deframer.feed(wire)
     client.receive_data(wire)
-    # h2 answers the same frames in the same order; windows are another matter.
+    # h2 answers the same frames in the same order, but returns windows at other times.
     assert deframer.reply == client.data_to_send()
 
 

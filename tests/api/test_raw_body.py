@@ -16,7 +16,7 @@ Pair = tuple[ssl.SSLSocket, ssl.SSLSocket]
 
 @pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two ends of one TLS connection: who sends, who reads."""
+    """The sender and the reader of one TLS connection."""
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)
@@ -39,13 +39,13 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 def arrived(reader: ssl.SSLSocket, at_least: int) -> None:
-    """Return when so many bytes lie in the socket, undecrypted."""
+    """Wait until the socket has this number of undecrypted bytes."""
     while len(_peek(reader, at_least)) < at_least:
         pass
 
 
 def _peek(reader: ssl.SSLSocket, size: int) -> bytes:
-    # The method of SSLSocket refuses flags, that of the plain socket looks at the same bytes.
+    # The method of SSLSocket refuses flags; that of the plain socket reads the same bytes.
     return socket.socket.recv(reader, size, socket.MSG_PEEK | socket.MSG_WAITALL)
 
 

@@ -30,7 +30,7 @@ DEEP = 10_000
 
 
 def shape(node: Node) -> object:
-    """The tree without positions: terms as texts, groups as lists, the first entry their kind."""
+    """The tree without positions: a term as a text, a group as a list of its kind and parts."""
     if isinstance(node, Term):
         far = f"~{node.distance}" if node.distance else ""
         return f"{node.operator}:{node.value}{far}"
@@ -378,7 +378,7 @@ REFUSED = {
         "point_radius:[2.355128 48.861118 26mi]",
         "point_radius:[2.355128 48.861118 41km]",
         "point_radius:[181 48.861118 16km]",
-        # It is an example there, against the text beside it: latitudes are from -90 to 90.
+        # An example there that contradicts its text: latitudes are from -90 to 90.
         "point_radius:[-41.287336 174.761070 20mi]",
         "bounding_box:[-106 39.964069 -105 40.09455]",
         "bounding_box:[-105.301758 39.5 -105.178505 40.5]",
@@ -413,7 +413,7 @@ REFUSED = {
 
 
 def listed(table: dict[str, list[str]]) -> list[Any]:
-    """Each rule with its source, which the failure of a test names."""
+    """Each rule with its source in the name of the test."""
     return [
         pytest.param(rule, id=f"{rule} ({source})") for source in table for rule in table[source]
     ]
@@ -572,7 +572,7 @@ def test_any_text_gives_a_tree_or_a_syntax_error(rule: str) -> None:
 
 
 def written(node: Node) -> str:
-    """The rule of a tree, with every parenthesis that is needed."""
+    """The rule of a tree, with the necessary parentheses."""
     if isinstance(node, Term):
         if node.operator == "phrase":
             value = node.value.replace("\\", r"\\").replace('"', r"\"")
@@ -581,7 +581,7 @@ def written(node: Node) -> str:
         return sigils.get(node.operator, f"{node.operator}:") + node.value
     if isinstance(node, Not):
         return f"-{written(node.part)}"
-    inner = [f"({written(each)})" if _is_group(each) else written(each) for each in node.parts]
+    inner = [f"({written(part)})" if _is_group(part) else written(part) for part in node.parts]
     return (" " if isinstance(node, AllOf) else " OR ").join(inner)
 
 

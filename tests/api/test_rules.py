@@ -55,7 +55,7 @@ CATS = Rule("cat has:media", "cats with media", "1166895166390583297")
 MEMES = Rule("meme has:images", "", "1166895166390583296")
 
 
-# Looking
+# Reading
 
 
 def test_get_returns_no_rules_when_x_sends_no_data(stub: Stub, rules: Rules) -> None:
@@ -173,7 +173,7 @@ def test_add_sends_a_hundred_rules_a_request(stub: Stub, rules: Rules) -> None:
     several = [Rule(f"cat{number}") for number in range(250)]
     stub.answers(*(created(*several[at : at + 100]) for at in (0, 100, 200)))
     report = rules.add(*several)
-    assert [len(each.body["add"]) for each in stub.asked] == [100, 100, 50]
+    assert [len(request.body["add"]) for request in stub.asked] == [100, 100, 50]
     assert (len(report.added), report.calls) == (250, 3)
 
 
@@ -397,7 +397,7 @@ def test_delete_all_only_reads_without_rules(stub: Stub, rules: Rules) -> None:
     assert stub.asked == [get()]
 
 
-# Making equal
+# Syncing
 
 
 def test_sync_changes_nothing_when_equal(stub: Stub, rules: Rules) -> None:
@@ -453,7 +453,7 @@ def test_sync_dry_run_avoids_duplicates_of_retagged_rules(stub: Stub, rules: Rul
 
 
 def test_sync_with_nothing_takes_two_requests(stub: Stub, rules: Rules) -> None:
-    stub.answers(served(*(Rule(f"cat{each}", id=str(each)) for each in range(1_000))))
+    stub.answers(served(*(Rule(f"cat{number}", id=str(number)) for number in range(1_000))))
     stub.answers(deleted(1_000))
     report = rules.sync([])
     assert stub.asked == [get(), post({}, delete_all="true")]
@@ -487,7 +487,7 @@ def test_sync_refuses_values_that_are_not_lists(stub: Stub, rules: Rules, given:
     assert stub.asked == []
 
 
-@pytest.mark.parametrize("given", [each for each in NOT_A_LIST if each is not None], ids=repr)
+@pytest.mark.parametrize("given", [value for value in NOT_A_LIST if value is not None], ids=repr)
 def test_filtered_stream_refuses_rules_that_are_not_lists(stub: Stub, given: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=r"rules=.*: give a list, such as \["):
         rxtweets.filtered_stream(given, token="any", base_url=stub.url)

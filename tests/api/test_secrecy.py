@@ -1,4 +1,4 @@
-"""The token is shown nowhere, whatever goes wrong, and goes to no other host."""
+"""No output shows the token, and no other host receives it."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ PROGRAM = textwrap.dedent(
             (made.get if client is rxtweets.Rules else made.list)()
         except rxtweets.RxTweetsError as error:
             fail(error)
-    for each in (stream, made):
+    for client in (stream, made):
         try:
-            print(pickle.dumps(each))
+            print(pickle.dumps(client))
         except Exception as refusal:
             show(refusal)
     raise SystemExit(stream.stats().nonsense)
@@ -165,7 +165,7 @@ def test_failing_notebook_shows_no_token() -> None:
         notebook: Any = nbformat.v4.new_notebook()  # type: ignore[no-untyped-call]  # it has no types
         code: Any = nbformat.v4.new_code_cell(textwrap.dedent(cell))  # type: ignore[no-untyped-call]  # it has no types
         notebook.cells = [code]
-        # On a loop of its own: the one that nbclient makes for itself stays open.
+        # nbclient does not close the loop that it makes.
         asyncio.run(NotebookClient(notebook, timeout=60, allow_errors=True).async_execute())
     written = nbformat.writes(notebook)  # type: ignore[no-untyped-call]  # it has no types
     assert "AuthenticationError" in written
@@ -244,7 +244,7 @@ def test_encoded_characters_are_masked(token: str, shown: str) -> None:
 
 def test_backslashes_are_searched_in_linear_time() -> None:
     kept = Token("!a-secret-token")
-    many = "\\" * 2**20  # quadratic, this would take half an hour
+    many = "\\" * 2**20  # half an hour in quadratic time
     assert mask(f"{many} {many}!a-secret-token") == f"{many} ***"
     del kept
 
@@ -278,12 +278,12 @@ def test_credentials_of_a_proxy_are_masked(
 
 
 Pieces = Callable[[str], bytes]
-"""From what a server was sent, as text, to what it answers."""
+"""From the text of a request to the answer."""
 
 
 @contextlib.contextmanager
 def reflecting(answer: Pieces) -> Iterator[str]:
-    """A server that sends back what it was sent."""
+    """A server that sends requests back."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -348,17 +348,17 @@ PLACES: dict[str, Pieces] = {
 
 
 def all_that_is_shown(error: BaseException) -> Iterator[object]:
-    """What programs show of an error; some show variables, so frames of httpx have to be gone."""
+    """The parts of an error that programs show; its tracebacks have no frames of httpx."""
     yield from format_exception(error)
     chain: list[BaseException] = [error]
     while chain:
-        each = chain.pop()
-        yield from (str(each), repr(each), each.args, vars(each))
-        files = {frame.f_code.co_filename for frame, _ in walk_tb(each.__traceback__)}
+        cause = chain.pop()
+        yield from (str(cause), repr(cause), cause.args, vars(cause))
+        files = {frame.f_code.co_filename for frame, _ in walk_tb(cause.__traceback__)}
         assert not [file for file in files if "/httpx/" in file or "/httpcore/" in file]
-        if isinstance(each, rxtweets.RxTweetsError):
-            yield pickle.dumps(each)
-        chain += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
+        if isinstance(cause, rxtweets.RxTweetsError):
+            yield pickle.dumps(cause)
+        chain += [more for more in (cause.__cause__, cause.__context__) if more is not None]
 
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["", "isolated"])

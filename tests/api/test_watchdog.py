@@ -9,11 +9,11 @@ from rxtweets.api._watchdog import Watchdog
 
 PATIENCE = 20.0
 SECONDS = 0.02
-"""The clock is moved by hand, so this is only how often it is looked at."""
+"""Seconds of the patched clock; in real time only the interval between readings."""
 
 
 class Watched:
-    """A watchdog, and what it said."""
+    """A watchdog with a patched clock, and its callbacks."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -26,7 +26,7 @@ class Watched:
         return self.now
 
     def until_it_has_looked(self) -> None:
-        for _ in range(3):  # one may be under way, with the time from before
+        for _ in range(3):  # the first may have read the time from before
             assert self.looks.acquire(timeout=PATIENCE)
 
 

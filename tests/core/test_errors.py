@@ -36,17 +36,24 @@ def test_bad_values_are_value_errors() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        rxtweets.errors.DecodeError("m", b"l"),
-        rxtweets.errors.ServerDisconnect("m", "SlowReader"),
-        rxtweets.errors.RateLimitError("m", 429, "b", {"a": "b"}),
-        rxtweets.errors.ProxyError("m", "http://p", 502, {"a": "b"}, retryable=True),
+        errors.ConfigurationError("m"),
+        errors.RuleSyntaxError("m", "cat (", 4),
+        errors.RulesRefused("m", (1,), 2),
+        errors.DecodeError("m", b"l"),
+        errors.SourceError("m", 3),
+        errors.StreamStalled("m"),
+        errors.ServerDisconnect("m", "SlowReader"),
+        errors.RateLimitError("m", 429, "b", {"a": "b"}),
+        errors.ProxyError("m", "http://p", 502, {"a": "b"}, retryable=True),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_error_can_be_pickled_and_copied(error: Exception) -> None:
-    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own bytes
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_error_can_be_pickled_and_copied(error: Exception, protocol: int) -> None:
+    error.add_note("a note")
+    for again in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error)):  # noqa: S301 - our own bytes
         assert type(again) is type(error)
-        assert (str(again), vars(again)) == (str(error), vars(error))
+        assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
 
 
 @pytest.mark.parametrize(

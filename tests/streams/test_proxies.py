@@ -1,4 +1,4 @@
-"""Through a proxy, plain and by CONNECT."""
+"""Streams and requests through a proxy, plain and by CONNECT."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def pump(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
-    for each in (source, target):
+    for end in (source, target):
         with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+            end.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
@@ -66,7 +66,9 @@ def test_tunnel_of_a_proxy_carries_the_stream(
     trusted = ssl.create_default_context()
     authority.configure_trust(trusted)
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # of the proxy's own
+    monkeypatch.setenv(
+        "SSL_CERT_FILE", str(tmp_path / "authority.pem")
+    )  # for the certificate of the proxy
     front = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(front)
     asked: list[bytes] = []
@@ -88,7 +90,7 @@ def test_tunnel_of_a_proxy_carries_the_stream(
             proxy=address,
             verify=trusted,
             http2=http2,
-            compress=False,  # so that much waits to be read
+            compress=False,  # many bytes wait in the socket
         )
         with stream.subscribe(take):
             assert enough.wait(PATIENCE)
@@ -100,12 +102,12 @@ def test_tunnel_of_a_proxy_carries_the_stream(
 
 
 Pieces = Callable[[], Iterable[bytes]]
-"""What is sent in answer to a request, one after the other."""
+"""The parts of an answer."""
 
 
 @contextlib.contextmanager
 def refusing(answer: Pieces) -> Iterator[tuple[str, list[bytes]]]:
-    """A proxy that answers every request so, and waits for the client to leave; its address."""
+    """A proxy with this answer to every request; it waits until the client closes."""
     listener = socket.create_server(("127.0.0.1", 0))
     asked: list[bytes] = []
     threads: list[threading.Thread] = []
@@ -132,8 +134,8 @@ def refusing(answer: Pieces) -> Iterator[tuple[str, list[bytes]]]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        for each in (thread, *threads):
-            each.join(PATIENCE)
+        for started in (thread, *threads):
+            started.join(PATIENCE)
 
 
 def head(status: str, *fields: str) -> Pieces:
@@ -146,12 +148,12 @@ def nothing() -> Iterable[bytes]:
 
 
 def trickle(*start: bytes) -> Pieces:
-    """An answer that never ends, byte by byte, each within the time that a single read has."""
+    """An answer without an end; each byte arrives within the timeout of a read."""
 
     def pieces() -> Iterator[bytes]:
         for piece in start:
             yield piece
-            threading.Event().wait(0.1)  # so that they are read one by one
+            threading.Event().wait(0.1)  # each is a read of its own
         for _ in range(400):
             yield b"x"
             threading.Event().wait(0.05)
@@ -228,8 +230,8 @@ def test_proxy_is_retried_when_it_cannot_reach_the_server(status: str) -> None:
         Watched(base_url="https://x.example", proxy=f"http://{address}") as w,
     ):
         waits = w.until_event(events.Reconnecting, 3)[:3]
-    assert [round(each.delay / FAST.scale) for each in waits] == [5, 10, 20]
-    assert all(isinstance(each.error, rxtweets.errors.ProxyError) for each in waits)
+    assert [round(event.delay / FAST.scale) for event in waits] == [5, 10, 20]
+    assert all(isinstance(event.error, rxtweets.errors.ProxyError) for event in waits)
 
 
 def test_retry_after_of_a_proxy_is_the_least_wait() -> None:
@@ -307,7 +309,7 @@ def test_plain_http_answer_names_the_proxy() -> None:
     assert f"The proxy http://{address} may have answered" in str(error)
 
 
-# The time that the way may take.
+# The time limit of the way.
 
 SLOW = pytest.mark.parametrize(
     ("answer", "missing"),
@@ -377,7 +379,7 @@ def test_stop_ends_a_hanging_handshake() -> None:
         w = Watched(base_url="https://x.example", proxy=f"http://{address}", connect_timeout=3600)
         with w:
             w.until(lambda: asked)
-        [reader] = [each for each in threading.enumerate() if each.name == "rxtweets-reader"]
+        [reader] = [thread for thread in threading.enumerate() if thread.name == "rxtweets-reader"]
         reader.join(PATIENCE)
         assert not reader.is_alive()
 
@@ -393,7 +395,7 @@ def test_tunnel_to_an_ipv6_address_has_brackets(*, isolated: bool) -> None:
             error = w.until_event(events.Reconnecting)[0].error
         line, *fields = asked[0].decode().split("\r\n")
     assert line == "CONNECT [::1]:9 HTTP/1.1"
-    assert "host: [::1]:9" in [each.lower() for each in fields]
+    assert "host: [::1]:9" in [field.lower() for field in fields]
     assert "refused the way to [::1]:9" in str(error)
 
 
@@ -408,7 +410,7 @@ def test_plain_request_to_an_ipv6_address_has_brackets() -> None:
             rxtweets.Rules(**options).get()
         line, *fields = asked[0].decode().split("\r\n")
     assert line.startswith("GET http://[::1]:9/v6::1/2/tweets/search/stream/rules?")
-    assert "host: [::1]:9" in [each.lower() for each in fields]
+    assert "host: [::1]:9" in [field.lower() for field in fields]
 
 
 @pytest.mark.parametrize(
