@@ -68,7 +68,7 @@ WEB_PAGE = (
 
 
 def error_of_response(status: int, headers: Mapping[str, str], body: bytes) -> errors.ResponseError:
-    """Make the error of an answer that refuses; its text says what to do next.
+    """Make the error of a refusal; its text ends with advice.
 
     Args:
         status: the HTTP status.
@@ -100,7 +100,7 @@ def unexpected_answer(
         status: the HTTP status.
         headers: names in lower case.
         body: the received part of the body.
-        advice: what to do next.
+        advice: the next step, for the end of the text.
     """
     body = mask(body[:MAX_BODY])  # before it is cut to the shown part
     text = f"{status}: {_said(status, headers, body)}. {advice}"
