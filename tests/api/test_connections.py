@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -81,16 +82,20 @@ def test_list_leaves_missing_values_empty(stub: Stub, connections: Connections) 
     assert connections.list() == [HeldConnection("7", "", "", None, None, "")]
 
 
-def test_free_closes_connections_of_one_stream(stub: Stub, connections: Connections) -> None:
+@pytest.mark.parametrize(
+    ("close", "path"),
+    [
+        (lambda connections: connections.free("filtered_stream"), f"{PATH}/filtered_stream"),
+        (lambda connections: connections.free_all(), f"{PATH}/all"),
+    ],
+    ids=["free", "free_all"],
+)
+def test_closed_connections_are_counted(
+    stub: Stub, connections: Connections, close: Callable[[Connections], int], path: str
+) -> None:
     stub.answers(kills(2))
-    assert connections.free("filtered_stream") == 2
-    assert stub.asked == [("DELETE", f"{PATH}/filtered_stream", {}, None)]
-
-
-def test_free_all_closes_every_connection(stub: Stub, connections: Connections) -> None:
-    stub.answers(kills(3))
-    assert connections.free_all() == 3
-    assert stub.asked == [("DELETE", f"{PATH}/all", {}, None)]
+    assert close(connections) == 2
+    assert stub.asked == [("DELETE", path, {}, None)]
 
 
 def test_free_ids_sends_a_hundred_ids_a_request(stub: Stub, connections: Connections) -> None:
@@ -123,27 +128,23 @@ def test_free_is_tried_once(stub: Stub, connections: Connections) -> None:
     assert len(stub.asked) == 1
 
 
-def test_unknown_stream_is_refused_before_a_request(stub: Stub, connections: Connections) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="filtered_stream"):
-        connections.free("../all")
-    with pytest.raises(rxtweets.ConfigurationError, match="endpoint 'x'"):
-        connections.list(endpoints=["x"])
-    with pytest.raises(rxtweets.ConfigurationError, match=r"no stream"):
-        connections.free(["filtered_stream"])  # type: ignore[arg-type]  # what is tested
-    assert stub.asked == []
-
-
-def test_list_refuses_an_unknown_status(connections: Connections) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="active, inactive or all"):
-        connections.list(status="open")  # type: ignore[arg-type]  # what is tested
-
-
-def test_free_ids_refuses_one_text(connections: Connections) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="ids="):
-        connections.free_ids("1f3c")
-
-
-def test_list_refuses_streams_as_one_text(stub: Stub, connections: Connections) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match=r"such as \['filtered_stream'\]"):
-        connections.list(endpoints="filtered_stream")
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda connections: connections.free("../all"), "filtered_stream"),
+        (lambda connections: connections.free(["filtered_stream"]), "no stream"),
+        (lambda connections: connections.list(endpoints=["x"]), "endpoint 'x'"),
+        (
+            lambda connections: connections.list(endpoints="filtered_stream"),
+            r"such as \['filtered_stream'\]",
+        ),
+        (lambda connections: connections.list(status="open"), "active, inactive or all"),
+        (lambda connections: connections.free_ids("1f3c"), "ids="),
+    ],
+)
+def test_invalid_argument_is_refused_before_a_request(
+    stub: Stub, connections: Connections, call: Callable[[Any], object], says: str
+) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=says):
+        call(connections)
     assert stub.asked == []

@@ -58,16 +58,11 @@ MEMES = Rule("meme has:images", "", "1166895166390583296")
 # Reading
 
 
-def test_get_returns_no_rules_when_x_sends_no_data(stub: Stub, rules: Rules) -> None:
-    stub.answers(NONE)
+@pytest.mark.parametrize("answer", [NONE, {**NONE, "data": []}, {**NONE, "data": None}])
+def test_get_returns_no_rules_when_there_are_none(stub: Stub, rules: Rules, answer: Any) -> None:
+    stub.answers(answer)
     assert rules.get() == []
     assert stub.asked == [get()]
-
-
-@pytest.mark.parametrize("data", [[], None])
-def test_get_returns_no_rules_when_there_is_no_list(stub: Stub, rules: Rules, data: Any) -> None:
-    stub.answers({**NONE, "data": data})
-    assert rules.get() == []
 
 
 def test_get_returns_tags_and_ids(stub: Stub, rules: Rules) -> None:
@@ -308,18 +303,25 @@ def test_refusal_can_be_pickled(stub: Stub, rules: Rules) -> None:
 # Deleting
 
 
-def test_delete_sends_ids(stub: Stub, rules: Rules) -> None:
+@pytest.mark.parametrize(
+    ("given", "body", "gone"),
+    [
+        ((CATS.id, MEMES), {"ids": [CATS.id, MEMES.id]}, (Rule("", id=CATS.id), MEMES)),
+        (
+            ("cat has:media", Rule("2024")),
+            {"values": ["cat has:media", "2024"]},
+            (Rule("cat has:media"), Rule("2024")),
+        ),
+    ],
+    ids=["ids", "values"],
+)
+def test_delete_sends_ids_or_values(
+    stub: Stub, rules: Rules, given: Any, body: Any, gone: tuple[Rule, ...]
+) -> None:
     stub.answers(deleted(2))
-    report = rules.delete(CATS.id, MEMES)
-    assert stub.asked == [post({"delete": {"ids": [CATS.id, MEMES.id]}})]
-    assert (len(report.deleted), report.calls) == (2, 1)
-
-
-def test_delete_sends_values(stub: Stub, rules: Rules) -> None:
-    stub.answers(deleted(2))
-    report = rules.delete("cat has:media", Rule("2024"))
-    assert stub.asked == [post({"delete": {"values": ["cat has:media", "2024"]}})]
-    assert report.deleted == (Rule("cat has:media"), Rule("2024"))
+    report = rules.delete(*given)
+    assert stub.asked == [post({"delete": body})]
+    assert (report.deleted, report.calls) == (gone, 1)
 
 
 def test_delete_sends_ids_and_values_separately(stub: Stub, rules: Rules) -> None:
