@@ -72,6 +72,8 @@ ALIASES = {
     "in_reply_to_status_id": "in_reply_to_tweet_id",
     "retweets_of_status_id": "retweets_of_tweet_id",
 }
+TWEETS = _words("conversation_id in_reply_to_tweet_id retweets_of_tweet_id")
+USERS = _words("from to retweets_of")
 NUMBER = r"\d+(?:\.\d+)?"
 DEGREES = rf"-?{NUMBER}"
 PATTERNS = {
@@ -79,12 +81,8 @@ PATTERNS = {
     "lang": (r"[A-Za-z]{2,3}(-[A-Za-z]{2,4})?", "a language code, as lang:en"),
     "place_country": (r"[A-Za-z]{2}", "a country code of two letters"),
     "context": (r"\d+\.(\d+|\*)|\*\.\d+", "domain.entity, or * for one of them, as context:47.*"),
-    "conversation_id": (r"\d{1,19}", "the id of a tweet"),
-    "in_reply_to_tweet_id": (r"\d{1,19}", "the id of a tweet"),
-    "retweets_of_tweet_id": (r"\d{1,19}", "the id of a tweet"),
-    "from": (r"@?\w{1,20}", "a user name or id"),
-    "to": (r"@?\w{1,20}", "a user name or id"),
-    "retweets_of": (r"@?\w{1,20}", "a user name or id"),
+    **dict.fromkeys(TWEETS, (r"\d{1,19}", "the id of a tweet")),
+    **dict.fromkeys(USERS, (r"@?\w{1,20}", "a user name or id")),
     **dict.fromkeys(COUNTS, (r"\d+(\.\.\d+)?", "a number, or a range as 10..500")),
     "min_followers": (r"\d+", "a number"),
     "embedding_threshold": (r"0(\.\d+)?|1(\.0+)?", "a number from 0.0 to 1.0"),

@@ -453,6 +453,34 @@ def test_empty_token_is_refused_before_the_environment(monkeypatch: pytest.Monke
         sample_stream(token="")
 
 
+def test_token_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[object] = []
+    parse = Token.__init__
+
+    def counted(token: Token, value: str | None = None) -> None:
+        parsed.append(value)
+        parse(token, value)
+
+    monkeypatch.setattr(Token, "__init__", counted)
+    rxtweets.filtered_stream(["cat"], token=SECRET, free_stale_connections=True, connections=2)
+    assert parsed == [SECRET]
+
+
+@pytest.mark.parametrize(
+    "warn",
+    [
+        lambda: sample_stream(token=SECRET, tweet_fields=["langs"]),
+        lambda: rxtweets.filtered_stream(["the"], token=SECRET),
+        lambda: rxtweets.Rules(token=SECRET).check("the"),
+    ],
+    ids=["fields", "rules=", "Rules"],
+)
+def test_warning_names_the_line_of_the_caller(warn: Callable[[], object]) -> None:
+    with pytest.warns(UserWarning, match="langs|stop word") as caught:
+        warn()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_repr_of_a_token_hides_it() -> None:
     token = Token(SECRET)
     for text in (repr(token), str(token), f"{token}", f"{token!s:>40}", repr([token])):
