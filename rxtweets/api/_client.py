@@ -1,4 +1,4 @@
-"""X's other endpoints: one request, one JSON answer, or a typed error."""
+"""Requests to X's other endpoints: one JSON answer, or a typed error."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from tenacity import (
     wait_exponential,
 )
 
-from rxtweets.api._connection import ConnectionOptions, proxy_named, request
+from rxtweets.api._connection import ConnectionOptions, request
+from rxtweets.api._proxies import proxy_named
 from rxtweets.api._responses import error_of_response, is_web_page, unexpected_answer
 from rxtweets.api._server_waits import asked_wait
 from rxtweets.errors import ConnectionLost, ResponseError, ServerError
 
-__all__ = ["Rest"]
+__all__ = ["Rest", "objects"]
 
 ATTEMPTS = 3
 PAUSE = 0.25
 """Seconds before the second attempt; twice that before the third."""
 
 LONGEST_PAUSE = 5.0
-"""Seconds. If the server asks for a longer wait, the request fails at once: the caller decides."""
+"""Seconds. If the server asks for a longer wait, the request fails at once."""
+
 MOST_PAGES = 1_000
 MOST_OF_PAGES = 64 * 1024 * 1024
-"""Bytes of all pages of something. X's most are 25,000 rules of 2,048 characters, on 25 pages."""
+"""Bytes of all pages of a list. X's longest has 25,000 rules of 2,048 characters on 25 pages."""
 
 
 class Rest:
-    """Requests with the token, to the server of the streams.
+    """Requests with the token to the server of the streams.
 
-    What only reads is tried three times when the network or the server fails, not before its
-    ``Retry-After``; what changes something is tried once. Redirects are not followed.
+    A request that only reads is tried three times if the network or the server fails, and not
+    before its ``Retry-After``. A request that changes data is tried once. Redirects are not
+    followed.
 
     Args:
         options: where and how to connect.
-        sleep: waits for the seconds that it is given.
+        sleep: called with the seconds to wait.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Rest:
         self._sleep = sleep
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Ask for something.
+        """Read an object.
 
         Raises:
             StreamError: the network failed, or the server refused.
@@ -59,11 +62,10 @@ class Rest:
         return self._get(path, params or {})[0]
 
     def pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        """Ask for all pages of something, one after the other.
+        """Read all pages of a list, one after the other.
 
         Raises:
-            StreamError: the network failed, or the server refused, or it names pages in a circle or
-                without an end.
+            StreamError: the network failed, the server refused, or its pages do not end.
         """
         token, total = "", 0
         known: set[str] = set()
@@ -73,11 +75,8 @@ class Rest:
             page, size = self._get(path, {**params, **more})
             total += size
             if len(known) > MOST_PAGES or total > MOST_OF_PAGES:
-                text = (
-                    f"more than {MOST_PAGES} pages of {path}, or {MOST_OF_PAGES} bytes; is "
-                    "base_url X's?"
-                )
-                raise ResponseError(text, 200, "", {})
+                most = f"{MOST_PAGES} pages of {path}, or {MOST_OF_PAGES} bytes"
+                raise ResponseError(f"more than {most}; is base_url X's?", 200, "", {})
             yield page
             meta = page.get("meta")
             token = str(meta.get("next_token") or "") if isinstance(meta, dict) else ""
@@ -89,7 +88,7 @@ class Rest:
     def send(
         self, method: str, path: str, params: Mapping[str, str], body: object = None
     ) -> dict[str, Any]:
-        """Change something.
+        """Change data.
 
         Raises:
             StreamError: the network failed, or the server refused.
@@ -108,7 +107,7 @@ class Rest:
 
     def _read(self, path: str, params: Mapping[str, str]) -> tuple[dict[str, Any], int]:
         answer, size = self._ask("GET", path, params, None)
-        # Nothing but errors is not the same as nothing.
+        # Errors alone are a failure, not an empty answer.
         if answer.get("errors") and not answer.get("data"):
             raise error_of_response(200, {}, orjson.dumps(answer))
         return answer, size
@@ -116,11 +115,11 @@ class Rest:
     def _ask(
         self, method: str, path: str, params: Mapping[str, str], body: object
     ) -> tuple[dict[str, Any], int]:
-        """What the server answers, and its size in bytes."""
-        content = None if body is None else orjson.dumps(body)
-        status, headers, answer = request(self._options, method, path, params, content)
+        options, content = self._options, None if body is None else orjson.dumps(body)
+        status, headers, answer = request(options, method, path, params, content)
         if not 200 <= status < 300:
-            raise proxy_named(error_of_response(status, headers, answer), self._options)
+            error = error_of_response(status, headers, answer)
+            raise proxy_named(error, options.base_url, options.proxy)
         try:
             value = orjson.loads(answer)
         except orjson.JSONDecodeError:
@@ -131,6 +130,14 @@ class Rest:
                 advice += " A web page may be the login page of this network."
             raise unexpected_answer(status, headers, answer, advice)
         return value, len(answer)
+
+
+def objects(answer: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the objects of a list; X omits an empty list."""
+    values = answer.get(name)
+    return (
+        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+    )
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -1,20 +1,20 @@
-"""The connections that X holds for a token's app: looked at, and given up."""
+"""The connections that X holds for a token's app: list them, and close them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Unpack
 
 from rxtweets._support.timestamps import moment
 from rxtweets._support.validation import iterable
-from rxtweets.api._client import Rest
+from rxtweets.api._client import Rest, objects
 from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.api._options import ServerOptions, connection_options
 from rxtweets.errors import ConfigurationError
 
-__all__ = ["Connections", "HeldConnection"]
+__all__ = ["Connections", "HeldConnection", "free_connections"]
 
 PATH = "/2/connections"
 PAGE = 100
@@ -24,15 +24,15 @@ FIELDS = "client_ip,connected_at,disconnect_reason,disconnected_at,endpoint_name
 
 @dataclass(frozen=True, slots=True)
 class HeldConnection:
-    """A connection, as X sees it.
+    """A connection in X's list.
 
     Attributes:
-        id: X's.
+        id: X's id.
         endpoint: name of the stream, such as ``filtered_stream``.
-        client_ip: where it comes from, as X says it.
-        connected_at: when it was made; ``None`` if X did not say.
-        disconnected_at: when it ended; ``None`` while X takes it for active.
-        disconnect_reason: X's; empty while it is active.
+        client_ip: address of the client.
+        connected_at: start; ``None`` if X did not say.
+        disconnected_at: end; ``None`` while X regards it as active.
+        disconnect_reason: X's reason; empty while it is active.
     """
 
     id: str
@@ -44,7 +44,13 @@ class HeldConnection:
 
 
 class Connections:
-    """What X holds for the token's app: the cure when it takes a lost connection for a live one.
+    """The connections that X holds for the token's app.
+
+    After a power cut or a killed program, X keeps the lost connection for minutes, and refuses the
+    next one with ``TooManyConnections``. Close it here, with ``rxtweets connections free``, or with
+    ``free_stale_connections=True`` of a stream.
+
+    A retry waits for 5 s at most; if the server asks for more, the request raises its error.
 
     Args:
         **options: see `ServerOptions`.
@@ -63,7 +69,7 @@ class Connections:
         status: Literal["active", "inactive", "all"] = "active",
         endpoints: Iterable[str] = (),
     ) -> list[HeldConnection]:
-        """The connections.
+        """Return the connections.
 
         Args:
             status: ``active``, ``inactive`` or ``all``.
@@ -78,37 +84,39 @@ class Connections:
         wanted = iterable("endpoints", endpoints, "['filtered_stream']")
         if names := [_checked(endpoint) for endpoint in wanted]:
             params["endpoints"] = ",".join(names)
-        return [_held(each) for page in self._rest.pages(PATH, params) for each in _objects(page)]
+        pages = self._rest.pages(PATH, params)
+        return [_held(value) for page in pages for value in objects(page, "data")]
 
     def free(self, endpoint: str) -> int:
-        """Make X give up all connections of one stream; how many that were.
-
-        It ends those that are in use as well.
+        """Make X close all connections of one stream, also those in use; return their number.
 
         Raises:
             StreamError: the network failed, or X refused.
         """
-        return _kills(self._rest.send("DELETE", f"{PATH}/{_checked(endpoint)}", {}))
+        return free_connections(self._rest, endpoint)
 
     def free_all(self) -> int:
-        """Make X give up every connection of the app; how many that were.
+        """Make X close every connection of the app; return their number.
 
         Raises:
             StreamError: the network failed, or X refused.
         """
-        return _kills(self._rest.send("DELETE", f"{PATH}/all", {}))
+        return _closed(self._rest.send("DELETE", f"{PATH}/all", {}))
 
     def free_ids(self, ids: Iterable[str]) -> int:
-        """Make X give up these connections, a hundred a request; how many it did give up.
+        """Make X close these connections, a hundred a request; return how many it closed.
 
         Raises:
             StreamError: the network failed, or X refused.
         """
-        uuids = [str(each) for each in iterable("ids", ids, "['1', '2']")]
-        return sum(
-            _kills(self._rest.send("DELETE", PATH, {}, {"uuids": uuids[start : start + MOST_IDS]}))
-            for start in range(0, len(uuids), MOST_IDS)
-        )
+        uuids = [str(identifier) for identifier in iterable("ids", ids, "['1', '2']")]
+        parts = (uuids[start : start + MOST_IDS] for start in range(0, len(uuids), MOST_IDS))
+        return sum(_closed(self._rest.send("DELETE", PATH, {}, {"uuids": part})) for part in parts)
+
+
+def free_connections(rest: Rest, endpoint: str) -> int:
+    """Make X close all connections of one stream; see `Connections.free`."""
+    return _closed(rest.send("DELETE", f"{PATH}/{_checked(endpoint)}", {}))
 
 
 def _checked(endpoint: str) -> str:
@@ -118,15 +126,10 @@ def _checked(endpoint: str) -> str:
     return endpoint
 
 
-def _kills(answer: dict[str, Any]) -> int:
+def _closed(answer: dict[str, Any]) -> int:
     data = answer.get("data")
     count = data.get("successful_kills") if isinstance(data, dict) else None
     return int(count) if isinstance(count, (int, str)) and str(count).isdecimal() else 0
-
-
-def _objects(page: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    data = page.get("data")
-    return [each for each in data if isinstance(each, dict)] if isinstance(data, Sequence) else ()
 
 
 def _held(value: dict[str, Any]) -> HeldConnection:

@@ -1,4 +1,4 @@
-"""The content encodings of a body, undone as it comes, in pieces whose size is bounded."""
+"""Decompression of bodies as they arrive, in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from contextlib import suppress
 __all__ = ["BodyError", "Inflater", "at_most", "decoded"]
 
 WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-"""zlib's numbers for a window of 32 KB in gzip's wrapping, and in its own (RFC 9110, 8.4.1)."""
+"""zlib's ``wbits`` for a window of 32 KB, with a gzip or zlib wrapper (RFC 9110, 8.4.1)."""
 
 PIECE = 2**20
-"""Bytes that are inflated at once at most: a read of 64 KB can hold a thousand times as many."""
+"""Bytes of a decompressed piece at most: a read of 64 KB can expand a thousand times."""
 
-GZIP_BEGINS = b"\x1f"
-"""As no JSON does, and no text."""
+GZIP_START = b"\x1f"
+"""Neither JSON nor text starts with this byte."""
 
 
 class BodyError(ValueError):
-    """The body is not in the encoding that its header names, or not in one that is read here."""
+    """The body is not in the encoding that its header names, or in an unsupported one."""
 
 
 class Inflater:
-    """Takes the bytes of a compressed stream, which may be several members one after the other.
+    """Decompresses a stream of one or more members.
 
     Args:
-        window: zlib's number of the wrapping.
+        window: zlib's ``wbits``.
 
     Attributes:
-        fault: what follows is not compressed so; nothing more is given.
+        fault: of the data; after it `feed` returns nothing.
     """
 
     def __init__(self, window: int = WINDOWS["gzip"]) -> None:
@@ -38,14 +38,14 @@ class Inflater:
         self.fault: zlib.error | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """All that can be decompressed by now, up to a fault."""
+        """Decompress all of the data, up to a fault."""
         return b"".join(self.pieces(data))
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """The same, in pieces of 1 MB at most, none empty."""
+        """Decompress the data in pieces of 1 MB at most, none empty."""
         is_more = bool(data)
         while is_more and self.fault is None:
-            before = self._member.copy()  # a microsecond; zlib drops what it has with an error
+            before = self._member.copy()  # zlib discards its output on an error
             try:
                 piece = self._member.decompress(data, PIECE)
             except zlib.error as error:
@@ -69,51 +69,50 @@ def _up_to_fault(member: zlib._Decompress, data: bytes) -> bytes:
 
 
 def decoded(raw: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """The blocks of a body without its content encoding; none empty.
+    """Return the blocks of a body without its content encoding; none empty.
 
     Args:
-        raw: as they were sent.
-        encoding: the value of the header, empty if there is none.
+        raw: blocks as they were sent.
+        encoding: value of ``Content-Encoding``; empty without the header.
 
     Raises:
-        BodyError: it cannot be read; from iterating, if the body is not what the header says.
-        zlib.error: from iterating: after what was given, the stream is damaged.
+        BodyError: the encoding is unsupported; while iterating, if the body is in another one.
+        zlib.error: while iterating: the rest of the body is damaged.
     """
-    encodings = [each.strip().lower() for each in encoding.split(",")]
-    named = [each for each in encodings if each not in {"", "identity"}]
+    names = (name.strip().lower() for name in encoding.split(","))
+    named = [name for name in names if name not in {"", "identity"}]
     if not named:
         return _plain(raw)
     if len(named) > 1 or named[0] not in WINDOWS:
         raise BodyError(
-            f"content-encoding {encoding[:80]!r} cannot be read; gzip can, and no other was asked "
-            "for. Is there a proxy between?"
+            f"content-encoding {encoding[:80]!r} cannot be read; only gzip was asked for. "
+            "Is there a proxy between?"
         )
     return _inflated(raw, named[0])
 
 
 def _plain(raw: Iterable[bytes]) -> Iterator[bytes]:
-    blocks = iter(raw)
+    blocks = filter(None, raw)
     for first in blocks:
-        if first.startswith(GZIP_BEGINS):
+        if first.startswith(GZIP_START):
             raise BodyError(
-                "the body begins as gzip does, and no content-encoding says so. "
+                "the body begins as gzip does, without a content-encoding. "
                 "Is there a proxy between?"
             )
-        if first:
-            yield first
-            break
+        yield first
+        break
     yield from blocks
 
 
 def _inflated(raw: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     inflater = Inflater(WINDOWS[encoding])
-    is_fresh = True
+    is_empty = True
     for data in raw:
         for piece in inflater.pieces(data):
-            is_fresh = False
+            is_empty = False
             yield piece
         fault = inflater.fault
-        if fault is not None and is_fresh and "incorrect header" in str(fault):
+        if fault is not None and is_empty and "incorrect header" in str(fault):
             raise BodyError(
                 f"content-encoding says {encoding}, but the body begins {data[:40]!r}. "
                 "Is there a proxy between?"
@@ -123,7 +122,7 @@ def _inflated(raw: Iterable[bytes], encoding: str) -> Iterator[bytes]:
 
 
 def at_most(blocks: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """The blocks as long as they hold no more bytes than ``most``, and the rest of that."""
+    """Return the first ``most`` bytes of the blocks."""
     for block in blocks:
         yield block[:most]
         most -= len(block)

@@ -1,9 +1,7 @@
-"""The body of an HTTP/2 response, out of the bytes of the connection.
+"""A parser for the body of an HTTP/2 response (RFC 9113, 6).
 
-X sends one tweet a DATA frame. The general path makes four objects and a window's bookkeeping of
-each frame, 17 µs of it, where decoding the tweet costs five. Here it is one slice: `Deframer` does
-nothing but find the frames of one response and answer what has to be answered (RFC 9113, 6).
-Figures in ``tests/benchmarks/README.md``; ``fast_paths=False`` leaves all of it to httpx and h2.
+X sends one tweet a DATA frame. h2 spends more time on a frame than decoding the tweet takes; see
+row 5 of the benchmarks.
 """
 
 from __future__ import annotations
@@ -17,17 +15,17 @@ PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x6, 0x7, 0x8, 0x9
 ACK, END_STREAM, END_HEADERS, PADDED = 0x1, 0x1, 0x4, 0x8
 
 LENGTHS = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
-"""Bytes of those frames that always have so many."""
+"""Payload bytes of the frames that have a fixed length."""
 
 FRAME_HEAD = 9
 LONGEST_FRAME = 16_384
-"""Bytes; what a server may send to a client that asked for no more."""
+"""Bytes; the default of SETTINGS_MAX_FRAME_SIZE."""
 
 MOST_CONTINUATIONS = 64
-"""Frames that continue a head; h2 is given more at once, and refuses them."""
+"""CONTINUATION frames of a head at most; h2 receives a longer head at once, and refuses it."""
 
 WINDOW = 2**24
-"""Bytes that httpx lets a server send in advance; half of it is given back at a time."""
+"""Bytes of the flow control window that httpx opens; half of it is returned at a time."""
 
 ERRORS = (
     *("NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT"),
@@ -40,14 +38,14 @@ head_of = Struct(">IBI").unpack_from
 
 
 class FrameError(ValueError):
-    """The server ended the response, or the bytes are no HTTP/2."""
+    """The server ended the response, or the bytes are not HTTP/2."""
 
 
 def whole_frames(data: bytes) -> tuple[int, bool]:
-    """Where whole frames end; they end early with a head, whose frames stay together.
+    """Find the end of the complete frames, at most up to the end of the first complete head.
 
     Returns:
-        The index behind them, and whether they end with a head that a body follows.
+        The index of the end, and whether it is the end of a head that has a body.
     """
     position = whole = continuations = 0
     is_all = False
@@ -71,15 +69,15 @@ def whole_frames(data: bytes) -> tuple[int, bool]:
 
 
 class Deframer:
-    """Takes the bytes after a response's head as they come, gives what its DATA frames hold.
+    """Parses the frames after a response's head as they arrive.
 
     Args:
-        stream: the response's.
+        stream: id of the response's stream.
 
     Attributes:
-        reply: what has to be sent to the server by now; whoever sends it clears it.
-        ended: the response is over.
-        fault: why nothing more is given: it was reset, the server goes away, or no HTTP/2 follows.
+        reply: frames to send to the server; the caller clears it.
+        ended: the response is complete.
+        fault: a reset, GOAWAY, or bytes that are not HTTP/2; after it `feed` returns nothing.
     """
 
     def __init__(self, stream: int) -> None:
@@ -91,7 +89,7 @@ class Deframer:
         self.fault: FrameError | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """What the frames in ``data`` hold, up to a fault; parts of frames are waited for."""
+        """Return the payload of the complete DATA frames, up to a fault."""
         parts: list[bytes] = []
         try:
             self._feed(self._rest + data if self._rest else data, parts)
@@ -105,12 +103,12 @@ class Deframer:
             length_and_type, flags, stream = head_of(data, position)
             length = length_and_type >> 8
             if length > LONGEST_FRAME:
-                raise FrameError(f"a frame of {length} bytes, which nobody asked for")
+                raise FrameError(f"a frame of {length} bytes exceeds SETTINGS_MAX_FRAME_SIZE")
             start = position + FRAME_HEAD
             end = start + length
             if end > len(data):
                 break
-            # Nine frames of ten, so it is not a call.
+            # Inline, because nine of ten frames are plain data.
             if length_and_type & 255 == DATA and stream == ours and flags == 0:
                 parts.append(data[start:end])
                 self._taken += length
@@ -125,17 +123,16 @@ class Deframer:
     def _other(
         self, kind: int, flags: int, stream: int, payload: bytes, parts: list[bytes]
     ) -> None:
-        """Any frame but plain data. Those that are unknown, or say nothing to us, are left out."""
+        # Frames of unknown types, and those without meaning for a body, are ignored.
         if kind in {DATA, HEADERS, RST_STREAM} and stream != self._stream:
-            raise FrameError(f"a frame of stream {stream}, which nobody opened")
+            raise FrameError(f"a frame of stream {stream}, which is not open")
         _check(kind, flags, stream, payload)
         if kind == DATA:
             self._taken += len(payload)
             parts.append(_without_padding(payload) if flags & PADDED else payload)
             self.ended = bool(flags & END_STREAM)
         elif kind == HEADERS:
-            # Trailers: what they say is not needed, and nothing after them needs their table.
-            self.ended = True
+            self.ended = True  # trailers: no later head needs their compression table
         elif kind == SETTINGS and not flags & ACK:
             self.reply += _frame(SETTINGS, ACK, 0, b"")
         elif kind == PING and not flags & ACK:
@@ -143,25 +140,23 @@ class Deframer:
         elif kind == RST_STREAM:
             raise FrameError(f"the server reset the response: {_error_in(payload)}")
         elif kind == GOAWAY:
-            raise FrameError(f"the server goes away: {_error_in(payload[4:])}")
+            raise FrameError(f"the server sent GOAWAY: {_error_in(payload[4:])}")
         elif kind == PUSH_PROMISE:
-            raise FrameError("the server pushes, which it was asked not to")
+            raise FrameError("the server pushes a response, which this client disabled")
 
     def _give_back(self) -> None:
-        """Let the server send as much again, on the connection and in the response."""
         amount, self._taken = pack(">I", self._taken), 0
         for stream in (0, self._stream):
             self.reply += _frame(WINDOW_UPDATE, 0, stream, amount)
 
 
 def _check(kind: int, flags: int, stream: int, payload: bytes) -> None:
-    """Refuse what no server may send; who does is not understood, whatever comes next."""
     if kind in {SETTINGS, PING, GOAWAY} and stream:
         raise FrameError(f"a frame of the whole connection, of type {kind}, in stream {stream}")
     if not _is_length_of(kind, flags, len(payload)):
         raise FrameError(f"a frame of type {kind} with {len(payload)} bytes")
     if kind == WINDOW_UPDATE and not any(payload):
-        raise FrameError("a window that is to grow by nothing")
+        raise FrameError("a WINDOW_UPDATE of 0 bytes")
     if kind == CONTINUATION or (kind == HEADERS and not flags & END_STREAM):
         raise FrameError("a second head")
 

@@ -1,31 +1,53 @@
-"""The proxy between a client and a server: from an option or the environment, and its name."""
+"""Proxies: from an option or the environment, with hidden credentials, and their refusals."""
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 import httpx
 
-from rxtweets.errors import ConfigurationError
+from rxtweets.api._responses import shown
+from rxtweets.errors import ConfigurationError, ProxyError, ResponseError, StreamError
+from rxtweets.errors._redaction import Secret
 
-__all__ = ["check_proxy", "environment_proxy", "host_and_port", "shown_proxy"]
+__all__ = [
+    "check_proxy",
+    "environment_proxy",
+    "has_valid_port",
+    "host_and_port",
+    "origin",
+    "proxy_error",
+    "proxy_named",
+    "secrets_of",
+]
 
 SCHEMES = {"http", "https", "socks5", "socks5h"}
 PORTS = {"http": 80, "https": 443}
 
+PASSING = {408, 425, 429}
+"""Statuses of a proxy, beside 5xx, after which another attempt can succeed."""
+
+CREDENTIALS = re.compile("username|authentication", re.IGNORECASE)
+FORBIDDEN = re.compile("not allowed|not supported|no acceptable", re.IGNORECASE)
+"""Texts of httpcore for a SOCKS proxy whose rules are the cause."""
+
 
 def check_proxy(text: str, name: str = "proxy") -> None:
-    """Refuse the URL of a proxy that cannot be used.
+    """Refuse an unusable URL of a proxy.
 
     Args:
-        text: the URL; it may hold a password, so no error repeats it.
+        text: the URL; no error shows it, because it may hold a password.
         name: of the option or the variable.
 
     Raises:
-        ConfigurationError: it is no URL of a proxy, or the library for SOCKS is missing.
+        ConfigurationError: it is not a URL of a proxy, or the library for SOCKS is missing.
     """
     try:
         url = httpx.URL(text)
@@ -36,7 +58,7 @@ def check_proxy(text: str, name: str = "proxy") -> None:
             f"{name}: give scheme, host and port of a proxy, as in http://proxy.example:3128; the "
             "scheme is http, https, socks5 or socks5h"
         )
-    if url.port is not None and not 0 < url.port < 65_536:
+    if not has_valid_port(url):
         raise ConfigurationError(f"{name}: the port is a number from 1 to 65535")
     if url.scheme.startswith("socks") and find_spec("socksio") is None:
         raise ConfigurationError(
@@ -45,9 +67,9 @@ def check_proxy(text: str, name: str = "proxy") -> None:
 
 
 def environment_proxy(url: httpx.URL) -> str | None:
-    """The proxy that ``HTTPS_PROXY`` and its kin name for a URL; ``None`` for none.
+    """Return the proxy of the environment for a URL; ``None`` for none.
 
-    Only the variable that applies is looked at, and none where ``NO_PROXY`` has the host.
+    Reads ``HTTPS_PROXY``, ``HTTP_PROXY`` or ``ALL_PROXY``, unless ``NO_PROXY`` has the host.
 
     Raises:
         ConfigurationError: that proxy cannot be used.
@@ -64,9 +86,9 @@ def environment_proxy(url: httpx.URL) -> str | None:
 
 
 def _covers(entry: str, url: httpx.URL) -> bool:
-    """Whether an entry of ``NO_PROXY`` is about a URL; as curl reads it, and httpx.
+    """Return whether an entry of ``NO_PROXY`` matches a URL, by the rules of curl and httpx.
 
-    A name stands for its subdomains too, ``.name`` for them alone; an address may be a network.
+    A name covers its subdomains too, ``.name`` only these; an address may be a network.
     """
     scheme, _, rest = entry.rpartition("://")
     match = re.fullmatch(r"(\[.*\]|[^:]*):(\d+)", rest)
@@ -81,17 +103,85 @@ def _covers(entry: str, url: httpx.URL) -> bool:
         return host in {"*", url.host} or is_parent
 
 
-def shown_proxy(proxy: str) -> str:
-    """The URL of a proxy without user name and password."""
-    url = httpx.URL(proxy)
+def has_valid_port(url: httpx.URL) -> bool:
+    """Return whether the port is 1 to 65535, or missing."""
+    return url.port is None or 0 < url.port < 65_536
+
+
+def origin(url: httpx.URL | str) -> str:
+    """Return scheme, host and port of a URL: without user, password and path."""
+    url = httpx.URL(url)
     return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
 def host_and_port(url: httpx.URL) -> str:
-    """As in ``api.x.com:443``; an address of IPv6 is in brackets."""
+    """Return host and port, such as ``api.x.com:443``; brackets enclose an IPv6 address."""
     host = f"[{url.host}]" if ":" in url.host else url.host
     return f"{host}:{_port(url)}"
 
 
 def _port(url: httpx.URL) -> int | None:
     return url.port or PORTS.get(url.scheme)
+
+
+def secrets_of(urls: Iterable[str]) -> tuple[Secret, ...]:
+    """Return the secrets in the URLs of proxies: each password, and its forms on the wire.
+
+    Args:
+        urls: with or without a user; an invalid URL has no secrets.
+    """
+    secrets: list[Secret] = []
+    for url in urls:
+        with suppress(ValueError):
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            user, password = unquote(parts.username or ""), unquote(parts.password or "")
+            pair = f"{user}:{password}"
+            if user or password:
+                forms = (password or user, pair, b64encode(pair.encode()).decode())
+                secrets += map(Secret, forms)
+    return tuple(secrets)
+
+
+def proxy_named(error: ResponseError, url: httpx.URL, proxy: str | None) -> StreamError:
+    """Return the error of an answer with the proxy that may have sent it instead of the server.
+
+    Args:
+        error: of the answer.
+        url: of the server.
+        proxy: URL of the proxy; ``None`` for none.
+    """
+    if error.status == 407:
+        said = "407 Proxy Authentication Required"
+        return proxy_error(proxy, url, said, 407, error.headers)
+    if proxy is not None and url.scheme == "http" and proxy.startswith("http"):
+        text = f"{error} The proxy {origin(proxy)} may have answered in place of the server."
+        return type(error)(text, error.status, error.body, error.headers)
+    return error
+
+
+def proxy_error(
+    proxy: str | None, url: httpx.URL, said: str, status: int, headers: Mapping[str, str]
+) -> ProxyError:
+    """Make the error of a proxy that refused to connect to a server.
+
+    Args:
+        proxy: URL of the proxy; ``None`` if none was configured.
+        url: of the server.
+        said: the proxy's own text.
+        status: of its answer; 0 for a SOCKS proxy.
+        headers: of its answer.
+    """
+    is_unknown = status == 407 or (not status and CREDENTIALS.search(said) is not None)
+    is_refused = 400 <= status < 500 or (not status and FORBIDDEN.search(said) is not None)
+    is_final = is_unknown or (is_refused and status not in PASSING)
+    if is_unknown:
+        advice = "Check the proxy's user name and password, in proxy= or HTTPS_PROXY."
+    elif is_final:
+        advice = "Its rules do not allow this, or it is not a proxy: check proxy= or HTTPS_PROXY."
+    else:
+        advice = "It could not reach the server; trying again later helps."
+    where = "" if proxy is None else origin(proxy)
+    named = f"the proxy {where}" if where else "a proxy that was not configured"
+    said = shown(said).rstrip(".")
+    text = f"{named} refused the way to {host_and_port(url)}: {said}. {advice}"
+    return ProxyError(text, where, status, headers, retryable=not is_final)

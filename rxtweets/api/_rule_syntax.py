@@ -1,14 +1,13 @@
-r"""The language of filtered-stream rules: parsed, and checked before a request is spent on it.
+r"""The syntax of filtered-stream rules: a parser, and checks before a request.
 
-A space is AND and binds tighter than ``OR``; ``-`` negates what follows; parentheses group;
+A space is AND and binds tighter than ``OR``; ``-`` negates the next term; parentheses group;
 ``"two words"`` is a phrase and ``"two words"~3`` two words at most three apart. Operators are
-``name:value``. Some stand alone, others only beside one that does. Within quotation marks, ``\"``
-is a quotation mark. Words and values begin with a letter, a digit or an emoji, or they are quoted.
+``name:value``. Some stand alone, others need one that does. Within quotation marks, ``\"`` is a
+quotation mark. Unquoted words and values start with a letter, a digit or an emoji.
 
 Sources: X's pages "Build a rule" and "Operators" of the filtered stream,
-https://docs.x.com/x-api/posts/filtered-stream/integrate/build-a-rule, and for what they leave out
-"Rules and filtering: Enterprise", whose language it is. Where they and the texts of X's errors
-differ, the errors are right.
+https://docs.x.com/x-api/posts/filtered-stream/integrate/build-a-rule, and "Rules and filtering:
+Enterprise" for details that they omit. The texts of X's errors take precedence over the pages.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from rxtweets.api._entities import is_cashtag, is_hashtag, is_mention
 from rxtweets.errors import RuleSyntaxError
@@ -38,7 +36,7 @@ __all__ = [
 ]
 
 LONGEST = 1_024
-"""Characters of a rule; 2,048 for enterprise accounts."""
+"""Characters of a rule at most; 2,048 for enterprise accounts."""
 
 FARTHEST = 6
 """The largest N of ``"a b"~N``."""
@@ -74,6 +72,8 @@ ALIASES = {
     "in_reply_to_status_id": "in_reply_to_tweet_id",
     "retweets_of_status_id": "retweets_of_tweet_id",
 }
+TWEETS = _words("conversation_id in_reply_to_tweet_id retweets_of_tweet_id")
+USERS = _words("from to retweets_of")
 NUMBER = r"\d+(?:\.\d+)?"
 DEGREES = rf"-?{NUMBER}"
 PATTERNS = {
@@ -81,12 +81,8 @@ PATTERNS = {
     "lang": (r"[A-Za-z]{2,3}(-[A-Za-z]{2,4})?", "a language code, as lang:en"),
     "place_country": (r"[A-Za-z]{2}", "a country code of two letters"),
     "context": (r"\d+\.(\d+|\*)|\*\.\d+", "domain.entity, or * for one of them, as context:47.*"),
-    "conversation_id": (r"\d{1,19}", "the id of a tweet"),
-    "in_reply_to_tweet_id": (r"\d{1,19}", "the id of a tweet"),
-    "retweets_of_tweet_id": (r"\d{1,19}", "the id of a tweet"),
-    "from": (r"@?\w{1,20}", "a user name or id"),
-    "to": (r"@?\w{1,20}", "a user name or id"),
-    "retweets_of": (r"@?\w{1,20}", "a user name or id"),
+    **dict.fromkeys(TWEETS, (r"\d{1,19}", "the id of a tweet")),
+    **dict.fromkeys(USERS, (r"@?\w{1,20}", "a user name or id")),
     **dict.fromkeys(COUNTS, (r"\d+(\.\.\d+)?", "a number, or a range as 10..500")),
     "min_followers": (r"\d+", "a number"),
     "embedding_threshold": (r"0(\.\d+)?|1(\.0+)?", "a number from 0.0 to 1.0"),
@@ -108,12 +104,12 @@ TAGS = {
 }
 
 STOP_WORDS = _words("a you")
-"""Words that are no rule alone, as X's errors say; it has no list of them."""
+"""Words that X's errors refuse as a whole rule; X publishes no list of them."""
 
 LIKELY_STOP_WORDS = STOP_WORDS | _words("""
     an and at but by com from http https if in is it its me my or rt the this to too via we www
 """)
-"""With the others of the list that Gnip published, and said to be subject to change.
+"""With the other words of Gnip's list, which may change.
 
 Source: http://support.gnip.com/apis/powertrack/rules.html
 """
@@ -121,15 +117,33 @@ Source: http://support.gnip.com/apis/powertrack/rules.html
 VARIANTS = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
 PUNCTUATION = "!%&'*+./;<=>?,:#@\\[\\]{}|~\\\\¡§«¶·»¿‐-‧‰-⁞！-＃％-／-"
 STARTS_WRONG = re.compile(f"[{PUNCTUATION}$]")
-"""How no keyword begins. Source: the same page of Gnip."""
+"""Characters that no keyword starts with. Source: the same page of Gnip."""
 
 VALUE_STARTS_WRONG = re.compile(f"(?![-@*])[{PUNCTUATION}$]")
 MILES = 25
 FARTHEST_MILES = MILES * 1.01
-"""As X's measure of the globe may be another."""
+"""With a margin, because X may measure the globe differently."""
 
 MILES_OF_DEGREE = 69.1
 KM_OF_MILE = 1.609344
+
+OPENING_QUOTES = "'‘’‚‛“”„‟«»"
+NOT_NEGATED = {
+    "(": "a group cannot be negated; negate its parts",
+    "OR": "OR cannot be negated",
+}
+TERM = re.compile(
+    r"""
+    (?P<space>\s+)
+    | (?P<structure>[()] | OR(?![^\s()"]))
+    | (?P<minus>-(?=[^\s\-)]))
+    | (?P<phrase>"(?P<text>(?:[^"\\]|\\.)*)" (?:(?P<tilde>~)(?P<distance>[0-9]*))?)
+    | (?P<operator>(?P<name>[A-Za-z_]+) :
+      (?: "(?P<quoted>(?:[^"\\]|\\.)*)" | (?P<box>\[[^\[\]]*\]) | (?P<plain>[^\s()"]*) ))
+    | (?P<word>[^\s()"]+)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 class RuleWarning(UserWarning):
@@ -144,7 +158,7 @@ class Term:
         operator: ``keyword``, ``phrase``, ``hashtag``, ``mention``, ``cashtag``, or the name
             before the colon.
         value: without quotes and sigils.
-        distance: of a phrase: how far apart its words may be; 0 for a phrase proper.
+        distance: most words between those of a phrase; 0 for an exact phrase.
         position: in the rule, from 0.
     """
 
@@ -156,9 +170,9 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """What the part must not match."""
+    """The term must not match."""
 
-    part: Node
+    part: Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +184,7 @@ class AllOf:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """One of the parts matches."""
+    """At least one part matches."""
 
     parts: tuple[Node, ...]
 
@@ -183,10 +197,10 @@ def check(value: str, longest: int = LONGEST) -> None:
 
     Args:
         value: the rule.
-        longest: characters it may have.
+        longest: characters of it at most.
 
     Raises:
-        RuleSyntaxError: X would refuse it; says where and why.
+        RuleSyntaxError: X would refuse it; with the position and the reason.
     """
     if not isinstance(value, str) or not value.strip():
         raise RuleSyntaxError("give a text that is not empty", str(value), 0)
@@ -195,25 +209,12 @@ def check(value: str, longest: int = LONGEST) -> None:
     if len(value) > longest:
         reason = f"{len(value)} characters, X takes {longest} at most"
         raise RuleSyntaxError(reason, value, longest)
-    node = parse(value)
-    for term, negated in terms(node):
-        _check_term(term, value, negated=negated)
-    positive = [term for term, negated in terms(node) if not negated]
-    if not any(term.operator in STANDALONE for term in positive):
-        raise RuleSyntaxError(
-            "it needs an operator that stands alone and is not negated, such as a keyword, a "
-            "#hashtag or from:user",
-            value,
-            0,
-        )
-    if all(_is_one_of(STOP_WORDS, term) for term in positive):
-        reason = f"{positive[0].value} is a stop word; add another word, or quote a phrase"
-        raise RuleSyntaxError(reason, value, positive[0].position)
-    _check_alternatives(node, value)
+    for reason, position in _mistakes(parse(value)):
+        raise RuleSyntaxError(reason, value, position)
 
 
 def doubts(value: str) -> list[str]:
-    """Reasons for which X may refuse a rule that passed `check`; only X knows."""
+    """Return reasons why X may refuse a rule that passed `check`; only X knows."""
     node = parse(value)
     positive = [term for term, negated in terms(node) if not negated]
     found = []
@@ -226,209 +227,165 @@ def doubts(value: str) -> list[str]:
     return found
 
 
-def parse(value: str) -> Node:
-    """The tree of a rule.
+def terms(node: Node) -> Iterator[tuple[Term, bool]]:
+    """Iterate the terms of a tree in order, and whether each is negated."""
+    for part, _ in _walk(node):
+        if isinstance(part, Term):
+            yield part, False
+        elif isinstance(part, Not):
+            yield part.part, True
 
-    Raises:
-        RuleSyntaxError: it cannot be read.
+
+def _walk(node: Node) -> Iterator[tuple[Node, bool]]:
+    """Iterate a tree in order, and whether each node is below an OR.
+
+    Without recursion, because a rule may nest deeper than Python's stack.
     """
-    return _Parser(value).rule()
-
-
-def terms(node: Node, *, negated: bool = False) -> Iterator[tuple[Term, bool]]:
-    """The terms of a tree in order, and whether each is negated."""
-    # Not by recursion: a rule may nest deeper than Python's stack.
-    pending = [(node, negated)]
+    pending = [(node, False)]
     while pending:
-        node, negated = pending.pop()
-        if isinstance(node, Term):
-            yield node, negated
-        elif isinstance(node, Not):
-            pending.append((node.part, not negated))
-        else:
-            pending += [(part, negated) for part in reversed(node.parts)]
+        node, is_alternative = pending.pop()
+        yield node, is_alternative
+        if isinstance(node, (AllOf, AnyOf)):
+            below = is_alternative or isinstance(node, AnyOf)
+            pending += [(part, below) for part in reversed(node.parts)]
+
+
+def _mistakes(node: Node) -> Iterator[tuple[str, int]]:
+    for term, negated in terms(node):
+        for reason in _mistakes_of_term(term, negated=negated):
+            yield reason, term.position
+    positive = [term for term, negated in terms(node) if not negated]
+    if not any(term.operator in STANDALONE for term in positive):
+        yield (
+            (
+                "it needs an operator that stands alone and is not negated, such as a keyword, a "
+                "#hashtag or from:user"
+            ),
+            0,
+        )
+    if positive and all(_is_one_of(STOP_WORDS, term) for term in positive):
+        word, position = positive[0].value, positive[0].position
+        yield f"{word} is a stop word; add another word, or quote a phrase", position
+    for part, is_alternative in _walk(node):
+        if is_alternative and isinstance(part, Term) and part.operator == "sample":
+            yield "sample: is for the whole rule; write (a OR b) sample:10", part.position
+    if _matches_absence(node):
+        position = next(term.position for term, negated in terms(node) if negated)
+        yield (
+            "an alternative that is only negated is met by nearly every tweet; join it by AND",
+            position,
+        )
 
 
 def _is_one_of(words: frozenset[str], term: Term) -> bool:
     return term.operator == "keyword" and term.value.casefold() in words
 
 
-def _check_alternatives(node: Node, rule: str) -> None:
-    """Refuse what no OR may join, as it would be about nearly every tweet."""
-    for term in _alternatives(node):
-        if term.operator == "sample":
-            reason = "sample: is for the whole rule; write (a OR b) sample:10"
-            raise RuleSyntaxError(reason, rule, term.position)
-    if _is_met_by_absence(node):
-        term = next(term for term, negated in terms(node) if negated)
-        reason = "an alternative that is only negated is met by nearly every tweet; join it by AND"
-        raise RuleSyntaxError(reason, rule, term.position)
-
-
-def _alternatives(node: Node) -> Iterator[Term]:
-    """The terms below an OR."""
-    pending = [node]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, AnyOf):
-            yield from (term for term, _ in terms(node))
-        elif isinstance(node, AllOf):
-            pending += node.parts
-
-
-def _is_met_by_absence(node: Node) -> bool:
-    """Whether a tweet can match that has nothing of what the rule names."""
-    preorder: list[Node] = []
-    pending = [node]
-    while pending:
-        node = pending.pop()
-        preorder.append(node)
-        if isinstance(node, (AllOf, AnyOf)):
-            pending += node.parts
+def _matches_absence(node: Node) -> bool:
+    """Return whether a tweet with none of the terms matches."""
     met: dict[int, bool] = {}
-    for each in reversed(preorder):  # the parts of a group before it
-        if isinstance(each, (AllOf, AnyOf)):
-            decide = all if isinstance(each, AllOf) else any
-            met[id(each)] = decide(met[id(part)] for part in each.parts)
+    for part, _ in reversed(list(_walk(node))):
+        if isinstance(part, (AllOf, AnyOf)):
+            decide = all if isinstance(part, AllOf) else any
+            met[id(part)] = decide(met[id(inner)] for inner in part.parts)
         else:
-            met[id(each)] = isinstance(each, Not)
-    return met[id(preorder[0])]
+            met[id(part)] = isinstance(part, Not)
+    return met[id(node)]
 
 
-def _check_term(term: Term, rule: str, *, negated: bool) -> None:
-    name = term.operator
-
-    def refuse(reason: str) -> RuleSyntaxError:
-        return RuleSyntaxError(reason, rule, term.position)
-
-    if reason := _wrong_in_word(term):
-        raise refuse(reason)
+def _mistakes_of_term(term: Term, *, negated: bool) -> Iterator[str]:
+    name, value = term.operator, term.value
+    yield from _mistakes_of_word(term)
     if name not in WITHOUT_NAME | NAMES:
         close = difflib.get_close_matches(name, sorted(NAMES), 1)
         hint = f"did you mean {close[0]}:?" if close else "to find the text itself, quote it"
-        raise refuse(f"no operator {name}: is known; {hint}")
+        yield f"no operator {name}: is known; {hint}"
     if negated and name in NEVER_NEGATED:
-        raise refuse(f"{name}: cannot be negated")
-    if name in VALUES and term.value.lower() not in VALUES[name]:
-        raise refuse(f"{name}:{term.value} is not known; {name}: takes {_list(VALUES[name])}")
-    if name == "is" and term.value.lower() == "nullcast" and not negated:
-        raise refuse("is:nullcast is only taken negated, -is:nullcast")
+        yield f"{name}: cannot be negated"
+    if name in VALUES and value.lower() not in VALUES[name]:
+        yield f"{name}:{value} is not known; {name}: takes {', '.join(sorted(VALUES[name]))}"
+    if name == "is" and value.lower() == "nullcast" and not negated:
+        yield "is:nullcast is only taken negated, -is:nullcast"
     pattern, expected = PATTERNS.get(name, (r"(?s).+", "a value"))
-    if not re.fullmatch(pattern, term.value, re.ASCII):
-        raise refuse(f"{name}:{term.value} does not work; give {expected}")
-    if name in RANGES and (reason := RANGES[name](term.value)):
-        raise refuse(f"{name}:{term.value} does not work; {reason}")
+    if not re.fullmatch(pattern, value, re.ASCII):
+        yield f"{name}:{value} does not work; give {expected}"
+    for reason in _mistakes_of_numbers(name, value):
+        yield f"{name}:{value} does not work; {reason}"
     if term.distance > FARTHEST:
-        raise refuse(f"~{term.distance} is too far; X takes {FARTHEST} at most")
+        yield f"~{term.distance} is too far; X takes {FARTHEST} at most"
 
 
-def _wrong_in_word(term: Term) -> str:
-    """Why X would not read a term as the keyword or tag that it looks like; empty if it would."""
+def _mistakes_of_word(term: Term) -> Iterator[str]:
     word = term.value
     if term.operator in TAGS:
-        is_one, otherwise = TAGS[term.operator]
-        return "" if is_one(word) else f"{word} is {otherwise}; to find the text itself, quote it"
+        is_valid, otherwise = TAGS[term.operator]
+        if not is_valid(word):
+            yield f"{word} is {otherwise}; to find the text itself, quote it"
     if term.operator != "keyword":
-        return ""
-    if word[0] in "'‘’‚‛“”„‟«»":
-        return f'{word[0]} is no quotation mark here; write a phrase as "two words"'
+        return
+    if word[0] in OPENING_QUOTES:
+        yield f'{word[0]} is no quotation mark here; write a phrase as "two words"'
     if STARTS_WRONG.match(word):
-        return f"{word[0]} cannot begin a word; to find it, quote the word"
+        yield f"{word[0]} cannot begin a word; to find it, quote the word"
     if wrong := re.search(r"[:\[\]]", word):
-        return f"{wrong[0]} cannot be in a word; to find it, quote the word"
-    return ""
+        yield f"{wrong[0]} cannot be in a word; to find it, quote the word"
 
 
-def _numbers(value: str) -> list[float]:
-    return list(map(float, re.findall(DEGREES, value)))
+def _mistakes_of_numbers(name: str, value: str) -> Iterator[str]:
+    numbers = list(map(float, re.findall(DEGREES, value)))
+    if name in COUNTS and numbers != sorted(numbers):
+        yield "the smaller number comes first"
+    elif name == "point_radius":
+        longitude, latitude, radius = numbers
+        miles = radius / KM_OF_MILE if value.endswith("km]") else radius
+        if miles > FARTHEST_MILES:
+            yield f"{MILES} miles are the most"
+        yield from _off_the_globe([longitude], [latitude])
+    elif name == "bounding_box":
+        west, south, east, north = numbers
+        yield from _off_the_globe([west, east], [south, north])
+        if south > north:
+            yield "the south comes before the north"
+        height = (north - south) * MILES_OF_DEGREE
+        width = (east - west) % 360 * MILES_OF_DEGREE * math.cos(math.radians((south + north) / 2))
+        if max(width, height) > FARTHEST_MILES:
+            yield f"{MILES} miles are the most in each direction"
 
 
-def _count_range(value: str) -> str:
-    numbers = _numbers(value)
-    return "" if numbers == sorted(numbers) else "the smaller number comes first"
-
-
-def _point_radius(value: str) -> str:
-    longitude, latitude, radius = _numbers(value)
-    miles = radius / KM_OF_MILE if value.endswith("km]") else radius
-    if miles > FARTHEST_MILES:
-        return f"{MILES} miles are the most"
-    return _off_the_globe([longitude], [latitude])
-
-
-def _bounding_box(value: str) -> str:
-    west, south, east, north = _numbers(value)
-    if reason := _off_the_globe([west, east], [south, north]):
-        return reason
-    if south > north:
-        return "the south comes before the north"
-    height = (north - south) * MILES_OF_DEGREE
-    width = (east - west) % 360 * MILES_OF_DEGREE * math.cos(math.radians((south + north) / 2))
-    if max(width, height) > FARTHEST_MILES:
-        return f"{MILES} miles are the most in each direction"
-    return ""
-
-
-def _off_the_globe(longitudes: list[float], latitudes: list[float]) -> str:
+def _off_the_globe(longitudes: list[float], latitudes: list[float]) -> Iterator[str]:
     if max(map(abs, longitudes)) > 180:
-        return "longitudes are from -180 to 180, and come first"
-    return "latitudes are from -90 to 90" if max(map(abs, latitudes)) > 90 else ""
+        yield "longitudes are from -180 to 180, and come first"
+    if max(map(abs, latitudes)) > 90:
+        yield "latitudes are from -90 to 90"
 
 
-RANGES: dict[str, Callable[..., str]] = {
-    **dict.fromkeys(COUNTS - {"min_followers"}, _count_range),
-    "point_radius": _point_radius,
-    "bounding_box": _bounding_box,
-}
+def parse(value: str) -> Node:
+    """Return the tree of a rule.
+
+    Raises:
+        RuleSyntaxError: the rule cannot be parsed.
+    """
+    return _Parser(value).rule()
 
 
-def _list(values: frozenset[str]) -> str:
-    return ", ".join(sorted(values))
-
-
-class _Token(NamedTuple):
-    kind: str
-    """``(``, ``)``, ``or``, ``-`` or ``term``."""
-    position: int
-    term: Term | None = None
-
-
-TERM = re.compile(
-    r"""
-    (?P<open>\() | (?P<close>\))
-    | (?P<minus>-(?=[^\s\-)]))
-    | "(?P<phrase>(?:[^"\\]|\\.)*)" (?:(?P<tilde>~)(?P<distance>[0-9]*))?
-    | (?P<operator>[A-Za-z_]+) :
-      (?: "(?P<quoted>(?:[^"\\]|\\.)*)" | (?P<box>\[[^\[\]]*\]) | (?P<plain>[^\s()"]*) )
-    | (?P<word>[^\s()"]+)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def _unescaped(quoted: str) -> str:
-    return re.sub(r'\\(["\\])', r"\1", quoted)
-
-
+@dataclass
 class _Group:
-    """What is between parentheses, as far as it was read: alternatives, the last one open."""
+    position: int
+    alternatives: list[Node] = field(default_factory=list)
+    parts: list[Node] = field(default_factory=list)
 
-    def __init__(self, position: int) -> None:
-        self.position = position
-        self.alternatives: list[Node] = []
-        self.parts: list[Node] = []
+    def end_alternative(self) -> None:
+        parts, self.parts = self.parts, []
+        self.alternatives.append(parts[0] if len(parts) == 1 else AllOf(tuple(parts)))
 
     def node(self) -> Node:
-        nodes = [*self.alternatives, _all_of(self.parts)]
+        self.end_alternative()
+        nodes = self.alternatives
         return nodes[0] if len(nodes) == 1 else AnyOf(tuple(nodes))
 
 
-def _all_of(parts: list[Node]) -> Node:
-    return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
-
-
 class _Parser:
-    """Reads from left to right, the open groups on a stack: rules may nest as deep as they like."""
+    """Parses from left to right; the open groups are on a stack, so they may nest to any depth."""
 
     def __init__(self, rule: str) -> None:
         self._rule = rule
@@ -436,107 +393,86 @@ class _Parser:
         self._minus: int | None = None
 
     def rule(self) -> Node:
-        for token in self._read():
-            if token.term is not None:
-                self._add(token.term)
-            elif token.kind == "-":
-                self._minus = token.position
-            else:
-                self._take_structure(token)
+        position = 0
+        while position < len(self._rule):
+            match = TERM.match(self._rule, position)
+            if match is None:
+                raise self._refusal(position, "this quotation mark is not closed")
+            self._take(match)
+            position = match.end()
         if len(self._groups) > 1:
-            raise self._refuse(self._groups[-1].position, "this ( is not closed")
+            raise self._refusal(self._groups[-1].position, "this ( is not closed")
         self._expect_parts(len(self._rule))
         return self._groups[0].node()
 
-    def _add(self, term: Term) -> None:
-        negated, self._minus = self._minus is not None, None
-        self._groups[-1].parts.append(Not(term) if negated else term)
+    def _take(self, match: re.Match[str]) -> None:
+        kind, at = match.lastgroup, match.start()
+        if kind == "minus":
+            self._minus = at
+        elif kind == "structure":
+            self._structure(match[0], at)
+        elif kind != "space":
+            read = {"phrase": self._phrase, "operator": self._operator, "word": self._word}
+            term = read[str(kind)](match, at)
+            self._groups[-1].parts.append(term if self._minus is None else Not(term))
+            self._minus = None
 
-    def _take_structure(self, token: _Token) -> None:
+    def _structure(self, text: str, at: int) -> None:
         groups = self._groups
         if self._minus is not None:
-            raise self._refuse(self._minus, NOT_NEGATED[token.kind])
-        if token.kind == "(":
-            groups.append(_Group(token.position))
+            raise self._refusal(self._minus, NOT_NEGATED[text])
+        if text == "(":
+            groups.append(_Group(at))
             return
-        if token.kind == ")" and len(groups) == 1:
-            raise self._refuse(token.position, "a ) without its (")
-        self._expect_parts(token.position)
-        if token.kind == ")":
+        if text == ")" and len(groups) == 1:
+            raise self._refusal(at, "a ) without its (")
+        self._expect_parts(at)
+        if text == ")":
             closed = groups.pop().node()
             groups[-1].parts.append(closed)
         else:
-            groups[-1].alternatives.append(_all_of(groups[-1].parts))
-            groups[-1].parts = []
+            groups[-1].end_alternative()
 
     def _expect_parts(self, position: int) -> None:
         if not self._groups[-1].parts:
-            raise self._refuse(position, "something to look for is missing here")
-
-    def _read(self) -> Iterator[_Token]:
-        position = 0
-        while position < len(self._rule):
-            if self._rule[position].isspace():
-                position += 1
-                continue
-            match = TERM.match(self._rule, position)
-            if match is None:
-                raise self._refuse(position, "this quotation mark is not closed")
-            yield self._token(match)
-            position = match.end()
-
-    def _token(self, match: re.Match[str]) -> _Token:
-        at = match.start()
-        if match["open"] or match["close"] or match["minus"]:
-            return _Token(match[0], at)
-        if match["phrase"] is not None:
-            return self._phrase(match, at)
-        if match["operator"]:
-            return _Token("term", at, self._operator(match, at))
-        return self._word(match["word"], at)
+            raise self._refusal(position, "something to look for is missing here")
 
     def _operator(self, match: re.Match[str], at: int) -> Term:
-        name = match["operator"].lower()
+        name, plain = match["name"].lower(), match["plain"]
         if name in WITHOUT_NAME:
-            raise self._refuse(at, f"no operator {match['operator']}: is known")
-        if match["quoted"] is not None:
-            value = _unescaped(match["quoted"])
-        else:
-            value = match["box"] or match["plain"] or ""
-        if match["plain"] and name in NAMES:
-            wrong = VALUE_STARTS_WRONG.match(value) or re.search(":", value)
+            raise self._refusal(at, f"no operator {match['name']}: is known")
+        if plain and name in NAMES:
+            wrong = VALUE_STARTS_WRONG.match(plain) or re.search(":", plain)
             if wrong:
                 position = match.start("plain") + wrong.start()
-                raise self._refuse(position, f'quote what has {wrong[0]}, as {name}:"…"')
+                raise self._refusal(position, f'quote what has {wrong[0]}, as {name}:"…"')
+        quoted = match["quoted"]
+        value = match["box"] or plain or "" if quoted is None else _unescaped(quoted)
         return Term(ALIASES.get(name, name), value, 0, at)
 
-    def _phrase(self, match: re.Match[str], at: int) -> _Token:
-        phrase, distance = _unescaped(match["phrase"]), match["distance"]
+    def _phrase(self, match: re.Match[str], at: int) -> Term:
+        phrase, distance = _unescaped(match["text"]), match["distance"]
         if not phrase.strip():
-            raise self._refuse(at, "an empty phrase")
+            raise self._refusal(at, "an empty phrase")
         if match["tilde"] and not distance:
-            raise self._refuse(match.start("tilde"), f"a number from 1 to {FARTHEST} follows a ~")
-        # Python refuses to read a number of thousands of digits; any of this size is too far.
-        number = int((distance or "0")[:9])
-        return _Token("term", at, Term("phrase", phrase, number, at))
+            raise self._refusal(match.start("tilde"), f"a number from 1 to {FARTHEST} follows a ~")
+        # Python refuses to parse a number of thousands of digits; nine digits are too far already.
+        return Term("phrase", phrase, int((distance or "0")[:9]), at)
 
-    def _word(self, word: str, at: int) -> _Token:
-        if word == "OR":
-            return _Token("or", at)
+    def _word(self, match: re.Match[str], at: int) -> Term:
+        word = match["word"]
         if word.lower() in {"or", "and"}:
             meant = "OR" if word.lower() == "or" else "a space"
-            raise self._refuse(at, f'{word} is ambiguous: write {meant}, or quote it: "{word}"')
+            raise self._refusal(at, f'{word} is ambiguous: write {meant}, or quote it: "{word}"')
         if word == "-":
-            raise self._refuse(at, "nothing follows this -")
+            raise self._refusal(at, "nothing follows this -")
         if word[0] in SIGILS and len(word) > 1:
-            return _Token("term", at, Term(SIGILS[word[0]], word[1:], 0, at))
-        return _Token("term", at, Term("keyword", word, 0, at))
+            return Term(SIGILS[word[0]], word[1:], 0, at)
+        return Term("keyword", word, 0, at)
 
-    def _refuse(self, position: int, reason: str) -> RuleSyntaxError:
+    def _refusal(self, position: int, reason: str) -> RuleSyntaxError:
         return RuleSyntaxError(reason, self._rule, position)
 
 
-NOT_NEGATED = {
-    "(": "a group cannot be negated; negate its parts",
-    "or": "OR cannot be negated",
-}
+def _unescaped(quoted: str) -> str:
+    return re.sub(r'\\(["\\])', r"\1", quoted)

@@ -17,13 +17,14 @@ WINDOW = 900.0
 """Seconds of X's window of connects: 15 minutes."""
 
 LONGEST_WINDOW = 86_400.0
-"""Seconds. X's longest window is a day; an ``x-rate-limit-reset`` beyond it is a mistake."""
+"""Seconds. X's longest window is a day; a later ``x-rate-limit-reset`` is not plausible."""
 
 LONGEST_RETRY_AFTER = 3_600.0
-"""Seconds. A longer ``Retry-After`` is taken for a mistake, such as milliseconds."""
+"""Seconds. A longer ``Retry-After`` is not plausible; some servers send milliseconds."""
 
 
 def rate_limit_number(headers: Mapping[str, str], name: str) -> float | None:
+    """Return the number in ``x-rate-limit-<name>``; ``None`` if there is no valid one."""
     try:
         number = float(headers[f"x-rate-limit-{name}"])
     except (KeyError, ValueError):
@@ -32,19 +33,19 @@ def rate_limit_number(headers: Mapping[str, str], name: str) -> float | None:
 
 
 def asked_wait(error: BaseException, wall: float) -> float:
-    """Seconds that the server asks to wait before another request; 0 if it does not.
+    """Return the seconds to wait before another request; 0 if the server does not ask to.
 
     Args:
-        error: what it answered with.
+        error: of the last request.
         wall: seconds since 1970.
     """
     return max(asked_waits(error, wall, WINDOW).values(), default=0.0)
 
 
 def asked_waits(error: BaseException, wall: float, window: float) -> dict[WaitFrom, float]:
-    """The waits that the headers of an answer ask for; ``window`` where they make no sense.
+    """Return the waits in the headers of an answer, in seconds; ``window`` for implausible ones.
 
-    ``x-rate-limit-reset`` is in every answer of X, so it counts only where the limit is reached.
+    Every answer of X has ``x-rate-limit-reset``; it counts only after a `RateLimitError`.
     """
     if not isinstance(error, (ProxyError, ResponseError)):
         return {}
@@ -61,14 +62,14 @@ def asked_waits(error: BaseException, wall: float, window: float) -> dict[WaitFr
 
 
 def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
-    """Seconds of ``Retry-After``, which has a number of them or a date (RFC 9110, 10.2.3).
+    """Return the seconds of ``Retry-After``: a number or a date (RFC 9110, 10.2.3).
 
     Args:
         headers: names in lower case.
         wall: seconds since 1970, for a date in an answer without ``Date``.
 
     Returns:
-        ``None`` if it says nothing, infinity if it says too much to be meant.
+        ``None`` without a valid header, infinity for an implausible wait.
     """
     text = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d+(\.\d*)?", text, re.ASCII):
@@ -78,12 +79,13 @@ def retry_after(headers: Mapping[str, str], wall: float) -> float | None:
 
 
 def until_reset(headers: Mapping[str, str], wall: float) -> float | None:
+    """Return the seconds until ``x-rate-limit-reset``, as `retry_after` does."""
     reset = rate_limit_number(headers, "reset")
     return None if reset is None else _until(reset, headers, wall, LONGEST_WINDOW)
 
 
 def _until(at: float, headers: Mapping[str, str], wall: float, longest: float) -> float:
-    """Seconds by the server's clock, or by ours where that makes no sense."""
+    # By the server's clock; by ours if that gives an implausible wait.
     served = _date(headers.get("date", ""))
     by_server = math.inf if served is None else _plausible(at - served, longest)
     return by_server if by_server < math.inf else _plausible(at - wall, longest)
@@ -94,9 +96,9 @@ def _plausible(seconds: float, longest: float) -> float:
 
 
 def _date(text: str) -> float | None:
-    """Seconds since 1970 of a date of HTTP, which is in UTC whether it says so or not."""
     try:
         date = parsedate_to_datetime(text)
+        # Dates of HTTP are in UTC, with or without a zone.
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

@@ -1,4 +1,4 @@
-"""Silence on a connection: noticed by a thread that waits for it, not by the one that reads."""
+"""A watchdog that detects a silent connection on a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rxtweets._support.workers import Died, start_thread
 __all__ = ["Watchdog"]
 
 SUSPICIOUS = 0.75
-"""Share of the time after which silence is remarked upon: with 30 s, past the 20 s at which X
-sends a keep-alive."""
+"""Share of the time until the first callback: of 30 s, more than the 20 s between X's keep-alives.
+"""
 
 
 class Watchdog:
-    """Calls back once if nobody touches it for a while; a thread while it is running.
+    """Calls back once after a time without a `touch`; it has a thread while it runs.
 
     Args:
-        seconds: of silence until then.
+        seconds: of silence until the callback.
         on_silence: called once, on the thread of the watchdog.
-        on_suspicion: called on the same thread each time three quarters of it have passed.
-        died: takes what one of these raised; then nobody watches any more.
+        on_suspicion: called on the same thread each time three quarters of the time have passed.
+        died: called with the error of a callback, which ends the watchdog.
     """
 
     def __init__(
@@ -41,35 +41,32 @@ class Watchdog:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self.touch()
         start_thread("rxtweets-watchdog", self._run, self._died)
 
     def touch(self) -> None:
-        """Note a sign of life; costs next to nothing."""
+        """Restart the time of silence."""
         self._touched = monotonic()
 
     def hold(self) -> None:
-        """Look away until the next touch: nobody listens, so silence says nothing."""
+        """Pause until the next `touch`, because no thread reads."""
         self._touched = math.inf
 
     def stop(self) -> None:
-        """Watch no more; the thread ends."""
+        """End the thread."""
         self._stopped.set()
 
     def _run(self) -> None:
-        suspected = -1.0
-        rest = self._seconds * SUSPICIOUS
+        suspected, first = -1.0, self._seconds * SUSPICIOUS
+        rest = first
         while not self._stopped.wait(rest):
             touched = self._touched
             silent = max(0.0, monotonic() - touched)
             if silent >= self._seconds:
                 self._on_silence()
                 return
-            if silent >= self._seconds * SUSPICIOUS:
-                if touched != suspected:
-                    suspected = touched
-                    self._on_suspicion()
-                rest = self._seconds - silent
-            else:
-                rest = self._seconds * SUSPICIOUS - silent
+            if silent >= first and touched != suspected:
+                suspected = touched
+                self._on_suspicion()
+            rest = (self._seconds if silent >= first else first) - silent

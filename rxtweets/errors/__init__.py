@@ -5,44 +5,44 @@
     RxTweetsError
     ├── ConfigurationError (ValueError)   an option, a token or a URL that cannot work
     │   └── RuleSyntaxError               a rule of the filtered stream that X would refuse
-    ├── RulesRefused                      X refused rules that were to be added or deleted
+    ├── RulesRefused                      X refused to add or delete rules
     ├── DecodeError (ValueError)          a line that is not a JSON value
     ├── HandlerError                      a handler broke its contract with the processor
-    │   ├── HandlerTimeout                it took longer than its time limit
-    │   ├── DeadlineExceeded              the message was too old when its turn came
-    │   └── WorkerLost                    what ran the handler died, and the call with it
-    ├── ExecutorBroken                    an executor takes no more calls, and cannot be replaced
+    │   ├── HandlerTimeout                it exceeded its time limit
+    │   ├── DeadlineExceeded              the message was too old to be handled
+    │   └── WorkerLost                    the thread or process of the call died
+    ├── ExecutorBroken                    an executor broke and cannot be replaced
     ├── SubscriberError                   a subscriber raised; its batch failed
-    ├── AcknowledgerError                 an acknowledger cannot do what it was asked for
-    ├── PipelineError                     a pipeline was used in the wrong order
-    ├── SourceError                       a source failed, and restarting it did not help
-    └── StreamError                       the stream cannot go on, or one connection of it ended
-        ├── ConnectionLost                the network, or the server, ended the connection
-        │   ├── ConnectionEnded           the server ended the response in order
-        │   ├── StreamStalled             no byte arrived for too long
-        │   ├── ReaderCrashed             the process of an isolated reader ended by itself
-        │   ├── HostNotFound              there is no address for the host
-        │   └── ProxyError                a proxy refused the way to the server
-        ├── ServerDisconnect              the server said in the stream that it disconnects
+    ├── AcknowledgerError                 an acknowledger does not support the request
+    ├── PipelineError                     methods of a pipeline were called in the wrong order
+    ├── SourceError                       a source failed, and its restarts failed too
+    └── StreamError                       the stream, or one of its connections, failed
+        ├── ConnectionLost                the network or the server ended the connection
+        │   ├── ConnectionEnded           the server completed the response
+        │   ├── StreamStalled             no byte arrived for the stall timeout
+        │   ├── ReaderCrashed             the process of an isolated reader exited
+        │   ├── HostNotFound              the host has no address
+        │   └── ProxyError                a proxy refused to connect to the server
+        ├── ServerDisconnect              the server announced a disconnect in the stream
         ├── TLSError                      the certificate or the handshake was refused
-        └── ResponseError                 the server answered with something else than a stream
-            ├── UnexpectedAnswerError     a web page, a redirect, 204: not an answer of X's API
-            ├── AuthenticationError       401: the token is not accepted
+        └── ResponseError                 the server did not answer with a stream
+            ├── UnexpectedAnswerError     a web page, a redirect, 204: not from X's API
+            ├── AuthenticationError       401: the token is invalid
             ├── AccessError               403: the app has no access to this stream
             ├── RulesError                409: the filtered stream has no rules
             ├── RateLimitError            429: too many connects in the window
-            ├── ConnectionLimitError      429: the token holds its connection already
-            ├── UsageCapError             429: the account's cap of posts is used up
-            ├── ProvisioningError         the subscription is being changed; a minute, please
-            └── ServerError               5xx: overload or deployment on the other side
+            ├── ConnectionLimitError      429: the token's connection is in use
+            ├── UsageCapError             429: the account reached its cap of posts
+            ├── ProvisioningError         the account's subscription is changing; wait a minute
+            └── ServerError               5xx: overload or deployment of the server
 
-Errors of a connection say through ``retryable`` whether connecting again can help.
+Errors of a connection have ``retryable``: whether another connection can succeed.
+Every error can be pickled and copied, with all its attributes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from rxtweets.errors._redaction import mask
@@ -85,7 +85,15 @@ __all__ = [
 
 
 class RxTweetsError(Exception):
-    """Whatever rxtweets raises, or passes to ``on_error``, is one of these."""
+    """The base of every error that rxtweets raises or passes to ``on_error``."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default ``args`` are given to ``__init__`` again, which most classes here extend.
+        return _without_init, (type(self), self.args), vars(self)
+
+
+def _without_init(kind: type[RxTweetsError], args: tuple[Any, ...]) -> RxTweetsError:
+    return kind.__new__(kind, *args)
 
 
 class ConfigurationError(RxTweetsError, ValueError):
@@ -97,12 +105,12 @@ SHOWN = 200
 
 
 class RuleSyntaxError(ConfigurationError):
-    """A rule that X would refuse; found before any request.
+    """A rule that X would refuse; raised before any request.
 
     Attributes:
-        reason: what is wrong.
+        reason: why X would refuse it.
         rule: the rule.
-        position: of what is wrong in it, in characters from 0.
+        position: of the mistake in the rule, in characters from 0.
     """
 
     def __init__(self, reason: str, rule: str, position: int) -> None:
@@ -112,16 +120,13 @@ class RuleSyntaxError(ConfigurationError):
         self.rule = rule
         self.position = position
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, self.rule, self.position)
-
 
 class RulesRefused(RxTweetsError):
-    """X refused rules that were to be added or deleted.
+    """X refused to add or delete rules.
 
     Attributes:
-        refusals: for each of them the rule, and X's reason (`rxtweets.api.RuleRefusal`).
-        report: what was done all the same, where something was (`rxtweets.api.RulesReport`).
+        refusals: each refused rule with X's reason (`rxtweets.api.RuleRefusal`).
+        report: the changes that X made (`rxtweets.api.RulesReport`).
     """
 
     def __init__(self, message: str, refusals: tuple[Any, ...], report: Any = None) -> None:
@@ -129,82 +134,74 @@ class RulesRefused(RxTweetsError):
         self.refusals = refusals
         self.report = report
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.refusals, self.report)
-
 
 class DecodeError(RxTweetsError, ValueError):
     """A line that is not a JSON value.
 
     Attributes:
-        line: the bytes as they came, but for secrets, which are masked.
+        line: the received bytes; secrets are masked.
     """
 
     def __init__(self, message: str, line: bytes) -> None:
         super().__init__(mask(message))
         self.line = mask(line)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.line)
-
 
 class HandlerError(RxTweetsError):
-    """A handler broke its contract: it returned something else than a message, for one."""
+    """A handler broke its contract, for example by returning a value that is not a message."""
 
 
 class HandlerTimeout(HandlerError):
-    """A call of a handler took longer than its time limit; what it returns later is discarded."""
+    """A handler exceeded its time limit; a later result is discarded."""
 
 
 class DeadlineExceeded(HandlerError):
-    """The message was past its deadline when its turn came, so its handler was not called."""
+    """The message was past its deadline before its handler was called."""
 
 
 class WorkerLost(HandlerError):
-    """The thread or process that had the message in its hands died; the cause is attached."""
+    """The thread or process that handled the message died; ``__cause__`` is the reason."""
 
 
 class ExecutorBroken(RxTweetsError):
-    """An executor takes no more calls and there is no way to make another; the cause is attached.
+    """An executor broke and cannot be replaced; ``__cause__`` is the reason.
 
-    Give ``process(executor=...)`` a function that makes the executor, and it is replaced.
+    Pass a function that makes the executor, ``process(executor=ProcessPoolExecutor)``, and a
+    broken executor is replaced.
     """
 
 
 class SubscriberError(RxTweetsError):
-    """A subscriber raised; every message of its batch carries this, the cause attached."""
+    """A subscriber raised; each message of its batch fails with this error and its cause."""
 
 
 class PipelineError(RxTweetsError):
-    """A pipeline was used in the wrong order: started twice, waited for before its start."""
+    """Methods of a pipeline were called in the wrong order, such as ``start`` twice."""
 
 
 class AcknowledgerError(RxTweetsError):
-    """An acknowledger cannot do what it was asked for, such as being configured."""
+    """An acknowledger does not support the request, such as being configured."""
 
 
 class SourceError(RxTweetsError):
-    """A source of a pipeline failed, and restarting it did not help; the cause is attached.
+    """A source of a pipeline failed, and its restarts failed too; ``__cause__`` is the reason.
 
     Attributes:
-        source: which one, from 0.
+        source: index of the source, from 0.
     """
 
     def __init__(self, message: str, source: int) -> None:
         super().__init__(message)
         self.source = source
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.source)
-
 
 class StreamError(RxTweetsError):
-    """A connection failed, or the stream cannot continue. Secrets in its texts are masked.
+    """A connection failed, or the stream cannot continue; secrets in its texts are masked.
 
     Attributes:
-        retryable: whether another connection can help.
-        schedule: the field of `rxtweets.Backoff` that says how long to wait; empty for ``lost``
-            after an established connection and ``network`` before one.
+        retryable: whether another connection can succeed.
+        schedule: the field of `rxtweets.Backoff` that sets the wait; empty for ``lost`` after an
+            established connection and ``network`` before one.
         counter: the counter of `rxtweets.Stats` for such failures; empty if there is none.
     """
 
@@ -217,36 +214,36 @@ class StreamError(RxTweetsError):
 
 
 class ConnectionLost(StreamError):
-    """The network or the server ended the connection, or it could not be made."""
+    """The network or the server ended the connection, or the connection could not be made."""
 
 
 class ConnectionEnded(ConnectionLost):
-    """The server ended the response in order, without a word; after a replay that is its end."""
+    """The server completed the response without a reason; the normal end of a replay."""
 
 
 class StreamStalled(ConnectionLost):
-    """No byte arrived for longer than the stall timeout, keep-alives included."""
+    """No byte arrived for the stall timeout, keep-alives included."""
 
     counter = "stalls"
 
 
 class ReaderCrashed(ConnectionLost):
-    """The process of an isolated reader ended by itself; the next connection starts another."""
+    """The process of an isolated reader exited; the next connection starts a new process."""
 
     counter = "reader_crashes"
 
 
 class HostNotFound(ConnectionLost):
-    """There is no address for the host; final unless a connection has been made before."""
+    """The host has no address; final unless the stream has been connected before."""
 
 
 class ProxyError(ConnectionLost):
-    """A proxy refused the way to the server; final where its credentials or rules are the cause.
+    """A proxy refused to connect to the server; final if its credentials or rules are the cause.
 
     Attributes:
         proxy: its URL, without user name and password; empty if none was configured.
-        status: HTTP status of its answer; 0 if it does not speak HTTP (SOCKS).
-        headers: the answer's headers, names in lower case.
+        status: HTTP status of its answer; 0 for a SOCKS proxy.
+        headers: of its answer, names in lower case.
     """
 
     schedule = "server"
@@ -263,42 +260,35 @@ class ProxyError(ConnectionLost):
         super().__init__(message)
         self.proxy = proxy
         self.status = status
-        self.headers = {mask(name): mask(value) for name, value in headers.items()}
+        self.headers = _masked(headers)
         self.retryable = retryable
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        made = partial(type(self), retryable=self.retryable)
-        return made, (str(self), self.proxy, self.status, self.headers)
 
 
 class ServerDisconnect(StreamError):
-    """The server announced inside the stream that it disconnects.
+    """The server announced a disconnect inside the stream.
 
     Attributes:
-        disconnect_type: X's name for the reason, such as ``OperationalDisconnect``.
+        disconnect_type: X's name of the reason, such as ``OperationalDisconnect``.
     """
 
     def __init__(self, message: str, disconnect_type: str) -> None:
         super().__init__(message)
         self.disconnect_type = mask(disconnect_type)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.disconnect_type)
-
 
 class TLSError(StreamError):
-    """The server's certificate, or the handshake itself, was refused; trying again cannot help."""
+    """The server's certificate or the TLS handshake was refused."""
 
     retryable = False
 
 
 class ResponseError(StreamError):
-    """The server answered, but not with a stream.
+    """The server did not answer with a stream.
 
     Attributes:
         status: the HTTP status.
         body: the first 64 KB of the answer, as text.
-        headers: the answer's headers, names in lower case.
+        headers: of the answer, names in lower case.
     """
 
     retryable = False
@@ -307,24 +297,21 @@ class ResponseError(StreamError):
         super().__init__(message)
         self.status = status
         self.body = mask(body)
-        self.headers = {mask(name): mask(value) for name, value in headers.items()}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.status, self.body, self.headers)
+        self.headers = _masked(headers)
 
 
 class UnexpectedAnswerError(ResponseError):
-    """Something else than X's API answered: a network's login page, a redirect, an empty 204.
+    """The answer is not from X's API: a network's login page, a redirect, an empty 204.
 
-    Final until the stream has once been answered with 200, as ``base_url`` or the network is the
-    cause; after that the stream reconnects, slowly.
+    Final until the stream has been answered with 200 once: ``base_url`` or the network is the
+    cause. After that the stream reconnects by the ``server`` schedule.
     """
 
     schedule = "server"
 
 
 class AuthenticationError(ResponseError):
-    """401, or 403 for a token of the wrong kind: the token is not accepted."""
+    """401, or 403 for a token of the wrong kind: the token is invalid."""
 
 
 class AccessError(ResponseError):
@@ -332,7 +319,7 @@ class AccessError(ResponseError):
 
 
 class RulesError(ResponseError):
-    """409: the filtered stream has no rules, or rules that cannot be used."""
+    """409: the filtered stream has no rules, or its rules cannot be used."""
 
 
 class RateLimitError(ResponseError):
@@ -344,7 +331,7 @@ class RateLimitError(ResponseError):
 
 
 class ConnectionLimitError(ResponseError):
-    """429 with ``TooManyConnections``: the token's one connection is held already."""
+    """429 with ``TooManyConnections``: the token's one connection is in use."""
 
     retryable = True
     schedule = "connection_limit"
@@ -352,21 +339,25 @@ class ConnectionLimitError(ResponseError):
 
 
 class UsageCapError(ResponseError):
-    """429 with ``UsageCapExceeded``: no more posts until the period ends."""
+    """429 with ``UsageCapExceeded``: X sends no more posts until the next period."""
 
     counter = "usage_caps"
 
 
 class ProvisioningError(ResponseError):
-    """The account's subscription is being changed; X asks for a minute."""
+    """The account's subscription is changing; X asks to wait a minute."""
 
     retryable = True
     schedule = "provisioning"
 
 
 class ServerError(ResponseError):
-    """5xx: overload or a deployment on the other side."""
+    """5xx: overload or deployment of the server."""
 
     retryable = True
     schedule = "server"
     counter = "server_errors"
+
+
+def _masked(headers: Mapping[str, str]) -> dict[str, str]:
+    return {mask(name): mask(value) for name, value in headers.items()}

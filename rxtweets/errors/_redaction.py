@@ -1,4 +1,4 @@
-"""Masks secrets in texts that are made of what a server sent: it can send back what it was sent."""
+"""Masks secrets in texts with data of a server, which can send back a request."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["MASK", "Secret", "mask", "mask_logs", "without_secrets"]
 MASK = "***"
 
 SHORTEST = 6
-"""Characters; a shorter one is a word of other texts too. X's tokens have more than a hundred."""
+"""Characters; a shorter secret may be a common word. X's tokens have more than a hundred."""
 
 LONG = 16
-"""Characters that are no word. A cut-off secret is masked from so many of its characters on."""
+"""Characters; more than a word has. A secret that is cut off is masked from this length on."""
 
 LOGGERS = (
     "httpx",
     *(f"httpcore.{name}" for name in ("connection", "http11", "http2", "proxy", "socks")),
     "hpack.table",
 )
-"""They write URLs, and at level DEBUG the heads of answers and the user of a SOCKS proxy."""
+"""Loggers of URLs; at level DEBUG also of heads of answers and of the user of a SOCKS proxy."""
 
 
 class Secret:
-    """A secret, masked in every text for as long as this object lives.
+    """A secret that `mask` hides as long as this object lives.
 
     Args:
         text: the secret; characters may be percent-encoded.
@@ -51,7 +51,7 @@ class Secret:
             _known[key] = ref(self, lambda _: _known.pop(key, None))
 
     def masked(self, text: AnyStr) -> AnyStr:
-        """The text without the secret, the same object where it is not in it."""
+        """Return the text with the secret masked; the same object if it has none."""
         if isinstance(text, bytes):
             if self._head_of_bytes.search(text) is None:
                 return text
@@ -74,15 +74,15 @@ class Secret:
 
 
 _known: dict[int, ref[Secret]] = {}
-"""By id. Without a lock: a log call in a finalizer, or in a forked process, could hang on one."""
+"""By id. Without a lock, because a log call in a finalizer or a forked process could deadlock."""
 
 
 def mask(text: AnyStr, at_least: int = SHORTEST) -> AnyStr:
-    """The text with all secrets masked, however a program has encoded their characters.
+    """Return the text with all secrets masked, in every common encoding of their characters.
 
     Args:
         text: or bytes.
-        at_least: characters of a secret; shorter ones are left.
+        at_least: characters of a secret; shorter ones are not masked.
     """
     for known in list(_known.values()):
         secret = known()
@@ -92,20 +92,23 @@ def mask(text: AnyStr, at_least: int = SHORTEST) -> AnyStr:
 
 
 def without_secrets(error: BaseException) -> BaseException:
-    """The same error of another library: masked, as are its causes, and without what holds headers.
+    """Mask an error of another library and its causes in place; return it.
 
-    Which are the request of an error of httpx, and frames of tracebacks that are not ours.
+    Also removes the holders of headers: the request of an httpx error, and the frames of other
+    packages from tracebacks.
     """
-    pending, seen = [error], set()
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
     while pending:
-        each = pending.pop()
-        seen.add(id(each))
-        each.args = tuple(_masked_argument(argument) for argument in each.args)
-        each.__traceback__ = _own_part(each.__traceback__)
-        if hasattr(each, "_request"):
-            each._request = None  # noqa: SLF001 - httpx's own property raises where there is none
-        causes = (each.__cause__, each.__context__)
-        pending += [cause for cause in causes if cause is not None and id(cause) not in seen]
+        cause = pending.pop()
+        if cause is None or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        cause.args = tuple(_masked_argument(argument) for argument in cause.args)
+        cause.__traceback__ = _own_part(cause.__traceback__)
+        if hasattr(cause, "_request"):
+            cause._request = None  # noqa: SLF001 - the property of httpx raises without a request
+        pending += [cause.__cause__, cause.__context__]
     return error
 
 
@@ -132,7 +135,7 @@ def _masked_argument(argument: object) -> object:
 
 
 def mask_logs() -> None:
-    """Mask what httpx and its kin log; drop what hpack logs: each header field that it packs."""
+    """Mask the log of httpx and httpcore; drop that of hpack, which has each header field."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_mask_record)
     logging.getLogger("hpack.hpack").addFilter(_refuse)
@@ -149,12 +152,12 @@ def _refuse(_record: logging.LogRecord) -> bool:
 
 
 def _ways_of(written: str, *, is_within: bool) -> str:
-    r"""A pattern of a character, in the ways that programs write it: ``+ %2B \u002b &#43;``."""
+    r"""Return a pattern of a character in its common encodings: ``+ %2B \u002b &#43;``."""
     if len(written) == 1 and written.isalnum():
         return written
     character = unquote(written, "latin-1")
     code = f"(?i:{ord(character):02x})"
-    # With no search from the middle of a run of backslashes: that would be quadratic in its length.
+    # A search from within a run of backslashes would take quadratic time.
     run = r"\\" if is_within else r"(?<!\\)\\"
     ways = [
         rf"(?:{run}+)?{re.escape(character)}",
@@ -166,5 +169,5 @@ def _ways_of(written: str, *, is_within: bool) -> str:
     if html.escape(character) != character:
         ways.append(html.escape(character))
     if character == "+":
-        ways.append(" ")  # as forms are decoded
+        ways.append(" ")  # decoded as a form
     return f"(?:{'|'.join(ways)})"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rxtweets.api._endpoints import Endpoint
-from rxtweets.api._fields import KNOWN
+from rxtweets.api._endpoints import KNOWN, Endpoint
 from rxtweets.simulator.script import Reply, invalid_request
 
 __all__ = ["names_refusal"]

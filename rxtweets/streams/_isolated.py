@@ -24,6 +24,7 @@ import httpx
 
 from rxtweets._support.workers import start_thread
 from rxtweets.api._connection import ConnectionOptions, url_of
+from rxtweets.api._options import TOKEN_VARIABLES
 from rxtweets.api._watchdog import Watchdog
 from rxtweets.errors import ConfigurationError, ReaderCrashed, StreamError
 from rxtweets.streams._buffer import Overflow
@@ -54,8 +55,6 @@ sys.path[:] = sys.argv[1:]
 from rxtweets.streams._reader_process import main
 main()
 """
-
-SECRETS = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +295,9 @@ class _Process:
     """The process and its two pipes."""
 
     def __init__(self, cores: Cores = None) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environment = {
+            name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES
+        }
         # At the end: beside this package may lie others that have the names of standard modules.
         path = [*sys.path, str(Path(__file__).parents[1])]
         try:

@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 from rxtweets._messages.lookup import Known, look_up, quick_look_up
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection, ConnectionOptions
-from rxtweets.api._token import Token
+from rxtweets.api._options import Token
 from rxtweets.errors import RxTweetsError
 from rxtweets.errors._redaction import without_secrets
 from rxtweets.streams._buffer import Block, Handoff, Overflow

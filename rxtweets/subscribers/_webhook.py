@@ -20,9 +20,8 @@ from rxtweets._messages.jsonl import keys_of, to_line, to_lines
 from rxtweets._support.to_json import to_json
 from rxtweets._support.validation import seconds
 from rxtweets.api._gzip import BodyError, at_most, decoded
-from rxtweets.api._proxies import environment_proxy
+from rxtweets.api._proxies import environment_proxy, secrets_of
 from rxtweets.api._server_waits import retry_after
-from rxtweets.api._token import secrets_of
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.errors._redaction import Secret, mask, mask_logs, without_secrets
 from rxtweets.subscribers._policy import STOP, WAIT, check_strategies

@@ -1,4 +1,4 @@
-"""Requests with the token: what is tried again, what is refused, who gets to see the token."""
+"""Requests with the token: retries, refusals and secrecy."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def client(stub: Stub) -> Rest:
     return Rest(connection_options({"token": SECRET, "base_url": stub.url}))
 
 
-def test_the_token_is_sent_as_bearer(stub: Stub, client: Rest) -> None:
+def test_token_is_sent_as_bearer(stub: Stub, client: Rest) -> None:
     stub.answers({"data": 1})
     assert client.get(PATH, {"a": "b c,d"}) == {"data": 1}
     assert stub.asked == [("GET", PATH, {"a": "b c,d"}, None)]
     assert stub.authorizations == [f"Bearer {SECRET}"]
 
 
-def test_a_path_of_the_base_url_is_kept(stub: Stub) -> None:
+def test_path_of_base_url_is_kept(stub: Stub) -> None:
     stub.answers({})
     Rest(connection_options({"token": SECRET, "base_url": f"{stub.url}/mirror/"})).get(PATH)
     assert stub.asked[0].path == f"/mirror{PATH}"
 
 
 @pytest.mark.parametrize("passing", [(503, b"upstream connect error"), (500, {}), (None, b"")])
-def test_what_only_reads_is_tried_three_times(stub: Stub, client: Rest, passing: Any) -> None:
+def test_read_is_tried_three_times(stub: Stub, client: Rest, passing: Any) -> None:
     stub.answers(passing, passing, {"data": 1})
     assert client.get(PATH) == {"data": 1}
     assert len(stub.asked) == 3
@@ -46,7 +46,7 @@ def test_what_only_reads_is_tried_three_times(stub: Stub, client: Rest, passing:
     ("passing", "kind"),
     [((503, b"no"), rxtweets.errors.ServerError), ((None, b""), rxtweets.errors.ConnectionLost)],
 )
-def test_after_three_times_the_last_error_is_raised(
+def test_read_raises_last_error_after_three_attempts(
     stub: Stub, client: Rest, passing: Any, kind: type[Exception]
 ) -> None:
     stub.answers(passing, passing, passing)
@@ -55,7 +55,7 @@ def test_after_three_times_the_last_error_is_raised(
     assert len(stub.asked) == 3
 
 
-def test_another_attempt_waits_as_the_server_asks(stub: Stub) -> None:
+def test_retry_waits_as_the_server_asks(stub: Stub) -> None:
     waits: list[float] = []
     client = Rest(connection_options({"token": SECRET, "base_url": stub.url}), waits.append)
     busy = (503, b"no", {"retry-after": "5"})
@@ -65,7 +65,7 @@ def test_another_attempt_waits_as_the_server_asks(stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("asked", ["6", "120", "300000"])
-def test_request_raises_when_the_server_asks_for_a_long_wait(
+def test_read_fails_at_once_when_the_server_asks_for_a_long_wait(
     stub: Stub, client: Rest, asked: str
 ) -> None:
     stub.answers((503, b"no", {"retry-after": asked}))
@@ -75,7 +75,7 @@ def test_request_raises_when_the_server_asks_for_a_long_wait(
 
 
 @pytest.mark.parametrize("passing", [(503, b"no"), (None, b"")])
-def test_what_changes_something_is_tried_once(stub: Stub, client: Rest, passing: Any) -> None:
+def test_change_is_tried_once(stub: Stub, client: Rest, passing: Any) -> None:
     stub.answers(passing)
     with pytest.raises(rxtweets.errors.StreamError):
         client.send("POST", PATH, {}, {"a": 1})
@@ -94,7 +94,7 @@ def test_what_changes_something_is_tried_once(stub: Stub, client: Rest, passing:
         (429, {"title": "UsageCapExceeded"}, rxtweets.errors.UsageCapError),
     ],
 )
-def test_what_is_refused_is_a_typed_error_at_once(
+def test_refusal_is_a_typed_error_without_a_retry(
     stub: Stub, client: Rest, status: int, body: Any, kind: type[Exception]
 ) -> None:
     stub.answers((status, body, {"x-rate-limit-reset": "1700000000"}))
@@ -107,7 +107,7 @@ def test_what_is_refused_is_a_typed_error_at_once(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"null", b'{"half":', b"\xff"])
-def test_an_answer_that_is_no_object_is_an_error(stub: Stub, client: Rest, body: bytes) -> None:
+def test_answer_raises_when_it_is_not_an_object(stub: Stub, client: Rest, body: bytes) -> None:
     stub.answers((200, body))
     with pytest.raises(rxtweets.errors.ResponseError, match=r"no JSON object; is base_url X's\?"):
         client.get(PATH)
@@ -124,7 +124,7 @@ def test_an_answer_that_is_no_object_is_an_error(stub: Stub, client: Rest, body:
     ],
     ids=["page", "204", "text", "304"],
 )
-def test_an_answer_of_something_else_says_what_was_received(
+def test_foreign_answer_is_quoted(
     stub: Stub, client: Rest, answer: Any, said: str, *, change: bool
 ) -> None:
     stub.answers(answer)
@@ -134,9 +134,7 @@ def test_an_answer_of_something_else_says_what_was_received(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed_and_its_host_never_sees_the_token(
-    stub: Stub, client: Rest, other_stub: Stub, status: int
-) -> None:
+def test_redirect_is_not_followed(stub: Stub, client: Rest, other_stub: Stub, status: int) -> None:
     stub.answers((status, b"", {"location": f"{other_stub.url}/elsewhere"}))
     with pytest.raises(
         rxtweets.errors.ResponseError, match=f"A redirect to {other_stub.url}. Redirects"
@@ -145,13 +143,13 @@ def test_a_redirect_is_not_followed_and_its_host_never_sees_the_token(
     assert (len(stub.asked), other_stub.asked) == (1, [])
 
 
-def test_a_server_that_is_not_there_is_a_lost_connection(stub: Stub, client: Rest) -> None:
+def test_missing_server_is_a_lost_connection(stub: Stub, client: Rest) -> None:
     stub.close()
     with pytest.raises(rxtweets.errors.ConnectionLost):
         client.get(PATH)
 
 
-def test_no_error_shows_the_token(stub: Stub, client: Rest) -> None:
+def test_error_hides_the_token(stub: Stub, client: Rest) -> None:
     stub.answers((401, {"title": "Unauthorized"}))
     with pytest.raises(rxtweets.errors.AuthenticationError) as caught:
         client.get(PATH)

@@ -1,4 +1,4 @@
-"""Answers byte by byte: the short ways and httpx make the same of them."""
+"""Answers byte by byte: the fast paths and httpx give the same body."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from hyperframe import frame as frames
 
 import rxtweets
 from rxtweets import events
-from rxtweets.api._connection import Connection, ConnectionOptions, _Wire
-from rxtweets.api._token import Token
+from rxtweets.api._connection import Connection
+from rxtweets.api._options import ConnectionOptions, Token
+from rxtweets.api._raw_body import Wire
 from tests.streams.watching import Watched, line
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -31,7 +32,7 @@ BODY = b"5\r\none\r\n\r\n5\r\ntwo\r\n\r\n0\r\n\r\n"
 
 @contextlib.contextmanager
 def answering(pieces: Iterable[bytes]) -> Iterator[int]:
-    """A server for one request, that sends these pieces and waits for the client to leave."""
+    """A server for one request: it sends these pieces until the client closes."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
@@ -55,11 +56,11 @@ def answering(pieces: Iterable[bytes]) -> Iterator[int]:
 def read(
     pieces: Iterable[bytes], *, fast: bool, http2: bool = False, stall_timeout: float = 20.0
 ) -> tuple[bytes, type[Exception] | None]:
-    """The body that a connection gives, and how it ends."""
+    """The body of a connection, and the type of its last error."""
     with answering(pieces) as port:
         options = ConnectionOptions(
             token=Token("any"),
-            base_url=f"http://127.0.0.1:{port}",
+            base_url=httpx.URL(f"http://127.0.0.1:{port}"),
             stall_timeout=stall_timeout,
             connect_timeout=20.0,
             http1=not http2,
@@ -88,15 +89,13 @@ def read(
     ids=["\\r\\n", "\\n", "\\n at the end", "\\n before the end"],
 )
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_body_that_came_with_its_head_is_whole_however_the_head_ends_its_lines(
-    head: bytes, *, fast: bool
-) -> None:
+def test_body_is_whole_after_a_head_with_any_line_ends(head: bytes, *, fast: bool) -> None:
     got = read([head + BODY], fast=fast)
     assert got == (b"one\r\ntwo\r\n", rxtweets.errors.ConnectionEnded)
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_head_with_line_feeds_alone_may_be_cut_anywhere(*, fast: bool) -> None:
+def test_head_with_line_feeds_is_parsed_byte_by_byte(*, fast: bool) -> None:
     answer = HEAD.replace(b"\r\n", b"\n") + BODY
     got = read([bytes([byte]) for byte in answer], fast=fast)
     assert got == (b"one\r\ntwo\r\n", rxtweets.errors.ConnectionEnded)
@@ -119,7 +118,7 @@ def tweet(payload: bytes, *flags: str) -> bytes:
 @pytest.mark.parametrize(
     ("length", "end"), [(6, rxtweets.errors.ConnectionEnded), (7, rxtweets.errors.ConnectionLost)]
 )
-def test_a_body_of_http2_that_is_shorter_than_was_announced_was_cut_off(
+def test_http2_body_is_lost_when_shorter_than_its_length(
     length: int, end: type[Exception], *, fast: bool
 ) -> None:
     head = head_of_http2(("content-length", str(length)))
@@ -128,7 +127,7 @@ def test_a_body_of_http2_that_is_shorter_than_was_announced_was_cut_off(
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_frames_that_are_none_break_the_connection_and_not_the_stream(*, fast: bool) -> None:
+def test_invalid_frames_end_the_connection_not_the_stream(*, fast: bool) -> None:
     arrived = threading.Event()
 
     def pieces() -> Iterator[bytes]:
@@ -147,7 +146,7 @@ def test_frames_that_are_none_break_the_connection_and_not_the_stream(*, fast: b
 
 
 class Stream:
-    """What httpx reads from, with answers that come one after the other."""
+    """A stream of httpcore that returns these answers in turn."""
 
     def __init__(self, *answers: bytes) -> None:
         self._answers = list(answers)
@@ -165,17 +164,17 @@ class Stream:
 
 @pytest.mark.parametrize("http2", [True, False], ids=["HTTP/2", "HTTP/1.1"])
 @pytest.mark.parametrize("address", [b"\n\n\x01\x02", b"\r\n\r\n"], ids=["10.10", "13.10.13.10"])
-def test_what_a_socks_proxy_says_is_no_head(address: bytes, *, http2: bool) -> None:
+def test_bytes_of_a_socks_proxy_are_not_a_head(address: bytes, *, http2: bool) -> None:
     says = b"\5\0", b"\5\0\0\1" + address + b"\0\x50"
     head, body = (head_of_http2(), tweet(b"one")) if http2 else (HEAD, BODY)
-    wire = _Wire(Stream(*says, head + body))
+    wire = Wire(Stream(*says, head + body))
     assert (wire.read_head(4096), wire.read_head(4096)) == says
-    assert not wire.is_apart
+    assert not wire.head_complete
     assert wire.read_head(4096) == head
-    assert (wire.is_apart, wire.is_http2) == (True, http2)
+    assert (wire.head_complete, wire.is_http2) == (True, http2)
 
 
-def test_a_socks_proxy_that_is_not_understood_breaks_the_connection_and_not_the_stream(
+def test_socks_fault_ends_the_connection_not_the_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class SOCKSError(Exception):
@@ -193,7 +192,7 @@ def test_a_socks_proxy_that_is_not_understood_breaks_the_connection_and_not_the_
 
 
 def silent_but_for(sign: bytes, quiet: threading.Event) -> Iterator[bytes]:
-    """The same bytes over and over: for a while, but far longer than a stall takes."""
+    """The same bytes again and again, for far longer than the stall timeout."""
     for _ in range(400):
         yield sign
         quiet.wait(0.01)
@@ -201,9 +200,7 @@ def silent_but_for(sign: bytes, quiet: threading.Event) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("http2", [True, False], ids=["pings", "an extension"])
-def test_bytes_that_bring_nothing_of_the_body_do_not_hide_a_stall(
-    *, http2: bool, fast: bool
-) -> None:
+def test_stall_is_detected_when_only_empty_bytes_arrive(*, http2: bool, fast: bool) -> None:
     start, sign = HEAD + b"3\r\none\r\n3;", b"x"
     if http2:
         start, sign = head_of_http2() + tweet(b"one"), frames.PingFrame(0).serialize()
@@ -223,7 +220,7 @@ def gzipped(lines: int) -> bytes:
 
 
 def answer_with(body: bytes, *, http2: bool, chance: random.Random) -> list[bytes]:
-    """An answer whose body is gzip, in frames or chunks, and reads, of any size."""
+    """An answer with a gzip body, in frames or chunks, and reads, of any size."""
     wire = head_of_http2(("content-encoding", "gzip")) if http2 else GZIPPED
     while body:
         part, body = body[: (size := chance.randint(1, 400))], body[size:]
@@ -236,7 +233,7 @@ def answer_with(body: bytes, *, http2: bool, chance: random.Random) -> list[byte
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("http2", [True, False], ids=["HTTP/2", "HTTP/1.1"])
 @pytest.mark.parametrize("seed", range(8))
-def test_lines_before_a_fault_of_gzip_are_given(seed: int, *, http2: bool, fast: bool) -> None:
+def test_lines_before_a_gzip_fault_are_delivered(seed: int, *, http2: bool, fast: bool) -> None:
     chance = random.Random(seed)
     wire = gzipped(60)
     place = chance.randrange(20, len(wire))

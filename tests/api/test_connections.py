@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def kills(number: Any) -> dict[str, Any]:
     return {"data": {"successful_kills": number, "failed_kills": 0, "results": []}}
 
 
-def test_active_connections_are_listed(stub: Stub, connections: Connections) -> None:
+def test_list_returns_active_connections(stub: Stub, connections: Connections) -> None:
     stub.answers({"data": [ACTIVE]})
     assert connections.list() == [
         HeldConnection(
@@ -47,7 +48,7 @@ def test_active_connections_are_listed(stub: Stub, connections: Connections) -> 
     assert stub.asked == [("GET", PATH, ASKED, None)]
 
 
-def test_a_connection_that_ended_says_when_and_why(stub: Stub, connections: Connections) -> None:
+def test_list_returns_end_and_reason_of_inactive_ones(stub: Stub, connections: Connections) -> None:
     ended = {"disconnected_at": "2025-09-19T11:00:00.000Z", "disconnect_reason": "SlowReader"}
     stub.answers({"data": [{**ACTIVE, **ended}]})
     (held,) = connections.list(status="inactive")
@@ -56,42 +57,48 @@ def test_a_connection_that_ended_says_when_and_why(stub: Stub, connections: Conn
     assert stub.asked[0].params["status"] == "inactive"
 
 
-def test_streams_are_named_to_list_only_theirs(stub: Stub, connections: Connections) -> None:
+def test_list_asks_for_the_named_streams(stub: Stub, connections: Connections) -> None:
     stub.answers({})
     assert connections.list(endpoints=["filtered_stream", "sample_stream"]) == []
     assert stub.asked[0].params["endpoints"] == "filtered_stream,sample_stream"
 
 
-def test_all_pages_are_read(stub: Stub, connections: Connections) -> None:
+def test_list_reads_all_pages(stub: Stub, connections: Connections) -> None:
     stub.answers({"data": [ACTIVE], "meta": {"next_token": "NEXT"}}, {"data": [ACTIVE, ACTIVE]})
     assert len(connections.list()) == 3
-    assert [each.params.get("pagination_token") for each in stub.asked] == [None, "NEXT"]
+    assert [request.params.get("pagination_token") for request in stub.asked] == [None, "NEXT"]
 
 
 @pytest.mark.parametrize("data", [None, [], {}, "x", [None, 5]])
-def test_what_is_no_connection_is_none(stub: Stub, connections: Connections, data: Any) -> None:
+def test_list_ignores_values_that_are_not_objects(
+    stub: Stub, connections: Connections, data: Any
+) -> None:
     stub.answers({"data": data})
     assert connections.list() == []
 
 
-def test_what_x_leaves_out_is_empty(stub: Stub, connections: Connections) -> None:
+def test_list_leaves_missing_values_empty(stub: Stub, connections: Connections) -> None:
     stub.answers({"data": [{"id": 7, "connected_at": "soon", "client_ip": None}]})
     assert connections.list() == [HeldConnection("7", "", "", None, None, "")]
 
 
-def test_the_connections_of_one_stream_are_freed(stub: Stub, connections: Connections) -> None:
+@pytest.mark.parametrize(
+    ("close", "path"),
+    [
+        (lambda connections: connections.free("filtered_stream"), f"{PATH}/filtered_stream"),
+        (lambda connections: connections.free_all(), f"{PATH}/all"),
+    ],
+    ids=["free", "free_all"],
+)
+def test_closed_connections_are_counted(
+    stub: Stub, connections: Connections, close: Callable[[Connections], int], path: str
+) -> None:
     stub.answers(kills(2))
-    assert connections.free("filtered_stream") == 2
-    assert stub.asked == [("DELETE", f"{PATH}/filtered_stream", {}, None)]
+    assert close(connections) == 2
+    assert stub.asked == [("DELETE", path, {}, None)]
 
 
-def test_all_connections_are_freed(stub: Stub, connections: Connections) -> None:
-    stub.answers(kills(3))
-    assert connections.free_all() == 3
-    assert stub.asked == [("DELETE", f"{PATH}/all", {}, None)]
-
-
-def test_a_hundred_ids_are_freed_in_one_request(stub: Stub, connections: Connections) -> None:
+def test_free_ids_sends_a_hundred_ids_a_request(stub: Stub, connections: Connections) -> None:
     ids = [f"id{number}" for number in range(150)]
     stub.answers(kills(100), kills(49))
     assert connections.free_ids(ids) == 149
@@ -101,49 +108,43 @@ def test_a_hundred_ids_are_freed_in_one_request(stub: Stub, connections: Connect
     ]
 
 
-def test_no_ids_take_no_request(stub: Stub, connections: Connections) -> None:
+def test_free_ids_sends_nothing_without_ids(stub: Stub, connections: Connections) -> None:
     assert connections.free_ids([]) == 0
     assert stub.asked == []
 
 
 @pytest.mark.parametrize(("answer", "number"), [("2", 2), (None, 0), ("many", 0), ([], 0)])
-def test_the_number_may_be_a_text_or_missing(
+def test_number_of_closed_connections_may_be_a_text(
     stub: Stub, connections: Connections, answer: Any, number: int
 ) -> None:
     stub.answers(kills(answer))
     assert connections.free_all() == number
 
 
-def test_to_free_is_tried_once(stub: Stub, connections: Connections) -> None:
+def test_free_is_tried_once(stub: Stub, connections: Connections) -> None:
     stub.answers((503, b"no"))
     with pytest.raises(rxtweets.errors.ServerError):
         connections.free_all()
     assert len(stub.asked) == 1
 
 
-def test_a_stream_that_is_none_is_refused_before_any_request(
-    stub: Stub, connections: Connections
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda connections: connections.free("../all"), "filtered_stream"),
+        (lambda connections: connections.free(["filtered_stream"]), "no stream"),
+        (lambda connections: connections.list(endpoints=["x"]), "endpoint 'x'"),
+        (
+            lambda connections: connections.list(endpoints="filtered_stream"),
+            r"such as \['filtered_stream'\]",
+        ),
+        (lambda connections: connections.list(status="open"), "active, inactive or all"),
+        (lambda connections: connections.free_ids("1f3c"), "ids="),
+    ],
+)
+def test_invalid_argument_is_refused_before_a_request(
+    stub: Stub, connections: Connections, call: Callable[[Any], object], says: str
 ) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="filtered_stream"):
-        connections.free("../all")
-    with pytest.raises(rxtweets.ConfigurationError, match="endpoint 'x'"):
-        connections.list(endpoints=["x"])
-    with pytest.raises(rxtweets.ConfigurationError, match=r"no stream"):
-        connections.free(["filtered_stream"])  # type: ignore[arg-type]  # what is tested
-    assert stub.asked == []
-
-
-def test_another_status_is_refused(connections: Connections) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="active, inactive or all"):
-        connections.list(status="open")  # type: ignore[arg-type]  # what is tested
-
-
-def test_ids_given_as_one_text_are_refused(connections: Connections) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="ids="):
-        connections.free_ids("1f3c")
-
-
-def test_streams_given_as_one_text_are_refused(stub: Stub, connections: Connections) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match=r"such as \['filtered_stream'\]"):
-        connections.list(endpoints="filtered_stream")
+    with pytest.raises(rxtweets.ConfigurationError, match=says):
+        call(connections)
     assert stub.asked == []

@@ -10,8 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
-from rxtweets.api._endpoints import ENDPOINTS, Endpoint
-from rxtweets.api._fields import KNOWN, UnknownNameWarning, warn_of_unknown
+from rxtweets.api._endpoints import (
+    ENDPOINTS,
+    KNOWN,
+    Endpoint,
+    UnknownNameWarning,
+    warn_of_unknown,
+)
 
 OPTIONS = {
     "tweet.fields": "tweet_fields",
@@ -37,41 +42,41 @@ def streams(description: Any) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]
         operation = operations.get("get", {})
         if operation.get("x-twitter-streaming"):
             given = operation.get("parameters", [])
-            full = [shared[each["$ref"].split("/")[-1]] if "$ref" in each else each
-                    for each in given]  # fmt: skip
-            yield path, {each["name"]: each["schema"] for each in full}
+            full = [shared[item["$ref"].split("/")[-1]] if "$ref" in item else item
+                    for item in given]  # fmt: skip
+            yield path, {parameter["name"]: parameter["schema"] for parameter in full}
 
 
 def by_path() -> dict[str, Endpoint]:
     return {endpoint.path: endpoint for endpoint in ENDPOINTS.values()}
 
 
-def test_every_stream_of_x_is_known_and_no_other(description: Any) -> None:
+def test_endpoints_are_the_streams_of_x(description: Any) -> None:
     found = {path for path, _ in streams(description)}
     assert len(found) >= 15
     assert found == set(by_path())
 
 
-def test_every_stream_has_the_partitions_of_x(description: Any) -> None:
+def test_partitions_are_those_of_x(description: Any) -> None:
     for path, parameters in streams(description):
         partition = parameters.get("partition", {"minimum": 1, "maximum": 0})
         assert partition["minimum"] == 1
         assert by_path()[path].partitions == partition["maximum"], path
 
 
-def test_the_streams_that_replay_are_those_of_x(description: Any) -> None:
+def test_streams_with_replay_are_those_of_x(description: Any) -> None:
     for path, parameters in streams(description):
         assert by_path()[path].replays == ("start_time" in parameters), path
 
 
-def test_the_streams_that_take_fields_are_those_of_x(description: Any) -> None:
+def test_streams_with_fields_are_those_of_x(description: Any) -> None:
     for path, parameters in streams(description):
         assert by_path()[path].has_fields == ("tweet.fields" in parameters), path
         carries = by_path()[path].carries
         assert (carries == "likes") == ("like_with_tweet_author.fields" in parameters), path
 
 
-def test_every_stream_takes_backfill_of_five_minutes(description: Any) -> None:
+def test_every_stream_takes_five_minutes_of_backfill(description: Any) -> None:
     for path, parameters in streams(description):
         assert parameters["backfill_minutes"]["maximum"] == 5, path
 
@@ -86,43 +91,43 @@ def test_every_field_and_expansion_of_x_is_known(description: Any) -> None:
     assert names > 500
 
 
-def test_no_stream_takes_a_parameter_that_there_is_no_option_for(description: Any) -> None:
+def test_every_parameter_of_x_has_an_option(description: Any) -> None:
     others = {"backfill_minutes", "partition", "start_time", "end_time"}
     for path, parameters in streams(description):
         assert set(parameters) <= set(OPTIONS) | others, path
 
 
-def test_the_names_are_those_of_the_connections_api(description: Any) -> None:
+def test_endpoint_names_are_those_of_the_connections_api(description: Any) -> None:
     operation = description["paths"]["/2/connections/{endpoint_id}"]["delete"]
-    (known,) = (each["schema"]["enum"] for each in operation["parameters"])
+    (known,) = (item["schema"]["enum"] for item in operation["parameters"])
     assert set(known) == set(ENDPOINTS) - {"activity_stream"}
 
 
-def test_every_endpoint_is_known_by_its_name() -> None:
+def test_endpoints_are_keyed_by_name() -> None:
     assert all(name == endpoint.name for name, endpoint in ENDPOINTS.items())
 
 
-def test_a_known_name_is_not_warned_about() -> None:
+def test_known_name_gets_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for option, names in KNOWN.items():
-            warn_of_unknown(option, names, 1)
+            warn_of_unknown(option, names)
 
 
-def test_an_unknown_name_is_warned_about_with_a_hint() -> None:
+def test_unknown_name_gets_a_warning_with_a_hint() -> None:
     with pytest.warns(UnknownNameWarning, match=r"tweet_fields: .*'langs'; did you mean lang\?"):
-        warn_of_unknown("tweet_fields", ["langs"], 1)
+        warn_of_unknown("tweet_fields", ["langs"])
 
 
-def test_a_name_like_no_other_is_warned_about_without_a_hint() -> None:
+def test_strange_name_gets_a_warning_without_a_hint() -> None:
     with pytest.warns(UnknownNameWarning) as caught:
-        warn_of_unknown("poll_fields", ["zzzz", "id"], 1)
-    assert [str(each.message) for each in caught] == [
+        warn_of_unknown("poll_fields", ["zzzz", "id"])
+    assert [str(warning.message) for warning in caught] == [
         "poll_fields: X was not known to have 'zzzz'. It is asked for all the same."
     ]
 
 
-def test_the_warning_is_about_the_line_of_the_caller() -> None:
+def test_warning_names_the_line_of_the_caller() -> None:
     with pytest.warns(UnknownNameWarning) as caught:
-        warn_of_unknown("poll_fields", ["zzzz"], 1)
+        warn_of_unknown("poll_fields", ["zzzz"])
     assert caught[0].filename == __file__

@@ -51,7 +51,7 @@ from rxtweets.errors import RuleSyntaxError
         ("#\U00020021", ["\U00020021"]),
     ],
 )  # fmt: skip
-def test_hashtags_of_a_text_are_those_of_x(text: str, expected: list[str]) -> None:
+def test_hashtags_are_those_of_x(text: str, expected: list[str]) -> None:
     assert hashtags(text) == expected
 
 
@@ -68,7 +68,7 @@ def test_hashtags_of_a_text_are_those_of_x(text: str, expected: list[str]) -> No
         ("$CashtagMustBeLessThanSixCharacter", []),
     ],
 )
-def test_cashtags_of_a_text_are_those_of_x(text: str, expected: list[str]) -> None:
+def test_cashtags_are_those_of_x(text: str, expected: list[str]) -> None:
     assert cashtags(text) == expected
 
 
@@ -90,46 +90,46 @@ def test_cashtags_of_a_text_are_those_of_x(text: str, expected: list[str]) -> No
         ("＠username yo!", ["username"]),
     ],
 )
-def test_mentions_of_a_text_are_those_of_x(text: str, expected: list[str]) -> None:
+def test_mentions_are_those_of_x(text: str, expected: list[str]) -> None:
     assert mentions(text) == expected
 
 
 @pytest.mark.parametrize("tag", ["1st", "that1time", "easyas123", "ашок", "트위터", "_a", "2й"])
-def test_a_hashtag_with_a_letter_is_one(tag: str) -> None:
+def test_hashtag_with_a_letter_is_valid(tag: str) -> None:
     assert is_hashtag(tag)
     check(f"#{tag}")
     check(f"＃{tag}")
 
 
 @pytest.mark.parametrize("tag", ["12345", "1", "１", "_", "a-b", "a.b", "〃", "️⃣"])
-def test_a_hashtag_without_a_letter_or_with_punctuation_is_none(tag: str) -> None:
+def test_hashtag_is_invalid_without_a_letter(tag: str) -> None:
     assert not is_hashtag(tag)
     with pytest.raises(RuleSyntaxError, match="no hashtag"):
         check(f"cat #{tag}")
 
 
 @pytest.mark.parametrize("tag", ["T", "symbol", "BRK.B", "Stock_X", "test.tt"])
-def test_a_cashtag_of_letters_is_one(tag: str) -> None:
+def test_cashtag_of_letters_is_valid(tag: str) -> None:
     assert is_cashtag(tag)
     check(f"${tag}")
 
 
 @pytest.mark.parametrize("tag", ["123", ".", "9.99", "TE123ST", "株", "sevenab", "TEST.abc", "T_"])
-def test_a_cashtag_of_anything_else_is_none(tag: str) -> None:
+def test_cashtag_is_invalid_with_other_characters(tag: str) -> None:
     assert not is_cashtag(tag)
     with pytest.raises(RuleSyntaxError, match="no cashtag"):
         check(f"cat ${tag}")
 
 
 @pytest.mark.parametrize("name", ["username", "12345", "example_name", "a" * 20])
-def test_a_user_name_of_up_to_20_characters_is_one(name: str) -> None:
+def test_user_name_of_20_characters_is_valid(name: str) -> None:
     assert is_mention(name)
     check(f"@{name}")
     check(f"＠{name}")
 
 
 @pytest.mark.parametrize("name", ["example-name", "a" * 21, "aliceì", "猫"])
-def test_a_user_name_with_other_characters_is_none(name: str) -> None:
+def test_user_name_is_invalid_with_other_characters(name: str) -> None:
     assert not is_mention(name)
     with pytest.raises(RuleSyntaxError, match="no user name"):
         check(f"cat @{name}")
@@ -137,6 +137,6 @@ def test_a_user_name_with_other_characters_is_none(name: str) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("part", ["a", "a.", "-", "a.bc/ #x "])
-def test_a_long_text_is_searched_in_linear_time(part: str) -> None:
+def test_long_text_is_searched_in_linear_time(part: str) -> None:
     text = part * 200_000 + " / #last"
     assert hashtags(text)[-1] == "last"

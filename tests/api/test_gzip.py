@@ -13,9 +13,7 @@ from rxtweets.api._gzip import Inflater
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5), st.integers(1, 50))
-def test_members_one_after_the_other_are_one_body_at_every_cut(
-    members: list[bytes], size: int
-) -> None:
+def test_members_are_one_body_at_every_cut(members: list[bytes], size: int) -> None:
     wire = b"".join(gzip.compress(member) for member in members)
     inflater = Inflater()
     pieces = (wire[at : at + size] for at in range(0, len(wire), size))
@@ -23,7 +21,7 @@ def test_members_one_after_the_other_are_one_body_at_every_cut(
     assert inflater.fault is None
 
 
-def test_what_was_flushed_is_given_at_once() -> None:
+def test_flushed_data_is_returned_at_once() -> None:
     deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
     inflater = Inflater()
     for message in (b"one", b"two"):
@@ -31,13 +29,13 @@ def test_what_was_flushed_is_given_at_once() -> None:
         assert inflater.feed(wire) == message
 
 
-def test_bytes_that_are_no_gzip_are_a_fault() -> None:
+def test_bytes_that_are_not_gzip_are_a_fault() -> None:
     inflater = Inflater()
     assert inflater.feed(b"not gzip at all") == b""
     assert inflater.fault is not None
 
 
-def test_a_member_before_a_fault_is_given() -> None:
+def test_member_before_a_fault_is_returned() -> None:
     inflater = Inflater()
     assert inflater.feed(gzip.compress(b"good") + b"bad and more") == b"good"
     assert inflater.fault is not None
@@ -45,7 +43,7 @@ def test_a_member_before_a_fault_is_given() -> None:
 
 
 def compressed(count: int = 12) -> bytes:
-    """Lines as X sends them: each flushed."""
+    """Lines as X sends them, with a flush after each."""
     deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
     wire = b""
     for number in range(count):
@@ -55,7 +53,7 @@ def compressed(count: int = 12) -> bytes:
 
 
 def byte_by_byte(wire: bytes) -> tuple[bytes, bool]:
-    """What zlib gives before it meets a fault, and whether it does."""
+    """The output of zlib up to a fault, and whether there is one."""
     member, body = zlib.decompressobj(31), b""
     try:
         for at in range(len(wire)):
@@ -71,7 +69,7 @@ WIRE = compressed()
 
 
 @pytest.mark.parametrize("start", range(0, len(WIRE), 50))
-def test_all_before_a_fault_at_any_place_is_given(start: int) -> None:
+def test_data_before_a_fault_is_returned(start: int) -> None:
     chance = random.Random(start)
     for place in range(start, min(start + 50, len(WIRE))):
         wire = bytearray(WIRE)
@@ -84,10 +82,10 @@ def test_all_before_a_fault_at_any_place_is_given(start: int) -> None:
             assert (inflater.fault is not None) is is_damaged
 
 
-def test_all_before_a_fault_far_into_a_large_read_is_given(
+def test_data_before_a_late_fault_is_returned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_gzip, "PIECE", 100)  # so that several are given before it
+    monkeypatch.setattr(_gzip, "PIECE", 100)  # several pieces precede the fault
     wire = compressed(1000)
     damaged = wire[:-8] + bytes(8)  # the checksum, after all of the body
     inflater = Inflater()
@@ -96,7 +94,7 @@ def test_all_before_a_fault_far_into_a_large_read_is_given(
 
 
 @given(st.binary(max_size=3000), st.integers(1, 300))
-def test_pieces_of_every_size_make_the_same_body(body: bytes, most: int) -> None:
+def test_pieces_have_a_bounded_size(body: bytes, most: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(_gzip, "PIECE", most)
         pieces = list(Inflater().pieces(gzip.compress(body * 3)))

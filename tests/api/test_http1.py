@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxtweets.api import _http1 as http1
 from rxtweets.api._http1 import ChunkError, Dechunker
 
 
 def chunked(*payloads: bytes) -> bytes:
-    return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in payloads)
+    return b"".join(b"%x\r\n%b\r\n" % (len(payload), payload) for payload in payloads)
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -21,7 +20,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def as_h11_reads(data: bytes) -> bytes:
-    """What a parser of good standing makes of the same bytes."""
+    """The body that h11 parses."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
@@ -37,7 +36,7 @@ payloads = st.lists(st.binary(min_size=1, max_size=60), max_size=20)
 
 
 @given(payloads, st.lists(st.integers(min_value=0), max_size=30))
-def test_any_cut_of_a_chunked_body_gives_what_a_whole_parser_gives(
+def test_chunked_body_equals_that_of_h11_at_every_cut(
     parts: list[bytes], places: list[int]
 ) -> None:
     wire = chunked(*parts) + b"0\r\n\r\n"
@@ -48,24 +47,24 @@ def test_any_cut_of_a_chunked_body_gives_what_a_whole_parser_gives(
 
 
 @given(payloads)
-def test_single_bytes_give_the_same_body(parts: list[bytes]) -> None:
+def test_body_is_the_same_byte_by_byte(parts: list[bytes]) -> None:
     dechunker = Dechunker()
     body = b"".join(dechunker.feed(bytes([byte])) for byte in chunked(*parts))
     assert body == b"".join(parts)
     assert not dechunker.ended
 
 
-def test_what_has_come_of_a_long_chunk_is_given_at_once() -> None:
+def test_part_of_a_long_chunk_is_returned_at_once() -> None:
     dechunker = Dechunker()
     assert dechunker.feed(b"100\r\nabc") == b"abc"
     assert dechunker.feed(b"def") == b"def"
 
 
-def test_extensions_of_a_chunk_are_left_out() -> None:
+def test_chunk_extensions_are_ignored() -> None:
     assert Dechunker().feed(b"3;name=value\r\nabc\r\n") == b"abc"
 
 
-def test_nothing_is_read_after_the_last_chunk() -> None:
+def test_bytes_after_the_last_chunk_are_ignored() -> None:
     dechunker = Dechunker()
     assert dechunker.feed(b"0\r\nTrailer: x\r\n\r\n") == b""
     assert dechunker.ended
@@ -83,7 +82,7 @@ def test_nothing_is_read_after_the_last_chunk() -> None:
         b"f" * 110_000,
     ],
 )
-def test_bytes_that_are_no_chunks_are_a_fault(wire: bytes) -> None:
+def test_bytes_that_are_not_chunks_are_a_fault(wire: bytes) -> None:
     dechunker = Dechunker()
     dechunker.feed(wire)
     assert isinstance(dechunker.fault, ChunkError)
@@ -94,9 +93,7 @@ def test_bytes_that_are_no_chunks_are_a_fault(wire: bytes) -> None:
     st.sampled_from(["%x", "%X", "00%x", "%x;name=value", "%x \t"]),
     st.lists(st.integers(min_value=0), max_size=6),
 )
-def test_sizes_of_every_length_and_form_give_the_same_body(
-    sizes: list[int], form: str, places: list[int]
-) -> None:
+def test_every_form_of_a_size_is_parsed(sizes: list[int], form: str, places: list[int]) -> None:
     wire = b"".join((form % size).encode() + b"\r\n" + b"x" * size + b"\r\n" for size in sizes)
     dechunker = Dechunker()
     body = b"".join(dechunker.feed(piece) for piece in cut(wire, places))
@@ -104,24 +101,14 @@ def test_sizes_of_every_length_and_form_give_the_same_body(
     assert dechunker.fault is None
 
 
-def test_sizes_that_were_seen_are_forgotten_before_they_are_too_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(http1, "REMEMBERED", 10)
-    parts = [b"x" * size for size in range(1, 100)]
-    dechunker = Dechunker()
-    assert dechunker.feed(chunked(*parts)) == b"".join(parts)
-    assert 0 < len(dechunker._sizes) <= 10
-
-
-def test_what_stands_before_a_fault_is_given() -> None:
+def test_chunks_before_a_fault_are_returned() -> None:
     dechunker = Dechunker()
     assert dechunker.feed(chunked(b"one", b"two") + b"zz\r\n") == b"onetwo"
     assert dechunker.fault is not None
     assert dechunker.feed(chunked(b"three")) == b""
 
 
-def test_a_wrong_line_end_that_comes_later_is_a_fault_too() -> None:
+def test_late_wrong_line_end_is_a_fault() -> None:
     dechunker = Dechunker()
     assert dechunker.feed(b"3\r\nab") == b"ab"
     assert dechunker.feed(b"cX") == b"c"
@@ -135,7 +122,7 @@ TOKENS = [
 
 
 def up_to_a_fault(pieces: list[bytes]) -> tuple[bytes, bool]:
-    """What h11 gives of a body in pieces, and whether it then refuses the rest."""
+    """The body that h11 parses from pieces, and whether it refuses the rest."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     client.send(h11.EndOfMessage())
@@ -158,25 +145,23 @@ def up_to_a_fault(pieces: list[bytes]) -> tuple[bytes, bool]:
     st.lists(st.sampled_from(TOKENS), min_size=1, max_size=12).map(b"".join),
     st.lists(st.integers(min_value=0), max_size=6),
 )
-def test_any_cut_of_what_is_no_chunked_body_gives_what_a_whole_parser_gives(
-    wire: bytes, places: list[int]
-) -> None:
+def test_damaged_body_equals_that_of_h11_at_every_cut(wire: bytes, places: list[int]) -> None:
     pieces = cut(wire, places)
     dechunker = Dechunker()
     body = b"".join(map(dechunker.feed, pieces))
     expected, is_refused = up_to_a_fault(pieces)
     assert body == expected
-    if dechunker.fault is not None or not dechunker.ended:  # trailers are not looked at
+    if dechunker.fault is not None or not dechunker.ended:  # trailers are ignored
         assert (dechunker.fault is not None) == is_refused
 
 
-def test_what_a_chunk_without_its_line_end_holds_is_given() -> None:
+def test_payload_before_a_missing_line_end_is_returned() -> None:
     dechunker = Dechunker()
     assert dechunker.feed(b"3\r\nabcX\r\n") == b"abc"
     assert dechunker.fault is not None
 
 
-def test_a_long_extension_may_be_cut_too() -> None:
+def test_long_extension_is_parsed_in_two_reads() -> None:
     wire = b"3;name=" + b"x" * 50_000 + b"\r\nabc\r\n"
     dechunker = Dechunker()
     assert dechunker.feed(wire[:40_000]) + dechunker.feed(wire[40_000:]) == b"abc"

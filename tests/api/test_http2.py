@@ -21,7 +21,7 @@ Step = Callable[[h2.connection.H2Connection], None]
 
 
 def pair() -> tuple[h2.connection.H2Connection, h2.connection.H2Connection]:
-    """A client that has asked as httpx asks, and a server that has answered with a head."""
+    """A client after the request of httpx, and a server after its head."""
     client = h2.connection.H2Connection()
     server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
     client.initiate_connection()
@@ -66,7 +66,7 @@ def cut(wire: bytes, places: list[int]) -> list[bytes]:
 
 
 def as_h2_reads(client: h2.connection.H2Connection, wire: bytes) -> tuple[bytes, bool]:
-    """What the whole protocol makes of the same bytes: the body, and whether it has ended."""
+    """The body that h2 parses, and whether it has ended."""
     body, ended = b"", False
     for event in client.receive_data(wire):
         if isinstance(event, h2.events.DataReceived):
@@ -98,7 +98,7 @@ steps = st.lists(
 
 
 @given(steps, st.sampled_from(sorted(ENDS)), st.lists(st.integers(min_value=0), max_size=30))
-def test_any_cut_of_the_frames_gives_what_a_whole_protocol_gives(
+def test_body_equals_that_of_h2_at_every_cut(
     middle: list[Step], end: str, places: list[int]
 ) -> None:
     client, server = pair()
@@ -110,17 +110,17 @@ def test_any_cut_of_the_frames_gives_what_a_whole_protocol_gives(
 
 
 @given(steps)
-def test_the_server_is_answered_as_the_protocol_wants(middle: list[Step]) -> None:
+def test_replies_equal_those_of_h2(middle: list[Step]) -> None:
     client, server = pair()
     wire = wire_of(middle, server)
     deframer = Deframer(STREAM)
     deframer.feed(wire)
     client.receive_data(wire)
-    # h2 answers the same frames in the same order; windows are another matter.
+    # h2 answers the same frames in the same order, but returns windows at other times.
     assert deframer.reply == client.data_to_send()
 
 
-def test_the_window_is_given_back_before_it_is_used_up() -> None:
+def test_window_is_returned_before_it_is_used_up() -> None:
     _, server = pair()
     deframer = Deframer(STREAM)
     for _ in range(3 * WINDOW // 16_000):
@@ -132,14 +132,14 @@ def test_the_window_is_given_back_before_it_is_used_up() -> None:
     assert server.local_flow_control_window(STREAM) > WINDOW // 3
 
 
-def test_single_bytes_give_the_same_body() -> None:
+def test_body_is_the_same_byte_by_byte() -> None:
     _, server = pair()
     wire = wire_of([data(b"one"), data(b"two", 5), data(b"three")], server)
     deframer = Deframer(STREAM)
     assert b"".join(deframer.feed(bytes([byte])) for byte in wire) == b"onetwothree"
 
 
-def test_frames_of_unknown_types_and_those_that_say_nothing_to_us_are_left_out() -> None:
+def test_frames_without_meaning_are_ignored() -> None:
     unknown = b"\x00\x00\x03\xab\x00\x00\x00\x00\x01new"
     order = frames.PriorityFrame(STREAM).serialize()
     late = frames.WindowUpdateFrame(0, 100).serialize()
@@ -160,7 +160,7 @@ def test_frames_of_unknown_types_and_those_that_say_nothing_to_us_are_left_out()
         (b"HTTP/1.1 200 OK\r\n", "a frame of"),
     ],
 )
-def test_what_ends_the_response_is_said_after_what_came_before(bad: bytes, says: str) -> None:
+def test_fault_is_named_after_the_data_before_it(bad: bytes, says: str) -> None:
     deframer = Deframer(STREAM)
     before = frames.DataFrame(STREAM, b"before").serialize()
     assert deframer.feed(before + bad + before) == b"before"
@@ -184,7 +184,7 @@ def raw(kind: int, payload: bytes, stream: int = 0, flags: int = 0) -> bytes:
     ],
     ids=bytes.hex,
 )
-def test_what_the_whole_protocol_refuses_is_refused_here(bad: bytes) -> None:
+def test_frames_that_h2_refuses_are_refused(bad: bytes) -> None:
     client, _ = pair()
     with pytest.raises(h2.exceptions.ProtocolError):
         client.receive_data(bad)
@@ -216,5 +216,5 @@ SETTINGS = frames.SettingsFrame(0).serialize()
         (SETTINGS + head("END_HEADERS")[:-1], len(SETTINGS), False),
     ],
 )
-def test_a_head_is_found_among_whole_frames(wire: bytes, whole: int, is_head: bool) -> None:
+def test_whole_frames_end_with_the_first_head(wire: bytes, whole: int, is_head: bool) -> None:
     assert whole_frames(wire) == (whole, is_head)

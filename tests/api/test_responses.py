@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 import rxtweets
+from rxtweets.api._options import Token
 from rxtweets.api._responses import error_in_stream, error_of_response, unexpected_answer
-from rxtweets.api._token import Token
 from rxtweets.simulator import script
 
 BLANK_429 = {"title": "Too Many Requests", "detail": "Too Many Requests", "type": "about:blank"}
@@ -94,7 +94,7 @@ def error(status: int, body: Any = b"", **headers: str) -> rxtweets.errors.Respo
         (504, b"\xff\xfe", rxtweets.errors.ServerError, True, "trying again"),
     ],
 )
-def test_every_answer_is_an_error_that_says_what_to_do(
+def test_answer_becomes_a_typed_error_with_advice(
     status: int, body: Any, kind: type[rxtweets.errors.ResponseError], retryable: bool, advice: str
 ) -> None:
     made = error(status, body)
@@ -106,7 +106,7 @@ def test_every_answer_is_an_error_that_says_what_to_do(
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"3", b'{"errors":[]}', b'{"errors":[7]}', b"<html>"])
-def test_odd_bodies_are_no_trouble(body: bytes) -> None:
+def test_odd_body_is_a_server_error(body: bytes) -> None:
     assert isinstance(error(503, body), rxtweets.errors.ServerError)
 
 
@@ -125,7 +125,7 @@ def test_odd_bodies_are_no_trouble(body: bytes) -> None:
         (f"https://{'a' * 5_000}.example/", "…."),
     ],
 )
-def test_the_target_of_a_redirect_is_named_without_its_path(location: str, target: str) -> None:
+def test_redirect_target_is_shown_without_its_path(location: str, target: str) -> None:
     made = error(302, b"", location=location)
     assert f"A redirect to {target}" in str(made) or (target == "…." and target in str(made))
     assert "hush" not in str(made)
@@ -135,14 +135,14 @@ def test_the_target_of_a_redirect_is_named_without_its_path(location: str, targe
 
 
 @pytest.mark.parametrize("kind", ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml"])
-def test_a_web_page_is_perhaps_the_login_page_of_the_network(kind: str) -> None:
+def test_web_page_is_explained_as_a_login_page(kind: str) -> None:
     made = error(200, b"<html>\n<title>Hotel Wi-Fi</title>", **{"content-type": kind})
     assert type(made) is rxtweets.errors.UnexpectedAnswerError
     assert str(made).startswith(f"200: <html> <title>Hotel Wi-Fi</title> ({kind}). ")
     assert "login page of this network" in str(made)
 
 
-def test_a_refusal_with_a_web_page_may_be_that_of_a_proxy() -> None:
+def test_refusal_with_a_web_page_names_a_proxy() -> None:
     made = error(403, b"<h1>Blocked</h1>", **{"content-type": "text/html"})
     assert type(made) is rxtweets.errors.AccessError
     assert "a proxy or a firewall may have answered" in str(made)
@@ -158,24 +158,24 @@ def test_a_refusal_with_a_web_page_may_be_that_of_a_proxy() -> None:
     ids=["text", "problem", "part"],
 )
 @pytest.mark.parametrize("status", [200, 204, 302, 403, 503])
-def test_what_a_server_sends_is_shortened_and_escaped(status: int, body: Any) -> None:
+def test_text_of_a_server_is_shortened_and_escaped(status: int, body: Any) -> None:
     headers = {"content-type": "text/html\x1b[2J" + "y" * 9_000, "retry-after": "\x1b[2J"}
     made = error(status, body, **headers)
     assert str(made).isprintable()
     assert len(str(made)) < 3_000
 
 
-def test_an_error_keeps_status_body_and_headers() -> None:
+def test_error_keeps_body_and_headers() -> None:
     made = error(429, BLANK_429, **{"x-rate-limit-reset": "17"})
     assert made.headers == {"x-rate-limit-reset": "17"}
     assert orjson.loads(made.body) == BLANK_429
 
 
-def test_what_is_said_twice_is_shown_once() -> None:
+def test_repeated_text_is_shown_once() -> None:
     assert str(error(429, BLANK_429)).count("Too Many Requests") == 1
 
 
-def test_provisioning_said_in_plain_text_is_provisioning() -> None:
+def test_provisioning_is_recognised_in_plain_text() -> None:
     body = b"Your subscription change is currently being provisioned, please try again in a minute."
     assert type(error_of_response(403, {}, body)) is rxtweets.errors.ProvisioningError
 
@@ -192,60 +192,60 @@ def test_provisioning_said_in_plain_text_is_provisioning() -> None:
         ),
     ],
 )
-def test_each_sign_of_a_429_is_enough_alone(
+def test_one_name_of_a_429_is_sufficient(
     prefix: str, body: dict[str, Any], kind: type[rxtweets.errors.ResponseError]
 ) -> None:
     raw = orjson.dumps({"type": prefix + "streaming-connection"} | body)
     assert type(error_of_response(429, {}, raw)) is kind
 
 
-def test_a_problem_with_a_title_is_read_before_its_parts() -> None:
+def test_title_of_a_problem_precedes_its_parts() -> None:
     body = {"title": "Invalid Request", "errors": [{"message": "no partition"}]}
     assert "Invalid Request" in str(error_of_response(400, {}, orjson.dumps(body)))
 
 
-def test_a_problem_of_the_older_form_is_shown_by_its_message() -> None:
+def test_older_problem_is_shown_by_its_message() -> None:
     made = error(429, {"errors": [{"code": 88, "message": "Rate limit exceeded"}]})
     assert str(made).startswith("429: Rate limit exceeded. ")
 
 
-def test_a_sentence_ends_with_one_full_stop() -> None:
+def test_text_ends_with_one_full_stop() -> None:
     assert str(error(503, {"detail": "Try later."})).startswith("503: Try later. The")
 
 
-def test_of_a_long_body_only_the_start_is_in_the_message_but_all_is_kept() -> None:
+def test_long_body_is_shortened_in_the_text_only() -> None:
     made = error(503, b"x" * 5000)
     assert str(made).count("x") == 200
     assert made.body == "x" * 5000
 
 
-def test_the_first_part_of_a_problem_is_read_where_the_problem_itself_is_silent() -> None:
+def test_first_part_completes_a_problem() -> None:
     body = {"title": "x", "errors": [{"connection_issue": "TooManyConnections"}]}
     assert type(error(429, body)) is rxtweets.errors.ConnectionLimitError
 
 
-def test_a_body_of_plain_text_is_one_sentence() -> None:
+def test_plain_text_becomes_one_sentence() -> None:
     text = str(error(503, b"<html>\r\nTry again later.\r\n"))
-    assert text.startswith("503: <html> Try again later. The trouble")
+    assert text.startswith("503: <html> Try again later. The server failed")
 
 
 @pytest.mark.parametrize("issue", [[], {}, 5, None, "NewIssueOfTomorrow"])
-def test_an_issue_that_is_not_known_is_a_rate_limit_as_any_429(issue: Any) -> None:
+def test_unknown_issue_of_a_429_is_a_rate_limit(issue: Any) -> None:
     assert type(error(429, {"connection_issue": issue})) is rxtweets.errors.RateLimitError
 
 
 @pytest.mark.parametrize("body", [[{"code": 88, "message": "Rate limit exceeded"}], [], "x", 7])
-def test_a_429_whose_body_is_no_object_is_a_rate_limit(body: Any) -> None:
+def test_429_without_an_object_is_a_rate_limit(body: Any) -> None:
     assert type(error(429, body)) is rxtweets.errors.RateLimitError
 
 
-def test_the_wrong_kind_of_token_is_an_error_of_the_token() -> None:
+def test_wrong_kind_of_token_is_an_authentication_error() -> None:
     made = error(403, {"type": TWITTER + "unsupported-authentication", "title": "Unsupported"})
     assert type(made) is rxtweets.errors.AuthenticationError
     assert "app-only" in str(made)
 
 
-def test_what_is_wrong_with_a_parameter_is_said() -> None:
+def test_reason_of_an_invalid_parameter_is_shown() -> None:
     body = {
         "errors": [{"parameters": {"partition": []}, "message": "`partition` can not be empty"}],
         "title": "Invalid Request",
@@ -257,7 +257,7 @@ def test_what_is_wrong_with_a_parameter_is_said() -> None:
     )
 
 
-def test_what_a_line_says_is_shortened_and_escaped() -> None:
+def test_text_of_a_line_is_shortened_and_escaped() -> None:
     for problem in (
         {"title": "\x1b[2J" * 999, "disconnect_type": "\x1b[2J" * 999},
         {"type": X + "usage-capped", "detail": "\x1b[2J" * 999},
@@ -286,7 +286,7 @@ def in_stream(**problem: Any) -> Exception:
         ("ReasonOfTomorrow", "problem-of-tomorrow"),
     ],
 )
-def test_an_announced_disconnect_has_its_reason(prefix: str, kind: str, last: str) -> None:
+def test_announced_disconnect_has_its_reason(prefix: str, kind: str, last: str) -> None:
     made = in_stream(title=last, disconnect_type=kind, detail="It is over.", type=prefix + last)
     assert type(made) is rxtweets.errors.ServerDisconnect
     assert made.disconnect_type == kind
@@ -310,7 +310,7 @@ def test_an_announced_disconnect_has_its_reason(prefix: str, kind: str, last: st
         ({"type": "about:blank", "status": 401}, rxtweets.errors.AuthenticationError, False),
     ],
 )
-def test_an_answer_that_came_as_a_line_is_the_error_of_that_answer(
+def test_problem_in_a_line_is_the_error_of_its_status(
     problem: dict[str, Any], kind: type[rxtweets.errors.ResponseError], retryable: bool
 ) -> None:
     made = in_stream(title="The title", **problem)
@@ -322,26 +322,26 @@ def test_an_answer_that_came_as_a_line_is_the_error_of_that_answer(
     assert orjson.loads(made.body) == {"title": "The title", **problem}
 
 
-def test_answer_in_a_line_keeps_no_time_of_hours_ago() -> None:
+def test_problem_in_a_line_drops_old_times() -> None:
     headers = {"date": "Tue, 14 Nov 2023 22:13:20 GMT", "retry-after": "9", "server": "x"}
     made = error_in_stream({"type": X + "rate-limit-exceeded"}, headers)
     assert isinstance(made, rxtweets.errors.RateLimitError)
     assert made.headers == {"server": "x"}
 
 
-def test_a_wait_that_the_server_asks_for_is_shown() -> None:
+def test_retry_after_is_shown() -> None:
     assert "(Retry-After: '120')" in str(error(503, b"", **{"retry-after": "120"}))
     assert "\x1b" not in str(error(503, b"", **{"retry-after": "\x1b[2J" + "9" * 999}))
     assert len(str(error(503, b"", **{"retry-after": "9" * 999}))) < 250
 
 
 @pytest.mark.parametrize("status", [True, 0, 200, "503", None, []])
-def test_a_status_that_is_none_leaves_a_disconnect_a_disconnect(status: Any) -> None:
+def test_invalid_status_leaves_a_disconnect(status: Any) -> None:
     made = in_stream(title="t", disconnect_type="SlowReader", status=status, connection_issue=[])
     assert type(made) is rxtweets.errors.ServerDisconnect
 
 
-def test_an_unexpected_answer_is_masked_before_it_is_cut() -> None:
+def test_unexpected_answer_is_masked_before_it_is_cut() -> None:
     token = Token("secret-of-the-app-and-more")
     error = unexpected_answer(200, {}, b"a" * 189 + b" secret-of-the-app-and-more", "Look.")
     assert "secret" not in str(error)

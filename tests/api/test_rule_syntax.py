@@ -30,7 +30,7 @@ DEEP = 10_000
 
 
 def shape(node: Node) -> object:
-    """The tree without positions: terms as texts, groups as lists, the first entry their kind."""
+    """The tree without positions: a term as a text, a group as a list of its kind and parts."""
     if isinstance(node, Term):
         far = f"~{node.distance}" if node.distance else ""
         return f"{node.operator}:{node.value}{far}"
@@ -88,7 +88,7 @@ def refused(rule: str, longest: int = LONGEST) -> RuleSyntaxError:
         ("retweets_of_status_id:1", "retweets_of_tweet_id:1"),
     ],
 )
-def test_a_term_is_read(rule: str, tree: object) -> None:
+def test_term_is_parsed(rule: str, tree: object) -> None:
     assert shape(parse(rule)) == tree
 
 
@@ -107,7 +107,7 @@ def test_a_term_is_read(rule: str, tree: object) -> None:
         ("a OR b OR c", ["or", "keyword:a", "keyword:b", "keyword:c"]),
     ],
 )  # fmt: skip
-def test_a_space_binds_tighter_than_or_and_parentheses_tightest(rule: str, tree: object) -> None:
+def test_space_binds_tighter_than_or(rule: str, tree: object) -> None:
     assert shape(parse(rule)) == tree
 
 
@@ -120,16 +120,16 @@ def test_a_space_binds_tighter_than_or_and_parentheses_tightest(rule: str, tree:
         ("a (b OR -#c)", ["and", "keyword:a", ["or", "keyword:b", ["not", "hashtag:c"]]]),
     ],
 )
-def test_a_minus_negates_the_next_term_alone(rule: str, tree: object) -> None:
+def test_minus_negates_the_next_term(rule: str, tree: object) -> None:
     assert shape(parse(rule)) == tree
 
 
-def test_a_term_knows_where_it_stands() -> None:
+def test_term_has_its_position() -> None:
     found = [(term.value, term.position) for term, _ in terms(parse('a (b OR -#c) "d e"'))]
     assert found == [("a", 0), ("b", 3), ("c", 9), ("d e", 13)]
 
 
-def test_terms_come_in_order_and_say_whether_they_are_negated() -> None:
+def test_terms_come_in_order_with_their_negation() -> None:
     found = [(term.value, negated) for term, negated in terms(parse("a -b (c OR -d)"))]
     assert found == [("a", False), ("b", True), ("c", False), ("d", True)]
 
@@ -171,32 +171,32 @@ VALID = {
 }
 
 
-def test_there_is_an_example_of_every_operator() -> None:
+def test_examples_cover_every_operator() -> None:
     assert VALID.keys() == NAMES
 
 
 @pytest.mark.parametrize("name", sorted(VALID))
-def test_every_operator_is_taken_beside_a_keyword(name: str) -> None:
+def test_operator_is_valid_beside_a_keyword(name: str) -> None:
     check(f"cat {VALID[name]}")
 
 
 @pytest.mark.parametrize("name", sorted(STANDALONE & NAMES))
-def test_an_operator_that_stands_alone_is_taken_alone(name: str) -> None:
+def test_standalone_operator_is_valid_alone(name: str) -> None:
     check(VALID[name])
 
 
 @pytest.mark.parametrize("rule", ["cat", "#cat", "@cat", "$CAT", '"grumpy cat"', "🐱"])
-def test_words_and_their_like_stand_alone(rule: str) -> None:
+def test_word_is_valid_alone(rule: str) -> None:
     check(rule)
 
 
 @pytest.mark.parametrize("name", sorted(CONJUNCTION))
-def test_an_operator_that_needs_company_is_refused_alone(name: str) -> None:
+def test_conjunction_operator_is_refused_alone(name: str) -> None:
     assert "stands alone" in str(refused(VALID[name]))
 
 
 @pytest.mark.parametrize("rule", ["-cat", "-from:X lang:en", "(-a OR -b) has:links"])
-def test_what_is_negated_is_no_company(rule: str) -> None:
+def test_rule_is_refused_when_all_standalone_terms_are_negated(rule: str) -> None:
     assert "not negated" in str(refused(rule))
 
 
@@ -249,7 +249,7 @@ def test_what_is_negated_is_no_company(rule: str) -> None:
         ("cat \ud83d dog", 4, "half of a character"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(rule: str, position: int, reason: str) -> None:
+def test_mistake_is_named_with_its_position(rule: str, position: int, reason: str) -> None:
     error = refused(rule)
     assert reason in str(error)
     assert f"at character {position + 1}:" in str(error)
@@ -378,7 +378,7 @@ REFUSED = {
         "point_radius:[2.355128 48.861118 26mi]",
         "point_radius:[2.355128 48.861118 41km]",
         "point_radius:[181 48.861118 16km]",
-        # It is an example there, against the text beside it: latitudes are from -90 to 90.
+        # An example there that contradicts its text: latitudes are from -90 to 90.
         "point_radius:[-41.287336 174.761070 20mi]",
         "bounding_box:[-106 39.964069 -105 40.09455]",
         "bounding_box:[-105.301758 39.5 -105.178505 40.5]",
@@ -413,20 +413,20 @@ REFUSED = {
 
 
 def listed(table: dict[str, list[str]]) -> list[Any]:
-    """Each rule with its source, which the failure of a test names."""
+    """Each rule with its source in the name of the test."""
     return [
         pytest.param(rule, id=f"{rule} ({source})") for source in table for rule in table[source]
     ]
 
 
 @pytest.mark.parametrize("rule", listed(TAKEN))
-def test_rules_that_x_takes_are_taken_without_doubt(rule: str) -> None:
+def test_valid_rule_of_x_is_valid_without_doubt(rule: str) -> None:
     check(rule)
     assert doubts(rule) == []
 
 
 @pytest.mark.parametrize("rule", listed(REFUSED))
-def test_rules_that_x_refuses_are_refused(rule: str) -> None:
+def test_invalid_rule_of_x_is_refused(rule: str) -> None:
     refused(rule)
 
 
@@ -450,21 +450,22 @@ def test_rules_that_x_refuses_are_refused(rule: str) -> None:
         ("bounding_box:[0 0 1 0.1]", 0, "25 miles"),
     ],
 )
-def test_a_rule_against_x_is_explained_with_its_place(
-    rule: str, position: int, reason: str
-) -> None:
+def test_refusal_is_explained_with_its_position(rule: str, position: int, reason: str) -> None:
     error = refused(rule)
     assert reason in error.reason
     assert error.position == position
 
 
-@pytest.mark.parametrize("rule", ["tea (milk OR -sugar)", "tea OR milk -sugar"])
-def test_a_negated_alternative_beside_a_word_is_taken(rule: str) -> None:
-    check(rule)
-
-
-@pytest.mark.parametrize("rule", ["it's tea", "tea!", "well-known", "tea'", "a/b"])
-def test_a_word_may_have_punctuation_behind_its_first_letter(rule: str) -> None:
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *("it's tea", "tea!", "well-known", "tea'", "a/b"),  # punctuation after the first letter
+        *("tea (milk OR -sugar)", "tea OR milk -sugar"),  # a negated alternative beside a word
+        *("cat -is:nullcast", "cat has:LINKS -is:Retweet"),
+        "bounding_box:[179.9 0 -179.9 0.2]",  # over the date line
+    ],
+)
+def test_rule_is_valid(rule: str) -> None:
     check(rule)
 
 
@@ -478,62 +479,45 @@ def test_a_word_may_have_punctuation_behind_its_first_letter(rule: str) -> None:
         ("👍🏽", "quoted"),
     ],
 )
-def test_what_only_x_can_judge_is_doubted(rule: str, doubt: str) -> None:
+def test_rule_is_doubted_when_only_x_can_decide(rule: str, doubt: str) -> None:
     check(rule)
     (found,) = doubts(rule)
     assert doubt in found
 
 
-def test_a_quoted_variant_of_an_emoji_is_not_doubted() -> None:
+def test_quoted_variant_of_an_emoji_is_not_doubted() -> None:
     assert doubts('"❤️"') == []
 
 
-def test_a_wide_box_over_the_date_line_is_measured_the_short_way() -> None:
-    check("bounding_box:[179.9 0 -179.9 0.2]")
-
-
-def test_boxes_near_the_poles_may_span_more_degrees() -> None:
+def test_box_near_a_pole_may_span_more_degrees() -> None:
     check("bounding_box:[0 80 1.5 80.2]")
     refused("bounding_box:[0 0 1.5 0.2]")
 
 
-@pytest.mark.parametrize("rule", ["", "   ", "\n"])
-def test_an_empty_rule_is_refused(rule: str) -> None:
-    assert "not empty" in str(refused(rule))
+@pytest.mark.parametrize("rule", ["", "   ", "\n", 5])
+def test_rule_is_refused_when_it_is_not_a_text_or_empty(rule: Any) -> None:
+    assert "give a text that is not empty" in str(refused(rule))
 
 
-def test_a_rule_that_is_no_text_is_refused() -> None:
-    with pytest.raises(RuleSyntaxError, match="give a text"):
-        check(5)  # type: ignore[arg-type]  # what is tested
-
-
-def test_a_rule_may_have_1024_characters_and_not_one_more() -> None:
+def test_rule_is_refused_beyond_1024_characters() -> None:
     check("x" * 1_024)
     error = refused("x" * 1_025)
     assert "1025 characters, X takes 1024 at most" in str(error)
     assert error.position == 1_024
 
 
-def test_an_error_shows_the_beginning_of_a_long_rule() -> None:
+def test_error_shows_the_start_of_a_long_rule() -> None:
     error = refused("cat " * 300)
     assert len(str(error)) < 300
     assert error.rule == "cat " * 300
 
 
-def test_enterprise_rules_may_be_longer() -> None:
+def test_enterprise_rule_may_be_longer() -> None:
     check("x" * 2_048, longest=2_048)
     assert "2048 at most" in str(refused("x" * 2_049, longest=2_048))
 
 
-def test_x_takes_only_negated_nullcast() -> None:
-    check("cat -is:nullcast")
-
-
-def test_values_of_is_and_has_may_be_capitals() -> None:
-    check("cat has:LINKS -is:Retweet")
-
-
-def test_a_syntax_error_is_a_configuration_error_and_can_be_pickled() -> None:
+def test_syntax_error_is_a_configuration_error() -> None:
     error = refused("cat (dog")
     assert isinstance(error, ConfigurationError)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
@@ -555,7 +539,7 @@ def test_groups_may_nest_ten_thousand_deep(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["(" * DEEP, "(" * DEEP + "a", "-" * DEEP + "(", "(a OR " * DEEP])
-def test_what_nests_without_end_is_refused_as_anything_else(rule: str) -> None:
+def test_deep_group_is_refused_when_invalid(rule: str) -> None:
     refused(rule, longest=len(rule))
 
 
@@ -567,14 +551,14 @@ PIECES = st.sampled_from(
 
 
 @given(st.one_of(st.text(), st.lists(PIECES).map("".join)))
-def test_whatever_is_read_gives_a_tree_or_a_syntax_error(rule: str) -> None:
+def test_any_text_gives_a_tree_or_a_syntax_error(rule: str) -> None:
     for read in (parse, check):
         with contextlib.suppress(RuleSyntaxError):
             read(rule)
 
 
 def written(node: Node) -> str:
-    """The rule of a tree, with every parenthesis that is needed."""
+    """The rule of a tree, with the necessary parentheses."""
     if isinstance(node, Term):
         if node.operator == "phrase":
             value = node.value.replace("\\", r"\\").replace('"', r"\"")
@@ -583,7 +567,7 @@ def written(node: Node) -> str:
         return sigils.get(node.operator, f"{node.operator}:") + node.value
     if isinstance(node, Not):
         return f"-{written(node.part)}"
-    inner = [f"({written(each)})" if _is_group(each) else written(each) for each in node.parts]
+    inner = [f"({written(part)})" if _is_group(part) else written(part) for part in node.parts]
     return (" " if isinstance(node, AllOf) else " OR ").join(inner)
 
 
@@ -607,12 +591,12 @@ TREES = st.recursive(
 
 
 @given(TREES)
-def test_a_tree_that_is_written_out_is_read_back(tree: Node) -> None:
+def test_written_tree_is_parsed_back(tree: Node) -> None:
     assert shape(parse(written(tree))) == shape(tree)
 
 
 @given(TREES, st.sampled_from([" ", "\t", "  \n "]))
-def test_the_kind_of_white_space_does_not_matter(tree: Node, space: str) -> None:
+def test_kind_of_white_space_is_ignored(tree: Node, space: str) -> None:
     rule = written(tree)
     spread = rule if '"' in rule else rule.replace(" ", space)
     assert shape(parse(spread)) == shape(tree)

@@ -55,22 +55,17 @@ CATS = Rule("cat has:media", "cats with media", "1166895166390583297")
 MEMES = Rule("meme has:images", "", "1166895166390583296")
 
 
-# Looking
+# Reading
 
 
-def test_where_there_are_none_x_sends_no_data(stub: Stub, rules: Rules) -> None:
-    stub.answers(NONE)
+@pytest.mark.parametrize("answer", [NONE, {**NONE, "data": []}, {**NONE, "data": None}])
+def test_get_returns_no_rules_when_there_are_none(stub: Stub, rules: Rules, answer: Any) -> None:
+    stub.answers(answer)
     assert rules.get() == []
     assert stub.asked == [get()]
 
 
-@pytest.mark.parametrize("data", [[], None])
-def test_where_there_are_none_others_send_no_list(stub: Stub, rules: Rules, data: Any) -> None:
-    stub.answers({**NONE, "data": data})
-    assert rules.get() == []
-
-
-def test_rules_come_with_tags_and_ids(stub: Stub, rules: Rules) -> None:
+def test_get_returns_tags_and_ids(stub: Stub, rules: Rules) -> None:
     stub.answers(served(CATS, MEMES))
     assert [(rule.value, rule.tag, rule.id) for rule in rules.get()] == [
         ("cat has:media", "cats with media", "1166895166390583297"),
@@ -79,13 +74,15 @@ def test_rules_come_with_tags_and_ids(stub: Stub, rules: Rules) -> None:
 
 
 @pytest.mark.parametrize("tag", [None, ""])
-def test_ids_may_be_numbers_and_tags_null(stub: Stub, rules: Rules, tag: str | None) -> None:
+def test_get_accepts_ids_as_numbers_and_null_tags(
+    stub: Stub, rules: Rules, tag: str | None
+) -> None:
     stub.answers({"data": [{"value": "cat", "id": 1377649934414049282, "tag": tag}]})
     (rule,) = rules.get()
     assert (rule.id, rule.tag) == ("1377649934414049282", "")
 
 
-def test_all_pages_are_read(stub: Stub, rules: Rules) -> None:
+def test_get_reads_all_pages(stub: Stub, rules: Rules) -> None:
     first, second = served(CATS), served(MEMES)
     first["meta"]["next_token"] = "NEXT"
     stub.answers(first, second)
@@ -93,7 +90,7 @@ def test_all_pages_are_read(stub: Stub, rules: Rules) -> None:
     assert stub.asked == [get(), get(pagination_token="NEXT")]
 
 
-def test_pages_that_go_in_a_circle_are_an_error(stub: Stub, rules: Rules) -> None:
+def test_get_raises_when_pages_go_in_a_circle(stub: Stub, rules: Rules) -> None:
     page = {**served(CATS), "meta": {"next_token": "AGAIN"}}
     stub.answers(page, page, page)
     with pytest.raises(rxtweets.errors.ResponseError, match="circle"):
@@ -101,29 +98,29 @@ def test_pages_that_go_in_a_circle_are_an_error(stub: Stub, rules: Rules) -> Non
     assert len(stub.asked) == 2
 
 
-def test_rules_are_looked_up_by_their_ids(stub: Stub, rules: Rules) -> None:
+def test_get_asks_for_the_ids(stub: Stub, rules: Rules) -> None:
     stub.answers(served(CATS, MEMES))
     rules.get(["1", "2"])
     assert stub.asked == [get(ids="1,2")]
 
 
-def test_a_hundred_ids_go_into_one_request(stub: Stub, rules: Rules) -> None:
+def test_get_sends_a_hundred_ids_a_request(stub: Stub, rules: Rules) -> None:
     stub.answers(NONE, NONE)
     rules.get(map(str, range(101)))
     assert stub.asked == [get(ids=",".join(map(str, range(100)))), get(ids="100")]
 
 
-def test_no_ids_are_no_rules_and_no_request(stub: Stub, rules: Rules) -> None:
+def test_get_sends_nothing_without_ids(stub: Stub, rules: Rules) -> None:
     assert rules.get([]) == []
     assert stub.asked == []
 
 
-def test_ids_given_as_one_text_are_refused(rules: Rules) -> None:
+def test_get_refuses_ids_as_one_text(rules: Rules) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="ids="):
         rules.get("123")
 
 
-def test_an_answer_of_errors_alone_is_not_an_answer_without_rules(stub: Stub, rules: Rules) -> None:
+def test_get_raises_when_the_answer_has_only_errors(stub: Stub, rules: Rules) -> None:
     stub.answers({"errors": [{"title": "Internal", "detail": "Later", "type": TYPES + "x"}]})
     with pytest.raises(rxtweets.errors.ResponseError, match="Internal: Later"):
         rules.get()
@@ -140,7 +137,7 @@ def test_counts_may_be_texts_or_numbers(stub: Stub, rules: Rules, as_type: Any) 
     assert stub.asked == [("GET", f"{PATH}/counts", {}, None)]
 
 
-def test_caps_that_x_does_not_say_are_none(stub: Stub, rules: Rules) -> None:
+def test_missing_caps_are_none(stub: Stub, rules: Rules) -> None:
     stub.answers({"data": {"client_app_rules_count": {"rule_count": 2}}})
     assert rules.counts() == RuleCounts(app=2, project=0, app_cap=None, project_cap=None)
 
@@ -148,7 +145,7 @@ def test_caps_that_x_does_not_say_are_none(stub: Stub, rules: Rules) -> None:
 # Adding
 
 
-def test_added_rules_come_back_with_their_ids(stub: Stub, rules: Rules) -> None:
+def test_add_returns_rules_with_their_ids(stub: Stub, rules: Rules) -> None:
     stub.answers(created(CATS, MEMES))
     report = rules.add(Rule("cat has:media", "cats with media"), "meme has:images")
     assert stub.asked == [
@@ -160,33 +157,33 @@ def test_added_rules_come_back_with_their_ids(stub: Stub, rules: Rules) -> None:
     assert (report.calls, report.dry_run) == (1, False)
 
 
-def test_a_rehearsal_says_so_to_x(stub: Stub, rules: Rules) -> None:
+def test_add_sends_dry_run(stub: Stub, rules: Rules) -> None:
     stub.answers(created(CATS))
     report = rules.add("cat has:media", dry_run=True)
     assert stub.asked == [post({"add": [{"value": "cat has:media"}]}, dry_run="true")]
     assert report.dry_run
 
 
-def test_a_hundred_rules_go_into_one_request(stub: Stub, rules: Rules) -> None:
+def test_add_sends_a_hundred_rules_a_request(stub: Stub, rules: Rules) -> None:
     several = [Rule(f"cat{number}") for number in range(250)]
     stub.answers(*(created(*several[at : at + 100]) for at in (0, 100, 200)))
     report = rules.add(*several)
-    assert [len(each.body["add"]) for each in stub.asked] == [100, 100, 50]
+    assert [len(request.body["add"]) for request in stub.asked] == [100, 100, 50]
     assert (len(report.added), report.calls) == (250, 3)
 
 
-def test_adding_nothing_asks_nothing(stub: Stub, rules: Rules) -> None:
+def test_add_sends_nothing_without_rules(stub: Stub, rules: Rules) -> None:
     assert rules.add().calls == 0
     assert stub.asked == []
 
 
-def test_white_space_around_a_rule_is_left_out(stub: Stub, rules: Rules) -> None:
+def test_add_strips_white_space(stub: Stub, rules: Rules) -> None:
     stub.answers(created(Rule("cat")))
     rules.add("  cat\n")
     assert stub.asked == [post({"add": [{"value": "cat"}]})]
 
 
-def test_a_mistake_is_found_before_any_request(stub: Stub, rules: Rules) -> None:
+def test_add_finds_a_mistake_before_a_request(stub: Stub, rules: Rules) -> None:
     with pytest.raises(rxtweets.errors.RuleSyntaxError) as caught:
         rules.add("cat", "cat (dog")
     assert caught.value.rule == "cat (dog"
@@ -194,16 +191,14 @@ def test_a_mistake_is_found_before_any_request(stub: Stub, rules: Rules) -> None
 
 
 @pytest.mark.parametrize("rule", ["the", "cat ❤️"])
-def test_a_rule_that_x_may_refuse_is_sent_with_a_warning(
-    stub: Stub, rules: Rules, rule: str
-) -> None:
+def test_doubtful_rule_is_sent_with_a_warning(stub: Stub, rules: Rules, rule: str) -> None:
     stub.answers(created(Rule(rule, "", "1")))
     with pytest.warns(rxtweets.api.RuleWarning, match=f"rule '{rule}': .* X"):
         rules.add(rule)
     assert stub.asked == [post({"add": [{"value": rule}]})]
 
 
-def test_the_check_can_be_left_out(stub: Stub, rules: Rules) -> None:
+def test_add_skips_the_check_when_told(stub: Stub, rules: Rules) -> None:
     stub.answers(created(Rule("cat new_operator:1")))
     assert rules.add("cat new_operator:1", check=False).calls == 1
 
@@ -216,7 +211,7 @@ def test_enterprise_rules_may_be_longer(stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("rule", [5, None, b"cat", Rule("cat", tag=5), Rule("\ud83d")])  # type: ignore[arg-type]  # what is tested
-def test_what_is_no_rule_is_refused(rules: Rules, rule: Any) -> None:
+def test_add_refuses_values_that_are_not_rules(rules: Rules, rule: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="rule"):
         rules.add(rule, check=False)
 
@@ -241,7 +236,7 @@ def refused(call: Any) -> RulesRefused:
     return caught.value
 
 
-def test_a_duplicate_is_refused_with_the_id_that_is_there(stub: Stub, rules: Rules) -> None:
+def test_duplicate_is_refused_with_the_existing_id(stub: Stub, rules: Rules) -> None:
     summary = {"created": 0, "not_created": 1, "valid": 0, "invalid": 1}
     stub.answers({"meta": {"summary": summary}, "errors": [DUPLICATE]})
     error = refused(lambda: rules.add("cat"))
@@ -250,9 +245,7 @@ def test_a_duplicate_is_refused_with_the_id_that_is_there(stub: Stub, rules: Rul
     assert "'cat': DuplicateRule" in str(error)
 
 
-def test_of_several_rules_x_takes_the_good_ones_and_names_the_others(
-    stub: Stub, rules: Rules
-) -> None:
+def test_add_reports_added_and_refused_rules(stub: Stub, rules: Rules) -> None:
     stub.answers((201, {**served(CATS), "errors": [INVALID]}))
     error = refused(lambda: rules.add("cat has:media", "dog has:legs", check=False))
     assert error.report.added == (CATS,)
@@ -262,27 +255,27 @@ def test_of_several_rules_x_takes_the_good_ones_and_names_the_others(
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_a_status_that_refuses_names_the_rule_too(stub: Stub, rules: Rules, status: int) -> None:
+def test_refusing_status_names_the_rule(stub: Stub, rules: Rules, status: int) -> None:
     stub.answers((status, {"errors": [INVALID], "title": "Invalid Request"}))
     error = refused(lambda: rules.add("dog has:legs", check=False))
     assert error.refusals[0].value == "dog has:legs"
 
 
-def test_an_invalid_rule_may_come_without_details(stub: Stub, rules: Rules) -> None:
+def test_refusal_may_have_no_details(stub: Stub, rules: Rules) -> None:
     bare = {name: each for name, each in INVALID.items() if name != "details"}
     stub.answers({"errors": [bare]})
     error = refused(lambda: rules.add("dog has:legs", check=False))
     assert error.refusals == (RuleRefusal("dog has:legs", "UnprocessableEntity"),)
 
 
-def test_rules_that_x_neither_took_nor_refused_are_named(stub: Stub, rules: Rules) -> None:
+def test_unmentioned_rule_is_refused(stub: Stub, rules: Rules) -> None:
     stub.answers({**served(CATS), "errors": [DUPLICATE]})
     error = refused(lambda: rules.add("cat has:media", "cat", "dog"))
     assert [refusal.value for refusal in error.refusals] == ["cat", "dog"]
     assert error.refusals[1].title == "not taken, without a reason"
 
 
-def test_refusals_of_one_request_do_not_hide_what_another_took(stub: Stub, rules: Rules) -> None:
+def test_refusals_keep_rules_of_later_requests(stub: Stub, rules: Rules) -> None:
     several = [Rule(f"cat{number}") for number in range(101)]
     stub.answers({**served(*several[1:100]), "errors": [{**DUPLICATE, "value": "cat0"}]})
     stub.answers(created(several[100]))
@@ -291,7 +284,7 @@ def test_refusals_of_one_request_do_not_hide_what_another_took(stub: Stub, rules
     assert (error.report.calls, len(error.refusals)) == (2, 1)
 
 
-def test_of_many_refusals_the_message_has_five(stub: Stub, rules: Rules) -> None:
+def test_text_of_many_refusals_shows_five(stub: Stub, rules: Rules) -> None:
     values = [f"cat{number}" for number in range(8)]
     stub.answers({"errors": [{**DUPLICATE, "value": value} for value in values]})
     error = refused(lambda: rules.add(*values))
@@ -300,7 +293,7 @@ def test_of_many_refusals_the_message_has_five(stub: Stub, rules: Rules) -> None
     assert "and 3 more" in str(error)
 
 
-def test_a_refusal_can_be_pickled(stub: Stub, rules: Rules) -> None:
+def test_refusal_can_be_pickled(stub: Stub, rules: Rules) -> None:
     stub.answers({"errors": [DUPLICATE]})
     error = refused(lambda: rules.add("cat"))
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
@@ -310,36 +303,41 @@ def test_a_refusal_can_be_pickled(stub: Stub, rules: Rules) -> None:
 # Deleting
 
 
-def test_rules_are_deleted_by_id(stub: Stub, rules: Rules) -> None:
+@pytest.mark.parametrize(
+    ("given", "body", "gone"),
+    [
+        ((CATS.id, MEMES), {"ids": [CATS.id, MEMES.id]}, (Rule("", id=CATS.id), MEMES)),
+        (
+            ("cat has:media", Rule("2024")),
+            {"values": ["cat has:media", "2024"]},
+            (Rule("cat has:media"), Rule("2024")),
+        ),
+    ],
+    ids=["ids", "values"],
+)
+def test_delete_sends_ids_or_values(
+    stub: Stub, rules: Rules, given: Any, body: Any, gone: tuple[Rule, ...]
+) -> None:
     stub.answers(deleted(2))
-    report = rules.delete(CATS.id, MEMES)
-    assert stub.asked == [post({"delete": {"ids": [CATS.id, MEMES.id]}})]
-    assert (len(report.deleted), report.calls) == (2, 1)
+    report = rules.delete(*given)
+    assert stub.asked == [post({"delete": body})]
+    assert (report.deleted, report.calls) == (gone, 1)
 
 
-def test_rules_are_deleted_by_value(stub: Stub, rules: Rules) -> None:
-    stub.answers(deleted(2))
-    report = rules.delete("cat has:media", Rule("2024"))
-    assert stub.asked == [post({"delete": {"values": ["cat has:media", "2024"]}})]
-    assert report.deleted == (Rule("cat has:media"), Rule("2024"))
-
-
-def test_ids_and_values_take_a_request_each_as_x_takes_one_kind(stub: Stub, rules: Rules) -> None:
+def test_delete_sends_ids_and_values_separately(stub: Stub, rules: Rules) -> None:
     stub.answers(deleted(1), deleted(1))
     report = rules.delete("cat", "541")
     assert stub.asked == [post({"delete": {"ids": ["541"]}}), post({"delete": {"values": ["cat"]}})]
     assert report.calls == 2
 
 
-def test_a_deletion_can_be_rehearsed(stub: Stub, rules: Rules) -> None:
+def test_delete_sends_dry_run(stub: Stub, rules: Rules) -> None:
     stub.answers(deleted(1))
     assert rules.delete("541", dry_run=True).dry_run
     assert stub.asked == [post({"delete": {"ids": ["541"]}}, dry_run="true")]
 
 
-def test_a_rule_that_is_not_there_is_named_and_the_others_are_deleted(
-    stub: Stub, rules: Rules
-) -> None:
+def test_delete_names_a_missing_rule(stub: Stub, rules: Rules) -> None:
     missing = {"value": "541", "title": "Rule does not exist", "type": TYPES + "resource-not-found"}
     stub.answers({**deleted(1, left=1), "errors": [missing]})
     error = refused(lambda: rules.delete("540", "541"))
@@ -352,7 +350,7 @@ def test_a_rule_that_is_not_there_is_named_and_the_others_are_deleted(
     ("parameters", "value"),
     [({"id": ["541"]}, "541"), ({"ids": "541"}, "541"), ({}, ""), ({"ids": ["1", "2"]}, "")],
 )
-def test_a_problem_within_a_problem_says_which_rule_and_why(
+def test_inner_problem_names_the_rule_and_the_reason(
     stub: Stub, rules: Rules, parameters: Any, value: str
 ) -> None:
     inner = {"parameters": parameters, "message": "Rule does not exist"}
@@ -364,14 +362,14 @@ def test_a_problem_within_a_problem_says_which_rule_and_why(
     assert "''" not in str(error)
 
 
-def test_what_x_leaves_without_a_word_is_said(stub: Stub, rules: Rules) -> None:
+def test_delete_reports_rules_left_without_a_reason(stub: Stub, rules: Rules) -> None:
     stub.answers(deleted(1, left=1))
     error = refused(lambda: rules.delete("540", "541"))
     assert "1 of 2 rules were not deleted" in str(error)
     assert error.report.deleted == ()
 
 
-def test_a_refused_request_to_delete_is_an_error_of_its_own(stub: Stub, rules: Rules) -> None:
+def test_refused_deletion_is_a_response_error(stub: Stub, rules: Rules) -> None:
     stub.answers((400, {
         "errors": [{"parameters": {"delete": []}, "message": "JSON doesn't match expected schema"}],
         "title": "Invalid Request", "type": TYPES + "invalid-request",
@@ -382,38 +380,36 @@ def test_a_refused_request_to_delete_is_an_error_of_its_own(stub: Stub, rules: R
 
 
 @pytest.mark.parametrize("rule", ["", "  ", Rule("")])
-def test_to_delete_nothing_in_particular_is_refused(
-    stub: Stub, rules: Rules, rule: Rule | str
-) -> None:
+def test_delete_refuses_an_empty_rule(stub: Stub, rules: Rules, rule: Rule | str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="id or the value"):
         rules.delete(rule)
     assert stub.asked == []
 
 
-def test_all_rules_are_deleted_in_one_request(stub: Stub, rules: Rules) -> None:
+def test_delete_all_takes_two_requests(stub: Stub, rules: Rules) -> None:
     stub.answers(served(CATS, MEMES), deleted(2))
     report = rules.delete_all()
     assert stub.asked == [get(), post({}, delete_all="true")]
     assert report.deleted == (CATS, MEMES)
 
 
-def test_where_there_are_none_there_is_nothing_to_delete(stub: Stub, rules: Rules) -> None:
+def test_delete_all_only_reads_without_rules(stub: Stub, rules: Rules) -> None:
     stub.answers(NONE)
     assert rules.delete_all().calls == 1
     assert stub.asked == [get()]
 
 
-# Making equal
+# Syncing
 
 
-def test_equal_sets_take_one_request_and_change_nothing(stub: Stub, rules: Rules) -> None:
+def test_sync_changes_nothing_when_equal(stub: Stub, rules: Rules) -> None:
     stub.answers(served(CATS, MEMES))
     report = rules.sync([Rule("meme has:images"), Rule("cat has:media", "cats with media")])
     assert stub.asked == [get()]
     assert (report.kept, report.added, report.deleted, report.calls) == ((CATS, MEMES), (), (), 1)
 
 
-def test_what_is_missing_is_added_and_what_is_too_much_deleted(stub: Stub, rules: Rules) -> None:
+def test_sync_adds_missing_and_deletes_surplus_rules(stub: Stub, rules: Rules) -> None:
     dogs = Rule("dog", id="3")
     stub.answers(served(CATS, MEMES), deleted(1), created(dogs))
     report = rules.sync([CATS, "dog"])
@@ -426,7 +422,7 @@ def test_what_is_missing_is_added_and_what_is_too_much_deleted(stub: Stub, rules
     assert report.calls == 3
 
 
-def test_only_missing_rules_take_two_requests(stub: Stub, rules: Rules) -> None:
+def test_sync_takes_two_requests_when_rules_are_missing(stub: Stub, rules: Rules) -> None:
     stub.answers(NONE, created(CATS))
     assert rules.sync([CATS]).calls == 2
     assert stub.asked == [
@@ -435,7 +431,7 @@ def test_only_missing_rules_take_two_requests(stub: Stub, rules: Rules) -> None:
     ]
 
 
-def test_a_changed_tag_is_a_rule_deleted_and_added(stub: Stub, rules: Rules) -> None:
+def test_sync_replaces_a_rule_with_another_tag(stub: Stub, rules: Rules) -> None:
     renamed = Rule("cat has:media", "cats", "9")
     stub.answers(served(CATS), deleted(1), created(renamed))
     report = rules.sync([Rule("cat has:media", "cats")])
@@ -447,9 +443,7 @@ def test_a_changed_tag_is_a_rule_deleted_and_added(stub: Stub, rules: Rules) -> 
     assert (report.deleted, report.added) == ((CATS,), (renamed,))
 
 
-def test_a_rehearsal_of_a_changed_tag_does_not_let_x_call_it_a_duplicate(
-    stub: Stub, rules: Rules
-) -> None:
+def test_sync_dry_run_avoids_duplicates_of_retagged_rules(stub: Stub, rules: Rules) -> None:
     stub.answers(served(CATS), deleted(1), created(Rule("dog")))
     report = rules.sync([Rule("cat has:media", "cats"), "dog"], dry_run=True)
     assert stub.asked == [
@@ -460,30 +454,26 @@ def test_a_rehearsal_of_a_changed_tag_does_not_let_x_call_it_a_duplicate(
     assert set(report.added) == {Rule("dog"), Rule("cat has:media", "cats")}
 
 
-def test_to_make_it_none_takes_two_requests_however_many_there_are(
-    stub: Stub, rules: Rules
-) -> None:
-    stub.answers(served(*(Rule(f"cat{each}", id=str(each)) for each in range(1_000))))
+def test_sync_with_nothing_takes_two_requests(stub: Stub, rules: Rules) -> None:
+    stub.answers(served(*(Rule(f"cat{number}", id=str(number)) for number in range(1_000))))
     stub.answers(deleted(1_000))
     report = rules.sync([])
     assert stub.asked == [get(), post({}, delete_all="true")]
     assert len(report.deleted) == 1_000
 
 
-def test_white_space_does_not_make_another_rule(stub: Stub, rules: Rules) -> None:
+def test_sync_ignores_white_space(stub: Stub, rules: Rules) -> None:
     stub.answers(served(MEMES))
     assert rules.sync([" meme has:images "]).calls == 1
 
 
-def test_a_value_that_is_there_twice_is_refused_before_any_request(
-    stub: Stub, rules: Rules
-) -> None:
+def test_sync_refuses_a_value_given_twice(stub: Stub, rules: Rules) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=r"twice.*'a'.*'b'"):
         rules.sync([Rule("cat", "a"), Rule("cat", "b")])
     assert stub.asked == []
 
 
-def test_a_mistake_in_the_desired_set_changes_nothing(stub: Stub, rules: Rules) -> None:
+def test_sync_changes_nothing_after_a_mistake(stub: Stub, rules: Rules) -> None:
     with pytest.raises(rxtweets.errors.RuleSyntaxError):
         rules.sync(["cat", "has:media"])
     assert stub.asked == []
@@ -493,16 +483,14 @@ NOT_A_LIST = ["dogs", b"dogs", bytearray(b"dogs"), Rule("dogs"), {"value": "dogs
 
 
 @pytest.mark.parametrize("given", NOT_A_LIST, ids=repr)
-def test_sync_refuses_what_is_no_list_before_any_request(
-    stub: Stub, rules: Rules, given: Any
-) -> None:
+def test_sync_refuses_values_that_are_not_lists(stub: Stub, rules: Rules, given: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=r"desired=.*: give a list, such as \["):
         rules.sync(given, check=False)
     assert stub.asked == []
 
 
-@pytest.mark.parametrize("given", [each for each in NOT_A_LIST if each is not None], ids=repr)
-def test_filtered_stream_refuses_rules_that_are_no_list(stub: Stub, given: Any) -> None:
+@pytest.mark.parametrize("given", [value for value in NOT_A_LIST if value is not None], ids=repr)
+def test_filtered_stream_refuses_rules_that_are_not_lists(stub: Stub, given: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=r"rules=.*: give a list, such as \["):
         rxtweets.filtered_stream(given, token="any", base_url=stub.url)
     assert stub.asked == []
@@ -514,67 +502,67 @@ def test_filtered_stream_refuses_a_value_given_twice(stub: Stub) -> None:
     assert stub.asked == []
 
 
-def test_one_rule_given_as_a_text_is_shown_in_a_list(rules: Rules) -> None:
+def test_sync_shows_one_text_as_a_list(rules: Rules) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=r"such as \['dogs has:links'\]"):
         rules.sync("dogs has:links")
 
 
 @pytest.mark.parametrize("make", [list, tuple, set, iter], ids=lambda make: make.__name__)
-def test_sync_takes_any_collection_of_rules(stub: Stub, rules: Rules, make: Any) -> None:
+def test_sync_takes_any_collection(stub: Stub, rules: Rules, make: Any) -> None:
     stub.answers(served(MEMES))
     assert rules.sync(make([MEMES.value])).kept == (MEMES,)
 
 
 @pytest.mark.parametrize("rule", ["dogs", Rule("dogs")], ids=repr)
-def test_add_takes_one_rule_whole(stub: Stub, rules: Rules, rule: Any) -> None:
+def test_add_takes_one_rule(stub: Stub, rules: Rules, rule: Any) -> None:
     stub.answers(created(Rule("dogs", "", "1")))
     rules.add(rule)
     assert stub.asked == [post({"add": [{"value": "dogs"}]})]
 
 
-def test_add_refuses_a_list_in_the_place_of_a_rule(stub: Stub, rules: Rules) -> None:
+def test_add_refuses_a_list_in_place_of_a_rule(stub: Stub, rules: Rules) -> None:
     for use in (rules.add, rules.delete, rules.check):
         with pytest.raises(rxtweets.ConfigurationError, match=r"such as 'a', Rule\('b'\)"):
             use(["cats", "dogs"])  # type: ignore[arg-type]  # what is tested
     assert stub.asked == []
 
 
-def test_rules_that_could_not_be_looked_at_are_not_changed(stub: Stub, rules: Rules) -> None:
+def test_sync_changes_nothing_when_reading_fails(stub: Stub, rules: Rules) -> None:
     stub.answers({"errors": [{"title": "Internal"}]})
     with pytest.raises(rxtweets.errors.ResponseError):
         rules.sync(["cat"])
     assert len(stub.asked) == 1
 
 
-def test_what_was_done_before_a_refusal_is_reported(stub: Stub, rules: Rules) -> None:
+def test_sync_reports_changes_before_a_refusal(stub: Stub, rules: Rules) -> None:
     stub.answers(served(MEMES), deleted(1), {"errors": [DUPLICATE]})
     error = refused(lambda: rules.sync(["cat"]))
     assert (error.report.deleted, error.report.added, error.report.calls) == ((MEMES,), (), 3)
 
 
-def test_what_was_done_before_the_network_failed_is_noted(stub: Stub, rules: Rules) -> None:
+def test_sync_notes_changes_before_a_network_failure(stub: Stub, rules: Rules) -> None:
     stub.answers(served(MEMES), deleted(1), (None, b""))
     with pytest.raises(rxtweets.errors.ConnectionLost) as caught:
         rules.sync(["cat"])
     assert "1 rule(s) were deleted and 0 added" in caught.value.__notes__[0]
 
 
-def test_where_nothing_was_done_nothing_is_noted(stub: Stub, rules: Rules) -> None:
+def test_add_notes_nothing_without_changes(stub: Stub, rules: Rules) -> None:
     stub.answers((503, b"no"))
     with pytest.raises(rxtweets.errors.ServerError) as caught:
         rules.add("cat")
     assert not hasattr(caught.value, "__notes__")
 
 
-def test_rules_without_a_token_are_refused_at_construction() -> None:
+def test_rules_need_a_token() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="X_BEARER_TOKEN"):
         Rules()
 
 
-def test_an_unknown_option_is_refused_with_a_hint() -> None:
+def test_unknown_option_is_refused_with_a_hint() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="did you mean base_url"):
         Rules(token="any", baseurl="http://127.0.0.1")  # type: ignore[call-arg]  # what is tested
 
 
-def test_a_rules_id_does_not_count_in_comparisons() -> None:
+def test_id_is_ignored_in_comparisons() -> None:
     assert Rule("cat", "a", "1") == Rule("cat", "a", "2") != Rule("cat", "b", "1")

@@ -1,4 +1,4 @@
-"""The token is shown nowhere, whatever goes wrong, and goes to no other host."""
+"""No output shows the token, and no other host receives it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ import rxtweets
 from rxtweets import events, simulator
 from rxtweets.api import _client as client
 from rxtweets.api import _proxies as proxies
-from rxtweets.api._options import connection_options
-from rxtweets.api._token import Token
+from rxtweets.api._options import Token, connection_options
 from rxtweets.cli import main
 from rxtweets.errors._redaction import mask
 from rxtweets.simulator.script import (
@@ -96,9 +95,9 @@ PROGRAM = textwrap.dedent(
             (made.get if client is rxtweets.Rules else made.list)()
         except rxtweets.RxTweetsError as error:
             fail(error)
-    for each in (stream, made):
+    for client in (stream, made):
         try:
-            print(pickle.dumps(each))
+            print(pickle.dumps(client))
         except Exception as refusal:
             show(refusal)
     raise SystemExit(stream.stats().nonsense)
@@ -132,7 +131,7 @@ ENDINGS: dict[str, Part] = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("options", ["{'http2': False}", "{'http1': False}"])
-def test_all_that_a_failing_run_can_print_has_no_token_in_it(ending: str, options: str) -> None:
+def test_failing_run_prints_no_token(ending: str, options: str) -> None:
     script: list[Part] = [
         [Serve(20), Abort(mid_frame=True)],
         [Serve(3), Line(b"nonsense"), Line(b"{}"), Disconnect(), Close()],
@@ -149,7 +148,7 @@ def test_all_that_a_failing_run_can_print_has_no_token_in_it(ending: str, option
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the machinery of notebooks
-def test_the_output_of_a_notebook_that_fails_has_no_token_in_it() -> None:
+def test_failing_notebook_shows_no_token() -> None:
     with simulator.serve(token="another") as x:
         cell = f"""
         import os, threading
@@ -166,7 +165,7 @@ def test_the_output_of_a_notebook_that_fails_has_no_token_in_it() -> None:
         notebook: Any = nbformat.v4.new_notebook()  # type: ignore[no-untyped-call]  # it has no types
         code: Any = nbformat.v4.new_code_cell(textwrap.dedent(cell))  # type: ignore[no-untyped-call]  # it has no types
         notebook.cells = [code]
-        # On a loop of its own: the one that nbclient makes for itself stays open.
+        # nbclient does not close the loop that it makes.
         asyncio.run(NotebookClient(notebook, timeout=60, allow_errors=True).async_execute())
     written = nbformat.writes(notebook)  # type: ignore[no-untyped-call]  # it has no types
     assert "AuthenticationError" in written
@@ -175,9 +174,7 @@ def test_the_output_of_a_notebook_that_fails_has_no_token_in_it() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
-def test_a_redirect_to_another_host_is_not_followed_with_the_token(
-    status: int, http: dict[str, Any]
-) -> None:
+def test_redirect_to_another_host_is_not_followed(status: int, http: dict[str, Any]) -> None:
     with simulator.serve() as other:
         moved = Reply(status, b"", {"location": f"{other.url}/2/tweets/sample/stream"})
         with simulator.serve(script=[moved]) as x, Watched(x, token=SECRET, **http) as w:
@@ -187,7 +184,7 @@ def test_a_redirect_to_another_host_is_not_followed_with_the_token(
         assert other.requests == []
 
 
-def test_the_token_is_in_no_url_that_is_asked_for() -> None:
+def test_urls_have_no_token() -> None:
     with simulator.serve(rules=["the"], token=SECRET) as x:
         options: dict[str, Any] = {"token": SECRET, "base_url": x.url}
         rules = rxtweets.Rules(**options)
@@ -214,7 +211,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_secret_is_masked_in_every_form(form: str) -> None:
+def test_secret_is_masked_in_every_form(form: str) -> None:
     token = Token(SECRET)
     text = f'{{"said": "{FORMS[form]}!"}}'
     for masked in (mask(text), mask(text.encode()).decode()):
@@ -238,21 +235,21 @@ def test_a_secret_is_masked_in_every_form(form: str) -> None:
         ("+a-secret-token", r"\\\u002Ba-secret-token"),
     ],
 )
-def test_characters_that_programs_encode_are_known(token: str, shown: str) -> None:
+def test_encoded_characters_are_masked(token: str, shown: str) -> None:
     kept = Token(token)
     assert mask(f"Bearer {shown}.") == "Bearer ***."
     assert mask(f"Bearer {shown}.".encode()) == b"Bearer ***."
     del kept
 
 
-def test_many_backslashes_are_searched_in_linear_time() -> None:
+def test_backslashes_are_searched_in_linear_time() -> None:
     kept = Token("!a-secret-token")
-    many = "\\" * 2**20  # quadratic, this would take half an hour
+    many = "\\" * 2**20  # half an hour in quadratic time
     assert mask(f"{many} {many}!a-secret-token") == f"{many} ***"
     del kept
 
 
-def test_short_words_are_no_secrets_and_tokens_are_forgotten() -> None:
+def test_secrets_are_long_and_forgotten_with_their_token() -> None:
     token, word = Token("a-token-that-is-gone"), Token("data")
     assert mask("a-token-that-is-gone data") == "*** data"
     del token, word
@@ -281,12 +278,12 @@ def test_credentials_of_a_proxy_are_masked(
 
 
 Pieces = Callable[[str], bytes]
-"""From what a server was sent, as text, to what it answers."""
+"""From the text of a request to the answer."""
 
 
 @contextlib.contextmanager
 def reflecting(answer: Pieces) -> Iterator[str]:
-    """A server that sends back what it was sent."""
+    """A server that sends requests back."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -351,23 +348,23 @@ PLACES: dict[str, Pieces] = {
 
 
 def all_that_is_shown(error: BaseException) -> Iterator[object]:
-    """What programs show of an error; some show variables, so frames of httpx have to be gone."""
+    """The parts of an error that programs show; its tracebacks have no frames of httpx."""
     yield from format_exception(error)
     chain: list[BaseException] = [error]
     while chain:
-        each = chain.pop()
-        yield from (str(each), repr(each), each.args, vars(each))
-        files = {frame.f_code.co_filename for frame, _ in walk_tb(each.__traceback__)}
+        cause = chain.pop()
+        yield from (str(cause), repr(cause), cause.args, vars(cause))
+        files = {frame.f_code.co_filename for frame, _ in walk_tb(cause.__traceback__)}
         assert not [file for file in files if "/httpx/" in file or "/httpcore/" in file]
-        if isinstance(each, rxtweets.RxTweetsError):
-            yield pickle.dumps(each)
-        chain += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
+        if isinstance(cause, rxtweets.RxTweetsError):
+            yield pickle.dumps(cause)
+        chain += [more for more in (cause.__cause__, cause.__context__) if more is not None]
 
 
 @pytest.mark.parametrize("isolated", [False, True], ids=["", "isolated"])
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "httpx"])
 @pytest.mark.parametrize("place", PLACES)
-def test_a_token_that_a_server_sends_back_is_shown_nowhere(
+def test_reflected_token_is_shown_nowhere(
     place: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -399,7 +396,7 @@ def test_a_token_that_a_server_sends_back_is_shown_nowhere(
     assert re.findall(r".{0,80}secret-of-the-app", written) == []
 
 
-def test_credentials_that_a_proxy_sends_back_are_shown_nowhere(
+def test_reflected_credentials_are_shown_nowhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(1)
@@ -421,7 +418,7 @@ def test_credentials_that_a_proxy_sends_back_are_shown_nowhere(
             assert "407" in written
 
 
-def test_a_key_that_a_webhook_sends_back_is_masked(caplog: pytest.LogCaptureFixture) -> None:
+def test_reflected_key_of_a_webhook_is_masked(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(1)
     with reflecting(lambda sent: with_body("400 No", field_of(sent))) as url:
         hook = f"{url}/hook?key=a-key-in-a-url"
@@ -441,7 +438,7 @@ def test_a_key_that_a_webhook_sends_back_is_masked(caplog: pytest.LogCaptureFixt
         *((["tail", "x"], place) for place in ("a body", "a problem")),
     ],
 )
-def test_a_token_that_is_sent_back_is_in_no_output(
+def test_reflected_token_is_in_no_output(
     command: list[str],
     place: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -9,11 +9,11 @@ from rxtweets.api._watchdog import Watchdog
 
 PATIENCE = 20.0
 SECONDS = 0.02
-"""The clock is moved by hand, so this is only how often it is looked at."""
+"""Seconds of the patched clock; in real time only the interval between readings."""
 
 
 class Watched:
-    """A watchdog, and what it said."""
+    """A watchdog with a patched clock, and its callbacks."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -26,7 +26,7 @@ class Watched:
         return self.now
 
     def until_it_has_looked(self) -> None:
-        for _ in range(3):  # one may be under way, with the time from before
+        for _ in range(3):  # the first may have read the time from before
             assert self.looks.acquire(timeout=PATIENCE)
 
 
@@ -39,7 +39,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     watched.dog.stop()
 
 
-def test_silence_is_suspicious_before_it_is_too_long(watched: Watched) -> None:
+def test_watchdog_suspects_before_it_reports_silence(watched: Watched) -> None:
     watched.now = SECONDS * 0.8
     assert watched.suspected.wait(PATIENCE)
     assert not watched.silent.is_set()
@@ -47,7 +47,7 @@ def test_silence_is_suspicious_before_it_is_too_long(watched: Watched) -> None:
     assert watched.silent.wait(PATIENCE)
 
 
-def test_while_nobody_listens_silence_says_nothing(watched: Watched) -> None:
+def test_watchdog_reports_nothing_while_held(watched: Watched) -> None:
     watched.dog.hold()
     watched.now = SECONDS * 1_000
     while watched.looks.acquire(blocking=False):
@@ -57,7 +57,7 @@ def test_while_nobody_listens_silence_says_nothing(watched: Watched) -> None:
     assert not watched.silent.is_set()
 
 
-def test_who_listens_again_is_watched_again(watched: Watched) -> None:
+def test_watchdog_reports_silence_after_a_touch(watched: Watched) -> None:
     watched.dog.hold()
     watched.dog.touch()
     watched.now = SECONDS

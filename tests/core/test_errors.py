@@ -17,7 +17,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
-def test_every_error_is_public_has_the_one_base_and_a_place_in_the_drawing(
+def test_error_is_public_and_in_the_drawing(
     kind: type[Exception],
 ) -> None:
     assert issubclass(kind, rxtweets.RxTweetsError)
@@ -28,7 +28,7 @@ def test_every_error_is_public_has_the_one_base_and_a_place_in_the_drawing(
     assert kind.__doc__
 
 
-def test_bad_values_are_value_errors_too() -> None:
+def test_bad_values_are_value_errors() -> None:
     assert issubclass(rxtweets.ConfigurationError, ValueError)
     assert issubclass(rxtweets.errors.DecodeError, ValueError)
 
@@ -36,17 +36,24 @@ def test_bad_values_are_value_errors_too() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        rxtweets.errors.DecodeError("m", b"l"),
-        rxtweets.errors.ServerDisconnect("m", "SlowReader"),
-        rxtweets.errors.RateLimitError("m", 429, "b", {"a": "b"}),
-        rxtweets.errors.ProxyError("m", "http://p", 502, {"a": "b"}, retryable=True),
+        errors.ConfigurationError("m"),
+        errors.RuleSyntaxError("m", "cat (", 4),
+        errors.RulesRefused("m", (1,), 2),
+        errors.DecodeError("m", b"l"),
+        errors.SourceError("m", 3),
+        errors.StreamStalled("m"),
+        errors.ServerDisconnect("m", "SlowReader"),
+        errors.RateLimitError("m", 429, "b", {"a": "b"}),
+        errors.ProxyError("m", "http://p", 502, {"a": "b"}, retryable=True),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_errors_can_be_pickled_and_copied(error: Exception) -> None:
-    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own bytes
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_error_can_be_pickled_and_copied(error: Exception, protocol: int) -> None:
+    error.add_note("a note")
+    for again in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error)):  # noqa: S301 - our own bytes
         assert type(again) is type(error)
-        assert (str(again), vars(again)) == (str(error), vars(error))
+        assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
 
 
 @pytest.mark.parametrize(
@@ -61,22 +68,22 @@ def test_errors_can_be_pickled_and_copied(error: Exception) -> None:
         (rxtweets.errors.ResponseError, False),
     ],
 )
-def test_errors_say_whether_connecting_again_can_help(
+def test_error_says_whether_a_retry_can_succeed(
     kind: type[rxtweets.errors.StreamError], retryable: bool
 ) -> None:
     assert kind.retryable is retryable
 
 
-def test_a_disconnect_keeps_the_name_of_its_reason() -> None:
+def test_disconnect_keeps_its_reason() -> None:
     assert rxtweets.errors.ServerDisconnect("m", "SlowReader").disconnect_type == "SlowReader"
 
 
 @pytest.mark.parametrize("kind", [rxtweets.errors.StreamStalled, rxtweets.errors.HostNotFound])
-def test_every_way_to_lose_a_connection_is_caught_as_one(kind: type[Exception]) -> None:
+def test_lost_connections_have_one_base(kind: type[Exception]) -> None:
     assert issubclass(kind, rxtweets.errors.ConnectionLost)
 
 
-def test_later_changes_of_the_headers_do_not_reach_the_error() -> None:
+def test_headers_are_copied_into_the_error() -> None:
     headers = {"a": "b"}
     made = rxtweets.errors.RateLimitError("m", 429, "", headers)
     headers["a"] = "c"

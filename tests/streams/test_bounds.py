@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 from struct import pack
 from typing import Any
 
+import httpx
 import pytest
 
 import rxtweets
 from rxtweets import events
 from rxtweets.api import _client as client
 from rxtweets.api import _connection as connection
-from rxtweets.api._connection import ConnectionOptions
 from rxtweets.api._gzip import PIECE, Inflater
-from rxtweets.api._token import Token
+from rxtweets.api._options import ConnectionOptions, Token
+from rxtweets.api._raw_body import LONGEST_HEAD
 from rxtweets.subscribers import WebhookSubscriber
 from tests.api.test_connection import GZIPPED, HEAD, STREAM, head_of_http2
 from tests.streams.watching import Watched, line
@@ -94,7 +95,7 @@ def sending(pieces: Pieces) -> Iterator[int]:
 def options(port: int, **changed: Any) -> ConnectionOptions:
     settings: dict[str, Any] = {
         "token": Token("any"),
-        "base_url": f"http://127.0.0.1:{port}",
+        "base_url": httpx.URL(f"http://127.0.0.1:{port}"),
         "stall_timeout": 20.0,
         "connect_timeout": 20.0,
         "http1": True,
@@ -172,7 +173,7 @@ def test_endless_head_breaks_the_connection(place: str, *, fast: bool) -> None:
 @pytest.mark.parametrize("place", ["a frame", "CONTINUATION"])
 def test_buffered_frames_are_bounded_by_the_head(place: str) -> None:
     error = end_of(HEADS[place][0], fast=True)
-    assert f"a head of more than {connection.LONGEST_HEAD} bytes" in str(error)
+    assert f"a head of more than {LONGEST_HEAD} bytes" in str(error)
 
 
 SLOW: dict[str, tuple[Pieces, str]] = {

@@ -18,6 +18,7 @@ import trustme
 
 import rxtweets
 from rxtweets import ConfigurationError, events, simulator
+from rxtweets.api._options import TOKEN_VARIABLES
 from rxtweets.simulator.script import (
     Abort,
     Close,
@@ -33,7 +34,6 @@ from rxtweets.simulator.script import (
     unavailable,
 )
 from rxtweets.streams import _isolated as isolated
-from rxtweets.streams._isolated import SECRETS
 from tests.streams.test_real_frames import read_all, texts_of
 from tests.streams.watching import Watched, line
 
@@ -300,7 +300,7 @@ def test_the_next_run_starts_anew() -> None:
 def test_the_token_is_neither_in_the_arguments_nor_in_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in SECRETS:
+    for name in TOKEN_VARIABLES:
         monkeypatch.setenv(name, TOKEN)
     with simulator.serve(rate=200, token=TOKEN) as x, Watched(x, isolated=True, token=None) as w:
         w.until_messages(1)

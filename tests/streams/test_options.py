@@ -16,18 +16,16 @@ from rxtweets import (
     Backoff,
     ConfigurationError,
     MessageStream,
-    StreamOptions,
     TweetOptions,
     sample10_stream,
     sample_stream,
 )
-from rxtweets.api._connection import ConnectionOptions
 from rxtweets.api._endpoints import ENDPOINTS
-from rxtweets.api._token import Token
+from rxtweets.api._options import ConnectionOptions, Token, connection_options
 from rxtweets.instrumentation.opentelemetry import instrument
 from rxtweets.instrumentation.prometheus import serve_metrics
 from rxtweets.streams._billing import Limit
-from rxtweets.streams._sources import _Builder, _connection_options
+from rxtweets.streams._config import StreamConfig
 from rxtweets.subscribers import WebhookSubscriber
 
 SECRET = "AAAAAAAAAAAA%2Bsecret%3D"
@@ -57,7 +55,7 @@ def plain() -> dict[str, Any]:
 
 def options_of(base_url: str = "https://api.x.com", **changes: Any) -> ConnectionOptions:
     options: dict[str, Any] = {"token": SECRET, "base_url": base_url, **changes}
-    return _connection_options(cast("StreamOptions", options))
+    return built(cast("TweetOptions", options)).connection
 
 
 def bad_values() -> Iterator[tuple[str, object]]:
@@ -80,9 +78,7 @@ def bad_values() -> Iterator[tuple[str, object]]:
 
 
 @pytest.mark.parametrize(("name", "value"), list(bad_values()))
-def test_a_value_that_cannot_work_is_refused_by_name(
-    plain: dict[str, Any], name: str, value: object
-) -> None:
+def test_invalid_value_is_refused_by_name(plain: dict[str, Any], name: str, value: object) -> None:
     options: dict[str, Any] = {**plain, name: value}
     with pytest.raises(ConfigurationError, match=name) as caught:
         sample_stream(**options)
@@ -106,26 +102,21 @@ def test_a_value_that_cannot_work_is_refused_by_name(
         "https://api.x.com:99999999",
         "https://api.x.com\n.evil.example",
         " ",
+        8080,
     ],
 )
-def test_a_base_url_that_is_no_server_is_refused_by_name(base_url: str) -> None:
+def test_base_url_is_refused_when_it_is_not_a_server(base_url: Any) -> None:
     with pytest.raises(ConfigurationError, match="base_url"):
         sample_stream(token=SECRET, base_url=base_url)
 
 
-def test_a_base_url_that_is_no_text_is_refused_by_name() -> None:
-    options: dict[str, Any] = {"token": SECRET, "base_url": 8080}
-    with pytest.raises(ConfigurationError, match="base_url"):
-        sample_stream(**options)
-
-
 @pytest.mark.parametrize("proxy", ["proxy.example:3128", "ftp://proxy.example", "http://", ""])
-def test_a_proxy_that_is_no_server_is_refused_by_name(plain: dict[str, Any], proxy: str) -> None:
+def test_proxy_is_refused_when_it_is_not_a_server(plain: dict[str, Any], proxy: str) -> None:
     with pytest.raises(ConfigurationError, match="proxy"):
         sample_stream(**{**plain, "proxy": proxy})
 
 
-def test_a_socks_proxy_without_its_library_is_refused_with_what_to_install(
+def test_socks_proxy_needs_its_library(
     plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rxtweets.api._proxies.find_spec", lambda _: None)
@@ -133,15 +124,12 @@ def test_a_socks_proxy_without_its_library_is_refused_with_what_to_install(
         sample_stream(**{**plain, "proxy": "socks5://proxy.example"})
 
 
-def test_the_password_of_a_refused_proxy_is_not_in_the_error(plain: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "proxy", ["ftp://user:pass-word@proxy.example", "http://user:pass/word@proxy.example"]
+)
+def test_refused_proxy_hides_its_password(plain: dict[str, Any], proxy: str) -> None:
     with pytest.raises(ConfigurationError, match="proxy") as caught:
-        sample_stream(**{**plain, "proxy": "ftp://user:pass-word@proxy.example"})
-    assert "pass-word" not in str(caught.value)
-
-
-def test_a_refused_proxy_is_not_repeated_in_parts(plain: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="proxy") as caught:
-        sample_stream(**{**plain, "proxy": "http://user:pass/word@proxy.example"})
+        sample_stream(**{**plain, "proxy": proxy})
     assert "pass" not in str(caught.value)
 
 
@@ -164,7 +152,7 @@ def of_the_environment(base_url: str = "https://api.x.com") -> str | None:
         ({}, None),
     ],
 )
-def test_the_proxy_of_the_environment_is_the_one_that_applies(
+def test_proxy_comes_from_the_variable_that_applies(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], proxy: str | None
 ) -> None:
     for name, value in variables.items():
@@ -242,7 +230,7 @@ def test_socks_from_the_environment_needs_its_library(
     ["ftp://proxy.example", "socks://p:1", "http://", "http://p:0", "http://u:hush/word@p", "::::"],
 )
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
-def test_a_proxy_of_the_environment_that_is_no_server_is_refused(
+def test_invalid_proxy_of_the_environment_is_refused(
     monkeypatch: pytest.MonkeyPatch, client: Callable[[], object], proxy: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
@@ -251,22 +239,20 @@ def test_a_proxy_of_the_environment_that_is_no_server_is_refused(
     assert "hush" not in str(caught.value)
 
 
-def test_one_of_the_two_http_versions_must_be_allowed(plain: dict[str, Any]) -> None:
+def test_one_http_version_is_required(plain: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"http1.*http2"):
         sample_stream(**{**plain, "http1": False, "http2": False})
 
 
 @pytest.mark.parametrize("versions", [(True, True), (True, False), (False, True)])
-def test_either_http_version_alone_will_do(
-    plain: dict[str, Any], versions: tuple[bool, bool]
-) -> None:
+def test_one_http_version_is_sufficient(plain: dict[str, Any], versions: tuple[bool, bool]) -> None:
     http1, http2 = versions
     stream = sample_stream(**{**plain, "http1": http1, "http2": http2})
     assert stream.stats().state == "idle"
 
 
 @pytest.mark.parametrize("name", ["http1", "http2", "compress", "fast_paths"])
-def test_a_switch_takes_only_true_and_false(plain: dict[str, Any], name: str) -> None:
+def test_switch_takes_only_true_and_false(plain: dict[str, Any], name: str) -> None:
     options: dict[str, Any] = {**plain, name: "no"}
     with pytest.raises(ConfigurationError, match=name):
         sample_stream(**options)
@@ -276,14 +262,14 @@ def test_a_switch_takes_only_true_and_false(plain: dict[str, Any], name: str) ->
     "name",
     ["tweet_fields", "user_fields", "media_fields", "place_fields", "poll_fields", "expansions"],
 )
-def test_fields_given_as_one_text_are_refused_by_name(plain: dict[str, Any], name: str) -> None:
+def test_fields_are_refused_as_one_text(plain: dict[str, Any], name: str) -> None:
     kind, _, rest = name.partition("_")
     with pytest.raises(ConfigurationError, match=rf"{kind}[._]?{rest}='author_id'"):
         sample_stream(**{**plain, name: "author_id"})
 
 
 @pytest.mark.parametrize("value", [b"author_id", 5, None, [1, 2], [None]])
-def test_fields_that_are_no_sequence_of_names_are_refused_by_name(
+def test_fields_are_refused_when_not_a_sequence_of_names(
     plain: dict[str, Any], value: object
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"tweet[._]fields"):
@@ -291,7 +277,9 @@ def test_fields_that_are_no_sequence_of_names_are_refused_by_name(
 
 
 @pytest.mark.parametrize("partition", ["1", b"\x01", 1.0], ids=repr)
-def test_a_partition_that_is_no_number_is_refused(plain: dict[str, Any], partition: Any) -> None:
+def test_partition_is_refused_when_it_is_not_a_number(
+    plain: dict[str, Any], partition: Any
+) -> None:
     with pytest.raises(ConfigurationError, match=r"partition=.*(has 1 to 2|\[1, 2\])"):
         sample10_stream(partition, **plain)
 
@@ -307,7 +295,7 @@ def test_a_partition_that_is_no_number_is_refused(plain: dict[str, Any], partiti
         ("baseurl", "base_url"),
     ],
 )
-def test_an_unknown_option_is_refused_with_a_hint(
+def test_unknown_option_is_refused_with_a_hint(
     plain: dict[str, Any], name: str, meant: str
 ) -> None:
     options: dict[str, Any] = {**plain, name: 1}
@@ -315,13 +303,13 @@ def test_an_unknown_option_is_refused_with_a_hint(
         sample_stream(**options)
 
 
-def test_an_option_like_no_other_is_refused_with_a_place_to_look(plain: dict[str, Any]) -> None:
+def test_strange_option_is_refused_with_the_class_to_see(plain: dict[str, Any]) -> None:
     options: dict[str, Any] = {**plain, "zzz": 1}
     with pytest.raises(ConfigurationError, match=r"'zzz'.*TweetOptions"):
         sample_stream(**options)
 
 
-def test_good_options_make_a_stream_that_has_not_connected(plain: dict[str, Any]) -> None:
+def test_valid_options_make_an_idle_stream(plain: dict[str, Any]) -> None:
     stream = sample_stream(
         **plain,
         tweet_fields=("lang",),
@@ -340,46 +328,48 @@ def test_good_options_make_a_stream_that_has_not_connected(plain: dict[str, Any]
     assert (stream.stats().state, stream.stats().connects) == ("idle", 0)
 
 
-def built(options: TweetOptions) -> _Builder:
+def built(options: TweetOptions) -> StreamConfig:
     settings: TweetOptions = {"token": SECRET, **options}
-    return _Builder(ENDPOINTS["sample_stream"], settings, None)
+    return StreamConfig.from_options(ENDPOINTS["sample_stream"], settings)
 
 
-def test_the_documented_defaults_hold() -> None:
-    options: TweetOptions = {"token": SECRET}
-    connection, live = _connection_options(options), built(options)._live
+def test_defaults_are_the_documented_ones() -> None:
+    config = built({})
+    connection = config.connection
     assert connection.base_url == "https://api.x.com"
     assert (connection.stall_timeout, connection.connect_timeout) == (30.0, 10.0)
     assert (connection.http1, connection.http2, connection.compress) == (True, True, True)
     assert connection.fast_paths is True
-    assert (live.buffer_size, live.overflow) == (10_000, "drop_oldest")
-    assert live.reading.max_line == 16 * 2**20
-    backoff = live.reading.backoff
+    assert (config.buffer_size, config.overflow) == (10_000, "drop_oldest")
+    assert config.max_line == 16 * 2**20
+    backoff = config.backoff
     assert (backoff.connects, backoff.window, backoff.scale) == (50, 900, 1)
-    assert (live.reading.backfill, live.reading.free, live.reading.is_replay) == (None, None, False)
-    assert (live.deduplicate, live.state_file, live.limit) == (None, None, Limit())
+    assert (config.backfill_minutes, config.is_replay) == (None, False)
+    assert config.free_stale_connections is False
+    assert (config.connections, config.state_file, config.limit) == (1, None, Limit())
+    assert (config.isolated, config.reader_cores) == (False, None)
 
 
-def test_a_timedelta_is_taken_in_seconds() -> None:
+def test_timedelta_is_converted_to_seconds() -> None:
     assert options_of(stall_timeout=timedelta(minutes=2)).stall_timeout == 120.0
 
 
-def test_the_base_url_comes_from_the_environment_if_it_is_not_given(
+def test_base_url_comes_from_the_environment_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RXTWEETS_BASE_URL", "http://127.0.0.1:8080")
-    assert _connection_options({"token": SECRET}).base_url == "http://127.0.0.1:8080"
+    assert connection_options({"token": SECRET}).base_url == "http://127.0.0.1:8080"
     assert options_of("https://api.x.com").base_url == "https://api.x.com"
 
 
-def test_a_bad_base_url_from_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_base_url_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RXTWEETS_BASE_URL", "localhost:8080")
     with pytest.raises(ConfigurationError, match="base_url"):
         sample_stream(token=SECRET)
 
 
-def test_fields_are_asked_for_by_the_names_of_x() -> None:
-    assert built({})._params == {
+def test_fields_have_the_names_of_x() -> None:
+    assert built({}).params(None) == {
         "tweet.fields": "author_id,created_at,entities,lang,public_metrics",
         "expansions": "author_id",
     }
@@ -392,7 +382,7 @@ def test_fields_are_asked_for_by_the_names_of_x() -> None:
             "poll_fields": ["options"],
             "expansions": [],
         }
-    )._params == {
+    ).params(None) == {
         "tweet.fields": "lang,id",
         "user.fields": "name",
         "media.fields": "url",
@@ -402,42 +392,35 @@ def test_fields_are_asked_for_by_the_names_of_x() -> None:
 
 
 @pytest.mark.parametrize("minutes", [0, 5, None, "auto"])
-def test_backfill_takes_none_to_five_minutes(minutes: Any) -> None:
-    assert built({"backfill_minutes": minutes})._live.reading.backfill == minutes
+def test_backfill_takes_zero_to_five_minutes(minutes: Any) -> None:
+    assert built({"backfill_minutes": minutes}).backfill_minutes == minutes
 
 
-def test_without_a_token_there_is_no_stream() -> None:
+def test_stream_needs_a_token() -> None:
     with pytest.raises(
         ConfigurationError, match=r"X_BEARER_TOKEN.*TWITTER_BEARER_TOKEN.*token=.*rxtweets simulate"
     ):
         sample_stream()
 
 
-def test_an_empty_token_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="token= is empty"):
-        sample_stream(token="")
-
-
 @pytest.mark.parametrize(
-    "token",
-    ["AA BB", " AABB", "AABB ", "AABB\n", "AA\r\nBB", "AA\tBB", "AÄBB", "AA\x00BB", "“AABB”"],
+    ("token", "says"),
+    [
+        *(
+            (token, "has a space, a line end or another character")
+            for token in ("AA BB", " AABB", "AABB ", "AABB\n", "AA\r\nBB", "AA\tBB", "AAÄBB")
+        ),
+        *((token, "has a space") for token in ("AA\x00BB", "“AABB”")),
+        *((token, "give the token as text, not ") for token in (5, b"token", ["token"])),
+    ],
 )
-def test_a_token_with_a_character_that_no_token_has_is_refused_without_showing_it(
-    token: str,
-) -> None:
-    with pytest.raises(ConfigurationError, match="token") as caught:
+def test_invalid_token_is_refused_unseen(token: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"token.*{says}") as caught:
         sample_stream(token=token)
-    assert token.strip() not in str(caught.value)
+    assert str(token).strip() not in str(caught.value)
 
 
-@pytest.mark.parametrize("token", [5, b"token", ["token"]])
-def test_a_token_that_is_no_text_is_refused(token: object) -> None:
-    options: dict[str, Any] = {"token": token}
-    with pytest.raises(ConfigurationError, match="token"):
-        sample_stream(**options)
-
-
-def test_a_token_from_the_environment_with_a_line_end_is_refused_by_its_variable(
+def test_invalid_token_of_the_environment_names_its_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("X_BEARER_TOKEN", f"{SECRET}\n")
@@ -446,44 +429,65 @@ def test_a_token_from_the_environment_with_a_line_end_is_refused_by_its_variable
     assert SECRET not in str(caught.value)
 
 
-def test_the_token_comes_from_x_bearer_token_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("X_BEARER_TOKEN", "first")
-    monkeypatch.setenv("TWITTER_BEARER_TOKEN", "second")
-    assert Token().header() == "Bearer first"
-
-
-@pytest.mark.parametrize("first", [None, ""])
-def test_the_token_comes_from_twitter_bearer_token_next(
-    monkeypatch: pytest.MonkeyPatch, first: str | None
+@pytest.mark.parametrize(
+    ("given", "first", "second", "token"),
+    [
+        (None, "first", "second", "first"),
+        (None, None, "second", "second"),
+        (None, "", "second", "second"),
+        ("given", "first", "second", "given"),
+    ],
+)
+def test_token_comes_from_the_argument_or_the_environment(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, first: str | None, second: str, token: str
 ) -> None:
     if first is not None:
         monkeypatch.setenv("X_BEARER_TOKEN", first)
-    monkeypatch.setenv("TWITTER_BEARER_TOKEN", "second")
-    assert Token().header() == "Bearer second"
+    monkeypatch.setenv("TWITTER_BEARER_TOKEN", second)
+    assert Token(given).header() == f"Bearer {token}"
 
 
-def test_a_token_that_is_given_is_taken_before_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_empty_token_is_refused_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X_BEARER_TOKEN", "first")
-    assert Token("given").header() == "Bearer given"
+    with pytest.raises(ConfigurationError, match="token= is empty"):
+        sample_stream(token="")
 
 
-def test_an_empty_token_does_not_fall_back_on_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("X_BEARER_TOKEN", "first")
-    with pytest.raises(ConfigurationError, match="empty"):
-        Token("")
+def test_token_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[object] = []
+    parse = Token.__init__
+
+    def counted(token: Token, value: str | None = None) -> None:
+        parsed.append(value)
+        parse(token, value)
+
+    monkeypatch.setattr(Token, "__init__", counted)
+    rxtweets.filtered_stream(["cat"], token=SECRET, free_stale_connections=True, connections=2)
+    assert parsed == [SECRET]
 
 
-def test_a_token_does_not_show_itself() -> None:
+@pytest.mark.parametrize(
+    "warn",
+    [
+        lambda: sample_stream(token=SECRET, tweet_fields=["langs"]),
+        lambda: rxtweets.filtered_stream(["the"], token=SECRET),
+        lambda: rxtweets.Rules(token=SECRET).check("the"),
+    ],
+    ids=["fields", "rules=", "Rules"],
+)
+def test_warning_names_the_line_of_the_caller(warn: Callable[[], object]) -> None:
+    with pytest.warns(UserWarning, match="langs|stop word") as caught:
+        warn()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_repr_of_a_token_hides_it() -> None:
     token = Token(SECRET)
     for text in (repr(token), str(token), f"{token}", f"{token!s:>40}", repr([token])):
         assert SECRET not in text
 
 
-def test_options_do_not_show_their_token() -> None:
+def test_repr_of_options_hides_the_token() -> None:
     options = options_of()
     for text in (repr(options), str(options), f"{options}", repr(vars(options))):
         assert SECRET not in text
@@ -491,22 +495,15 @@ def test_options_do_not_show_their_token() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_token_is_not_pickled(protocol: int) -> None:
-    with pytest.raises(TypeError, match="not pickled"):
-        pickle.dumps(Token(SECRET), protocol)
+def test_token_and_options_cannot_be_pickled_or_copied(protocol: int) -> None:
+    for secret in (Token(SECRET), options_of("http://127.0.0.1:9")):
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(secret, protocol)
+        with pytest.raises(TypeError, match="not pickled"):
+            copy.deepcopy(secret)
 
 
-def test_options_are_not_pickled_with_their_token() -> None:
-    with pytest.raises(TypeError):
-        pickle.dumps(options_of("http://127.0.0.1:9"))
-
-
-def test_a_token_is_not_copied_by_way_of_a_pickle() -> None:
-    with pytest.raises(TypeError, match="not pickled"):
-        copy.deepcopy(Token(SECRET))
-
-
-def test_a_stream_does_not_show_its_token(
+def test_repr_of_a_stream_hides_the_token(
     plain: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -526,6 +523,6 @@ def test_a_stream_does_not_show_its_token(
         lambda: instrument([]),  # type: ignore[arg-type]
     ],
 )
-def test_a_value_of_another_type_is_refused(construct: Callable[[], object]) -> None:
+def test_value_of_another_type_is_refused(construct: Callable[[], object]) -> None:
     with pytest.raises(ConfigurationError, match=r"give (a|the) "):
         construct()

@@ -1,4 +1,4 @@
-"""Through a proxy, plain and by CONNECT."""
+"""Streams and requests through a proxy, plain and by CONNECT."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def pump(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
-    for each in (source, target):
+    for end in (source, target):
         with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+            end.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def proxy(asked: list[bytes], tls: ssl.SSLContext | None = None) -> Iterator[str
 
 @pytest.mark.parametrize("is_secret", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
-def test_a_tunnel_through_a_proxy_carries_the_stream(
+def test_tunnel_of_a_proxy_carries_the_stream(
     http2: bool, is_secret: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
@@ -66,7 +66,9 @@ def test_a_tunnel_through_a_proxy_carries_the_stream(
     trusted = ssl.create_default_context()
     authority.configure_trust(trusted)
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # of the proxy's own
+    monkeypatch.setenv(
+        "SSL_CERT_FILE", str(tmp_path / "authority.pem")
+    )  # for the certificate of the proxy
     front = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(front)
     asked: list[bytes] = []
@@ -88,7 +90,7 @@ def test_a_tunnel_through_a_proxy_carries_the_stream(
             proxy=address,
             verify=trusted,
             http2=http2,
-            compress=False,  # so that much waits to be read
+            compress=False,  # many bytes wait in the socket
         )
         with stream.subscribe(take):
             assert enough.wait(PATIENCE)
@@ -100,12 +102,12 @@ def test_a_tunnel_through_a_proxy_carries_the_stream(
 
 
 Pieces = Callable[[], Iterable[bytes]]
-"""What is sent in answer to a request, one after the other."""
+"""The parts of an answer."""
 
 
 @contextlib.contextmanager
 def refusing(answer: Pieces) -> Iterator[tuple[str, list[bytes]]]:
-    """A proxy that answers every request so, and waits for the client to leave; its address."""
+    """A proxy with this answer to every request; it waits until the client closes."""
     listener = socket.create_server(("127.0.0.1", 0))
     asked: list[bytes] = []
     threads: list[threading.Thread] = []
@@ -132,8 +134,8 @@ def refusing(answer: Pieces) -> Iterator[tuple[str, list[bytes]]]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        for each in (thread, *threads):
-            each.join(PATIENCE)
+        for started in (thread, *threads):
+            started.join(PATIENCE)
 
 
 def head(status: str, *fields: str) -> Pieces:
@@ -146,12 +148,12 @@ def nothing() -> Iterable[bytes]:
 
 
 def trickle(*start: bytes) -> Pieces:
-    """An answer that never ends, byte by byte, each within the time that a single read has."""
+    """An answer without an end; each byte arrives within the timeout of a read."""
 
     def pieces() -> Iterator[bytes]:
         for piece in start:
             yield piece
-            threading.Event().wait(0.1)  # so that they are read one by one
+            threading.Event().wait(0.1)  # each is a read of its own
         for _ in range(400):
             yield b"x"
             threading.Event().wait(0.05)
@@ -167,9 +169,7 @@ READERS = pytest.mark.parametrize("isolated", [False, True], ids=["thread", "pro
 
 @READERS
 @SCHEMES
-def test_credentials_that_a_proxy_refuses_end_the_stream_at_once(
-    scheme: str, *, isolated: bool
-) -> None:
+def test_refused_credentials_end_the_stream(scheme: str, *, isolated: bool) -> None:
     with refusing(UNAUTHORIZED) as (address, asked):
         w = Watched(
             base_url=f"{scheme}://x.example",
@@ -195,7 +195,7 @@ def test_credentials_that_a_proxy_refuses_end_the_stream_at_once(
     ],
     ids=["Rules", "Connections"],
 )
-def test_credentials_that_a_proxy_refuses_end_a_request_at_once(
+def test_refused_credentials_end_a_request(
     ask: Callable[[dict[str, Any]], object], scheme: str
 ) -> None:
     with refusing(UNAUTHORIZED) as (address, asked):
@@ -207,14 +207,14 @@ def test_credentials_that_a_proxy_refuses_end_a_request_at_once(
         assert len(asked) == 1
 
 
-def test_a_407_without_a_proxy_names_one_that_was_not_configured() -> None:
+def test_407_names_a_proxy_that_was_not_configured() -> None:
     script = [Reply(407, b"", {"proxy-authenticate": "Basic"})]
     with simulator.serve(script=script) as x, Watched(x) as w:
         assert "a proxy that was not configured" in str(w.until_error())
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "405 Not allowed"])
-def test_a_proxy_whose_rules_refuse_the_server_ends_the_stream(status: str) -> None:
+def test_rules_of_a_proxy_end_the_stream(status: str) -> None:
     with refusing(head(status)) as (address, asked):
         with Watched(base_url="https://x.example", proxy=f"http://{address}") as w:
             error = w.until_error()
@@ -224,14 +224,14 @@ def test_a_proxy_whose_rules_refuse_the_server_ends_the_stream(status: str) -> N
 
 
 @pytest.mark.parametrize("status", ["429 Too many", "502 Bad Gateway", "504 Timeout"])
-def test_a_proxy_that_cannot_reach_the_server_is_asked_again(status: str) -> None:
+def test_proxy_is_retried_when_it_cannot_reach_the_server(status: str) -> None:
     with (
         refusing(head(status)) as (address, _),
         Watched(base_url="https://x.example", proxy=f"http://{address}") as w,
     ):
         waits = w.until_event(events.Reconnecting, 3)[:3]
-    assert [round(each.delay / FAST.scale) for each in waits] == [5, 10, 20]
-    assert all(isinstance(each.error, rxtweets.errors.ProxyError) for each in waits)
+    assert [round(event.delay / FAST.scale) for event in waits] == [5, 10, 20]
+    assert all(isinstance(event.error, rxtweets.errors.ProxyError) for event in waits)
 
 
 def test_retry_after_of_a_proxy_is_the_least_wait() -> None:
@@ -244,7 +244,7 @@ def test_retry_after_of_a_proxy_is_the_least_wait() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"\x15\x03\x01\0\x02\x02\n\r\n"])
-def test_a_proxy_that_does_not_speak_http_is_named(sent: bytes) -> None:
+def test_proxy_is_named_when_it_does_not_speak_http(sent: bytes) -> None:
     with (
         refusing(lambda: [sent]) as (address, _),
         Watched(base_url="https://x.example", proxy=f"http://{address}") as w,
@@ -255,7 +255,7 @@ def test_a_proxy_that_does_not_speak_http_is_named(sent: bytes) -> None:
     assert str(error).isprintable()
 
 
-def test_a_proxy_that_is_not_there_is_named() -> None:
+def test_proxy_is_named_when_it_is_missing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
     with Watched(base_url="https://x.example", proxy=proxy) as w:
@@ -263,7 +263,7 @@ def test_a_proxy_that_is_not_there_is_named() -> None:
     assert str(error).startswith(f"cannot connect to the proxy {proxy}: ")
 
 
-def test_a_proxy_without_an_address_is_named_as_the_host() -> None:
+def test_proxy_host_is_named_when_it_has_no_address() -> None:
     with Watched(base_url="https://x.example", proxy="http://no-such-proxy.invalid") as w:
         error = w.until_error()
     assert isinstance(error, rxtweets.errors.HostNotFound)
@@ -271,7 +271,7 @@ def test_a_proxy_without_an_address_is_named_as_the_host() -> None:
     assert "Check proxy" in str(error)
 
 
-def test_a_proxy_whose_certificate_is_refused_is_named() -> None:
+def test_proxy_is_named_when_its_certificate_is_refused() -> None:
     certificate = trustme.CA().issue_cert("127.0.0.1")
     with (
         certificate.private_key_and_cert_chain_pem.tempfile() as pem,
@@ -283,7 +283,7 @@ def test_a_proxy_whose_certificate_is_refused_is_named() -> None:
         assert f"the certificate of the proxy {front.url} was refused" in str(error)
 
 
-def test_a_proxy_that_speaks_no_tls_is_named() -> None:
+def test_proxy_is_named_when_it_does_not_speak_tls() -> None:
     with simulator.serve() as front:
         address = front.url.replace("http:", "https:")
         with Watched(base_url="https://x.example", proxy=address) as w:
@@ -309,7 +309,7 @@ def test_plain_http_answer_names_the_proxy() -> None:
     assert f"The proxy http://{address} may have answered" in str(error)
 
 
-# The time that the way may take.
+# The time limit of the way.
 
 SLOW = pytest.mark.parametrize(
     ("answer", "missing"),
@@ -328,7 +328,7 @@ SLOW = pytest.mark.parametrize(
 
 @READERS
 @SLOW
-def test_the_way_through_a_proxy_is_made_in_time_or_not(
+def test_connect_timeout_bounds_the_way_through_a_proxy(
     answer: Pieces, missing: str, *, isolated: bool
 ) -> None:
     with refusing(answer) as (address, _):
@@ -355,7 +355,7 @@ def test_the_way_through_a_proxy_is_made_in_time_or_not(
     ],
     ids=["Rules", "Connections"],
 )
-def test_a_request_through_a_proxy_is_on_its_way_in_time_or_not(
+def test_connect_timeout_bounds_a_request_through_a_proxy(
     ask: Callable[[dict[str, Any]], object], answer: Pieces, missing: str
 ) -> None:
     with refusing(answer) as (address, _):
@@ -368,18 +368,18 @@ def test_a_request_through_a_proxy_is_on_its_way_in_time_or_not(
             ask({**options, "proxy": f"http://{address}"})
 
 
-def test_the_time_to_connect_is_not_that_of_the_stream() -> None:
+def test_connect_timeout_does_not_bound_the_stream() -> None:
     with simulator.serve(rate=100) as x, Watched(x, connect_timeout=1.0) as w:
         w.until_messages(150)
         assert w.of(events.Disconnected) == []
 
 
-def test_a_handshake_that_hangs_does_not_hold_up_a_stop() -> None:
+def test_stop_ends_a_hanging_handshake() -> None:
     with refusing(TUNNEL) as (address, asked):
         w = Watched(base_url="https://x.example", proxy=f"http://{address}", connect_timeout=3600)
         with w:
             w.until(lambda: asked)
-        [reader] = [each for each in threading.enumerate() if each.name == "rxtweets-reader"]
+        [reader] = [thread for thread in threading.enumerate() if thread.name == "rxtweets-reader"]
         reader.join(PATIENCE)
         assert not reader.is_alive()
 
@@ -388,18 +388,18 @@ def test_a_handshake_that_hangs_does_not_hold_up_a_stop() -> None:
 
 
 @READERS
-def test_a_tunnel_to_an_address_of_ipv6_has_its_brackets(*, isolated: bool) -> None:
+def test_tunnel_to_an_ipv6_address_has_brackets(*, isolated: bool) -> None:
     with refusing(head("502 Bad Gateway")) as (address, asked):
         w = Watched(base_url="https://[::1]:9", proxy=f"http://{address}", isolated=isolated)
         with w:
             error = w.until_event(events.Reconnecting)[0].error
         line, *fields = asked[0].decode().split("\r\n")
     assert line == "CONNECT [::1]:9 HTTP/1.1"
-    assert "host: [::1]:9" in [each.lower() for each in fields]
+    assert "host: [::1]:9" in [field.lower() for field in fields]
     assert "refused the way to [::1]:9" in str(error)
 
 
-def test_a_plain_request_to_an_address_of_ipv6_has_its_brackets() -> None:
+def test_plain_request_to_an_ipv6_address_has_brackets() -> None:
     with refusing(head("200 OK", "content-type: application/json")) as (address, asked):
         options: dict[str, Any] = {
             "token": "secret",
@@ -410,7 +410,7 @@ def test_a_plain_request_to_an_address_of_ipv6_has_its_brackets() -> None:
             rxtweets.Rules(**options).get()
         line, *fields = asked[0].decode().split("\r\n")
     assert line.startswith("GET http://[::1]:9/v6::1/2/tweets/search/stream/rules?")
-    assert "host: [::1]:9" in [each.lower() for each in fields]
+    assert "host: [::1]:9" in [field.lower() for field in fields]
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_a_plain_request_to_an_address_of_ipv6_has_its_brackets() -> None:
         ("Proxy Server could not connect: TTL expired.", False),
     ],
 )
-def test_a_socks_proxy_that_refuses_is_final_or_not(
+def test_refusal_of_a_socks_proxy_is_final_or_not(
     monkeypatch: pytest.MonkeyPatch, said: str, *, final: bool
 ) -> None:
     def send(*_: object, **__: object) -> httpx.Response:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 import pytest
 import trustme
 
-from rxtweets.api._tls import MOST, RECORD, WHOLE, burst
+from rxtweets.api._raw_body import MOST, RECORD, WHOLE, burst
 
 Pair = tuple[ssl.SSLSocket, ssl.SSLSocket]
 
 
 @pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two ends of one TLS connection: who sends, who reads."""
+    """The sender and the reader of one TLS connection."""
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)
@@ -39,13 +39,13 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 def arrived(reader: ssl.SSLSocket, at_least: int) -> None:
-    """Return when so many bytes lie in the socket, undecrypted."""
+    """Wait until the socket has this number of undecrypted bytes."""
     while len(_peek(reader, at_least)) < at_least:
         pass
 
 
 def _peek(reader: ssl.SSLSocket, size: int) -> bytes:
-    # The method of SSLSocket refuses flags, that of the plain socket looks at the same bytes.
+    # The method of SSLSocket refuses flags; that of the plain socket reads the same bytes.
     return socket.socket.recv(reader, size, socket.MSG_PEEK | socket.MSG_WAITALL)
 
 
@@ -56,7 +56,7 @@ def read_all(size: int, read: Callable[[], bytes]) -> list[bytes]:
     return reads
 
 
-def test_bursts_are_byte_for_byte_what_single_reads_give(pair: Pair) -> None:
+def test_bursts_equal_single_reads(pair: Pair) -> None:
     sender, reader = pair
     data = bytes(range(256)) * 4_000  # a million bytes: twelve bursts and more
     sending = threading.Thread(target=sender.sendall, args=(data,))
@@ -67,14 +67,14 @@ def test_bursts_are_byte_for_byte_what_single_reads_give(pair: Pair) -> None:
     assert max(map(len, reads)) <= MOST + RECORD
 
 
-def test_records_that_wait_are_taken_together(pair: Pair) -> None:
+def test_burst_returns_waiting_records_together(pair: Pair) -> None:
     sender, reader = pair
     sender.sendall(b"x" * (MOST + 2 * RECORD))
     arrived(reader, MOST + 2 * RECORD)
     assert len(burst(reader.recv(MOST), reader)) == MOST
 
 
-def test_a_record_that_may_not_be_whole_is_not_waited_for(pair: Pair) -> None:
+def test_burst_does_not_wait_for_a_partial_record(pair: Pair) -> None:
     sender, reader = pair
     sender.sendall(b"x" * RECORD)
     sender.sendall(b"y" * (RECORD // 2))
@@ -83,7 +83,7 @@ def test_a_record_that_may_not_be_whole_is_not_waited_for(pair: Pair) -> None:
     assert reader.recv(MOST) == b"y" * (RECORD // 2)
 
 
-def test_an_end_among_what_waits_comes_with_the_next_read(pair: Pair) -> None:
+def test_end_after_a_burst_comes_with_the_next_read(pair: Pair) -> None:
     sender, reader = pair
     sender.sendall(b"x" * 2 * RECORD)
     arrived(reader, 2 * RECORD)
@@ -94,14 +94,14 @@ def test_an_end_among_what_waits_comes_with_the_next_read(pair: Pair) -> None:
     assert got == b"x" * 2 * RECORD
 
 
-def test_what_is_no_full_record_is_left_as_it_is(pair: Pair) -> None:
+def test_short_read_is_returned_as_it_is(pair: Pair) -> None:
     sender, reader = pair
     sender.sendall(b"x" * 4 * RECORD)
     arrived(reader, WHOLE)
     assert burst(b"short", reader) == b"short"
 
 
-def test_plain_sockets_are_left_alone() -> None:
+def test_plain_socket_is_not_read_further() -> None:
     one, other = socket.socketpair()
     with one, other:
         other.sendall(b"x" * (WHOLE + 1))
