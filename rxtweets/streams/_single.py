@@ -21,10 +21,8 @@ from rxtweets._core.connection_state import ConnectionState
 from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.observable import ChunkGate, SourceSubscription
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.decoding import Decoded, Disconnect, decode, is_strange
-from rxtweets._messages.lookup import LookUp
-from rxtweets._messages.message import Interest, Message
-from rxtweets._messages.payloads import Read
+from rxtweets._messages.decoding import Decoded, Decoder, Disconnect, is_strange
+from rxtweets._messages.message import Message
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._responses import error_in_stream
 from rxtweets.display._notebook import started
@@ -53,25 +51,23 @@ class LiveOptions:
         buffer_size: lines that may wait.
         overflow: what happens when there are more.
         reading: how it is read.
-        read: for streams that carry something else than tweets.
+        decoder: of the lines.
         deduplicate: lets each message through once; ``None`` lets all through.
         state_file: where the position is kept; ``None`` for nowhere.
         replay_from: where a replay began, in UTC; ``None`` if it is none, or began with the day.
         limit: after what it completes.
         meter: counts posts; ``None`` where there are none.
-        look_up: quicker than decoding whole lines; ``None`` where there is no such way.
     """
 
     buffer_size: int
     overflow: Overflow
     reading: ReadingOptions
-    read: Read | None = None
+    decoder: Decoder = field(default_factory=Decoder)
     deduplicate: Deduplicator | None = None
     state_file: StateFile | None = None
     replay_from: datetime | None = None
     limit: Limit = field(default_factory=Limit)
     meter: PostMeter | None = None
-    look_up: LookUp | None = None
 
 
 class LiveStream(HotStream[Any]):
@@ -155,7 +151,6 @@ class _Run:
         self._over = False
         self._is_deserted = False
         self._fault: RxTweetsError | None = None
-        self._interest = Interest()
         self._newest: Message[Any] | None = None
         self._delivered = 0
         self._is_full = False
@@ -277,14 +272,7 @@ class _Run:
                 self._alive_until = block.received_at
             if not block.lines and not self.reader.gaps:
                 continue
-            decoded = decode(
-                block.lines,
-                block.received_at,
-                options.read,
-                block.known,
-                self._interest,
-                options.look_up,
-            )
+            decoded = options.decoder.decode(block.lines, block.received_at, block.known)
             if self.reader.gaps and block.connection >= self.reader.gaps[0][0]:
                 last = messages[-1].id if messages else self._newest_id
                 first = decoded.messages[0].id if decoded.messages else ""
@@ -375,7 +363,7 @@ class _Run:
         return {"start_time": f"{since:%Y-%m-%dT%H:%M:%SZ}"}
 
     def _look(self, lines: list[bytes]) -> LastWords:
-        decoded = decode(lines, None, self._options.read)
+        decoded = self._options.decoder.decode(lines)
         ends = [each for each in decoded.others if isinstance(each, Disconnect)]
         created = decoded.messages[-1].created_at if decoded.messages else None
         return LastWords(

@@ -12,7 +12,7 @@ from rxtweets._core import events
 from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.observable import new_telemetry
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.lookup import quick_look_up
+from rxtweets._messages.decoding import Decoder
 from rxtweets._messages.payloads import Activity, ComplianceEvent, LabelEvent, Like, reader_for
 from rxtweets._support.validation import iterable, path_text, seconds, whole_number
 from rxtweets.api._connection import Connection, ConnectionOptions
@@ -26,9 +26,8 @@ from rxtweets.streams._backoff import Backoff
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._billing import Limit, PostMeter, checked_limit
 from rxtweets.streams._buffer import Overflow, check_overflow
-from rxtweets.streams._cores import checked_cores
 from rxtweets.streams._gaps import MOST_MINUTES, Backfill
-from rxtweets.streams._isolated import Buffer, Isolated
+from rxtweets.streams._isolated import Buffer, Isolated, checked_cores
 from rxtweets.streams._lines import DEFAULT_MAX_LINE
 from rxtweets.streams._merged import MergedStream
 from rxtweets.streams._reader import Connect, ReadingOptions
@@ -435,7 +434,7 @@ class _Builder:
             began = events.OverflowStarted(overflow, size)
             telemetry.publish(began if phase == "began" else events.OverflowEnded(overflow, lines))
 
-        tweets = self._live.read is None
+        tweets = self._endpoint.carries == "tweets"
         buffer = Buffer(size, overflow, self._live.reading.max_line, tweets, dropped, burst)
         return Isolated(self._connection, self._endpoint.path, fixed, buffer, self._cores)
 
@@ -457,10 +456,9 @@ class _Builder:
                 is_replay=bool(options.get("start_time") or options.get("end_time")),
                 prepare=prepare,
             ),
-            read=reader_for(self._endpoint.carries),
+            decoder=Decoder(reader_for(self._endpoint.carries), fast=self._connection.fast_paths),
             replay_from=None if start is None else start.astimezone(UTC),
             meter=self._meter,
-            look_up=quick_look_up() if self._connection.fast_paths else None,
         )
 
     def _freeing(self) -> Callable[[], int] | None:

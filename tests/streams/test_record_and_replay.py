@@ -27,9 +27,8 @@ import rxtweets
 from rxtweets import Message, events, simulator
 from rxtweets import operators as ops
 from rxtweets._core.observable import MessageStream, new_telemetry
-from rxtweets._messages import line_files
-from rxtweets._messages.decoding import decode
-from rxtweets._messages.lookup import quick_look_up
+from rxtweets._messages import compression, line_files
+from rxtweets._messages.decoding import Decoder
 from rxtweets._messages.payloads import Carries, Like, reader_for
 from rxtweets.simulator._tweets import Tweets
 from rxtweets.simulator.script import unauthorized
@@ -586,7 +585,7 @@ def test_record_whose_keys_are_in_another_order_is_played(tmp_path: Path) -> Non
 
 
 def test_line_that_is_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_files, "READ", 100)
+    monkeypatch.setattr(compression, "READ", 100)
     monkeypatch.setattr(line_files, "LONGEST", 500)
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"\n".join([tweet(0), b"x" * 10_000, tweet(1), b"y" * 700]))
@@ -712,7 +711,7 @@ def test_records_of_events_come_back_as_they_were(tmp_path: Path) -> None:
     ids=["a great number", "nested", "nested deep"],
 )
 def test_whatever_a_stream_delivers_comes_back(line: bytes, tmp_path: Path) -> None:
-    [message] = decode([line], AT, look_up=quick_look_up()).messages
+    [message] = Decoder(fast=True).decode([line], AT).messages
     sent = [message, message.put_data({"raw": 1}), message.put_data(None)]
     write(tmp_path / "t.jsonl", sent)
     back = played(tmp_path / "t.jsonl")

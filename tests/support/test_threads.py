@@ -457,7 +457,7 @@ def of_the_simulator(kind: type[BaseException], _patch: Patch, log: Log) -> None
 
 
 def outlet(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(Outlet, "_wait_for_work", Raising(kind))
+    patch.setattr(Outlet, "_work", Raising(kind))
     assert exits(patch, lambda: Outlet(1, ORDER), kind)
 
 
