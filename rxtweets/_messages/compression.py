@@ -7,11 +7,11 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from rxtweets._support.optional_imports import needed
 
-__all__ = ["Compressor", "DamagedError", "check_readable", "compressor_for", "uncompressed"]
+__all__ = ["Compressor", "DamagedError", "check_readable", "uncompressed"]
 
 GZIP = 31  # zlib's number for a window of 32 KB in a gzip wrapper
 GZIP_LEVEL = 6
@@ -33,65 +33,42 @@ class DamagedError(Exception):
     """The compressed data is damaged or cut off here."""
 
 
-class Compressor(Protocol):
-    """Compresses the content of one file."""
+class Compressor:
+    """Compresses the content of one file.
 
-    def compress(self, data: bytes, *, flush: bool = True) -> bytes:
-        """Return compressed data: all data so far can be read back if it is flushed."""
+    Args:
+        path: of the file; the suffixes ``.gz`` and ``.zst`` select a compression.
 
-    def finish(self) -> bytes:
-        """Return the bytes that complete the file."""
-
-
-class Plain:
-    """No compression."""
-
-    def compress(self, data: bytes, *, flush: bool = True) -> bytes:  # noqa: ARG002 - nothing is held
-        """Return the data."""
-        return data
-
-    def finish(self) -> bytes:
-        """Return no bytes."""
-        return b""
-
-
-class _Gzip:
-    def __init__(self) -> None:
-        self._member = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP)
-
-    def compress(self, data: bytes, *, flush: bool = True) -> bytes:
-        packed = self._member.compress(data)
-        return packed + self._member.flush(zlib.Z_SYNC_FLUSH) if flush else packed
-
-    def finish(self) -> bytes:
-        return self._member.flush()
-
-
-class _Zstd:
-    def __init__(self) -> None:
-        self._library = needed("zstandard", "zstd")
-        compressor = self._library.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
-        self._frame = compressor.compressobj()
-
-    def compress(self, data: bytes, *, flush: bool = True) -> bytes:
-        packed: bytes = self._frame.compress(data)
-        if flush:
-            packed += self._frame.flush(self._library.COMPRESSOBJ_FLUSH_BLOCK)
-        return packed
-
-    def finish(self) -> bytes:
-        last: bytes = self._frame.flush(self._library.COMPRESSOBJ_FLUSH_FINISH)
-        return last
-
-
-def compressor_for(path: Path) -> Compressor:
-    """Return a new compressor for the suffix of a path: ``.gz``, ``.zst``, or none.
+    Attributes:
+        is_plain: the content is not compressed.
 
     Raises:
         ConfigurationError: ``zstandard`` is not installed.
     """
-    kinds: dict[str, Callable[[], Compressor]] = {".gz": _Gzip, ".zst": _Zstd}
-    return kinds.get(path.suffix, Plain)()
+
+    def __init__(self, path: Path) -> None:
+        self._stream: Any = None
+        if path.suffix == ".gz":
+            self._stream = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP)
+            self._flush, self._finish = zlib.Z_SYNC_FLUSH, zlib.Z_FINISH
+        elif path.suffix == ".zst":
+            library = needed("zstandard", "zstd")
+            compressor = library.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+            self._stream = compressor.compressobj()
+            self._flush = library.COMPRESSOBJ_FLUSH_BLOCK
+            self._finish = library.COMPRESSOBJ_FLUSH_FINISH
+        self.is_plain = self._stream is None
+
+    def compress(self, data: bytes, *, flush: bool = True) -> bytes:
+        """Return compressed data; all data so far can be read back if it is flushed."""
+        if self.is_plain:
+            return data
+        packed: bytes = self._stream.compress(data)
+        return packed + self._stream.flush(self._flush) if flush else packed
+
+    def finish(self) -> bytes:
+        """Return the bytes that complete the file."""
+        return b"" if self.is_plain else self._stream.flush(self._finish)
 
 
 def check_readable(path: Path) -> None:

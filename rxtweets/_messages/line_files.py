@@ -28,9 +28,7 @@ from rxtweets._messages.compression import (
     READ,
     Compressor,
     DamagedError,
-    Plain,
     check_readable,
-    compressor_for,
     uncompressed,
 )
 from rxtweets._messages.decoding import Decoded, Undecodable
@@ -109,7 +107,7 @@ class LineWriter:
         self._sync = sync
         self._clock = clock
         self._file: Any = None
-        self._compressor: Compressor = compressor_for(self.path)
+        self._compressor = Compressor(self.path)
         self._part = self.path
         self._part_text = os.fspath(self.path)
         self._inode = 0
@@ -142,7 +140,7 @@ class LineWriter:
         self._part_text = os.fspath(self._part)
         self._file = _locked(self._part, "xb")
         self._inode = os.fstat(self._file.fileno()).st_ino
-        self._compressor = compressor_for(self.path)
+        self._compressor = Compressor(self.path)
         self._size = 0
         self._opened = self._clock()
         was_gone, self._was_gone = self._was_gone, False
@@ -239,7 +237,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     checked = file_path("path", path)
     if checked.name.endswith(PART):
         raise ConfigurationError(f"path={os.fspath(path)!r}: {PART} is for parts; leave it out")
-    compressor_for(checked)
+    Compressor(checked)
     return checked
 
 
@@ -354,7 +352,7 @@ def _completed(part: Path) -> Path:
 def _recover(part: Path, path: Path) -> None:
     """Cut a part file after its last whole line, and complete it."""
     with _locked(part, "r+b") as file:
-        if isinstance(compressor_for(path), Plain):
+        if Compressor(path).is_plain:
             size = _size_of_whole_lines(file)
             file.truncate(size)
         else:
@@ -380,7 +378,7 @@ def _size_of_whole_lines(file: Any) -> int:
 
 def _recompress(part: Path, path: Path) -> int:
     """Replace a part by its whole lines, compressed anew; return their number."""
-    compressor, count = compressor_for(path), 0
+    compressor, count = Compressor(path), 0
     replacement = part.with_name(part.name + ".new")
     with replacement.open("wb") as file:
         for line in lines_in(part):

@@ -206,8 +206,13 @@ class Message(Generic[T_co]):
         acknowledger: Acknowledger = NOOP,
     ) -> None:
         own = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
-        receipt = _receipt_for(acknowledger)
-        _fill(self, data, own.get("id"), b"", None, own, receipt, DEFAULT_ROUTE)
+        _set_data(self, data)
+        _set_id(self, own.get("id"))
+        _set_line(self, b"")
+        _set_received_at(self, None)
+        _set_metadata(self, own)
+        _set_receipt(self, _receipt_for(acknowledger))
+        _set_route(self, DEFAULT_ROUTE)
 
     @classmethod
     def from_line(cls, line: bytes, received_at: float | None = None) -> Message[str]:
@@ -415,15 +420,22 @@ class Message(Generic[T_co]):
         Raises:
             ConfigurationError: the reference is not hashable.
         """
-        copy = self._with_route(ack_ref=_hashable("ref", ref), ack_data=data)
-        _set_receipt(copy, _receipt_for(acknowledger))
-        return copy
+        return self._with_receipt(_receipt_for(acknowledger), _hashable("ref", ref), data)
 
     def _with_route(self, **changes: Any) -> Message[T_co]:
-        copy = self.put_data(self.data)
-        route = self._route._replace(**changes)
-        _set_route(copy, DEFAULT_ROUTE if route == DEFAULT_ROUTE else route)
-        return copy
+        return self._copy(self._receipt, self._route._replace(**changes))
+
+    def _with_receipt(self, receipt: Receipt | None, ref: Hashable, data: Any) -> Message[T_co]:
+        route = self._route
+        if not (route.ack_ref is ref and route.ack_data is data):  # keeps `DEFAULT_ROUTE`
+            route = route._replace(ack_ref=ref, ack_data=data)
+        return self._copy(receipt, route)
+
+    def _copy(self, receipt: Receipt | None, route: Route) -> Message[T_co]:
+        metadata = None if self._line else self._metadata
+        return new_message(
+            self.data, self._id, self._line, self.received_at, metadata, receipt, route
+        )
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"messages are immutable; make another one instead of setting {name}")
@@ -473,25 +485,6 @@ _set_receipt = _slots["_receipt"].__set__
 _set_route = _slots["_route"].__set__
 
 
-def _fill(
-    message: Message[Any],
-    data: object,
-    identifier: object,
-    line: bytes,
-    received_at: float | None,
-    metadata: Mapping[str, Any] | None,
-    receipt: Receipt | None,
-    route: Route,
-) -> None:
-    _set_data(message, data)
-    _set_id(message, identifier)
-    _set_line(message, line)
-    _set_received_at(message, received_at)
-    _set_metadata(message, metadata)
-    _set_receipt(message, receipt)
-    _set_route(message, route)
-
-
 def new_message(
     data: Any,
     identifier: object,
@@ -513,7 +506,13 @@ def new_message(
         route: of the message.
     """
     message: Message[Any] = object.__new__(Message)
-    _fill(message, data, identifier, line, received_at, metadata, receipt, route)
+    _set_data(message, data)
+    _set_id(message, identifier)
+    _set_line(message, line)
+    _set_received_at(message, received_at)
+    _set_metadata(message, metadata)
+    _set_receipt(message, receipt)
+    _set_route(message, route)
     return message
 
 
@@ -535,9 +534,7 @@ def in_place_of(given: Message[Any], result: Message[T]) -> Message[T]:
     """Return a result from another process, with the acknowledger of the given message."""
     if given._receipt is None:  # noqa: SLF001 - of this file's own class
         return result
-    copy = result._with_route(ack_ref=given.ack_ref, ack_data=given.ack_data)  # noqa: SLF001 - as above
-    _set_receipt(copy, given._receipt)  # noqa: SLF001 - as above
-    return copy
+    return result._with_receipt(given._receipt, given.ack_ref, given.ack_data)  # noqa: SLF001 - as above
 
 
 def are_plain(messages: Iterable[Message[Any]]) -> bool:

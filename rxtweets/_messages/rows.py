@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_type_hints
 
 import orjson
 
@@ -22,6 +22,7 @@ from rxtweets._support.to_json import to_json
 __all__ = ["COLUMNS", "ColumnType", "Row", "row_of"]
 
 ColumnType = Literal["text", "time", "integer", "texts", "json"]
+Json = Annotated[str, "JSON"]
 
 
 class Row(NamedTuple):
@@ -60,7 +61,7 @@ class Row(NamedTuple):
     author: str | None
     lang: str | None
     text: str | None
-    data: str | None
+    data: Json | None
     conversation_id: str | None
     reply_to: str | None
     repost_of: str | None
@@ -72,31 +73,21 @@ class Row(NamedTuple):
     hashtags: list[str]
     mentions: list[str]
     rules: list[str]
-    raw: str
+    raw: Json
 
+
+COLUMN_TYPES: dict[object, ColumnType] = {
+    str: "text",
+    str | None: "text",
+    datetime | None: "time",
+    int | None: "integer",
+    list[str]: "texts",
+    Json: "json",
+    Json | None: "json",
+}
 
 COLUMNS: dict[str, ColumnType] = {
-    "id": "text",
-    "kind": "text",
-    "created_at": "time",
-    "received_at": "time",
-    "author_id": "text",
-    "author": "text",
-    "lang": "text",
-    "text": "text",
-    "data": "json",
-    "conversation_id": "text",
-    "reply_to": "text",
-    "repost_of": "text",
-    "quote_of": "text",
-    "like_count": "integer",
-    "repost_count": "integer",
-    "reply_count": "integer",
-    "quote_count": "integer",
-    "hashtags": "texts",
-    "mentions": "texts",
-    "rules": "texts",
-    "raw": "json",
+    name: COLUMN_TYPES[hint] for name, hint in get_type_hints(Row, include_extras=True).items()
 }
 """The fields of a row in their order, with their types."""
 

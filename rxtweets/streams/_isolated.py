@@ -56,6 +56,16 @@ from rxtweets.streams._reader_process import main
 main()
 """
 
+CONTEXT_SETTINGS = (
+    "check_hostname",
+    "verify_mode",
+    "verify_flags",
+    "options",
+    "minimum_version",
+    "maximum_version",
+)
+"""Attributes of an `ssl.SSLContext` that are sent to the process."""
+
 SECRETS = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
 
 Cores = frozenset[int] | None
@@ -435,12 +445,4 @@ def _authorities_of(verify: bool | ssl.SSLContext) -> Authorities | Literal[True
             "isolated=True with this verify=: the context names no authorities that could be sent "
             "to another process; make it by ssl.create_default_context(cafile=...)"
         )
-    return Authorities(
-        certificates,
-        verify.check_hostname,
-        verify.verify_mode,
-        verify.verify_flags,
-        verify.options,
-        verify.minimum_version,
-        verify.maximum_version,
-    )
+    return Authorities(certificates, {name: getattr(verify, name) for name in CONTEXT_SETTINGS})

@@ -111,25 +111,21 @@ def write_all(pipe: int, data: bytes) -> None:
 
 
 class Authorities(NamedTuple):
-    """The part of an `ssl.SSLContext` that can be sent to another process."""
+    """The part of an `ssl.SSLContext` that can be sent to another process.
+
+    Attributes:
+        certificates: trusted, in DER form.
+        settings: attributes of the context, in the order in which they can be set.
+    """
 
     certificates: bytes
-    check_hostname: bool
-    verify_mode: int
-    verify_flags: int
-    options: int
-    minimum_version: int
-    maximum_version: int
+    settings: Mapping[str, Any]
 
     def context(self) -> ssl.SSLContext:
         """Return a context with the same trusted authorities."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = self.check_hostname
-        context.verify_mode = ssl.VerifyMode(self.verify_mode)
-        context.verify_flags = ssl.VerifyFlags(self.verify_flags)
-        context.options = ssl.Options(self.options)
-        context.minimum_version = ssl.TLSVersion(self.minimum_version)
-        context.maximum_version = ssl.TLSVersion(self.maximum_version)
+        for name, value in self.settings.items():
+            setattr(context, name, value)
         if self.certificates:
             context.load_verify_locations(cadata=self.certificates)
         return context

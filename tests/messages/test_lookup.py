@@ -162,10 +162,14 @@ anything = st.recursive(
 def test_lines_are_decoded_to_the_same_messages(lines: list[bytes]) -> None:
     def shown(decoded: Decoded) -> Any:
         messages = [
-            (each.data, each.id, each.raw, each.received_at, each.metadata)
-            for each in decoded.messages
+            (message.data, message.id, message.raw, message.received_at, message.metadata)
+            for message in decoded.messages
         ]
-        return messages, [each.raw for each in decoded.partial], list(map(repr, decoded.others))
+        return (
+            messages,
+            [message.raw for message in decoded.partial],
+            list(map(repr, decoded.others)),
+        )
 
     assert shown(FAST.decode(lines, 7.0)) == shown(decode(lines, 7.0))
 
