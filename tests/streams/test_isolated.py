@@ -337,7 +337,8 @@ def test_process_ends_when_the_program_is_killed() -> None:
         assert alive == []
 
 
-def test_process_ends_when_a_fork_holds_its_input_open() -> None:
+def test_process_ends_when_a_fork_holds_its_input_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "PATIENCE", 60.0)  # a busy machine starts processes slowly
     process = isolated._Process()
     copy = os.dup(process._orders.fileno())
     process.end()
@@ -349,6 +350,7 @@ def test_files_beside_the_package_hide_no_standard_modules(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "typing.py").write_text("raise ImportError")
+    monkeypatch.setattr(isolated, "PATIENCE", 60.0)
     monkeypatch.setattr(isolated, "__file__", str(tmp_path / "rxtweets" / "isolated.py"))
     process = isolated._Process()
     process.end()

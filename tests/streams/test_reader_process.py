@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rxtweets.streams._lines import Framed, Oversized
 from rxtweets.streams._reader_process import (
     LINES,
+    MOST,
     QUIET,
     Order,
     Outlet,
@@ -60,7 +61,7 @@ class Piped:
             path="/",
             params={},
             max_line=2**24,
-            buffer_size=100,
+            buffer_size=1_000,
             overflow="block",
             tweets=tweets,
         )
@@ -198,15 +199,15 @@ def test_waiting_lines_share_a_record_when_received_together(piped: Piped) -> No
     assert [lines for _, lines, *_ in contents(piped.close())][1] == [b"0", b"1", b"2"]
 
 
-def test_tweets_are_looked_up_when_lines_wait() -> None:
+def test_tweets_are_looked_up_when_many_lines_wait() -> None:
     piped = Piped(tweets=True)
     piped.fill()
-    for _ in range(3):
-        piped.outlet.put(Framed([TWEET, b"17"]), 0, 10.0)
+    piped.outlet.put(Framed([TWEET] * (MOST + 1)), 0, 10.0)
+    piped.outlet.put(Framed([TWEET, b"17"]), 0, 20.0)
     piped.drain()
     found = [(lines, known) for _, lines, known, _ in contents(piped.close()) if lines]
     assert found == [
         ([LARGE], None),
-        ([TWEET, b"17"], None),
-        ([TWEET, b"17"] * 2, [("a", "1"), None] * 2),
+        ([TWEET] * (MOST + 1), None),
+        ([TWEET, b"17"], [("a", "1"), None]),
     ]
