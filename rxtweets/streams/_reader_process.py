@@ -10,6 +10,7 @@ its standard input closes, and when its parent process is killed.
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import pickle
@@ -39,7 +40,6 @@ from rxtweets.streams._lines import Framed, LineFramer, Oversized
 __all__ = [
     "END",
     "LINES",
-    "MOST",
     "OPENED",
     "OVER",
     "QUIET",
@@ -49,7 +49,6 @@ __all__ = [
     "encode_record",
     "main",
     "read_records",
-    "write_all",
 ]
 
 OPENED, LINES, QUIET, OVER = range(4)
@@ -95,17 +94,6 @@ def read_records(pipe: int) -> Iterator[tuple[int, bytes]]:
             if len(content) < length:
                 return
             yield kind, content
-
-
-def write_all(pipe: int, data: bytes) -> None:
-    """Write all bytes into a blocking pipe.
-
-    Raises:
-        OSError: the other end is closed.
-    """
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(pipe, rest) :]
 
 
 # Orders of the parent process.
@@ -165,16 +153,21 @@ class Order:
 
 
 class Outlet:
-    """Sends lines through the pipe, from a bounded buffer and a thread of its own.
+    """Sends lines through the pipe, and buffers them while it is full.
+
+    The thread that reads writes to the pipe, too: waking another thread for each read costs more
+    (benchmark row 1). A second thread writes the rest as soon as a full pipe has room.
 
     Args:
-        pipe: descriptor of a blocking pipe.
+        pipe: descriptor of a pipe that does not block.
         order: has the buffer's size and overflow policy.
     """
 
     def __init__(self, pipe: int, order: Order) -> None:
         self._pipe = pipe
-        self._writing = threading.Lock()
+        self._state = threading.Condition()
+        self._rest = memoryview(b"")  # encoded records that wait for room in the pipe
+        self._is_over = False
         self._counting = threading.Lock()
         self._counts = _Counts()
         self._latest = time.time()
@@ -200,46 +193,85 @@ class Outlet:
             self._counts.keep_alives += framed.keep_alives
             self._counts.oversized += framed.oversized
             self._latest = now
-        known = None
+        with self._state:
+            if not self._rest:
+                self._write(self._lines_record(framed.lines, now, None))
+                return
+        if not framed.lines:
+            return  # the counts go with the next lines
         # Looking up is half of all work. This process does it while the other one is behind
         # (benchmark rows 1 and 3a: always or never costs more).
-        if self._decoder is not None and len(self._buffer) > MOST:
-            known = self._decoder.look_up(framed.lines)
+        known = None if self._decoder is None else self._decoder.look_up(framed.lines)
         self._buffer.put(Block(framed.lines, now, 0, known, held))
+        with self._state:
+            if not self._rest:  # the pipe had room meanwhile
+                self._write(b"")
 
     def tell(self, kind: int, content: bytes = b"") -> None:
-        """Write another record, after the record that is being written."""
-        with self._writing:
-            write_all(self._pipe, encode_record(kind, content))
+        """Send another record, before the lines in the buffer."""
+        with self._state:
+            self._write(encode_record(kind, content))
 
-    def close(self, size: int = 0) -> None:
-        """Wait until all lines are written, and the counts since the last of them.
+    def close(self, content: bytes, size: int = 0) -> None:
+        """Send all lines, the counts since the last of them, and a record `OVER`.
 
         Args:
+            content: of the last record.
             size: bytes to count besides.
         """
-        with self._counting:
-            self._counts.size += size
         self._buffer.close()
+        with self._state:
+            self._state.wait_for(lambda: not self._rest)
+            self._counts.size += size
+            last_counts = self._lines_record([], self._latest, None)
+            self._write(last_counts + encode_record(OVER, content))
+            self._is_over = True
+            self._state.notify_all()
         self._thread.join()
 
     def _work(self) -> None:
-        while blocks := self._buffer.get(MOST):
-            for _, group in groupby(blocks, key=_shared_record):
-                together = list(group)
-                lines = [line for block in together for line in block.lines]
-                known = None
-                if together[0].known is not None:
-                    known = list(chain.from_iterable(block.known or () for block in together))
-                self._write_lines(lines, together[-1].received_at, known)
-        self._write_lines([], self._latest, None)
+        while self._wait_for_rest():
+            select.select([], [self._pipe], [])
+            with self._state:
+                self._write(b"")
 
-    def _write_lines(self, lines: list[bytes], now: float, known: Known | None) -> None:
+    def _wait_for_rest(self) -> bool:
+        with self._state:
+            self._state.wait_for(lambda: self._rest or self._is_over)
+            return bool(self._rest)
+
+    def _write(self, data: bytes) -> None:
+        """Write the rest, the data and the buffered lines, until the pipe is full.
+
+        The caller holds the lock.
+        """
+        self._rest = memoryview(b"".join((self._rest, data)) if self._rest else data)
+        while self._rest or len(self._buffer):
+            if not self._rest:
+                self._rest = memoryview(self._buffered_records())
+            with contextlib.suppress(BlockingIOError):
+                self._rest = self._rest[os.write(self._pipe, self._rest) :]
+            if self._rest:
+                break
+        self._state.notify_all()
+
+    def _buffered_records(self) -> bytes:
+        records = []
+        for _, group in groupby(self._buffer.get(MOST), key=_shared_record):
+            blocks = list(group)
+            lines = [line for block in blocks for line in block.lines]
+            known = None
+            if blocks[0].known is not None:
+                known = list(chain.from_iterable(block.known or () for block in blocks))
+            records.append(self._lines_record(lines, blocks[-1].received_at, known))
+        return b"".join(records)
+
+    def _lines_record(self, lines: list[bytes], now: float, known: Known | None) -> bytes:
         with self._counting:
             counts, self._counts = self._counts, _Counts()
         # marshal decodes lines three times as fast as a split of joined lines, and tuples faster
         # than pickle. Version 2 does not search for references. Both ends are one interpreter.
-        self.tell(LINES, marshal.dumps((now, lines, known, counts.as_tuple()), 2))
+        return encode_record(LINES, marshal.dumps((now, lines, known, counts.as_tuple()), 2))
 
     def _dropped(self, lines: int) -> None:
         with self._counting:
@@ -325,8 +357,7 @@ class _Reading:
             put(Framed([], 0, (tail,)), 0, time.time())
             tail = b""
         # The receiver of the tail counts its bytes again.
-        self._outlet.close(-len(tail))
-        self._outlet.tell(OVER, pickle.dumps((error, tail)))
+        self._outlet.close(pickle.dumps((error, tail)), -len(tail))
 
 
 def main() -> None:
@@ -335,6 +366,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     pipe = os.dup(sys.stdout.fileno())
+    os.set_blocking(pipe, False)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not corrupt a record
     parent = os.getppid()
     start_thread("rxtweets-parent", lambda: _end_with_parent(parent), _crash)

@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from rxtweets.streams._lines import Framed, Oversized
 from rxtweets.streams._reader_process import (
     LINES,
-    MOST,
+    OVER,
     QUIET,
     Order,
     Outlet,
     encode_record,
     read_records,
-    write_all,
 )
 
 PATIENCE = 20.0
@@ -53,6 +52,7 @@ class Piped:
 
     def __init__(self, *, tweets: bool = False) -> None:
         self._out, self._into = os.pipe()
+        os.set_blocking(self._into, False)
         order = Order(
             number=1,
             token="any",
@@ -69,18 +69,16 @@ class Piped:
         self._reading: Reading | None = None
 
     def fill(self) -> None:
-        """Make the outlet wait in the middle of a record."""
+        """Fill the pipe with half a record."""
         self.outlet.put(Framed([LARGE]), 0, 1.0)
-        while len(self.outlet._buffer):
-            os.sched_yield()
 
     def drain(self) -> None:
         self._reading = Reading(self._out)
 
-    def close(self) -> Records:
+    def close(self, size: int = 0) -> Records:
         """Close the outlet and return all records."""
         assert self._reading is not None
-        closing = threading.Thread(target=self.outlet.close, daemon=True)
+        closing = threading.Thread(target=self.outlet.close, args=(b"end", size), daemon=True)
         closing.start()
         closing.join(PATIENCE)
         assert not closing.is_alive(), "the outlet waits forever"
@@ -138,27 +136,25 @@ def test_half_a_record_at_the_end_is_left_out(pipe: tuple[int, int]) -> None:
     assert list(read_records(out)) == [(1, b"whole")]
 
 
-def test_write_all_waits_for_room(pipe: tuple[int, int]) -> None:
-    out, into = pipe
-    reading = Reading(out)
-    write_all(into, encode_record(1, bytes(3_000_000)))
-    os.close(into)
-    assert reading.join() == [(1, bytes(3_000_000))]
-
-
 # The outlet.
 
 
-def test_outlet_writes_a_record_between_records_of_lines(piped: Piped) -> None:
+def test_outlet_writes_other_records_before_waiting_lines(piped: Piped) -> None:
     piped.fill()
-    telling = threading.Thread(target=piped.outlet.tell, args=(QUIET,), daemon=True)
-    telling.start()
-    piped.drain()
-    telling.join(PATIENCE)
     piped.outlet.put(Framed([b"y"]), 0, 2.0)
+    piped.outlet.tell(QUIET)
+    piped.drain()
     records = piped.close()
-    assert [kind for kind, _ in records].count(QUIET) == 1
+    assert [kind for kind, _ in records] == [LINES, QUIET, LINES, LINES, OVER]
+    assert records[-1] == (OVER, b"end")
     assert lines_in(records) == [LARGE, b"y"]
+
+
+def test_outlet_writes_lines_immediately_when_the_pipe_has_room(piped: Piped) -> None:
+    piped.outlet.put(Framed([b"x"]), 0, 1.0)
+    assert len(piped.outlet._buffer) == 0
+    piped.drain()
+    assert lines_in(piped.close()) == [b"x"]
 
 
 def test_outlet_reports_counts_with_the_next_record(piped: Piped) -> None:
@@ -175,8 +171,7 @@ def test_outlet_reports_counts_with_the_next_record(piped: Piped) -> None:
 def test_outlet_reports_bytes_of_a_tail_when_closed(piped: Piped) -> None:
     piped.drain()
     piped.outlet.put(Framed([], 1), 10, 3.0)
-    piped.outlet.close(-4)
-    records = piped.close()
+    records = piped.close(-4)
     *_, (now, lines, known, _) = contents(records)
     assert (now, lines, known) == (3.0, [], None)
     assert sum(counts[0] for *_, counts in contents(records)) == 6
@@ -199,15 +194,15 @@ def test_waiting_lines_share_a_record_when_received_together(piped: Piped) -> No
     assert [lines for _, lines, *_ in contents(piped.close())][1] == [b"0", b"1", b"2"]
 
 
-def test_tweets_are_looked_up_when_many_lines_wait() -> None:
+def test_tweets_are_looked_up_when_the_pipe_is_full() -> None:
     piped = Piped(tweets=True)
+    piped.outlet.put(Framed([TWEET]), 0, 1.0)
     piped.fill()
-    piped.outlet.put(Framed([TWEET] * (MOST + 1)), 0, 10.0)
     piped.outlet.put(Framed([TWEET, b"17"]), 0, 20.0)
     piped.drain()
     found = [(lines, known) for _, lines, known, _ in contents(piped.close()) if lines]
     assert found == [
+        ([TWEET], None),
         ([LARGE], None),
-        ([TWEET] * (MOST + 1), None),
         ([TWEET, b"17"], [("a", "1"), None]),
     ]

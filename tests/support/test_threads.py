@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +43,7 @@ from rxtweets import (
 )
 from rxtweets import operators as ops
 from rxtweets._core.telemetry import EventBus
-from rxtweets._messages.decoding import decode
+from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
 from rxtweets.api._watchdog import Watchdog
@@ -180,7 +181,8 @@ def reader(kind: type[BaseException], patch: Patch, _: Log) -> None:
 
 
 def deliver(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr("rxtweets.streams._single.decode", Raising(kind, decode, times=1))
+    decode = partialmethod(Raising(kind, Decoder.decode, times=1))
+    patch.setattr(Decoder, "decode", decode)
     with simulator.serve(rate=None) as x:
         stream = tweets(x)
         assert End(stream).is_of(kind)
