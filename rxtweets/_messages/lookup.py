@@ -1,7 +1,8 @@
 """Text and id of plain tweets, found without decoding the rest of their lines.
 
-orjson decodes a line as a whole. msgspec (extra ``fast``) checks the syntax of the other fields
-and creates nothing for them. ``fast_paths=False`` leaves all lines to orjson.
+orjson decodes a line as a whole. msgspec (``pip install 'rxtweets[fast]'``) checks the syntax of
+the other fields and creates no objects for them. ``fast_paths=False`` leaves all lines to orjson,
+for debugging.
 
 Both find the same, with two exceptions. msgspec leaves out lines whose id is not text. A number
 beyond the range of a double, such as ``1e400``, fails in orjson and not in msgspec.

@@ -168,7 +168,7 @@ def _raw(message: Message[Any]) -> str:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON (RFC 8259)")
+    raise ValueError(f"{name} is not JSON (RFC 8259)")
 
 
 def _kind(message: Message[Any], payload: Any) -> str:

@@ -129,9 +129,14 @@ class Buffer:
 class Isolated:
     """Creates the connections of one stream, all in one child process.
 
-    The first connection starts the process; a later one starts it again if it has exited. It works
-    on POSIX systems. Of a ``verify=`` context, the process gets the authorities, but not a client
+    The process does not share the interpreter lock, so handlers that compute do not delay reading.
+    The first connection starts it; a later one starts it again if it has exited. It works on POSIX
+    systems. Of a ``verify=`` context, the process gets the authorities, but not a client
     certificate. Up to ``buffer_size`` lines wait there, and as many again in the program.
+
+    On Linux, ``reader_cores={0}`` keeps the process on core 0. ``os.sched_setaffinity(0, {1})``
+    before subscribing keeps the program on core 1. This saves wake-ups across cores, unless
+    handlers compute outside the interpreter lock.
 
     Args:
         options: of the connections.
@@ -330,16 +335,16 @@ class IsolatedConnection:
         if self._process is not None and self._process.has_more():
             self._watchdog.start()
         else:
-            self.close(ReaderCrashed(f"the reader's process said nothing for {self._longest:g} s"))
+            self.close(ReaderCrashed(f"the reader process sent nothing for {self._longest:g} s"))
 
     def _on_watchdog_failure(self, error: BaseException) -> None:
-        self.close(StreamError(f"the watch over the connection failed unexpectedly: {error!r}"))
+        self.close(StreamError(f"the watchdog of the connection failed unexpectedly: {error!r}"))
 
     def _records(self, process: _Process) -> Iterator[tuple[int, bytes]]:
         for record in process.records:  # noqa: UP028 - `yield from` would close them with this one
             yield record
         self._is_over = True
-        crashed = ReaderCrashed(f"the reader's process ended by itself ({process.how_it_ended()})")
+        crashed = ReaderCrashed(f"the reader process ended unexpectedly ({process.how_it_ended()})")
         if self._reason is not None:
             raise self._reason from crashed
         if not self.closed:
@@ -383,7 +388,7 @@ class _Process:
                 bufsize=0,
             )
         except OSError as error:
-            raise ReaderCrashed(f"the reader's process cannot be started: {error}") from error
+            raise ReaderCrashed(f"the reader process cannot be started: {error}") from error
         if cores is not None:
             # Later threads inherit the cores. If the process has exited, reading its records shows
             # that; if a core has gone, the process runs on any.
