@@ -106,12 +106,14 @@ def row_of(message: Message[Any]) -> Row:
 
 def _row(message: Message[Any]) -> Row:
     raw, is_strict = message.raw, False
-    payload: Any = {"data": dict(message.metadata)} if not raw else None
+    payload: Any
     if raw:
         try:
             payload, is_strict = orjson.loads(raw), True
         except orjson.JSONDecodeError:
             payload = payload_of(raw)
+    else:
+        payload = {"data": dict(message.metadata)}
     tweet = _object(_object(payload).get("data"))
     metrics = _object(tweet.get("public_metrics"))
     entities = _object(tweet.get("entities"))

@@ -223,7 +223,7 @@ def kill(kind: type[BaseException], patch: Patch, log: Log) -> None:
             self.killed = threading.Event()
             self.kill = Raising(kind, self.killed.set, times=1)
 
-        def tell(self, order: object) -> None:
+        def send(self, order: object) -> None:
             """It does not do as it is told."""
 
     url, process = httpx.URL("http://127.0.0.1"), Process()
