@@ -1,4 +1,4 @@
-"""What a line of a stream becomes: messages, batches, typed events, rows, tables, files of lines.
+"""Messages, batches, typed events of X, rows, tables, and files of lines.
 
 May import: `rxtweets._support`, `rxtweets.errors`.
 """

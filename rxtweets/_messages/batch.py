@@ -19,15 +19,15 @@ Trigger = Literal["size", "timeout", "flush"]
 
 @dataclass(frozen=True, slots=True)
 class BatchInfo:
-    """How a batch came to be.
+    """The origin of a batch.
 
     Attributes:
         batcher: the name of the batcher.
-        size: how many messages the batch has.
-        trigger: what ended it: its ``size``, its ``timeout``, or ``flush``: the end of the stream,
-            or a message that asked for it.
-        batch_key: what its messages have in common.
-        partition: of its messages, where the batcher has partitions.
+        size: number of messages.
+        trigger: the reason for its end: ``size``, ``timeout``, or ``flush`` (the end of the stream,
+            or a message with this batch mode).
+        batch_key: of its messages.
+        partition: of its messages, if the batcher has partitions.
     """
 
     batcher: str
@@ -38,7 +38,22 @@ class BatchInfo:
 
 
 class Batch(Sequence[Message[T_co]]):
-    """Messages that go to a subscriber together; a sequence, never empty."""
+    """A sequence of messages that a subscriber gets together; a stream emits no empty ones.
+
+    Args:
+        messages: of the batch.
+        trigger: the reason for its end.
+        batcher: the name of the batcher.
+        batch_key: of its messages.
+        partition: of its messages, if the batcher has partitions.
+
+    Attributes:
+        info: the origin of the batch.
+
+    Example:
+        >>> Batch([Message("hola", {"id": "1"}), Message("hello")])
+        Batch(2 messages, trigger='size': 'hola', …)
+    """
 
     __slots__ = ("_messages", "info")
 
@@ -54,7 +69,7 @@ class Batch(Sequence[Message[T_co]]):
         self.info = BatchInfo(batcher, len(self._messages), trigger, batch_key, partition)
 
     def replaced(self, messages: Iterable[Message[Any]]) -> Batch[Any]:
-        """The same batch with other messages: for what became of them."""
+        """Return a batch with the same info and other messages: their outcomes."""
         info = self.info
         return Batch(messages, info.trigger, info.batcher, info.batch_key, info.partition)
 
@@ -66,22 +81,22 @@ class Batch(Sequence[Message[T_co]]):
         return self._messages[index]
 
     def __iter__(self) -> Iterator[Message[T_co]]:
-        # That of Sequence asks for each message by its index: eight times slower.
+        # Sequence.__iter__ gets each message by its index, which is eight times slower.
         return iter(self._messages)
 
     def __len__(self) -> int:
         return len(self._messages)
 
     def to_arrow(self) -> Any:
-        """A ``pyarrow.Table``, one row a message, columns of `Row`; extra ``parquet``."""
+        """Return a ``pyarrow.Table``: a row per message, columns of `Row`; extra ``parquet``."""
         return tables.to_arrow(self)
 
     def to_polars(self) -> Any:
-        """A ``polars.DataFrame``, one row a message, columns of `Row`; extra ``polars``."""
+        """Return a ``polars.DataFrame``: a row per message, columns of `Row`; extra ``polars``."""
         return tables.to_polars(self)
 
     def to_pandas(self) -> Any:
-        """A ``pandas.DataFrame``, one row a message, columns of `Row`; extra ``pandas``."""
+        """Return a ``pandas.DataFrame``: a row per message, columns of `Row`; extra ``pandas``."""
         return tables.to_pandas(self)
 
     def __repr__(self) -> str:

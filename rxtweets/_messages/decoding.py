@@ -1,33 +1,34 @@
-"""Lines become messages, or one of the other things that X sends.
+"""Decoding of lines into messages, notices, and lines that are neither.
 
-Five outcomes, none of which ends the stream by accident: a tweet (perhaps with partial errors),
-an announced disconnect, a message of a shape that we do not know ("new message types may appear
-at any time", X's documentation), a line that is not JSON, and the keep-alive, which the framing
-has already taken out.
+X's documentation: "new message types may appear at any time". So a line has one of four outcomes:
+a message, perhaps with partial errors; an announced disconnect; unknown JSON; not JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from rxtweets._messages.lookup import Known, LookUp
-from rxtweets._messages.message import (
-    Interest,
-    Message,
-    metadata_in,
-    payload_in,
-    read_again,
-    tweet_message,
-)
-from rxtweets._messages.payloads import Read
+from rxtweets._messages.lenient_json import payload_in
+from rxtweets._messages.lookup import Known, look_up, quick_look_up
+from rxtweets._messages.message import Message, new_message
+from rxtweets._messages.payloads import Read, tweet_in
 from rxtweets.errors import DecodeError
 from rxtweets.errors._redaction import mask
 
-__all__ = ["Decoded", "Disconnect", "Undecodable", "Unknown", "decode", "is_strange", "other_in"]
+__all__ = [
+    "Decoded",
+    "Decoder",
+    "Disconnect",
+    "Undecodable",
+    "Unknown",
+    "decode",
+    "is_strange",
+    "other_in",
+]
 
 ENDING = {
     "client-disconnected",
@@ -38,7 +39,7 @@ ENDING = {
     "unsupported-authentication",
     "usage-capped",
 }
-"""Last segments of the problem types that are about the whole connection, not about a tweet."""
+"""Last segments of the problem types that are about the connection, not about a tweet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Undecodable:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """JSON, but no tweet and no disconnect: a new message type, or a problem of another kind."""
+    """JSON of an unknown shape: a new message type, or a problem of another kind."""
 
     value: Any
     line: bytes
@@ -63,7 +64,7 @@ class Disconnect:
     Attributes:
         disconnect_type: such as ``OperationalDisconnect``, ``SlowReader``.
         detail: X's sentence about it.
-        problem: all that X said.
+        problem: all fields that X sent.
     """
 
     disconnect_type: str
@@ -73,127 +74,98 @@ class Disconnect:
 
 @dataclass(slots=True)
 class Decoded:
-    """What a run of lines held.
+    """The outcomes of some lines.
 
     Attributes:
         messages: the tweets or events, in order.
-        others: everything else, in order.
-        partial: those of the messages that carry errors about parts of them.
+        others: the other outcomes, in order.
+        partial: the messages with errors about parts of them.
     """
 
-    messages: list[Message[Any]]
-    others: list[Undecodable | Unknown | Disconnect]
-    partial: list[Message[Any]]
+    messages: list[Message[Any]] = field(default_factory=list)
+    others: list[Undecodable | Unknown | Disconnect] = field(default_factory=list)
+    partial: list[Message[Any]] = field(default_factory=list)
+
+    def add(self, message: Message[Any], payload: Mapping[str, Any]) -> None:
+        """Add a message, and note whether its payload has partial errors."""
+        self.messages.append(message)
+        if "errors" in payload:
+            self.partial.append(message)
 
 
-def decode(
-    lines: Sequence[bytes],
-    received_at: float | None = None,
-    read: Read | None = None,
-    known: Known | None = None,
-    interest: Interest | None = None,
-    look_up: LookUp | None = None,
-) -> Decoded:
-    """Decode whole lines; line ends may be on them.
+class Decoder:
+    """Decodes the lines of one stream; safe for several threads.
 
     Args:
-        lines: none of them empty.
-        received_at: when they were read, in seconds since 1970.
-        read: for streams that carry something else than tweets.
-        known: what `peeking.look_up` has found in these lines, if it was asked.
-        interest: in the metadata of the messages.
-        look_up: quicker than decoding whole lines; where nothing is known yet.
+        read: finds the event in a payload; ``None`` for tweets.
+        fast: use msgspec (extra ``fast``) if it is installed.
     """
-    decoded = Decoded([], [], [])
-    if read is not None:
-        _decode_events(lines, received_at, read, decoded)
+
+    def __init__(self, read: Read | None = None, *, fast: bool = False) -> None:
+        self._read: Callable[[Any], tuple[object, object] | None] = read or tweet_in
+        self._has_tweets = read is None
+        self._quick = quick_look_up() if fast and read is None else None
+
+    def look_up(self, lines: Sequence[bytes]) -> Known | None:
+        """Find text and id of plain tweets, for a later `decode`; ``None`` for other streams."""
+        return (self._quick or look_up)(lines) if self._has_tweets else None
+
+    def decode(
+        self,
+        lines: Sequence[bytes],
+        received_at: float | None = None,
+        known: Known | None = None,
+    ) -> Decoded:
+        """Decode whole lines.
+
+        Args:
+            lines: with or without line ends; none of them empty.
+            received_at: when they were read, in seconds since 1970.
+            known: the result of `look_up` for these lines, if it was called.
+        """
+        decoded = Decoded()
+        if known is None and self._quick is not None:
+            known = self._quick(lines)
+        if known is None:
+            known = [None] * len(lines)
+        add = decoded.messages.append
+        for line, tweet in zip(lines, known, strict=True):
+            if tweet is None:
+                self._decode_line(line, received_at, decoded)
+            else:
+                add(new_message(tweet[0], tweet[1], line, received_at))
         return decoded
-    if interest is not None:
-        interest.made(len(lines))
-    keeping = None
-    if look_up is None:
-        keeping = interest if interest is not None and interest.keeps else None
-    elif known is None:
-        known = look_up(lines)  # and to decode a line later costs less than to keep it
-    if known is None:
-        _decode_tweets(lines, received_at, interest, keeping, decoded)
-        return decoded
-    add = decoded.messages.append
-    for line, found in zip(lines, known, strict=True):
-        if found is None:
-            _decode_tweets([line], received_at, interest, keeping, decoded)
-        else:
-            add(tweet_message(found[0], found[1], line, received_at, interest))
-    return decoded
 
-
-def _decode_tweets(
-    lines: Sequence[bytes],
-    received_at: float | None,
-    interest: Interest | None,
-    keeping: Interest | None,
-    decoded: Decoded,
-) -> None:
-    loads, make, add = orjson.loads, tweet_message, decoded.messages.append
-    for line in lines:
-        # A call of `is_tweet`, and one of `Message.from_payload`, would cost a tenth of all this.
-        try:
-            try:
-                payload = loads(line)
-            except orjson.JSONDecodeError as error:
-                payload = read_again(line, error)
-            tweet = payload["data"]
-            text = tweet["text"]
-        except orjson.JSONDecodeError as error:
-            decoded.others.append(Undecodable(DecodeError(f"not JSON: {error}", line)))
-            continue
-        except (KeyError, TypeError):
-            decoded.others.append(other_in(payload, line))
-            continue
-        if type(text) is not str:
-            decoded.others.append(other_in(payload, line))
-            continue
-        identifier = tweet.get("id")  # before what stands beside the tweet is put into it
-        kept = interest if keeping is None else (metadata_in(payload), keeping)
-        message = make(text, identifier, line, received_at, kept)
-        add(message)
-        if "errors" in payload:
-            decoded.partial.append(message)
-
-
-def _decode_events(
-    lines: Sequence[bytes], received_at: float | None, read: Read, decoded: Decoded
-) -> None:
-    for line in lines:
+    def _decode_line(self, line: bytes, received_at: float | None, decoded: Decoded) -> None:
         try:
             payload = payload_in(line)
         except orjson.JSONDecodeError as error:
             decoded.others.append(Undecodable(DecodeError(f"not JSON: {error}", line)))
-            continue
-        message = _event(read, payload, line, received_at)
-        if message is None:
+            return
+        found = self._read(payload)
+        if found is None:
             decoded.others.append(other_in(payload, line))
-            continue
-        decoded.messages.append(message)
-        if "errors" in payload:
-            decoded.partial.append(message)
+        else:
+            decoded.add(new_message(found[0], found[1], line, received_at), payload)
 
 
-def _event(read: Read, payload: Any, line: bytes, received_at: float | None) -> Message[Any] | None:
-    found = read(payload)
-    return None if found is None else Message.from_event(*found, line, received_at)
+def decode(
+    lines: Sequence[bytes], received_at: float | None = None, read: Read | None = None
+) -> Decoded:
+    """Decode whole lines by orjson; see `Decoder.decode`."""
+    return Decoder(read).decode(lines, received_at)
 
 
 def other_in(value: Any, line: bytes) -> Disconnect | Unknown:
-    """Classify a decoded line that carries no tweet and no event."""
+    """Classify a decoded line without a tweet or event; secrets in it are masked."""
     masked = mask(line)
     if masked is not line:
-        line, value = masked, _value_of(masked)
+        line, value = masked, _masked_value(masked)
     if isinstance(value, dict) and not value.get("data"):
         errors = value.get("errors")
-        # Seen without the wrapper too: a bare problem object.
+        # X sends a problem without the wrapper, too.
         for problem in (*(errors if isinstance(errors, list) else ()), value):
-            if isinstance(problem, dict) and _ends_the_connection(problem):
+            if isinstance(problem, dict) and _ends_connection(problem):
                 kind = problem.get("disconnect_type") or problem.get("connection_issue")
                 detail = problem.get("detail") or problem.get("title") or ""
                 return Disconnect(str(kind or problem.get("title") or ""), str(detail), problem)
@@ -201,25 +173,23 @@ def other_in(value: Any, line: bytes) -> Disconnect | Unknown:
 
 
 def is_strange(other: Undecodable | Unknown | Disconnect) -> bool:
-    """Return whether it cannot begin a stream of X: no JSON, or an error instead of a message."""
+    """Return whether no stream of X begins like this: not JSON, or an error without a message."""
     if isinstance(other, Unknown):
         is_object = isinstance(other.value, dict) and not other.value.get("data")
         return is_object and any(name in other.value for name in ("errors", "error", "title"))
     return isinstance(other, Undecodable)
 
 
-def _value_of(masked: bytes) -> Any:
+def _masked_value(masked: bytes) -> Any:
     try:
         return orjson.loads(masked)
     except orjson.JSONDecodeError:  # the secret was a number
         return masked.decode(errors="replace")
 
 
-def _ends_the_connection(problem: dict[str, Any]) -> bool:
-    """Problem types come under two prefixes, so only their last segment counts.
-
-    An answer of 200 can have the body of another one: that is known by the status in it.
-    """
+def _ends_connection(problem: dict[str, Any]) -> bool:
+    # Problem types have one of two prefixes, so only their last segment counts. The body of a
+    # refused request can follow a status 200; its own status shows that.
     last = str(problem.get("type", "")).rsplit("/", 1)[-1]
     named = problem.get("disconnect_type") or problem.get("connection_issue")
     status = problem.get("status")

@@ -1,19 +1,14 @@
-"""Text and id of plain tweets: all that a message needs of its line at first.
+"""Text and id of plain tweets, found without decoding the rest of their lines.
 
-orjson can only decode a line as a whole; msgspec (extra ``fast``) checks the syntax of what was not
-asked for without making anything of it. That takes 2.7 µs instead of 3.4 for a tweet of 1 KB, 4.7
-instead of 7.3 for one of 2.5 KB, and leaves nothing to the garbage collector; in one process, 5 to
-35 % more tweets a second, the most where metadata is read, since decoding a line twice in this way
-costs less than keeping what was decoded. Figures in ``tests/benchmarks/README.md``.
+orjson decodes a line as a whole. msgspec (``pip install 'rxtweets[fast]'``) checks the syntax of
+the other fields and creates no objects for them. ``fast_paths=False`` leaves all lines to orjson,
+for debugging.
 
-Both ways find the same, or the quick one leaves a line to `decoding.decode`: where the id is no
-text, say. But for one kind of line: with a number that no double holds, such as ``1e400``, orjson
-refuses it, and msgspec does not. ``tests/test_peeking.py`` compares them.
-``fast_paths=False`` leaves all lines to orjson.
+Both find the same, with two exceptions. msgspec leaves out lines whose id is not text. A number
+beyond the range of a double, such as ``1e400``, fails in orjson and not in msgspec.
 
-orjson reads 1,024 levels of nesting; msgspec reads as many as the recursion limit of the Python
-version allows. Counting brackets in each line would take half as long again, so lines that are
-nested deeper are read too: where a library refuses one, `message.read_again` reads it.
+msgspec refuses deep nesting at the recursion limit of the Python version, orjson at 1,024 levels;
+`payload_in` decodes the refused lines.
 """
 
 from __future__ import annotations
@@ -23,38 +18,33 @@ from typing import Any
 
 import orjson
 
-from rxtweets._messages.message import read_again
+from rxtweets._messages.lenient_json import payload_in
+from rxtweets._messages.payloads import tweet_in
 
 __all__ = ["Known", "LookUp", "look_up", "quick_look_up"]
 
 Known = list[tuple[str, object] | None]
-"""Of some lines, text and id of those that were found to be plain tweets."""
+"""Text and id for each line that is a plain tweet; ``None`` for other lines."""
 
 LookUp = Callable[[Iterable[bytes]], Known]
 
 
 def look_up(lines: Iterable[bytes]) -> Known:
-    """What `decoding.decode` needs to know of plain tweets, so that it need not be done there."""
-    known: Known = []
-    loads, add = orjson.loads, known.append
-    for line in lines:
-        try:
-            try:
-                payload = loads(line)
-            except orjson.JSONDecodeError as error:
-                payload = read_again(line, error)
-            tweet = payload["data"]
-            text = tweet["text"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            add(None)
-            continue
-        is_plain = type(text) is str and "errors" not in payload
-        add((text, tweet.get("id")) if is_plain else None)
-    return known
+    """Find text and id of plain tweets by orjson."""
+    return [_plain_tweet_in(line) for line in lines]
+
+
+def _plain_tweet_in(line: bytes) -> tuple[str, object] | None:
+    try:
+        payload = payload_in(line)
+    except orjson.JSONDecodeError:
+        return None
+    tweet = tweet_in(payload)
+    return tweet if tweet and "errors" not in payload else None
 
 
 def quick_look_up() -> LookUp | None:
-    """The same by msgspec; ``None`` where that is not installed."""
+    """Return the same function by msgspec; ``None`` if it is not installed."""
     try:
         import msgspec  # noqa: PLC0415 - an extra
     except ImportError:
@@ -63,7 +53,7 @@ def quick_look_up() -> LookUp | None:
     tweet = msgspec.defstruct("Tweet", [text, identifier], gc=False)
     errors = ("errors", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET)
     line_type = msgspec.defstruct("Line", [("data", tweet), errors], gc=False)
-    peek: Callable[[bytes], Any] = msgspec.json.Decoder(line_type).decode
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(line_type).decode
     unset, refused = msgspec.UNSET, (msgspec.MsgspecError, UnicodeDecodeError)
 
     def quickly(lines: Iterable[bytes]) -> Known:
@@ -71,17 +61,15 @@ def quick_look_up() -> LookUp | None:
         add = known.append
         for line in lines:
             try:
-                found = peek(line)
+                found = decode(line)
                 if not line.isascii():
-                    line.decode()  # what was passed over may hold bytes that are no UTF-8
+                    line.decode()  # skipped fields may contain bytes that are not UTF-8
             except refused:
-                add(None)  # whatever it is, `decode` looks at it again
-                continue
+                add(None)
             except RecursionError:
-                known += look_up((line,))
-                continue
-            plain = found.data
-            add((plain.text, plain.id) if found.errors is unset else None)
+                add(_plain_tweet_in(line))
+            else:
+                add((found.data.text, found.data.id) if found.errors is unset else None)
         return known
 
     return quickly

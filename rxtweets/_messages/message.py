@@ -1,27 +1,27 @@
-"""What travels through a stream: messages, batches of them, and who is told their outcome."""
+"""Messages, and the acknowledgers that receive their outcome."""
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
 
 import orjson
 
+from rxtweets._messages.lenient_json import payload_of
 from rxtweets._messages.representation import representation
 from rxtweets.errors import AcknowledgerError, ConfigurationError, DecodeError
 
 __all__ = [
+    "DEFAULT_ROUTE",
+    "NOOP",
     "Acknowledger",
     "BatchMode",
     "CallerAcknowledger",
     "Failed",
-    "Interest",
     "MatchingRule",
     "Message",
     "NoopAcknowledger",
@@ -29,13 +29,11 @@ __all__ = [
     "ack_immediately",
     "are_plain",
     "claim_by_acknowledger",
+    "id_text",
     "in_place_of",
     "is_tweet",
-    "metadata_in",
-    "payload_in",
+    "new_message",
     "payload_of",
-    "read_again",
-    "tweet_message",
 ]
 
 T = TypeVar("T")
@@ -43,31 +41,21 @@ U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
 
 SNOWFLAKE_EPOCH_MS = 1_288_834_974_657
-"""When X's ids began to hold their time: 2010-11-04T01:42:54.657Z, in milliseconds."""
+"""2010-11-04T01:42:54.657Z in milliseconds since 1970: the time in an id counts from here."""
 
 FIRST_SNOWFLAKE = 29_700_859_247
-"""The last sequential id was below this; above, the upper bits are milliseconds."""
-
+"""Smaller ids are sequential; the upper bits of greater ones are milliseconds."""
 
 TOO_LARGE = 2**63
 """Ids have 63 bits."""
 
-LONGEST_INTEGER = 300
-"""Digits, about as many as a double holds."""
-
-DEEPEST = 500
-"""Levels of nesting that are read. orjson reads 1,024, the standard library fewer than 1,000."""
-
-NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-"""A string, which may hold brackets, or a bracket."""
-
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The status of a message that did not make it.
+    """The status of a failed message.
 
     Attributes:
-        reason: the exception that was raised, or what a handler gave to `Message.failed`.
+        reason: the exception that was raised, or the argument of `Message.failed`.
     """
 
     reason: object
@@ -80,8 +68,8 @@ class MatchingRule(NamedTuple):
     """A rule of the filtered stream that a tweet matched.
 
     Attributes:
-        id: the rule's id, as text, whichever way the wire had it.
-        tag: the rule's tag; empty where the rule has none.
+        id: the rule's id as text.
+        tag: the rule's tag; empty if the rule has none.
     """
 
     id: str
@@ -92,32 +80,38 @@ BatchMode = Literal["bulk", "flush"]
 
 
 class Route(NamedTuple):
-    """Where a message goes after its handler, and what its acknowledger knows it by."""
+    """How a message continues after its handler: status, batcher, and acknowledgement data."""
 
     batcher: str = "default"
     batch_key: Hashable = "default"
     batch_mode: BatchMode = "bulk"
     ack_ref: Hashable = None
     ack_data: Any = None
+    status: Status = "ok"
 
 
 DEFAULT_ROUTE = Route()
 
 
 class Acknowledger(Protocol):
-    """Is told, once for every message, how it ended. Copies of a message count as that message.
+    """Receives the outcome of each message once; a copy counts as its message.
 
-    Messages are told in groups: one call for those of the same acknowledger and the same
-    ``ack_ref``. An acknowledger may also have ``configure(ack_ref, ack_data, options)``, which
-    returns the new ``ack_data`` of a message: `Message.configure_ack` calls it.
+    Each call has the messages of one acknowledger and one ``ack_ref``. An acknowledger may also
+    have ``configure(ack_ref, ack_data, options)``, which returns the message's new ``ack_data``;
+    `Message.configure_ack` calls it.
     """
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        """Take the outcome of messages that name this acknowledger, in their order."""
+        """Acknowledge messages.
+
+        Args:
+            successful: messages that succeeded, in their order.
+            failed: messages that failed, in their order.
+        """
 
 
 class NoopAcknowledger:
-    """For sources that have nobody to tell, as X's stream."""
+    """Ignores outcomes, for sources that do not need them, such as X's streams."""
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         """Do nothing."""
@@ -127,7 +121,11 @@ class NoopAcknowledger:
 
 
 class CallerAcknowledger:
-    """Passes every outcome on to a function: for tests, and for bridges to other systems."""
+    """Calls a function with every outcome: for tests, and for bridges to other systems.
+
+    Args:
+        tell: called with the successful and the failed messages.
+    """
 
     def __init__(
         self, tell: Callable[[Sequence[Message[Any]], Sequence[Message[Any]]], object]
@@ -144,122 +142,62 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Receipt:
-    """Lets the acknowledger of a message be told once; the copies of the message share it.
+    """Lets the acknowledger of a message and its copies, which share it, be called once.
 
     Attributes:
-        acknowledger: who is told.
-        is_told: that has begun.
-        count_late: called for each later outcome, once a stream has told the acknowledger.
+        acknowledger: receives the outcome.
+        is_claimed: an outcome was claimed.
+        count_late: called for each later outcome, if a stream claimed the first one.
     """
 
-    __slots__ = ("acknowledger", "count_late", "is_told")
+    __slots__ = ("acknowledger", "count_late", "is_claimed")
 
     def __init__(self, acknowledger: Acknowledger) -> None:
         self.acknowledger = acknowledger
-        self.is_told = False
+        self.is_claimed = False
         self.count_late: Callable[[], object] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return receipt_for, (NOOP if self.is_told else self.acknowledger,)
+        return _receipt_for, (NOOP if self.is_claimed else self.acknowledger,)
 
 
-def receipt_for(acknowledger: Acknowledger) -> Receipt | None:
-    """Return a receipt; ``None`` for a `NoopAcknowledger`, as most messages have."""
+def _receipt_for(acknowledger: Acknowledger) -> Receipt | None:
     return None if type(acknowledger) is NoopAcknowledger else Receipt(acknowledger)
 
 
-class Interest:
-    """What those who take the messages of a stream do with their metadata, guessed from the latest.
-
-    Decoding a line once is half of all that a message costs. So where metadata is read, what was
-    decoded is kept for it. But every message that lives on with its metadata costs two thirds of a
-    decoding, by the garbage collector: so copies of a message whose metadata was read get it only
-    where it is mostly read of them too, and decode it again where it seldom is.
-
-    Threads count without a lock, so that one may be lost.
-
-    Attributes:
-        keeps: decoded lines are to be kept.
-        carries: copies get the metadata that was read.
-        again: stands in such copies for metadata that they did not get.
-        reads: of metadata, since the last guess.
-        rereads: of copies that did not get it, since the last guess.
-    """
-
-    __slots__ = ("_guesses", "_made", "again", "carries", "keeps", "reads", "rereads")
-
-    def __init__(self) -> None:
-        self._made = self._guesses = 0
-        self.keeps = self.carries = False
-        self.again = Again(self)
-        self.reads = self.rereads = 0
-
-    def made(self, messages: int) -> None:
-        """So many more messages are about to be made; guess anew from time to time."""
-        self._made += messages
-        if self._made < GUESSED_FROM:
-            return
-        self._guesses += 1
-        self.keeps = 2 * self.reads >= self._made
-        # While copies get theirs, nobody knows whether it is read: so now and then they do not.
-        lasts = self.carries and self._guesses % PROBED != 0
-        self.carries = lasts or 2 * self.rereads >= self._made
-        self._made = self.reads = self.rereads = 0
-
-
-class Again:
-    """In a copy of a message whose metadata was read: whom to tell if it is read once more."""
-
-    __slots__ = ("interest",)
-
-    def __init__(self, interest: Interest) -> None:
-        self.interest = interest
-
-
-GUESSED_FROM = 2_000
-"""Messages; some hundred of them are on their way before their metadata is read."""
-
-PROBED = 16
-"""Guesses after which it is found out again whether metadata of copies is read."""
-
-Known = Mapping[str, Any] | tuple[Mapping[str, Any], Interest] | Interest | Again | None
-"""The metadata of a message, alone or with who wants to know of its copies.
-
-Before it was read: nobody, who wants to know of the reading, or that with a dict, which will be it.
-"""
-
-
 class Message(Generic[T_co]):
-    """One tweet on its way, immutable to the outside.
+    """An immutable message: a tweet, another event of X, or an item of another source.
+
+    `update_data`, `put_data`, `failed` and the other ``put_…`` methods return a changed copy.
+
+    Args:
+        data: any value.
+        metadata: everything else about it; ``id`` and ``created_at`` are read from here.
+        acknowledger: receives the outcome of the message.
 
     Attributes:
-        data: the text of the tweet at first, then what handlers made of it.
-        acknowledger: who is told the outcome; once it was told, one that does nothing.
-        status: ``"ok"``, or `Failed` with the reason.
-        batcher: the name of the batcher that the message goes to; ``"default"`` at first.
-        batch_key: messages of different keys never share a batch; ``"default"`` at first.
-        batch_mode: ``"bulk"``, or ``"flush"`` to send the batch on at once with this message.
-        ack_ref: its acknowledger is called once for messages of the same reference.
-        ack_data: what the acknowledger needs to know of the message.
+        data: the text of a tweet, or a typed event, at first; then the results of handlers.
         received_at: when the bytes were read, in seconds since 1970; ``None`` if they were not.
 
-    A message that came from a stream also has `raw` and the properties that are read from the
-    tweet itself; each is computed when it is first asked for.
+    Example:
+        >>> message = Message("hola", {"id": "1", "lang": "es"})
+        >>> message.update_data(str.upper)
+        Message('HOLA', id='1')
+        >>> message.metadata["lang"]
+        'es'
     """
 
-    __slots__ = ("_id", "_line", "_metadata", "_receipt", "data", "received_at")
+    __slots__ = ("_id", "_line", "_metadata", "_receipt", "_route", "data", "received_at")
 
     data: T_co
     received_at: float | None
     _id: object
     _line: bytes
-    _metadata: Known
+    # None until it is decoded from the line. Copies decode it again: decoded metadata that stays
+    # alive slows the garbage collector more than a second decoding costs (benchmark row 3b).
+    _metadata: Mapping[str, Any] | None
     _receipt: Receipt | None
-
-    # Not slots: messages of a stream have not failed and go the default way, and setting each slot
-    # costs a tenth of making one. Others are of a subclass that has the slots.
-    status: Status = "ok"
-    _route = DEFAULT_ROUTE
+    _route: Route
 
     def __init__(
         self,
@@ -267,13 +205,22 @@ class Message(Generic[T_co]):
         metadata: Mapping[str, Any] = EMPTY,
         acknowledger: Acknowledger = NOOP,
     ) -> None:
-        known = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
-        receipt = None if acknowledger is NOOP else receipt_for(acknowledger)
-        self._fill(data, receipt, None, known.get("id"), b"", known)
+        own = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
+        _set_data(self, data)
+        _set_id(self, own.get("id"))
+        _set_line(self, b"")
+        _set_received_at(self, None)
+        _set_metadata(self, own)
+        _set_receipt(self, _receipt_for(acknowledger))
+        _set_route(self, DEFAULT_ROUTE)
 
     @classmethod
     def from_line(cls, line: bytes, received_at: float | None = None) -> Message[str]:
-        """A message from one line of the stream.
+        """Create a message from one line of the stream.
+
+        Args:
+            line: JSON, with or without its line end.
+            received_at: when it was read, in seconds since 1970.
 
         Raises:
             DecodeError: the line is not a JSON object with the text of a tweet.
@@ -290,23 +237,19 @@ class Message(Generic[T_co]):
     def from_payload(
         payload: dict[str, Any], line: bytes, received_at: float | None = None
     ) -> Message[str]:
-        """A message from a line and what it was decoded to, whose ``data.text`` is text.
+        """Create a message from a line and its decoded payload, whose ``data.text`` is text.
 
-        Only text and id are kept of the decoded line: metadata is decoded again if it is asked
-        for. Kept alive, the containers of a decoded tweet keep the garbage collector so busy
-        that decoding 2.5 KB takes twice as long.
+        Only text and id are kept; metadata is decoded from the line when it is read.
         """
         tweet = payload["data"]
-        return tweet_message(tweet["text"], tweet.get("id"), line, received_at, None)
+        return new_message(tweet["text"], tweet.get("id"), line, received_at)
 
     @staticmethod
     def from_event(
         data: U, identifier: str, line: bytes, received_at: float | None = None
     ) -> Message[U]:
-        """A message from a line that carries something else than a tweet."""
-        message: Message[U] = _new(Message)
-        message._fill(data, None, received_at, identifier, line, None)
-        return message
+        """Create a message from a line that carries another event than a tweet."""
+        return new_message(data, identifier, line, received_at)
 
     @property
     def raw(self) -> bytes:
@@ -315,45 +258,38 @@ class Message(Generic[T_co]):
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Everything of the tweet but its text; of other events, everything.
+        """All fields of the tweet but its text; all fields of another event.
 
-        The keys of X's ``data`` object, and beside them ``includes``, ``matching_rules`` and
-        ``errors`` (parts of the tweet that X could not give) where the line had them.
+        The keys are those of X's ``data`` object. ``includes``, ``matching_rules`` and ``errors``
+        (parts of the tweet that X could not give) are beside them if the line has them. The line
+        is decoded when metadata is first read.
         """
-        known: Any = self._metadata
-        if type(known) is MappingProxyType:
-            return known
-        kept, interest = known if type(known) is tuple else (None, known)
-        if type(kept) is MappingProxyType:
-            return kept
-        if type(interest) is Again:
-            interest = interest.interest
-            interest.rereads += 1
-        elif interest is not None:
-            interest.reads += 1
-        read = MappingProxyType(_metadata_of(self._line) if kept is None else kept)
-        _set_metadata(self, read if interest is None else (read, interest))
-        return read
+        metadata = self._metadata
+        if metadata is None:
+            metadata = MappingProxyType(_metadata_of(self._line))
+            _set_metadata(self, metadata)
+        return metadata
 
     @property
     def id(self) -> str:
-        """The id of the tweet as text; empty where there is none."""
-        known = self._id
-        return known if type(known) is str else _text(known)  # mostly without a further call
+        """The id of the tweet or event as text; empty if it has none."""
+        identifier = self._id
+        return identifier if type(identifier) is str else id_text(identifier)
 
     @property
     def created_at(self) -> datetime | None:
-        """When the tweet was written, or the event happened, in UTC, to the millisecond.
+        """When the tweet was written or the event happened, in UTC, to the millisecond.
 
-        Read from the id; ids of before November 2010 hold no time, there the field
-        ``created_at``, or ``event_at`` of a compliance event, is parsed.
+        It is read from the id, if X made the id after November 2010 (19 digits today). Otherwise it
+        is read from ``created_at`` in the metadata, or ``event_at`` of a compliance event.
+        ``None`` if none of these has a time.
         """
         seconds = self._created()
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
     @property
     def lag(self) -> float | None:
-        """Seconds between the writing of the tweet and its arrival here, if both are known."""
+        """Seconds from `created_at` to `received_at`; ``None`` if one of them is unknown."""
         created = self._created()
         if created is None or self.received_at is None:
             return None
@@ -364,101 +300,104 @@ class Message(Generic[T_co]):
         """The rules of the filtered stream that this tweet matched."""
         rules = self.metadata.get("matching_rules")
         return tuple(
-            MatchingRule(_text(rule.get("id")), _text(rule.get("tag")))
+            MatchingRule(id_text(rule.get("id")), id_text(rule.get("tag")))
             for rule in (rules if isinstance(rules, list) else ())
             if isinstance(rule, dict)
         )
 
     @property
     def acknowledger(self) -> Acknowledger:
-        """Who is told the outcome; once it was told, one that does nothing."""
+        """Receives the outcome; a `NoopAcknowledger` once the message was acknowledged."""
         receipt = self._receipt
-        return NOOP if receipt is None or receipt.is_told else receipt.acknowledger
+        return NOOP if receipt is None or receipt.is_claimed else receipt.acknowledger
 
     @property
-    def batcher(self) -> str:
-        """The name of the batcher that the message goes to."""
-        return self._route.batcher
-
-    @property
-    def batch_key(self) -> Hashable:
-        """What messages of one batch have in common."""
-        return self._route.batch_key
-
-    @property
-    def batch_mode(self) -> BatchMode:
-        """Whether the batch is sent on at once with this message (``flush``)."""
-        return self._route.batch_mode
-
-    @property
-    def ack_ref(self) -> Hashable:
-        """Messages of one reference are acknowledged together."""
-        return self._route.ack_ref
-
-    @property
-    def ack_data(self) -> Any:
-        """What the acknowledger needs to know of the message."""
-        return self._route.ack_data
+    def status(self) -> Status:
+        """``"ok"``, or `Failed` with the reason."""
+        return self._route.status
 
     @property
     def is_failed(self) -> bool:
         """Whether the status is `Failed`."""
-        return self.status != "ok"
+        return self._route.status != "ok"
+
+    @property
+    def batcher(self) -> str:
+        """The name of the batcher that gets the message; ``"default"`` at first."""
+        return self._route.batcher
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Messages with different keys never share a batch; ``"default"`` at first."""
+        return self._route.batch_key
+
+    @property
+    def batch_mode(self) -> BatchMode:
+        """``"bulk"``, or ``"flush"`` to emit the batch immediately with this message."""
+        return self._route.batch_mode
+
+    @property
+    def ack_ref(self) -> Hashable:
+        """Messages with the same reference are acknowledged in one call."""
+        return self._route.ack_ref
+
+    @property
+    def ack_data(self) -> Any:
+        """The data that the acknowledger needs for this message, such as a delivery tag."""
+        return self._route.ack_data
 
     def put_data(self, data: U) -> Message[U]:
-        """The same message with other data."""
-        if type(self) is not Message:
-            copied = cast("Message[U]", self._copy())
-            _set_data(copied, data)
-            return copied
-        # What every handler does, so it sets the slots without further calls.
-        copy: Message[U] = _new(Message)
-        _set_data(copy, data)
-        _set_receipt(copy, self._receipt)
-        _set_received_at(copy, self.received_at)
-        _set_id(copy, self._id)
-        _set_line(copy, self._line)
-        known = self._metadata
-        _set_metadata(copy, _for_copy(known) if type(known) is tuple else known)
-        return copy
+        """Return a copy with other data."""
+        metadata = None if self._line else self._metadata
+        return new_message(
+            data, self._id, self._line, self.received_at, metadata, self._receipt, self._route
+        )
 
     def update_data(self, function: Callable[[T_co], U]) -> Message[U]:
-        """The same message with ``function(data)`` for its data."""
+        """Return a copy with ``function(data)`` as data."""
         return self.put_data(function(self.data))
 
     def failed(self, reason: object) -> Message[T_co]:
-        """The same message, failed: it is not batched, and acknowledged as failed."""
-        return self._marked(status=Failed(reason))
+        """Return a failed copy; it is not batched, and is acknowledged as failed.
+
+        Args:
+            reason: an exception, or any description.
+        """
+        return self._with_route(status=Failed(reason))
 
     def put_batcher(self, batcher: str) -> Message[T_co]:
-        """The same message, on its way to the batcher of this name."""
-        return self._marked(route=self._route._replace(batcher=batcher))
+        """Return a copy for the batcher of this name."""
+        return self._with_route(batcher=batcher)
 
     def put_batch_key(self, key: Hashable) -> Message[T_co]:
-        """The same message, that shares a batch only with messages of the same key.
+        """Return a copy that shares batches only with messages of the same key.
 
         Raises:
-            ConfigurationError: the key cannot be a key of a dict.
+            ConfigurationError: the key is not hashable.
         """
-        return self._marked(route=self._route._replace(batch_key=_hashable("batch_key", key)))
+        return self._with_route(batch_key=_hashable("batch_key", key))
 
     def put_batch_mode(self, mode: BatchMode) -> Message[T_co]:
-        """The same message; with ``flush`` its batch is sent on at once, with ``bulk`` it is not.
+        """Return a copy that flushes its batch (``"flush"``) or does not (``"bulk"``).
 
         Raises:
-            ConfigurationError: it is neither.
+            ConfigurationError: the mode is neither.
         """
         if mode not in {"bulk", "flush"}:
             raise ConfigurationError(f"batch_mode={mode!r}: choose one of bulk, flush")
-        return self._marked(route=self._route._replace(batch_mode=mode))
+        return self._with_route(batch_mode=mode)
 
     def configure_ack(self, **options: Any) -> Message[T_co]:
-        """The same message, acknowledged in another way; which ways, its acknowledger knows.
+        """Return a copy that is acknowledged in another way.
+
+        Args:
+            **options: of its acknowledger, such as ``on_failure="requeue"`` of
+                `rxtweets.from_queue`, which puts a message back if it fails.
 
         Raises:
             AcknowledgerError: its acknowledger cannot be configured.
         """
-        # Also after it was told: a handler may not know yet that its time is over.
+        # Also after the outcome was claimed: a handler can outlive its time limit.
         acknowledger = NOOP if self._receipt is None else self._receipt.acknowledger
         configure = getattr(acknowledger, "configure", None)
         if configure is None:
@@ -466,27 +405,37 @@ class Message(Generic[T_co]):
                 f"{type(acknowledger).__name__} has no configure(ack_ref, ack_data, options), "
                 f"so {', '.join(options) or 'nothing'} cannot be set for this message"
             )
-        route = self._route
-        data = configure(route.ack_ref, route.ack_data, options)
-        return self._marked(route=route._replace(ack_data=data))
+        return self._with_route(ack_data=configure(self.ack_ref, self.ack_data, options))
 
     def with_acknowledger(
         self, acknowledger: Acknowledger, ref: Hashable = None, data: Any = None
     ) -> Message[T_co]:
-        """The same message with another to be told its outcome: for authors of sources.
+        """Return a copy with another acknowledger: for authors of sources.
 
         Args:
-            acknowledger: who.
-            ref: groups messages; each call of the acknowledger is about those of one reference.
-            data: what the acknowledger needs to know of this message, such as a delivery tag.
+            acknowledger: receives the outcome.
+            ref: groups messages; each call of the acknowledger has those of one reference.
+            data: the data that the acknowledger needs for this message, such as a delivery tag.
 
         Raises:
-            ConfigurationError: the reference cannot be a key of a dict.
+            ConfigurationError: the reference is not hashable.
         """
-        route = self._route._replace(ack_ref=_hashable("ref", ref), ack_data=data)
-        copy = self._copy() if route == self._route else self._marked(route=route)
-        _set_receipt(copy, None if acknowledger is NOOP else receipt_for(acknowledger))
-        return copy
+        return self._with_receipt(_receipt_for(acknowledger), _hashable("ref", ref), data)
+
+    def _with_route(self, **changes: Any) -> Message[T_co]:
+        return self._copy(self._receipt, self._route._replace(**changes))
+
+    def _with_receipt(self, receipt: Receipt | None, ref: Hashable, data: Any) -> Message[T_co]:
+        route = self._route
+        if not (route.ack_ref is ref and route.ack_data is data):  # keeps `DEFAULT_ROUTE`
+            route = route._replace(ack_ref=ref, ack_data=data)
+        return self._copy(receipt, route)
+
+    def _copy(self, receipt: Receipt | None, route: Route) -> Message[T_co]:
+        metadata = None if self._line else self._metadata
+        return new_message(
+            self.data, self._id, self._line, self.received_at, metadata, receipt, route
+        )
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"messages are immutable; make another one instead of setting {name}")
@@ -495,17 +444,15 @@ class Message(Generic[T_co]):
         raise AttributeError(f"messages are immutable; {name} cannot be deleted")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A mapping proxy cannot be pickled; with a line, the metadata can be had from there.
-        known = self._metadata
-        has_own = not self._line and isinstance(known, MappingProxyType)
-        metadata = dict(self.metadata) if has_own else None
-        state = (self.data, self._receipt, self.received_at)
-        return _restore, (*state, self._id, self._line, metadata)
+        metadata = None if self._line or self._metadata is None else dict(self._metadata)
+        route = None if self._route is DEFAULT_ROUTE else self._route
+        fields = self.data, self._id, self._line, self.received_at, metadata, self._receipt, route
+        return _restored, fields
 
     def __repr__(self) -> str:
         failed = "" if self.status == "ok" else f", status={self.status!r}"
-        way = "" if self.batcher == "default" else f", batcher={self.batcher!r}"
-        return f"Message({self.data!r}, id={self.id!r}{way}{failed})"
+        batcher = "" if self.batcher == "default" else f", batcher={self.batcher!r}"
+        return f"Message({self.data!r}, id={self.id!r}{batcher}{failed})"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return representation(self)
@@ -525,99 +472,123 @@ class Message(Generic[T_co]):
             return None
         return seconds
 
-    def _copy(self) -> Message[T_co]:
-        return self._copy_to(_new(Message))
 
-    def _copy_to(self, copy: Message[T_co]) -> Message[T_co]:
-        copy._fill(
-            self.data,
-            self._receipt,
-            self.received_at,
-            self._id,
-            self._line,
-            _for_copy(self._metadata),
-        )
-        return copy
-
-    def _marked(self, *, status: Status | None = None, route: Route | None = None) -> Message[T_co]:
-        """A copy, with what is given changed."""
-        copy = self._copy_to(_new(_MarkedMessage))
-        _set_status(copy, status or self.status)
-        _set_route(copy, route or self._route)
-        return copy
-
-    def _fill(
-        self,
-        data: object,
-        receipt: Receipt | None,
-        received_at: float | None,
-        identifier: object,
-        line: bytes,
-        metadata: Known,
-    ) -> None:
-        _set_data(self, data)
-        _set_receipt(self, receipt)
-        _set_received_at(self, received_at)
-        _set_id(self, identifier)
-        _set_line(self, line)
-        _set_metadata(self, metadata)
-
-
-class _MarkedMessage(Message[T_co]):
-    """A message that has failed, or goes another way than the default one."""
-
-    __slots__ = ("_route", "status")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        _, state = super().__reduce__()
-        return _restore, (*state, self.status, self._route)
-
-    def _copy(self) -> Message[T_co]:
-        return self._marked()
-
-
-PLAIN = {Message}
-
-# The slots' own setters pass by the __setattr__ that refuses: a third of the cost of
-# object.__setattr__ for each of them.
+# `Message.__setattr__` refuses all changes. The slots' own setters pass it by, and cost a third of
+# object.__setattr__.
 _slots: Mapping[str, Any] = vars(Message)
 _set_data = _slots["data"].__set__
-_set_receipt = _slots["_receipt"].__set__
-_set_received_at = _slots["received_at"].__set__
 _set_id = _slots["_id"].__set__
 _set_line = _slots["_line"].__set__
+_set_received_at = _slots["received_at"].__set__
 _set_metadata = _slots["_metadata"].__set__
-_marks: Mapping[str, Any] = vars(_MarkedMessage)
-_set_status = _marks["status"].__set__
-_set_route = _marks["_route"].__set__
-_new: Any = object.__new__
+_set_receipt = _slots["_receipt"].__set__
+_set_route = _slots["_route"].__set__
 
 
-def tweet_message(
-    text: str,
+def new_message(
+    data: Any,
     identifier: object,
     line: bytes,
     received_at: float | None,
-    kept: tuple[dict[str, Any], Interest] | Interest | None,
-) -> Message[str]:
-    """A message from what is known of a tweet; the way of the stream, so it makes no further calls.
+    metadata: Mapping[str, Any] | None = None,
+    receipt: Receipt | None = None,
+    route: Route = DEFAULT_ROUTE,
+) -> Message[Any]:
+    """Create a message from its parts.
 
     Args:
-        text: its own.
-        identifier: of it, as it came.
-        line: as it was received.
+        data: of the message.
+        identifier: the id as it was received.
+        line: as it was received; empty if there was none.
         received_at: when, in seconds since 1970.
-        kept: who wants to know whether metadata is read, if anybody does, and with it the metadata,
-            which nobody else may have, if it was made already.
+        metadata: read-only; ``None`` to decode it from the line when it is read.
+        receipt: shared with the messages that it is a copy of.
+        route: of the message.
     """
-    message: Message[str] = _new(Message)
-    _set_data(message, text)
-    _set_receipt(message, None)
-    _set_received_at(message, received_at)
+    message: Message[Any] = object.__new__(Message)
+    _set_data(message, data)
     _set_id(message, identifier)
     _set_line(message, line)
-    _set_metadata(message, kept)
+    _set_received_at(message, received_at)
+    _set_metadata(message, metadata)
+    _set_receipt(message, receipt)
+    _set_route(message, route)
     return message
+
+
+def _restored(
+    data: object,
+    identifier: object,
+    line: bytes,
+    received_at: float | None,
+    metadata: dict[str, Any] | None,
+    receipt: Receipt | None,
+    route: Route | None,
+) -> Message[Any]:
+    """Rebuild a pickled message; a `MappingProxyType` cannot be pickled."""
+    proxy = None if metadata is None else MappingProxyType(metadata)
+    return new_message(data, identifier, line, received_at, proxy, receipt, route or DEFAULT_ROUTE)
+
+
+def in_place_of(given: Message[Any], result: Message[T]) -> Message[T]:
+    """Return a result from another process, with the acknowledger of the given message."""
+    if given._receipt is None:  # noqa: SLF001 - of this file's own class
+        return result
+    return result._with_receipt(given._receipt, given.ack_ref, given.ack_data)  # noqa: SLF001 - as above
+
+
+def are_plain(messages: Iterable[Message[Any]]) -> bool:
+    """Return whether all messages are successful and have the default route."""
+    return all(message._route is DEFAULT_ROUTE for message in messages)  # noqa: SLF001 - as above
+
+
+def is_tweet(payload: Any) -> bool:
+    """Return whether a decoded line is a tweet: an object with an object ``data`` with a text."""
+    try:
+        return type(payload["data"]["text"]) is str
+    except (KeyError, TypeError):
+        return False
+
+
+def id_text(value: object) -> str:
+    """Return an id or tag as text; the wire has text, numbers or null."""
+    return "" if value is None else str(value)
+
+
+def _hashable(name: str, value: Hashable) -> Hashable:
+    try:
+        hash(value)
+    except TypeError:
+        raise ConfigurationError(f"{name}={value!r}: give a hashable value") from None
+    return value
+
+
+def _time_in(metadata: Mapping[str, Any]) -> Any:
+    # A compliance event has its time one level below.
+    if "created_at" in metadata:
+        return metadata["created_at"]
+    parts = (value for value in metadata.values() if isinstance(value, dict))
+    return next((part["event_at"] for part in parts if "event_at" in part), None)
+
+
+def _metadata_of(line: bytes) -> dict[str, Any]:
+    # Sources of users give messages lines of any shape.
+    payload = payload_of(line)
+    if not isinstance(payload, dict):
+        return {}
+    if not isinstance(payload.get("data"), dict):
+        return payload
+    metadata: dict[str, Any] = payload.pop("data")
+    metadata.pop("text", None)
+    for key, value in payload.items():
+        metadata.setdefault(key, value)
+    return metadata
+
+
+# Acknowledging.
+
+Outcomes = tuple[Acknowledger, Sequence[Message[Any]], Sequence[Message[Any]]]
+"""An acknowledger, and the successful and failed messages of one call."""
 
 
 @overload
@@ -627,256 +598,82 @@ def ack_immediately(messages: Iterable[Message[T]]) -> list[Message[T]]: ...
 def ack_immediately(
     messages: Message[T] | Iterable[Message[T]],
 ) -> Message[T] | list[Message[T]]:
-    """Acknowledge one or several messages now, by their status, from a handler or a subscriber.
+    """Acknowledge messages immediately, by their status, from a handler or a subscriber.
 
-    They go on as they are. Neither they nor their copies are acknowledged again. Acknowledging a
-    message a second time does nothing; if the stream was first, as when a time limit has failed
-    the message, that is counted in ``stats().late_acknowledgements``.
+    The messages continue unchanged. Neither they nor their copies are acknowledged again.
+    Acknowledging a message a second time does nothing. If the stream was first, for example after
+    a time limit, ``stats().late_acknowledgements`` counts the call.
+
+    Args:
+        messages: one or several.
 
     Returns:
         The message, or a list of the messages.
 
     Raises:
-        BaseException: whatever an acknowledger raises; each has been asked once all the same.
+        BaseException: the first error of an acknowledger, after all were called.
     """
     if isinstance(messages, Message):
         ack_immediately([messages])
         return messages
     given = list(messages)
-    groups = claim_by_acknowledger(
-        [message for message in given if message.status == "ok"],
-        [message for message in given if message.status != "ok"],
-    )
-    errors = [error for group in groups if (error := _ask(*group)) is not None]
+    successful = [message for message in given if not message.is_failed]
+    failed = [message for message in given if message.is_failed]
+    errors: list[BaseException] = []
+    for acknowledger, good, bad in claim_by_acknowledger(successful, failed):
+        try:
+            acknowledger.ack(good, bad)
+        except BaseException as error:  # noqa: BLE001 - raised after all were called
+            errors.append(error)
     if errors:
         raise errors[0]
     return given
 
 
-def _ask(
-    acknowledger: Acknowledger, good: Sequence[Message[Any]], bad: Sequence[Message[Any]]
-) -> BaseException | None:
-    try:
-        acknowledger.ack(good, bad)
-    except BaseException as error:  # noqa: BLE001 - raised when the others have been asked
-        return error
-    return None
+_claiming = threading.RLock()
+"""Guards all receipts, and is taken once for a list of messages that have some.
 
-
-def in_place_of(given: Message[Any], result: Message[T]) -> Message[T]:
-    """The result, acknowledged as the given message is: for results from another process."""
-    if given._receipt is None:  # noqa: SLF001 - of this file's own class
-        return result
-    copy = result.with_acknowledger(NOOP, given.ack_ref, given.ack_data)
-    _set_receipt(copy, given._receipt)  # noqa: SLF001 - of this file's own class
-    return copy
-
-
-def _hashable(name: str, value: Hashable) -> Hashable:
-    try:
-        hash(value)
-    except TypeError:
-        raise ConfigurationError(f"{name}={value!r}: give something that can be hashed") from None
-    return value
-
-
-def are_plain(messages: Iterable[Message[Any]]) -> bool:
-    """Whether it is sure that none of them has failed or goes another way than the default one.
-
-    Asking the types of all costs less than asking one thing of each.
-    """
-    return {*map(type, messages)} == PLAIN
-
-
-def is_tweet(payload: Any) -> bool:
-    """Whether a decoded line is a tweet: an object with an object ``data`` with a text."""
-    try:
-        return type(payload["data"]["text"]) is str
-    except (KeyError, TypeError):
-        return False
-
-
-def _text(value: object) -> str:
-    """Ids and tags came as text, as numbers and as null over the years."""
-    return "" if value is None else str(value)
-
-
-def _time_in(metadata: Mapping[str, Any]) -> Any:
-    """The time that the tweet itself names; a compliance event names its own one level below."""
-    if "created_at" in metadata:
-        return metadata["created_at"]
-    parts = (value for value in metadata.values() if isinstance(value, dict))
-    return next((part["event_at"] for part in parts if "event_at" in part), None)
-
-
-def _for_copy(known: Known) -> Known:
-    """What a copy gets of it: see `Interest`."""
-    if type(known) is not tuple:
-        return known
-    mapping, interest = known
-    was_read = type(mapping) is MappingProxyType
-    return interest.again if was_read and not interest.carries else known
-
-
-def payload_of(line: bytes) -> Any:
-    """What a line of a message was decoded to.
-
-    orjson refuses numbers that no double holds, so they are infinite here. It refuses deep nesting
-    too: see `read_again`.
-    """
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(_shallow(line, len), parse_int=_number)
-
-
-def payload_in(line: bytes) -> Any:
-    """What a line is decoded to, however deep it is nested.
-
-    Raises:
-        JSONDecodeError: it is not JSON.
-    """
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return read_again(line, error)
-
-
-def read_again(line: bytes, error: orjson.JSONDecodeError) -> Any:
-    """Decode a line that orjson refused, with ``null`` for what is nested too deep.
-
-    Args:
-        line: the line.
-        error: of orjson.
-
-    Raises:
-        JSONDecodeError: the error, where the line is not JSON.
-    """
-    if line.count(b"[") + line.count(b"{") <= DEEPEST:
-        raise error
-    try:
-        return orjson.loads(_shallow(line, orjson.loads))
-    except orjson.JSONDecodeError:
-        raise error from None
-
-
-def _shallow(line: bytes, check: Callable[[bytes], object]) -> bytes:
-    """The line with ``null`` for each part that is nested deeper than `DEEPEST` levels.
-
-    Args:
-        line: the line.
-        check: called with each part, of `DEEPEST` levels at most.
-    """
-    parts: list[list[bytes]] = [[]]
-    depth = at = 0
-    for found in NESTING.finditer(line):
-        if found[0] in {b"[", b"{"}:
-            if depth and not depth % DEEPEST:
-                parts[-1].append(line[at : found.start()])
-                parts.append([])
-                at = found.start()
-            depth += 1
-        elif found[0] in {b"]", b"}"}:
-            depth -= 1
-            if depth > 0 and not depth % DEEPEST:
-                parts[-1].append(line[at : found.end()])
-                check(b"".join(parts.pop()))
-                parts[-1].append(b"null")
-                at = found.end()
-    return line if depth else b"".join((*parts[0], line[at:]))
-
-
-def _number(digits: str) -> int | float:
-    return int(digits) if len(digits) < LONGEST_INTEGER else float(digits)
-
-
-def _metadata_of(line: bytes) -> dict[str, Any]:
-    """The metadata of a line; sources of others give messages lines of any shape."""
-    payload = payload_of(line)
-    if not isinstance(payload, dict):
-        return {}
-    return metadata_in(payload) if isinstance(payload.get("data"), dict) else payload
-
-
-def metadata_in(payload: dict[str, Any]) -> dict[str, Any]:
-    """The tweet's own fields, and what stands beside it; made of the decoded line itself."""
-    metadata: dict[str, Any] = payload["data"]
-    metadata.pop("text", None)
-    for key, value in payload.items():
-        if key != "data":
-            metadata.setdefault(key, value)
-    return metadata
-
-
-def _restore(
-    data: object,
-    receipt: Receipt | None,
-    received_at: float | None,
-    identifier: object,
-    line: bytes,
-    metadata: dict[str, Any] | None,
-    status: Status = "ok",
-    route: Route | None = None,
-) -> Message[Any]:
-    """The other half of `Message.__reduce__`."""
-    known = None if metadata is None else MappingProxyType(metadata)
-    message: Message[Any] = _new(Message if route is None else _MarkedMessage)
-    message._fill(data, receipt, received_at, identifier, line, known)  # noqa: SLF001 - of this file's own class
-    if route is not None:
-        _set_status(message, status)
-        _set_route(message, route)
-    return message
+Reentrant: the garbage collector may run a finalizer meanwhile, which acknowledges a message.
+"""
 
 
 def claim_by_acknowledger(
     successful: Sequence[Message[Any]],
     failed: Sequence[Message[Any]],
     count_late: Callable[[], object] | None = None,
-) -> list[tuple[Acknowledger, Sequence[Message[Any]], Sequence[Message[Any]]]]:
-    """Split outcomes by acknowledger and reference, order kept, and leave out who was told before.
+) -> list[Outcomes]:
+    """Claim outcomes, grouped by acknowledger and reference, in their order.
 
-    No later call, on any thread, gives these messages or copies of them again: so each outcome
-    that is given must be told.
+    Messages whose outcome was claimed before are left out. The caller must acknowledge all that
+    are returned: no later call on any thread returns these messages or copies of them.
 
     Args:
         successful: messages.
         failed: messages.
-        count_late: of a stream, called for each later outcome of these messages.
+        count_late: called for each later outcome of these messages.
     """
-    groups: dict[Hashable, tuple[Acknowledger, list[Message[Any]], list[Message[Any]]]] = {}
-    for side, messages in ((1, successful), (2, failed)):
-        for message, acknowledger in _untold(messages, count_late):
-            key = (id(acknowledger), message.ack_ref)
-            group = groups.setdefault(key, (acknowledger, [], []))
-            cast("list[Message[Any]]", group[side]).append(message)
-    return list(groups.values())
-
-
-_telling = threading.RLock()
-"""One for all receipts, taken once for a list of messages that have some. Reentrant, since the
-garbage collector may call a finalizer in between, and that may acknowledge a message of its own."""
-
-
-def _untold(
-    messages: Sequence[Message[Any]], count_late: Callable[[], object] | None
-) -> list[tuple[Message[Any], Acknowledger]]:
-    """Messages that nobody was told about before, and who is to be told."""
     with_receipts = [
-        (message, receipt)
+        (message, is_successful, receipt)
+        for is_successful, messages in ((True, successful), (False, failed))
         for message in messages
-        if (receipt := message._receipt) is not None  # noqa: SLF001 - of this file's own class
+        if (receipt := message._receipt) is not None  # noqa: SLF001 - as above
     ]
     if not with_receipts:
         return []
-    untold: list[tuple[Message[Any], Acknowledger]] = []
+    claimed: list[tuple[Message[Any], bool, Acknowledger]] = []
     late: list[Callable[[], object]] = []
-    with _telling:
-        for message, receipt in with_receipts:
-            if not receipt.is_told:
-                untold.append((message, receipt.acknowledger))
-                receipt.is_told, receipt.count_late = True, count_late
+    with _claiming:
+        for message, is_successful, receipt in with_receipts:
+            if not receipt.is_claimed:
+                receipt.is_claimed, receipt.count_late = True, count_late
+                claimed.append((message, is_successful, receipt.acknowledger))
             elif receipt.count_late is not None:
                 late.append(receipt.count_late)
     for count in late:
         count()
-    return untold
+    groups: dict[Hashable, tuple[Acknowledger, list[Message[Any]], list[Message[Any]]]] = {}
+    for message, is_successful, acknowledger in claimed:
+        key = id(acknowledger), message.ack_ref
+        _, good, bad = groups.setdefault(key, (acknowledger, [], []))
+        (good if is_successful else bad).append(message)
+    return list(groups.values())

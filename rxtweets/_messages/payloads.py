@@ -1,6 +1,6 @@
-"""What streams carry beside tweets, typed: likes, compliance events, labels, activities.
+"""Payloads of lines: tweets, likes, compliance events, labels, activities.
 
-Each is the ``data`` of its message; everything that X sent is in the message's ``metadata``.
+A typed event is the ``data`` of its message; all fields that X sent are in the ``metadata``.
 
 Source: the OpenAPI description of X's API v2 (``LikeWithPostAuthor``, ``…ComplianceData``,
 ``PostLabelData``, ``ActivityStreamResponse``).
@@ -11,24 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from rxtweets._messages.message import id_text, is_tweet
 from rxtweets._support.timestamps import moment
 
-__all__ = ["Activity", "Carries", "ComplianceEvent", "LabelEvent", "Like", "Read", "reader_for"]
+__all__ = [
+    "Activity",
+    "Carried",
+    "Carries",
+    "ComplianceEvent",
+    "Kind",
+    "LabelEvent",
+    "Like",
+    "Read",
+    "carried_by",
+    "reader_for",
+    "tweet_in",
+]
 
 Carries = Literal["tweets", "likes", "compliance", "labels", "activity"]
+Kind = Literal["tweet", "like", "compliance", "label", "activity", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """A tweet was liked.
+    """A user liked a tweet.
 
     Attributes:
         id: of the like.
-        tweet_id: of the tweet that was liked.
+        tweet_id: of the liked tweet.
         author_id: of that tweet's author.
-        created_at: when; ``None`` if X did not say.
+        created_at: when; ``None`` if X did not send it.
     """
 
     id: str
@@ -39,19 +53,19 @@ class Like:
 
 @dataclass(frozen=True, slots=True)
 class ComplianceEvent:
-    """Stored tweets, users or likes are to be changed or deleted.
+    """Stored tweets, users or likes must be changed or deleted.
 
     Attributes:
         action: X's name: ``delete``, ``withheld``, ``drop``, ``undrop``, ``tweet_edit``;
             ``user_delete``, ``user_undelete``, ``user_protect``, ``user_unprotect``,
             ``user_suspend``, ``user_unsuspend``, ``user_withheld``, ``scrub_geo``,
             ``user_profile_modification``.
-        event_at: when; ``None`` if X did not say.
-        tweet_id: of the tweet that it is about; empty if it is about no tweet.
-        user_id: of the user, or of the author of the tweet; empty if X did not say.
-        like_id: of the like; empty if it is about no like.
-        details: whatever else X sent of it, such as ``withheld_in_countries``,
-            ``edit_tweet_ids``, ``up_to_tweet_id``.
+        event_at: when; ``None`` if X did not send it.
+        tweet_id: of the tweet; empty if the event is about a user or a like.
+        user_id: of the user, or of the tweet's author; empty if X did not send it.
+        like_id: of the like; empty if the event is about a tweet or a user.
+        details: all other fields, such as ``withheld_in_countries``, ``edit_tweet_ids``,
+            ``up_to_tweet_id``.
     """
 
     action: str
@@ -64,15 +78,15 @@ class ComplianceEvent:
 
 @dataclass(frozen=True, slots=True)
 class LabelEvent:
-    """A label is put on a tweet, or taken off it.
+    """A label was put on a tweet or removed from it.
 
     Attributes:
         label: ``public_tweet_notice`` or ``public_tweet_unviewable``.
         application: ``apply`` or ``remove``.
-        event_at: when; ``None`` if X did not say.
+        event_at: when; ``None`` if X did not send it.
         tweet_id: of the tweet.
         author_id: of its author.
-        details: whatever else X sent of it, such as ``label_title``.
+        details: all other fields, such as ``label_title``.
     """
 
     label: str
@@ -85,14 +99,14 @@ class LabelEvent:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Something happened that was subscribed to in X's activity API.
+    """An event of a subscription in X's activity API.
 
     Attributes:
         id: of the event.
         event_type: such as ``post.create``, ``follow.follow``, ``profile.update.bio``.
         tag: of the subscription; empty if it has none.
         filter: of the subscription.
-        payload: what happened, in the shape of its type.
+        payload: the fields of its type.
     """
 
     id: str
@@ -103,27 +117,60 @@ class Activity:
 
 
 Read = Callable[[Any], tuple[object, str] | None]
-"""From a decoded line to what it carries and its id; ``None`` if the line is something else."""
+"""Finds data and id in a decoded line; ``None`` if the line carries something else."""
+
+
+class Carried(NamedTuple):
+    """The content of a line.
+
+    Attributes:
+        kind: ``other`` if X sends no such line.
+        data: the text of a tweet, the typed event, or the payload itself.
+        id: of the tweet or event; empty if it has none.
+    """
+
+    kind: Kind
+    data: object
+    id: str
 
 
 def reader_for(carries: Carries) -> Read | None:
-    """How lines of such a stream are read; ``None`` for tweets, which messages read themselves."""
-    readers: dict[Carries, Read] = {
-        "likes": _like,
-        "compliance": _compliance_event,
-        "labels": _label_event,
-        "activity": _activity,
-    }
-    return readers.get(carries)
+    """Return the function that finds the events of a stream; ``None`` for tweets."""
+    return READERS.get(carries)
+
+
+def carried_by(payload: Any) -> Carried:
+    """Find the content of a decoded line of any stream."""
+    kinds: tuple[tuple[Kind, Callable[[Any], tuple[object, object] | None]], ...] = (
+        ("tweet", tweet_in),
+        ("like", _like),
+        ("activity", _activity),
+        ("label", _label_event),
+        ("compliance", _compliance_event),
+    )
+    for kind, read in kinds:
+        found = read(payload)
+        # Labels have the shape of compliance events, and an application besides.
+        if found is not None and not (kind == "label" and not getattr(found[0], "application", "")):
+            return Carried(kind, found[0], id_text(found[1]))
+    return Carried("other", payload, "")
+
+
+def tweet_in(payload: Any) -> tuple[str, object] | None:
+    """Find text and id of a tweet in a decoded line."""
+    if not is_tweet(payload):
+        return None
+    tweet = payload["data"]
+    return tweet["text"], tweet.get("id")
 
 
 def _like(value: Any) -> tuple[Like, str] | None:
-    data = _data_of(value)
-    tweet_id = _first(data, "liked_tweet_id", "liked_post_id")
-    identifier = _text(data.get("id"))
+    data = _object_at(value, "data")
+    tweet_id = _first_id(data, "liked_tweet_id", "liked_post_id")
+    identifier = _checked_id(data.get("id"))
     if not tweet_id and not identifier:
         return None
-    author = _first(
+    author = _first_id(
         data, "liked_tweet_author_id", "liked_post_author_id", "tweet_author_id", "post_author_id"
     )
     return Like(identifier, tweet_id, author, moment(data.get("created_at"))), identifier
@@ -134,15 +181,15 @@ def _compliance_event(value: Any) -> tuple[ComplianceEvent, str] | None:
     if found is None:
         return None
     action, event = found
-    tweet, user, like = _part(event, "tweet"), _part(event, "user"), _part(event, "favorite")
-    user_id = _text(user.get("id")) or _first(tweet, "author_id") or _first(like, "user_id")
+    tweet, user, like = (_object_at(event, name) for name in ("tweet", "user", "favorite"))
+    author_id = _checked_id(tweet.get("author_id")) or _checked_id(like.get("user_id"))
     return ComplianceEvent(
         action=action,
         event_at=moment(event.get("event_at")),
-        tweet_id=_text(tweet.get("id")),
-        user_id=user_id,
-        like_id=_text(like.get("id")),
-        details=_rest(event, "tweet", "user", "favorite", "event_at"),
+        tweet_id=_checked_id(tweet.get("id")),
+        user_id=_checked_id(user.get("id")) or author_id,
+        like_id=_checked_id(like.get("id")),
+        details=_without(event, "tweet", "user", "favorite", "event_at"),
     ), ""
 
 
@@ -151,61 +198,65 @@ def _label_event(value: Any) -> tuple[LabelEvent, str] | None:
     if found is None:
         return None
     label, event = found
-    tweet = _part(event, "tweet")
+    tweet = _object_at(event, "tweet")
     return LabelEvent(
         label=label,
-        application=_text(event.get("application")),
+        application=_checked_id(event.get("application")),
         event_at=moment(event.get("event_at")),
-        tweet_id=_text(tweet.get("id")),
-        author_id=_text(tweet.get("author_id")),
-        details=_rest(event, "tweet", "application", "event_at"),
+        tweet_id=_checked_id(tweet.get("id")),
+        author_id=_checked_id(tweet.get("author_id")),
+        details=_without(event, "tweet", "application", "event_at"),
     ), ""
 
 
 def _activity(value: Any) -> tuple[Activity, str] | None:
-    data = _data_of(value)
+    data = _object_at(value, "data")
     event_type = data.get("event_type")
     if not isinstance(event_type, str):
         return None
-    identifier = _text(data.get("event_uuid"))
+    identifier = _checked_id(data.get("event_uuid"))
     return Activity(
         id=identifier,
         event_type=event_type,
-        tag=_text(data.get("tag")),
-        filter=_part(data, "filter"),
-        payload=_part(data, "payload"),
+        tag=_checked_id(data.get("tag")),
+        filter=_object_at(data, "filter"),
+        payload=_object_at(data, "payload"),
     ), identifier
 
 
-def _data_of(value: Any) -> dict[str, Any]:
-    return _part(value, "data") if isinstance(value, dict) else {}
+READERS: Mapping[Carries, Read] = {
+    "likes": _like,
+    "compliance": _compliance_event,
+    "labels": _label_event,
+    "activity": _activity,
+}
 
 
 def _only_event(value: Any) -> tuple[str, dict[str, Any]] | None:
-    """The one event of a compliance line, with its name; some may lack their time."""
-    for name, event in _data_of(value).items():
-        if isinstance(event, dict) and not SUBJECTS.isdisjoint(event):
+    # Some events lack their time, so one known key is enough.
+    for name, event in _object_at(value, "data").items():
+        if isinstance(event, dict) and not event.keys().isdisjoint(EVENT_KEYS):
             return name, event
     return None
 
 
-SUBJECTS = frozenset({"event_at", "tweet", "user", "favorite"})
+EVENT_KEYS = ("event_at", "tweet", "user", "favorite")
 
 
-def _part(value: dict[str, Any], name: str) -> dict[str, Any]:
-    part = value.get(name)
+def _object_at(value: Any, name: str) -> dict[str, Any]:
+    part = value.get(name) if isinstance(value, dict) else None
     return part if isinstance(part, dict) else {}
 
 
-def _rest(event: dict[str, Any], *known: str) -> dict[str, Any]:
-    return {name: value for name, value in event.items() if name not in known}
+def _without(event: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name not in names}
 
 
-def _first(values: dict[str, Any], *names: str) -> str:
-    """What is there under one of these names, of the generations of X's."""
-    return next((text for name in names if (text := _text(values.get(name)))), "")
+def _first_id(values: dict[str, Any], *names: str) -> str:
+    """Return the first id under one of X's older and newer names."""
+    return next((text for name in names if (text := _checked_id(values.get(name)))), "")
 
 
-def _text(value: object) -> str:
-    """Ids came as text, as numbers and as null over the years; what is neither is no id."""
+def _checked_id(value: object) -> str:
+    """Return an id as text, which the wire has as text or number; empty for other values."""
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""

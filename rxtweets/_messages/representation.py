@@ -1,4 +1,4 @@
-"""How values look in a notebook."""
+"""Representations of values in notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches as tables, for exploring: Arrow, polars, pandas."""
+"""Messages as tables of Arrow, polars or pandas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["arrow_schema", "arrow_table", "to_arrow", "to_pandas", "to_polars"]
 
 
 def to_arrow(messages: Iterable[Message[Any]]) -> Any:
-    """A ``pyarrow.Table`` with the columns of `rxtweets.subscribers.Row`; times in microseconds.
+    """Return a ``pyarrow.Table``: columns of `rxtweets.subscribers.Row`, times in microseconds.
 
     Raises:
         ConfigurationError: pyarrow is not installed.
@@ -22,7 +22,7 @@ def to_arrow(messages: Iterable[Message[Any]]) -> Any:
 
 
 def to_polars(messages: Iterable[Message[Any]]) -> Any:
-    """A ``polars.DataFrame`` with the columns of `rxtweets.subscribers.Row`.
+    """Return a ``polars.DataFrame`` with the columns of `rxtweets.subscribers.Row`.
 
     Raises:
         ConfigurationError: polars is not installed.
@@ -41,7 +41,7 @@ def to_polars(messages: Iterable[Message[Any]]) -> Any:
 
 
 def to_pandas(messages: Iterable[Message[Any]]) -> Any:
-    """A ``pandas.DataFrame`` with the columns of `rxtweets.subscribers.Row`, made through Arrow.
+    """Return a ``pandas.DataFrame`` with the columns of `rxtweets.subscribers.Row`, by Arrow.
 
     Raises:
         ConfigurationError: pandas or pyarrow is not installed.
@@ -51,7 +51,7 @@ def to_pandas(messages: Iterable[Message[Any]]) -> Any:
 
 
 def arrow_schema() -> Any:
-    """The ``pyarrow.Schema`` of the columns."""
+    """Return the ``pyarrow.Schema`` of the columns."""
     arrow = needed("pyarrow", "parquet")
     types: Mapping[ColumnType, Callable[[], Any]] = {
         "text": arrow.string,
@@ -64,7 +64,7 @@ def arrow_schema() -> Any:
 
 
 def arrow_table(rows: list[Row]) -> Any:
-    """The rows as a ``pyarrow.Table``."""
+    """Return rows as a ``pyarrow.Table``."""
     arrow = needed("pyarrow", "parquet")
     return arrow.table(_columns(rows), schema=arrow_schema())
 

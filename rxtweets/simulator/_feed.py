@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from rxtweets._messages.decoding import Decoded, Undecodable, Unknown
-from rxtweets._messages.event_kinds import carried_by
 from rxtweets._messages.jsonl import is_record
 from rxtweets._messages.line_files import FileLine, read_file, recording_at
 from rxtweets._messages.message import payload_of
+from rxtweets._messages.payloads import carried_by
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator._tweets import Tweets
 

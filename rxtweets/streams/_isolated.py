@@ -1,6 +1,7 @@
-"""A connection that another process reads, so that no handler can keep the reader waiting.
+"""Connections that a child process reads, so that handlers cannot delay reading.
 
-To whom it belongs it looks like any other connection: `Connection` names what it can do.
+This is the parent process; see `rxtweets.streams._reader_process` for the child. To a stream,
+`IsolatedConnection` looks like `rxtweets.api._connection.Connection`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,6 @@ from rxtweets.api._options import TOKEN_VARIABLES
 from rxtweets.api._watchdog import Watchdog
 from rxtweets.errors import ConfigurationError, ReaderCrashed, StreamError
 from rxtweets.streams._buffer import Overflow
-from rxtweets.streams._cores import Cores
 from rxtweets.streams._lines import Arrived, Framed, Oversized
 from rxtweets.streams._reader_process import (
     END,
@@ -38,16 +38,17 @@ from rxtweets.streams._reader_process import (
     QUIET,
     Authorities,
     Order,
+    encode_record,
+    read_records,
 )
-from rxtweets.streams._records import read_records, record
 
-__all__ = ["Isolated", "IsolatedConnection"]
+__all__ = ["Buffer", "Cores", "Isolated", "IsolatedConnection", "checked_cores"]
 
 PIPE = 2**20
-"""Bytes that the pipe holds, where the system can be asked for so many."""
+"""Bytes of the pipe, if the system allows it: fewer and larger reads."""
 
 PATIENCE = 5.0
-"""Seconds that the process has to do as it is told, before it is killed."""
+"""Seconds until a process that does not obey is killed."""
 
 START = """\
 import sys
@@ -56,10 +57,65 @@ from rxtweets.streams._reader_process import main
 main()
 """
 
+CONTEXT_SETTINGS = (
+    "check_hostname",
+    "verify_mode",
+    "verify_flags",
+    "options",
+    "minimum_version",
+    "maximum_version",
+)
+"""Attributes of an `ssl.SSLContext` that are sent to the process."""
+
+Cores = frozenset[int] | None
+"""Numbers of processor cores; ``None`` for all."""
+
+MOST_CORES = 8192
+"""The most cores that a Linux kernel supports."""
+
+
+def checked_cores(cores: Iterable[int] | None) -> Cores:
+    """Validate the option ``reader_cores``.
+
+    Raises:
+        ConfigurationError: a process cannot run on these cores.
+    """
+    if cores is None:
+        return None
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigurationError("reader_cores works on Linux only")
+    given = list(cores) if isinstance(cores, Iterable) else []
+    if not given or not all(type(core) is int and 0 <= core < MOST_CORES for core in given):
+        raise ConfigurationError(f"reader_cores={cores!r}: give numbers of cores, as {{0}}")
+    wanted = frozenset(given)
+    before = os.sched_getaffinity(0)
+    try:  # a container may allow fewer cores than the machine has
+        os.sched_setaffinity(0, wanted)
+        refused = wanted - os.sched_getaffinity(0)
+    except OSError:
+        refused = wanted
+    finally:
+        os.sched_setaffinity(0, before)
+    if refused:
+        raise ConfigurationError(
+            f"reader_cores={sorted(wanted)}: the system refuses {sorted(refused)}; of the "
+            f"{os.cpu_count()} cores of the machine, give some that this program may use"
+        )
+    return wanted
+
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """How much may wait in the process, and who is told of what had to be dropped."""
+    """The buffer in the child process.
+
+    Attributes:
+        size: lines.
+        overflow: policy for further lines.
+        max_line: bytes.
+        tweets: the stream carries tweets.
+        on_drop: called with the number of dropped lines.
+        on_burst: called when dropping starts and ends, as by `Handoff`.
+    """
 
     size: int
     overflow: Overflow
@@ -70,19 +126,27 @@ class Buffer:
 
 
 class Isolated:
-    """Makes the connections of one stream, all in one process of their own.
+    """Creates the connections of one stream, all in one child process.
 
-    The process is started for the first of them, and again if it has ended in between.
+    The process does not share the interpreter lock, so handlers that compute do not delay reading.
+    The first connection starts it; a later one starts it again if it has exited. It works on POSIX
+    systems. Of a ``verify=`` context, the process gets the authorities, but not a client
+    certificate. Up to ``buffer_size`` lines wait there, and as many again in the program.
+
+    On Linux, ``reader_cores={0}`` keeps the process on core 0. ``os.sched_setaffinity(0, {1})``
+    before subscribing keeps the program on core 1. This saves wake-ups across cores, unless
+    handlers compute outside the interpreter lock.
 
     Args:
-        options: where and how.
+        options: of the connections.
         path: of the endpoint.
-        fixed: of the query, on every connection.
-        buffer: what waits in the process.
-        cores: that the process keeps to.
+        fixed: query parameters of every connection.
+        buffer: in the child process.
+        cores: for the child process (``reader_cores=``).
 
     Raises:
-        ConfigurationError: the `ssl.SSLContext` cannot be told to another process.
+        ConfigurationError: the system is not POSIX, or the `ssl.SSLContext` cannot be sent to
+            another process.
     """
 
     def __init__(
@@ -93,51 +157,35 @@ class Isolated:
         buffer: Buffer,
         cores: Cores = None,
     ) -> None:
+        if os.name != "posix":
+            raise ConfigurationError("isolated=True works on POSIX systems only, so far")
         self._options = options
         self._path = path
         self._fixed = dict(fixed)
         self._buffer = buffer
         self._cores = cores
-        if os.name != "posix":
-            raise ConfigurationError("isolated=True works on POSIX systems only, so far")
-        self._verify = _told(options.verify)
+        self._verify = _authorities_of(options.verify)
         self._process: _Process | None = None
         self._numbers = itertools.count(1)
 
     def __call__(
         self, params: Mapping[str, str], on_quiet: Callable[[], None]
     ) -> IsolatedConnection:
-        """One more connection, not opened yet."""
-        return IsolatedConnection(
-            self._order(params),
-            url_of(self._options, self._path),
-            self._ready,
-            on_quiet,
-            self._buffer,
-        )
+        """Create a connection without opening it.
 
-    def finish(self) -> None:
-        """End the process; there is no connection any more."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.end()
-
-    def _ready(self) -> _Process:
-        if self._process is None or not self._process.is_alive:
-            self.finish()
-            self._process = _Process(self._cores)
-        return self._process
-
-    def _order(self, params: Mapping[str, str]) -> Order:
+        Args:
+            params: further query parameters.
+            on_quiet: called when the connection is silent for long.
+        """
         options, buffer = self._options, self._buffer
-        own = {"token", "verify", "url"}
-        return Order(
+        separate = {"token", "verify", "url"}
+        order = Order(
             number=next(self._numbers),
             token=options.token.header().removeprefix("Bearer "),
             settings={
-                each.name: getattr(options, each.name)
-                for each in fields(options)
-                if each.name not in own
+                option.name: getattr(options, option.name)
+                for option in fields(options)
+                if option.name not in separate
             },
             verify=self._verify,
             path=self._path,
@@ -147,10 +195,38 @@ class Isolated:
             overflow=buffer.overflow,
             tweets=buffer.tweets,
         )
+        url = url_of(options, self._path)
+        return IsolatedConnection(order, url, self._running_process, on_quiet, buffer)
+
+    def finish(self) -> None:
+        """End the process, after its last connection was released."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+    def _running_process(self) -> _Process:
+        if self._process is None or not self._process.is_alive:
+            self.finish()
+            self._process = _Process(self._cores)
+        return self._process
 
 
 class IsolatedConnection:
-    """The same as `Connection`, but what it gives is cut into lines already."""
+    """The same as `Connection`, except that `blocks` yields lines.
+
+    Args:
+        order: for the process.
+        url: of the connection.
+        process: returns a running process.
+        on_quiet: called when the connection is silent for long.
+        buffer: in the process.
+
+    Attributes:
+        url: of the connection.
+        http_version: of the answer; empty before it.
+        headers: of the answer.
+        closed: `close` was called without a reason.
+    """
 
     def __init__(
         self,
@@ -173,9 +249,9 @@ class IsolatedConnection:
         self._reason: StreamError | None = None
         self._is_over = False
         self._killing: threading.Event | None = None
-        # A process that lives tells of silence by itself.
+        # The process reports silence of the server; this watches over the process.
         self._longest = order.settings["stall_timeout"] + PATIENCE
-        self._watchdog = Watchdog(self._longest, self._silent, died=self._unwatched)
+        self._watchdog = Watchdog(self._longest, self._on_silence, died=self._on_watchdog_failure)
 
     def open(self) -> None:
         """Let the process connect, and wait for the head of the answer.
@@ -187,9 +263,9 @@ class IsolatedConnection:
         with self._lock:
             self._process = process
             unwanted = self.closed or self._reason is not None
-        process.tell(self._order)
+        process.send(self._order)
         if unwanted:
-            process.tell(self._order.number)
+            process.send(self._order.number)
         for kind, content in self._records(process):
             if kind == OPENED:
                 self.http_version, self.headers = pickle.loads(content)  # noqa: S301 - our process
@@ -198,7 +274,7 @@ class IsolatedConnection:
                 self._end(content)
 
     def blocks(self) -> Iterator[Arrived | bytes]:
-        """What arrives, in whole lines; at last perhaps the bytes of a line that was cut off.
+        """Yield whole lines as they arrive, and at last the bytes of a line that was cut off.
 
         Raises:
             StreamError: as for `Connection.blocks`, or `ReaderCrashed`.
@@ -208,7 +284,7 @@ class IsolatedConnection:
             raise RuntimeError("open() comes first")
         self._watchdog.start()
         for kind, content in self._records(process):
-            self._watchdog.hold()  # who takes the lines may have to wait
+            self._watchdog.hold()  # the caller may have to wait
             if kind == LINES:
                 yield self._arrived(content)
             elif kind == QUIET:
@@ -222,7 +298,11 @@ class IsolatedConnection:
             self._watchdog.touch()
 
     def close(self, reason: StreamError | None = None) -> None:
-        """End it from any thread; what the process has read before still comes."""
+        """End the connection from any thread; lines that the process has read still arrive.
+
+        Args:
+            reason: raised by `open` or `blocks`; without it they return.
+        """
         with self._lock:
             if reason is None:
                 self.closed = True
@@ -237,41 +317,40 @@ class IsolatedConnection:
                 lambda: None if obeyed.wait(PATIENCE) else process.kill(),
                 goes_on=True,
             )
-        process.tell(self._order.number)
+        process.send(self._order.number)
 
     def release(self) -> None:
-        """Nothing to give back; the process waits for the next connection."""
+        """Release the connection; the process stays for the next one."""
         self._watchdog.stop()
         with self._lock:
             killing = self._killing
             if self._process is not None and not self._is_over:
-                self._process.kill()  # left in the middle: what it still says is for nobody
+                self._process.kill()  # its next records would belong to this connection
         if killing is not None:
             killing.set()
 
-    def _silent(self) -> None:
-        """The process hangs, or was halted; not if what it says waits for a thread of ours."""
+    def _on_silence(self) -> None:
+        # The process hangs or was halted, unless its records wait for a thread of this process.
         if self._process is not None and self._process.has_more():
             self._watchdog.start()
         else:
-            self.close(ReaderCrashed(f"the reader's process said nothing for {self._longest:g} s"))
+            self.close(ReaderCrashed(f"the reader process sent nothing for {self._longest:g} s"))
 
-    def _unwatched(self, error: BaseException) -> None:
-        """Nobody would notice its silence any more."""
-        self.close(StreamError(f"the watch over the connection failed unexpectedly: {error!r}"))
+    def _on_watchdog_failure(self, error: BaseException) -> None:
+        self.close(StreamError(f"the watchdog of the connection failed unexpectedly: {error!r}"))
 
     def _records(self, process: _Process) -> Iterator[tuple[int, bytes]]:
-        for each in process.records:  # noqa: UP028 - `yield from` would close them with this one
-            yield each
+        for record in process.records:  # noqa: UP028 - `yield from` would close them with this one
+            yield record
         self._is_over = True
-        crashed = ReaderCrashed(f"the reader's process ended by itself ({process.how_it_ended()})")
+        crashed = ReaderCrashed(f"the reader process ended unexpectedly ({process.how_it_ended()})")
         if self._reason is not None:
             raise self._reason from crashed
         if not self.closed:
             raise crashed
 
     def _end(self, content: bytes) -> None:
-        """The connection is over: raise why, unless that is as it was wanted."""
+        """Raise the reason or the error of a closed connection, unless `close` caused it."""
         with self._lock:
             self._is_over = True
         error = pickle.loads(content)[0]  # noqa: S301 - from our own process
@@ -281,27 +360,27 @@ class IsolatedConnection:
             raise error
 
     def _arrived(self, content: bytes) -> Arrived:
-        now, lines, known, ledger = marshal.loads(content)  # noqa: S302 - from our own process
-        size, keep_alives, oversized, dropped, bursts = ledger
+        now, lines, known, counts = marshal.loads(content)  # noqa: S302 - from our own process
+        size, keep_alives, oversized, dropped, bursts = counts
         if dropped:
             self._buffer.on_drop(dropped)
-        for phase, so_many in bursts:
-            self._buffer.on_burst(phase, so_many)
-        framed = Framed(lines, keep_alives, tuple(Oversized(*each) for each in oversized))
-        return Arrived(framed, size, now, known, len(content))
+        for phase, lines_dropped in bursts:
+            self._buffer.on_burst(phase, lines_dropped)
+        too_long = tuple(Oversized(*line) for line in oversized)
+        return Arrived(Framed(lines, keep_alives, too_long), size, now, known, len(content))
 
 
 class _Process:
-    """The process and its two pipes."""
+    """The child process and its two pipes."""
 
     def __init__(self, cores: Cores = None) -> None:
         environment = {
             name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES
         }
-        # At the end: beside this package may lie others that have the names of standard modules.
+        # Last: directories beside this package may have the names of standard modules.
         path = [*sys.path, str(Path(__file__).parents[1])]
         try:
-            # Not by multiprocessing: that runs the user's program a second time in the child.
+            # Not multiprocessing, which runs the user's program a second time in the child.
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-c", START, *path],
                 stdin=subprocess.PIPE,
@@ -310,49 +389,46 @@ class _Process:
                 bufsize=0,
             )
         except OSError as error:
-            raise ReaderCrashed(f"the reader's process cannot be started: {error}") from error
+            raise ReaderCrashed(f"the reader process cannot be started: {error}") from error
         if cores is not None:
-            # Its threads will be kept where the one is that starts them. If it has gone already, or
-            # the cores have, reading shows the one, and nothing is lost by the other.
+            # Later threads inherit the cores. If the process has exited, reading its records shows
+            # that; if a core has gone, the process runs on any.
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self._child.pid, cores)
         assert self._child.stdin is not None  # noqa: S101 - for mypy; it is a pipe
         assert self._child.stdout is not None  # noqa: S101 - for mypy; it is a pipe
         self._orders, self._pipe = self._child.stdin, self._child.stdout
-        self._telling = threading.Lock()
-        _widen(self._pipe.fileno())
-        self.records = read_records(self._pipe.fileno())
+        self._sending = threading.Lock()
+        with contextlib.suppress(ImportError, OSError, AttributeError):
+            import fcntl  # noqa: PLC0415 - not on every system
 
-    @property
-    def pid(self) -> int:
-        return self._child.pid
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE)
+        self.records = read_records(self._pipe.fileno())
 
     @property
     def is_alive(self) -> bool:
         return self._child.poll() is None
 
-    def tell(self, order: Order | int) -> None:
-        """An order, the number of one to end, or `END`; whether it lives, what it says shows."""
-        data = record(0, pickle.dumps(order))
-        with self._telling, contextlib.suppress(OSError, ValueError):
+    def send(self, order: Order | int) -> None:
+        """Send an order, the number of one to close, or `END`; a dead process ignores it."""
+        data = encode_record(0, pickle.dumps(order))
+        with self._sending, contextlib.suppress(OSError, ValueError):
             self._orders.write(data)
 
     def has_more(self) -> bool:
-        """Whether it has said something that was not read yet."""
-        looking = select.poll()  # unlike `select.select`, of descriptors of any number
-        with contextlib.suppress(ValueError):  # it is closed
-            looking.register(self._pipe, select.POLLIN)
-        return bool(looking.poll(0))
+        """Return whether unread records wait in the pipe."""
+        poll = select.poll()  # unlike `select.select`, accepts descriptors of any number
+        with contextlib.suppress(ValueError):  # the pipe is closed
+            poll.register(self._pipe, select.POLLIN)
+        return bool(poll.poll(0))
 
     def kill(self) -> None:
-        """End it at once."""
         with contextlib.suppress(OSError):
             self._child.kill()
 
     def end(self) -> None:
-        """End it, and wait until it is gone."""
-        self.tell(END)  # a copy of this process made by fork can hold its standard input open
-        with self._telling:
+        self.send(END)  # closing is not enough: a fork of this process can hold the pipe open
+        with self._sending:
             self._orders.close()
         try:
             self._child.wait(PATIENCE)
@@ -366,30 +442,13 @@ class _Process:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _widen(pipe: int) -> None:
-    """Few large reads instead of many small ones, where the system grants that."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import fcntl  # noqa: PLC0415 - not on every system
-
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
-
-
-def _told(verify: bool | ssl.SSLContext) -> Authorities | Literal[True]:
-    """What can be told of a context; a client's own certificate cannot."""
+def _authorities_of(verify: bool | ssl.SSLContext) -> Authorities | Literal[True]:
     if not isinstance(verify, ssl.SSLContext):
         return True
     certificates = b"".join(verify.get_ca_certs(binary_form=True))
     if verify.verify_mode is not ssl.CERT_NONE and not certificates:
         raise ConfigurationError(
-            "isolated=True with this verify=: the context names no authorities that could be told "
+            "isolated=True with this verify=: the context names no authorities that could be sent "
             "to another process; make it by ssl.create_default_context(cafile=...)"
         )
-    return Authorities(
-        certificates,
-        verify.check_hostname,
-        verify.verify_mode,
-        verify.verify_flags,
-        verify.options,
-        verify.minimum_version,
-        verify.maximum_version,
-    )
+    return Authorities(certificates, {name: getattr(verify, name) for name in CONTEXT_SETTINGS})

@@ -17,9 +17,8 @@ from typing import Any
 from rxtweets._core import events
 from rxtweets._core.connection_state import ConnectionState, StateName
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.decoding import Decoded, Disconnect, decode, is_strange
+from rxtweets._messages.decoding import Decoded, Decoder, Disconnect, is_strange
 from rxtweets._messages.message import Message
-from rxtweets._messages.payloads import Read
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
 from rxtweets.api._responses import error_in_stream, unexpected_answer
@@ -131,7 +130,7 @@ class Reader:
         handoff: the buffer, which gets `Opened`, `Block`, `Closed` and at last `Ended`.
         before: the reader of the last run, whose end this one awaits.
         alive_until: time up to which an earlier program has read, in seconds since 1970.
-        read: decodes the lines of streams that carry no tweets.
+        decoder: decodes the first and last lines of a connection.
         replay_from: ``start_time`` of a replay.
     """
 
@@ -144,7 +143,7 @@ class Reader:
         handoff: Handoff,
         before: Reader | None,
         alive_until: float | None = None,
-        read: Read | None = None,
+        decoder: Decoder | None = None,
         replay_from: datetime | None = None,
     ) -> None:
         self._connect = connect
@@ -153,7 +152,7 @@ class Reader:
         self._telemetry = telemetry
         self._handoff = handoff
         self._before = before
-        self._read = read
+        self._decoder = decoder or Decoder()
         self._replay_from = replay_from
         self._newest_at: datetime | None = None
         self._gaps = GapTracker(options.backfill, alive_until, options.backoff.scale)
@@ -343,7 +342,7 @@ class Reader:
             attempt.error = None
         else:
             self._is_connected = False
-            attempt.error, newest = classify_end(attempt, self._read)
+            attempt.error, newest = classify_end(attempt, self._decoder)
             if newest is not None and newest.created_at is not None:
                 self._newest_at = newest.created_at
                 self._gaps.lagging(self._newest_at.timestamp(), newest.received_at or now)
@@ -429,7 +428,7 @@ class Reader:
 
 
 def classify_end(
-    attempt: _Attempt, read: Read | None
+    attempt: _Attempt, decoder: Decoder
 ) -> tuple[StreamError | None, Message[Any] | None]:
     """Return the reason of a connection's end, by its first and last lines, and its last message.
 
@@ -437,8 +436,8 @@ def classify_end(
     that holds nothing but an error or a web page is no stream.
     """
     error = attempt.error
-    first = decode(attempt.first, None, read)
-    last = [decode(block.lines, block.received_at, read) for block in attempt.last]
+    first = decoder.decode(attempt.first)
+    last = [decoder.decode(block.lines, block.received_at) for block in attempt.last]
     messages = [message for decoded in last for message in decoded.messages]
     others = [other for decoded in last for other in decoded.others]
     announced = [other.problem for other in others if isinstance(other, Disconnect)]

@@ -1,15 +1,16 @@
-"""The process that reads, for a stream with ``isolated=True``.
+"""The child process of a stream with ``isolated=True``: reads one connection at a time.
 
-It holds one connection at a time, cuts lines and hands them over through a pipe. It does not share
-Python's interpreter lock with handlers: beside one busy thread, a reader that does falls from
-100,000 tweets a second to a few thousand. See `rxtweets.streams._isolated` for the other end.
+It cuts bytes into lines and sends them through a pipe. It does not share the interpreter lock with
+handlers, so handlers that compute do not slow down reading. See `rxtweets.streams._isolated` for
+the parent process.
 
-Started with its pipes as standard input and output. It ends when it is told to, and with its
-standard input, so also when the program that started it is killed.
+Orders arrive on standard input, records leave on standard output. The process exits at `END`, when
+its standard input closes, and when its parent process is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import pickle
@@ -20,12 +21,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
+from struct import Struct
 from typing import Any, Literal, NamedTuple
 
-from rxtweets._messages.lookup import Known, look_up, quick_look_up
+from rxtweets._messages.decoding import Decoder
+from rxtweets._messages.lookup import Known
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection, ConnectionOptions
 from rxtweets.api._options import Token
@@ -33,46 +36,85 @@ from rxtweets.errors import RxTweetsError
 from rxtweets.errors._redaction import without_secrets
 from rxtweets.streams._buffer import Block, Handoff, Overflow
 from rxtweets.streams._lines import Framed, LineFramer, Oversized
-from rxtweets.streams._records import read_records, record, write_all
 
-__all__ = ["END", "LINES", "OPENED", "OVER", "QUIET", "Authorities", "Order", "main"]
+__all__ = [
+    "END",
+    "LINES",
+    "OPENED",
+    "OVER",
+    "QUIET",
+    "Authorities",
+    "Order",
+    "Outlet",
+    "encode_record",
+    "main",
+    "read_records",
+]
 
 OPENED, LINES, QUIET, OVER = range(4)
-"""Kinds of records that come from here."""
+"""Kinds of records: a connection is open, its lines, it is silent, it is closed."""
 
 END = 0
-"""The number of no order: the process is to end."""
+"""The number that no order has: the process exits."""
 
 MOST = 256
 """Lines in a record at most, give or take a network read."""
 
 TOGETHER = 0.1
-"""Seconds: lines that were read within so many may share a record, and so a time."""
+"""Seconds. Lines received within this time may share a record, and so a time of arrival."""
 
 ORPHAN = 2.0
-"""Seconds between looks whether the program that started this process is still there."""
+"""Seconds between checks whether the parent process lives."""
+
+# Records on the pipe.
+
+HEAD = Struct(">BI")
+"""The kind and the length of a record."""
+
+READ = 2**18
+
+
+def encode_record(kind: int, content: bytes = b"") -> bytes:
+    """Return the bytes of a record.
+
+    Args:
+        kind: below 256.
+        content: of the record.
+    """
+    return HEAD.pack(kind, len(content)) + content
+
+
+def read_records(pipe: int) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and content of records until the pipe is closed; half a record is left out."""
+    # The buffer gets many small records by one read, and assembles a large one in place.
+    with open(pipe, "rb", buffering=READ, closefd=False) as source:
+        while len(head := source.read(HEAD.size)) == HEAD.size:
+            kind, length = HEAD.unpack(head)
+            content = source.read(length)
+            if len(content) < length:
+                return
+            yield kind, content
+
+
+# Orders of the parent process.
 
 
 class Authorities(NamedTuple):
-    """What can be told to another process of an `ssl.SSLContext`."""
+    """The part of an `ssl.SSLContext` that can be sent to another process.
+
+    Attributes:
+        certificates: trusted, in DER form.
+        settings: attributes of the context, in the order in which they can be set.
+    """
 
     certificates: bytes
-    checks_host: bool
-    mode: int
-    flags: int
-    options: int
-    least: int
-    most: int
+    settings: Mapping[str, Any]
 
     def context(self) -> ssl.SSLContext:
-        """A context that trusts whom the other one trusts."""
+        """Return a context with the same trusted authorities."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = self.checks_host
-        context.verify_mode = ssl.VerifyMode(self.mode)
-        context.verify_flags = ssl.VerifyFlags(self.flags)
-        context.options = ssl.Options(self.options)
-        context.minimum_version = ssl.TLSVersion(self.least)
-        context.maximum_version = ssl.TLSVersion(self.most)
+        for name, value in self.settings.items():
+            setattr(context, name, value)
         if self.certificates:
             context.load_verify_locations(cadata=self.certificates)
         return context
@@ -80,19 +122,19 @@ class Authorities(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A connection to make; goes through the pipe, with the token, and nowhere else.
+    """A connection to open. It contains the token, and travels through the pipe only.
 
     Attributes:
-        number: of the order; alone it is the order to close that connection.
-        token: itself.
+        number: of the order; the number alone is the order to close this connection.
+        token: the bearer token.
         settings: the other fields of `ConnectionOptions`.
-        verify: ``True`` for the usual authorities.
+        verify: ``True`` for the default authorities.
         path: of the endpoint.
         params: of the query.
         max_line: bytes.
         buffer_size: lines that may wait for the pipe.
-        overflow: what happens when there are more.
-        tweets: that is what the lines are.
+        overflow: the policy for further lines.
+        tweets: the stream carries tweets.
     """
 
     number: int
@@ -107,16 +149,149 @@ class Order:
     tweets: bool
 
 
+# Sending.
+
+
+class Outlet:
+    """Sends lines through the pipe, and buffers them while it is full.
+
+    The thread that reads writes to the pipe, too: waking another thread for each read costs more
+    (benchmark row 1). A second thread writes the rest as soon as a full pipe has room.
+
+    Args:
+        pipe: descriptor of a pipe that does not block.
+        order: has the buffer's size and overflow policy.
+    """
+
+    def __init__(self, pipe: int, order: Order) -> None:
+        self._pipe = pipe
+        self._state = threading.Condition()
+        self._rest = memoryview(b"")  # encoded records that wait for room in the pipe
+        self._is_over = False
+        self._counting = threading.Lock()
+        self._counts = _Counts()
+        self._latest = time.time()
+        self._decoder = (
+            Decoder(fast=order.settings.get("fast_paths", True)) if order.tweets else None
+        )
+        self._buffer = Handoff(
+            order.buffer_size, order.overflow, self._dropped, self._burst, longest=order.max_line
+        )
+        self._thread = start_thread("rxtweets-outlet", self._work, _crash)
+
+    def put(self, framed: Framed, size: int, now: float, held: int = 0) -> None:
+        """Send the result of one read; waits only if the overflow policy is ``block``.
+
+        Args:
+            framed: the lines.
+            size: bytes of the read.
+            now: when it happened, in seconds since 1970.
+            held: bytes of the lines, at most.
+        """
+        with self._counting:
+            self._counts.size += size
+            self._counts.keep_alives += framed.keep_alives
+            self._counts.oversized += framed.oversized
+            self._latest = now
+        with self._state:
+            if not self._rest:
+                self._write(self._lines_record(framed.lines, now, None))
+                return
+        if not framed.lines:
+            return  # the counts go with the next lines
+        # Looking up is half of all work. This process does it while the other one is behind
+        # (benchmark rows 1 and 3a: always or never costs more).
+        known = None if self._decoder is None else self._decoder.look_up(framed.lines)
+        self._buffer.put(Block(framed.lines, now, 0, known, held))
+        with self._state:
+            if not self._rest:  # the pipe had room meanwhile
+                self._write(b"")
+
+    def tell(self, kind: int, content: bytes = b"") -> None:
+        """Send another record, before the lines in the buffer."""
+        with self._state:
+            self._write(encode_record(kind, content))
+
+    def close(self, content: bytes, size: int = 0) -> None:
+        """Send all lines, the counts since the last of them, and a record `OVER`.
+
+        Args:
+            content: of the last record.
+            size: bytes to count besides.
+        """
+        self._buffer.close()
+        with self._state:
+            self._state.wait_for(lambda: not self._rest)
+            self._counts.size += size
+            last_counts = self._lines_record([], self._latest, None)
+            self._write(last_counts + encode_record(OVER, content))
+            self._is_over = True
+            self._state.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while self._wait_for_rest():
+            select.select([], [self._pipe], [])
+            with self._state:
+                self._write(b"")
+
+    def _wait_for_rest(self) -> bool:
+        with self._state:
+            self._state.wait_for(lambda: self._rest or self._is_over)
+            return bool(self._rest)
+
+    def _write(self, data: bytes) -> None:
+        """Write the rest, the data and the buffered lines, until the pipe is full.
+
+        The caller holds the lock.
+        """
+        self._rest = memoryview(b"".join((self._rest, data)) if self._rest else data)
+        while self._rest or len(self._buffer):
+            if not self._rest:
+                self._rest = memoryview(self._buffered_records())
+            with contextlib.suppress(BlockingIOError):
+                self._rest = self._rest[os.write(self._pipe, self._rest) :]
+            if self._rest:
+                break
+        self._state.notify_all()
+
+    def _buffered_records(self) -> bytes:
+        records = []
+        for _, group in groupby(self._buffer.get(MOST), key=_shared_record):
+            blocks = list(group)
+            lines = [line for block in blocks for line in block.lines]
+            known = None
+            if blocks[0].known is not None:
+                known = list(chain.from_iterable(block.known or () for block in blocks))
+            records.append(self._lines_record(lines, blocks[-1].received_at, known))
+        return b"".join(records)
+
+    def _lines_record(self, lines: list[bytes], now: float, known: Known | None) -> bytes:
+        with self._counting:
+            counts, self._counts = self._counts, _Counts()
+        # marshal decodes lines three times as fast as a split of joined lines, and tuples faster
+        # than pickle. Version 2 does not search for references. Both ends are one interpreter.
+        return encode_record(LINES, marshal.dumps((now, lines, known, counts.as_tuple()), 2))
+
+    def _dropped(self, lines: int) -> None:
+        with self._counting:
+            self._counts.dropped += lines
+
+    def _burst(self, phase: Literal["began", "ended"], dropped: int) -> None:
+        with self._counting:
+            self._counts.bursts += ((phase, dropped),)
+
+
 @dataclass(slots=True)
-class Ledger:
-    """What happened since the last record beside the lines in it.
+class _Counts:
+    """The counts since the last record of lines.
 
     Attributes:
         size: bytes that were read.
         keep_alives: empty lines.
         oversized: lines that were too long.
-        dropped: lines that were dropped because the pipe and the buffer were full.
-        bursts: of drops, as `Handoff` tells them.
+        dropped: lines that the buffer dropped.
+        bursts: starts and ends of dropping, as `Handoff` reports them.
     """
 
     size: int = 0
@@ -125,165 +300,25 @@ class Ledger:
     dropped: int = 0
     bursts: tuple[tuple[Literal["began", "ended"], int], ...] = ()
 
-    def plain(self) -> tuple[Any, ...]:
-        """The same, of types that are the interpreter's own."""
-        oversized = tuple(tuple(each) for each in self.oversized)
+    def as_tuple(self) -> tuple[Any, ...]:
+        """Return the counts as types that marshal encodes."""
+        oversized = tuple(map(tuple, self.oversized))
         return self.size, self.keep_alives, oversized, self.dropped, self.bursts
 
 
-class Outlet:
-    """Hands lines to the pipe: at once while it has room, else through a bounded hand-off.
+def _shared_record(block: Block) -> tuple[float, bool]:
+    return block.received_at // TOGETHER, block.known is None
 
-    Writing at once saves waking another thread for every read, which costs more than all the rest.
 
-    Args:
-        pipe: its descriptor; writing to it does not wait.
-        order: how much may wait, and what happens then.
-    """
-
-    def __init__(self, pipe: int, order: Order) -> None:
-        self._pipe = pipe
-        self._state = threading.Condition()
-        self._writing = threading.Lock()
-        self._books = threading.Lock()
-        self._ledger = Ledger()
-        self._latest = time.time()
-        self._rest = memoryview(b"")
-        self._is_free = True
-        self._is_putting = False
-        self._is_over = False
-        self._tweets = order.tweets
-        quick = quick_look_up() if order.settings.get("fast_paths", True) else None
-        self._find = quick or look_up
-        self._turn = False
-        self._handoff = Handoff(
-            order.buffer_size, order.overflow, self._dropped, self._burst, longest=order.max_line
-        )
-        self._thread = start_thread("rxtweets-outlet", self._work, _crash)
-
-    def put(self, framed: Framed, size: int, now: float, held: int = 0) -> None:
-        """Hand over what one read completed; waits only if the policy is ``block``."""
-        with self._books:
-            self._ledger.size += size
-            self._ledger.keep_alives += framed.keep_alives
-            self._ledger.oversized += framed.oversized
-            self._latest = now
-        block = Block(framed.lines, now, 0, self._look_up(framed.lines), held)
-        with self._state:
-            if self._is_free:
-                self._write_now(self._record(block.lines, now, block.known))
-                return
-            if not block.lines:
-                return  # what the ledger says of it goes with the next record
-            self._is_putting = True
-        self._handoff.put(block)
-        with self._state:
-            self._is_putting = False
-            self._state.notify_all()
-
-    def _look_up(self, lines: list[bytes]) -> Known | None:
-        """Decoding is half of all work of the two processes, so each does half of it.
-
-        More of it is done here while the other one does not keep up.
-        """
-        self._turn = not self._turn
-        is_ours = self._turn or not self._is_free
-        return self._find(lines) if is_ours and self._tweets else None
-
-    def tell(self, kind: int, content: bytes = b"") -> None:
-        """Write another record, after whatever is being written."""
-        with self._writing:
-            self._finish_record()
-            write_all(self._pipe, record(kind, content))
-
-    def close(self, size: int = 0) -> None:
-        """Wait until everything is written, what was counted since the last line as well.
-
-        Args:
-            size: bytes that are counted beside those of the lines.
-        """
-        with self._state:
-            self._state.wait_for(lambda: self._is_free)
-            self._is_over = True
-            self._state.notify_all()
-        self._handoff.close()
-        self._thread.join()
-        self._ledger.size += size
-        with self._writing:
-            write_all(self._pipe, self._record([], self._latest, None))
-
-    def _write_now(self, data: bytes) -> None:
-        with self._writing:
-            try:
-                written = os.write(self._pipe, data)
-            except BlockingIOError:
-                written = 0
-            if written < len(data):
-                self._rest = memoryview(data)[written:]
-                self._is_free = False
-                self._state.notify_all()
-
-    def _work(self) -> None:
-        while self._wait_for_work():
-            with self._writing:
-                self._finish_record()
-            while not self._has_caught_up():
-                self._send(self._handoff.get(MOST))
-
-    def _wait_for_work(self) -> bool:
-        with self._state:
-            self._state.wait_for(lambda: not self._is_free or self._is_over)
-            return not self._is_free
-
-    def _has_caught_up(self) -> bool:
-        with self._state:
-            # Not while a block is on its way: it may be the one that was taken just now, and
-            # another may not come.
-            self._state.wait_for(lambda: len(self._handoff) or not self._is_putting)
-            if len(self._handoff):
-                return False
-            self._is_free = True
-            self._state.notify_all()
-            return True
-
-    def _finish_record(self) -> None:
-        """Half a record may be in the pipe: whoever writes next writes the other half first."""
-        rest, self._rest = self._rest, memoryview(b"")
-        write_all(self._pipe, rest)
-
-    def _send(self, blocks: list[Block]) -> None:
-        for _, group in groupby(blocks, key=lambda block: block.received_at // TOGETHER):
-            together = list(group)
-            lines = [line for block in together for line in block.lines]
-            known: Known = []
-            for block in together:
-                known += block.known or [None] * len(block.lines)
-            with self._writing:
-                write_all(self._pipe, self._record(lines, together[-1].received_at, known))
-
-    def _record(self, lines: list[bytes], now: float, known: Known | None) -> bytes:
-        with self._books:
-            ledger, self._ledger = self._ledger, Ledger()
-        # Its lines come back three times as fast as those that are joined and split, what was found
-        # in them faster than by pickle; version 2 is the last without references, for which it
-        # would search. Both ends are the same interpreter.
-        return record(LINES, marshal.dumps((now, lines, known, ledger.plain()), 2))
-
-    def _dropped(self, lines: int) -> None:
-        with self._books:
-            self._ledger.dropped += lines
-
-    def _burst(self, phase: Literal["began", "ended"], dropped: int) -> None:
-        with self._books:
-            self._ledger.bursts += ((phase, dropped),)
+# Reading.
 
 
 class _Reading:
-    """One connection, on a thread of its own."""
+    """Reads one connection on a thread of its own."""
 
     def __init__(self, pipe: int, order: Order) -> None:
         self.number = order.number
-        self._order = order
+        self._max_line = order.max_line
         self._outlet = Outlet(pipe, order)
         self._connection = Connection(
             ConnectionOptions(
@@ -302,7 +337,7 @@ class _Reading:
         self._thread.join()
 
     def _work(self) -> None:
-        framer = LineFramer(self._order.max_line)
+        framer = LineFramer(self._max_line)
         error: Exception | None = None
         connection, put = self._connection, self._outlet.put
         try:
@@ -313,7 +348,7 @@ class _Reading:
                 put(framer.feed(data), len(data), time.time(), framer.held)
         except RxTweetsError as raised:
             error = raised
-        except BaseException as raised:  # noqa: BLE001 - a fault of ours or of httpx must be seen
+        except BaseException as raised:  # noqa: BLE001 - a fault of ours or of httpx
             error = unexpected("reading", without_secrets(raised))
         finally:
             connection.release()
@@ -321,24 +356,23 @@ class _Reading:
         if isinstance(tail, Oversized):
             put(Framed([], 0, (tail,)), 0, time.time())
             tail = b""
-        # Whoever gets the tail counts its bytes again.
-        self._outlet.close(-len(tail))
-        self._outlet.tell(OVER, pickle.dumps((error, tail)))
+        # The receiver of the tail counts its bytes again.
+        self._outlet.close(pickle.dumps((error, tail)), -len(tail))
 
 
 def main() -> None:
-    """Do what comes in through standard input: make a connection, or close it."""
-    # These are for the program, which drains; a terminal or systemd sends them to us as well.
+    """Open and close connections by the orders on standard input."""
+    # A terminal or systemd sends these to this process, too; only the parent must handle them.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     pipe = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is printed by mistake spoils no record
     os.set_blocking(pipe, False)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not corrupt a record
     parent = os.getppid()
     start_thread("rxtweets-parent", lambda: _end_with_parent(parent), _crash)
     reading: _Reading | None = None
     for _, content in read_records(sys.stdin.fileno()):
-        order = pickle.loads(content)  # noqa: S301 - from the process that started this one
+        order = pickle.loads(content)  # noqa: S301 - from the parent process
         if order == END:
             break
         if isinstance(order, Order):
@@ -351,13 +385,13 @@ def main() -> None:
 
 
 def _crash(error: BaseException) -> None:
-    """A thread died: end the process, as the other one would wait for it in vain."""
+    """Exit after a thread died, since the parent process would wait forever."""
     traceback.print_exception(error)
     os._exit(1)
 
 
 def _end_with_parent(parent: int) -> None:
-    """A copy of the parent made by fork can hold the other end of the pipe open after its death."""
+    # A fork of the parent can hold the other end of standard input open.
     while os.getppid() == parent:
         select.select([], [], [], ORPHAN)
     os._exit(1)

@@ -17,10 +17,8 @@ from rxtweets._core import events
 from rxtweets._core.connection_state import ConnectionState
 from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.decoding import Decoded, Disconnect, Undecodable, decode
-from rxtweets._messages.lookup import LookUp
-from rxtweets._messages.message import Interest, Message
-from rxtweets._messages.payloads import Read
+from rxtweets._messages.decoding import Decoded, Decoder, Disconnect, Undecodable
+from rxtweets._messages.message import Message
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.display._notebook import started
 from rxtweets.display._snapshot import has_ended
@@ -49,25 +47,23 @@ class LiveOptions:
         buffer_size: lines of the buffer.
         overflow: what happens when the buffer is full.
         reading: how the stream reads.
-        read: decodes the lines of streams that carry no tweets.
+        decoder: decodes the lines.
         deduplicate: drops repeated messages; ``None`` to keep them.
         state_file: keeps the position; ``None`` for no file.
         replay_from: ``start_time`` of a replay, in UTC.
         limit: after which the stream completes.
         meter: counts posts; ``None`` for streams without posts.
-        look_up: finds text and id without decoding whole lines; ``None`` to decode.
     """
 
     buffer_size: int
     overflow: Overflow
     reading: ReadingOptions
-    read: Read | None = None
+    decoder: Decoder = field(default_factory=Decoder)
     deduplicate: Deduplicator | None = None
     state_file: StateFile | None = None
     replay_from: datetime | None = None
     limit: Limit = field(default_factory=Limit)
     meter: PostMeter | None = None
-    look_up: LookUp | None = None
 
 
 class LiveStream(SharedStream):
@@ -136,7 +132,6 @@ class _LiveRun(StreamRun):
         super().__init__(telemetry, options.limit, options.deduplicate)
         self._options = options
         self._total_quota = quota or self.quota
-        self._interest = Interest()
         self._newest: Message[Any] | None = None
         self._gaps: list[Interval] = []
         self._error: RxTweetsError | None = None
@@ -160,7 +155,7 @@ class _LiveRun(StreamRun):
             self._handoff,
             before,
             None if position is None else position.alive_until,
-            options.read,
+            options.decoder,
             options.replay_from,
         )
         telemetry.show("queued", lambda: len(self._handoff))
@@ -210,15 +205,7 @@ class _LiveRun(StreamRun):
         self._alive_until = block.received_at
         if not block.lines and not self._gaps:
             return []
-        options = self._options
-        decoded = decode(
-            block.lines,
-            block.received_at,
-            options.read,
-            block.known,
-            self._interest,
-            options.look_up,
-        )
+        decoded = self._options.decoder.decode(block.lines, block.received_at, block.known)
         if self._gaps:
             last = before[-1].id if before else self._newest_id
             self._report_gaps(last, decoded.messages[0].id if decoded.messages else "")
@@ -228,7 +215,7 @@ class _LiveRun(StreamRun):
 
     def _decode_tail(self, closed: Closed) -> list[Message[Any]]:
         """Decode a last line without a line feed: it is whole if it is JSON."""
-        decoded = decode([closed.tail], closed.at, self._options.read)
+        decoded = self._options.decoder.decode([closed.tail], closed.at)
         if any(isinstance(other, Undecodable) for other in decoded.others):
             if not closed.by_us:
                 self._telemetry.add(received=1, undecodable=1)

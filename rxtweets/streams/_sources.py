@@ -10,7 +10,7 @@ from rxtweets._core import events
 from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.observable import new_telemetry
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.lookup import quick_look_up
+from rxtweets._messages.decoding import Decoder
 from rxtweets._messages.payloads import Activity, ComplianceEvent, LabelEvent, Like, reader_for
 from rxtweets.api._client import Rest
 from rxtweets.api._connection import Connection
@@ -258,10 +258,9 @@ def _live_options(config: StreamConfig, rules: list[Rule] | None) -> LiveOptions
             is_replay=config.is_replay,
             prepare=None if rules is None else sync,
         ),
-        read=reader_for(config.endpoint.carries),
+        decoder=Decoder(reader_for(config.endpoint.carries), fast=config.connection.fast_paths),
         replay_from=config.start_time,
         meter=PostMeter() if config.endpoint.carries == "tweets" else None,
-        look_up=quick_look_up() if config.connection.fast_paths else None,
     )
 
 
@@ -325,6 +324,6 @@ def _isolated(config: StreamConfig, fixed: Mapping[str, str], telemetry: Telemet
         began = events.OverflowStarted(overflow, size)
         telemetry.publish(began if phase == "began" else events.OverflowEnded(overflow, lines))
 
-    tweets = reader_for(config.endpoint.carries) is None
+    tweets = config.endpoint.carries == "tweets"
     buffer = Buffer(size, overflow, config.max_line, tweets, dropped, burst)
     return Isolated(config.connection, config.endpoint.path, fixed, buffer, config.reader_cores)

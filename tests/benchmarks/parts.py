@@ -22,7 +22,7 @@ from rxtweets import Message
 from rxtweets import operators as ops
 from rxtweets._core.observable import MessageStream, new_telemetry
 from rxtweets._messages.batch import Batch
-from rxtweets._messages.decoding import decode
+from rxtweets._messages.decoding import Decoder, decode
 from rxtweets._messages.lookup import Known, look_up, quick_look_up
 from rxtweets.api._http1 import Dechunker
 from rxtweets.streams._lines import LineFramer
@@ -75,10 +75,13 @@ def parts_of(frames: Sequence[bytes]) -> dict[str, Callable[[], object]]:
             framer.feed(each)
 
     def read_metadata() -> None:
-        for each in (each for block in blocks for each in decode(block, None, None, none).messages):
+        for each in (
+            each for block in blocks for each in decoder.decode(block, None, none).messages
+        ):
             each.metadata  # noqa: B018 - reading it is what is measured
 
     none: Known = [("", "")] * CHUNK
+    decoder = Decoder()
     everything: dict[str, Callable[[], object]] = {
         "chunks of HTTP/1.1 to a body": dechunk,
         "a body to lines": cut,
@@ -90,7 +93,7 @@ def parts_of(frames: Sequence[bytes]) -> dict[str, Callable[[], object]]:
     return everything | {
         "lines to messages, by orjson": lambda: [decode(each) for each in blocks],
         "lines that were looked up to messages": lambda: [
-            decode(each, known=of) for each, of in zip(blocks, known, strict=True)
+            decoder.decode(each, known=of) for each, of in zip(blocks, known, strict=True)
         ],
         "the same, and metadata read": read_metadata,
         "a record between two processes, written": lambda: [

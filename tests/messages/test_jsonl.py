@@ -1,4 +1,4 @@
-"""Messages as lines: several at once are what they are one by one."""
+"""Messages as lines of JSON."""
 
 from __future__ import annotations
 
@@ -35,50 +35,50 @@ MESSAGES: dict[str, Message[Any]] = {
 }
 
 
-def test_of_data_that_is_nested_without_end_the_outer_levels_are_written() -> None:
+def test_outer_levels_of_too_deep_data_are_written() -> None:
     line = to_line(Message.from_line(LINE).put_data({"deep": deep(20_000)}))
     assert "[[[[[...]]]]]" in json.loads(line)["data"]
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_a_message_among_several_is_written_as_it_is_alone(name: str) -> None:
+def test_to_lines_writes_each_message_as_to_line(name: str) -> None:
     message, tweet = MESSAGES[name], MESSAGES["a tweet"]
 
     assert to_lines([tweet, message, tweet]) == to_line(tweet) + to_line(message) + to_line(tweet)
 
 
-def test_a_line_has_id_time_data_and_the_line_of_the_stream_byte_for_byte() -> None:
+def test_line_has_id_time_data_and_the_received_line() -> None:
     assert to_lines([MESSAGES["a tweet"]]) == (
         b'{"id":"7","received_at":1764028461.25,"data":"caf\xc3\xa9","raw":' + LINE + b"}\n"
     )
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_every_line_has_one_line_feed_and_can_be_read_back(name: str) -> None:
+def test_line_has_one_line_feed_and_can_be_read_back(name: str) -> None:
     line = to_lines([MESSAGES[name]])
 
     assert line.index(b"\n") == len(line) - 1
     assert from_line(line).raw == MESSAGES[name].raw
 
 
-def test_another_end_makes_them_an_array() -> None:
+def test_lines_with_another_end_form_an_array() -> None:
     together = to_lines(MESSAGES.values(), b",")
 
     values = json.loads(b"[" + together[:-1] + b"]")
-    assert values == [json.loads(to_line(each)) for each in MESSAGES.values()]
+    assert values == [json.loads(to_line(message)) for message in MESSAGES.values()]
 
 
-def test_no_messages_are_no_lines() -> None:
+def test_to_lines_is_empty_without_messages() -> None:
     assert to_lines([]) == b""
 
 
-def test_keys_of_several_are_the_keys_of_each() -> None:
+def test_keys_of_messages_are_the_keys_of_each() -> None:
     several = list(MESSAGES.values())
 
-    assert keys_of(several) == [key_of(each) for each in several]
+    assert keys_of(several) == [key_of(message) for message in several]
     assert all(keys_of(several))
 
 
-def test_an_id_with_half_a_surrogate_pair_is_the_same_when_it_is_read_back() -> None:
+def test_id_with_half_a_surrogate_pair_can_be_read_back() -> None:
     message = Message("x", {"id": "7\ud800"})
     assert key_of(message) == from_line(to_line(message)).id == "7\\ud800"

@@ -1,4 +1,4 @@
-"""Two ways to look tweets up, which have to find the same."""
+"""orjson and msgspec find the same text and id."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rxtweets import Message
-from rxtweets._messages.decoding import Decoded, Undecodable, decode
+from rxtweets._messages.decoding import Decoded, Decoder, Undecodable, decode
 from rxtweets._messages.lookup import LookUp, look_up, quick_look_up
-from rxtweets._messages.message import Interest
 from rxtweets._messages.rows import row_of
 from rxtweets.simulator._feed import SimulatedTweets
 from rxtweets.simulator._tweets import Tweets
 
 BESIDE = b'{"data":{"id":"1","text":"a","x":%s}}'
 LINES = list(SimulatedTweets(Tweets(seed=3)).sequence()(0, 50))
+FAST = Decoder(fast=True)
 TOO_GREAT = b'{"data":{"id":"1","text":"a","x":[1e400,-1e400,%s,7]}}' % (b"9" * 5000)
 
 
@@ -31,10 +31,10 @@ def quickly() -> LookUp:
 
 
 def agree(line: bytes) -> bool:
-    """Whether both find the same; what has an id that is no text is left alone by the quick one."""
+    """Return whether both find the same; msgspec leaves out ids that are not text."""
     [slow], [quick] = look_up([line]), quickly()([line])
-    left_alone = slow is not None and not isinstance(slow[1], str | None)
-    return quick == (None if left_alone else slow)
+    is_left_out = slow is not None and not isinstance(slow[1], str | None)
+    return quick == (None if is_left_out else slow)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def agree(line: bytes) -> bool:
         b'1},"err\\u006frs":{"a":1',
     ],
 )
-def test_whatever_stands_beside_the_text_both_find_the_same(value: bytes) -> None:
+def test_both_find_the_same_beside_any_value(value: bytes) -> None:
     assert agree(BESIDE % value)
 
 
@@ -71,7 +71,7 @@ def test_tweet_is_found_when_its_line_is_nested_deep(
 ) -> None:
     line = BESIDE % (opening * levels + b'"]"' + closing * levels)
     assert quickly()([line]) == look_up([line]) == [("a", "1")]
-    for found in (decode([line]), decode([line], look_up=quickly())):
+    for found in (decode([line]), FAST.decode([line])):
         [message] = found.messages
         assert (message.data, message.raw) == ("a", line)
         assert set(message.metadata) == {"id", "x"}
@@ -82,14 +82,14 @@ def test_tweet_is_found_when_its_line_is_nested_deep(
 def test_tweet_is_not_found_when_a_deep_level_is_broken(levels: int, value: bytes) -> None:
     line = BESIDE % (b"[" * levels + value + b"]" * levels)
     assert quickly()([line]) == look_up([line]) == [None]
-    for found in (decode([line]), decode([line], look_up=quickly())):
+    for found in (decode([line]), FAST.decode([line])):
         [other] = found.others
         assert isinstance(other, Undecodable)
 
 
 def test_levels_beyond_the_deepest_are_null() -> None:
     line = b'{"data":{"id":"1","text":"a","x":%s,"y":[2]}}' % (b"[" * 2_000 + b"]" * 2_000)
-    [message] = decode([line], interest=Interest()).messages
+    [message] = decode([line]).messages
     value: Any = message.metadata["x"]
     levels = 0
     while value:
@@ -118,7 +118,7 @@ def test_levels_beyond_the_deepest_are_null() -> None:
         b'{"errors":[{"title":"x"}],"data":{"text":"a"}}',
     ],
 )
-def test_whatever_the_line_is_both_find_the_same(line: bytes) -> None:
+def test_both_find_the_same_in_any_line(line: bytes) -> None:
     assert agree(line)
 
 
@@ -126,7 +126,7 @@ def test_whatever_the_line_is_both_find_the_same(line: bytes) -> None:
     st.sampled_from(LINES),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), st.binary(min_size=1, max_size=4))),
 )
-def test_whatever_is_broken_in_a_line_nothing_else_is_found_in_it(
+def test_both_find_the_same_in_a_damaged_line(
     line: bytes, changes: list[tuple[float, int, bytes]]
 ) -> None:
     for where, taken, put in changes:
@@ -140,11 +140,11 @@ def test_whatever_is_broken_in_a_line_nothing_else_is_found_in_it(
     assert quick is None or [quick] == look_up([line])
 
 
-def test_all_that_is_well_formed_is_found() -> None:
+def test_all_simulated_tweets_are_found() -> None:
     assert None not in quickly()(LINES)
 
 
-def test_every_recorded_frame_is_looked_up_to_the_same(recorded: Path) -> None:
+def test_both_find_the_same_in_recorded_frames(recorded: Path) -> None:
     lines = recorded.read_bytes().splitlines()
     assert quickly()(lines) == look_up(lines)
 
@@ -162,25 +162,25 @@ anything = st.recursive(
 def test_lines_are_decoded_to_the_same_messages(lines: list[bytes]) -> None:
     def shown(decoded: Decoded) -> Any:
         messages = [
-            (each.data, each.id, each.raw, each.received_at, each.metadata)
-            for each in decoded.messages
+            (message.data, message.id, message.raw, message.received_at, message.metadata)
+            for message in decoded.messages
         ]
-        return messages, [each.raw for each in decoded.partial], list(map(repr, decoded.others))
+        return (
+            messages,
+            [message.raw for message in decoded.partial],
+            list(map(repr, decoded.others)),
+        )
 
-    quick = decode(lines, 7.0, interest=Interest(), look_up=quickly())
-    assert shown(quick) == shown(decode(lines, 7.0, interest=Interest()))
+    assert shown(FAST.decode(lines, 7.0)) == shown(decode(lines, 7.0))
 
 
-def test_lines_that_were_looked_up_before_are_not_looked_up_again() -> None:
-    def never(_: object) -> Any:
-        raise AssertionError
-
-    [message] = decode([LINES[0]], known=[("other", "5")], look_up=never).messages
+def test_lines_are_looked_up_once() -> None:
+    [message] = FAST.decode([LINES[0]], known=[("other", "5")]).messages
     assert (message.data, message.id) == ("other", "5")
 
 
-def test_a_number_that_no_double_holds_costs_the_tweet_only_where_orjson_reads_it() -> None:
-    [message] = decode([TOO_GREAT], look_up=quickly()).messages
+def test_too_great_number_is_undecodable_for_orjson_only() -> None:
+    [message] = FAST.decode([TOO_GREAT]).messages
     assert message.data == "a"
     assert message.metadata["x"] == [float("inf"), float("-inf"), float("inf"), 7]
     assert row_of(message).text == "a"
@@ -188,12 +188,12 @@ def test_a_number_that_no_double_holds_costs_the_tweet_only_where_orjson_reads_i
     assert isinstance(other, Undecodable)
 
 
-def test_copies_of_a_message_read_such_a_number_as_well() -> None:
-    [message] = decode([TOO_GREAT], interest=Interest(), look_up=quickly()).messages
+def test_copies_decode_a_too_great_number_as_well() -> None:
+    [message] = FAST.decode([TOO_GREAT]).messages
     copy: Message[str] = message.update_data(str.upper)
     assert copy.metadata == message.metadata
 
 
-def test_without_its_library_there_is_no_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_look_up_is_none_without_msgspec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "msgspec", None)
     assert quick_look_up() is None

@@ -1,4 +1,4 @@
-"""What other streams carry: the examples of X's documentation, and what X leaves out or renames."""
+"""Events of other streams: the examples of X's documentation, missing and renamed fields."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def event(action: str, **parts: Any) -> ComplianceEvent:
     return cast("ComplianceEvent", read("compliance", {"data": {action: parts}})[0])
 
 
-def test_tweets_are_read_by_messages_themselves() -> None:
+def test_tweets_have_no_reader() -> None:
     assert reader_for("tweets") is None
 
 
-def test_a_like_is_read() -> None:
+def test_like_is_read() -> None:
     like, identifier = read("likes", {"data": {
         "id": "8ba4f34e6235d905a46bac021d98e923", "liked_tweet_id": "1346889436626259968",
         "tweet_author_id": "2244994945", "created_at": "2025-11-26T21:30:10.000Z",
@@ -61,28 +61,28 @@ def test_a_like_is_read() -> None:
         ("liked_post_id", "post_author_id"),
     ],
 )
-def test_a_like_is_the_same_under_every_generation_of_names(tweet: str, author: str) -> None:
+def test_like_is_read_with_older_and_newer_names(tweet: str, author: str) -> None:
     like, _ = read("likes", {"data": {"id": "a", tweet: 1, author: 2}})
     assert like == Like("a", "1", "2", None)
 
 
 @pytest.mark.parametrize("data", [{"id": "a"}, {"id": "a", "liked_tweet_id": None}])
-def test_a_like_of_which_x_gave_only_the_id_is_a_like(data: dict[str, Any]) -> None:
+def test_like_is_read_when_it_has_only_an_id(data: dict[str, Any]) -> None:
     assert read("likes", {"data": data}) == (Like("a", "", "", None), "a")
 
 
-def test_a_deleted_tweet_is_read() -> None:
+def test_deleted_tweet_is_read() -> None:
     assert event("delete", tweet=TWEET, event_at=TIME) == ComplianceEvent(
         "delete", AT, tweet_id="601430178305220608", user_id="3198576760"
     )
 
 
-def test_a_deleted_quote_names_what_it_quoted() -> None:
+def test_deleted_quote_has_the_quoted_tweet() -> None:
     deleted = event("delete", tweet={"id": "1", "author_id": "2"}, quote_tweet_id="3")
     assert (deleted.tweet_id, deleted.details) == ("1", {"quote_tweet_id": "3"})
 
 
-def test_an_edit_names_all_versions() -> None:
+def test_edit_has_all_versions() -> None:
     versions = ["1567233844205453313", "1567233994734948354"]
     edit = event("tweet_edit", tweet={"id": versions[1]}, initial_tweet_id=versions[0],
                  edit_tweet_ids=versions, event_at="2022-09-06T19:31:16.801Z")  # fmt: skip
@@ -94,13 +94,13 @@ def test_an_edit_names_all_versions() -> None:
     )
 
 
-def test_a_withheld_tweet_names_the_countries() -> None:
+def test_withheld_tweet_has_the_countries() -> None:
     withheld = event("withheld", tweet=TWEET, withheld_in_countries=["DE", "FR"], event_at=TIME)
     assert withheld.details == {"withheld_in_countries": ["DE", "FR"]}
 
 
 @pytest.mark.parametrize("action", ["drop", "undrop"])
-def test_a_drop_and_its_end_are_read(action: str) -> None:
+def test_drop_and_undrop_are_read(action: str) -> None:
     dropped = event(action, tweet=TWEET, event_at=TIME)
     assert (dropped.action, dropped.tweet_id, dropped.event_at) == (action, TWEET["id"], AT)
 
@@ -110,7 +110,7 @@ def test_a_drop_and_its_end_are_read(action: str) -> None:
     ["user_delete", "user_undelete", "user_protect", "user_unprotect", "user_suspend",
      "user_unsuspend"],
 )  # fmt: skip
-def test_what_happens_to_a_user_is_read(action: str) -> None:
+def test_event_of_a_user_is_read(action: str) -> None:
     expected = ComplianceEvent(action, AT, user_id="1")
     assert event(action, user={"id": "1"}, event_at=TIME) == expected
 
@@ -123,29 +123,29 @@ def test_what_happens_to_a_user_is_read(action: str) -> None:
         ("user_profile_modification", {"profile_field": "name", "new_value": "x"}),
     ],
 )
-def test_what_else_x_says_of_a_user_is_in_the_details(action: str, details: Any) -> None:
+def test_event_of_a_user_has_details(action: str, details: Any) -> None:
     assert event(action, user={"id": "1"}, event_at=TIME, **details) == ComplianceEvent(
         action, AT, user_id="1", details=details
     )
 
 
-def test_a_deleted_like_is_read() -> None:
+def test_deleted_like_is_read() -> None:
     deleted = event("delete", favorite={"id": "1", "user_id": "2"}, event_at=TIME)
     assert deleted == ComplianceEvent("delete", AT, like_id="1", user_id="2")
 
 
-def test_a_compliance_event_has_no_id_of_its_own() -> None:
+def test_compliance_event_has_no_id() -> None:
     assert read("compliance", {"data": {"drop": {"tweet": TWEET}}})[1] == ""
 
 
 @pytest.mark.parametrize("subject", ["tweet", "user", "favorite"])
-def test_an_event_without_a_time_is_an_event(subject: str) -> None:
+def test_event_is_read_when_it_has_no_time(subject: str) -> None:
     found = event("some_day_new", **{subject: {"id": 1}})
     assert found.event_at is None
     assert "1" in {found.tweet_id, found.user_id, found.like_id}
 
 
-def test_a_notice_on_a_tweet_is_read() -> None:
+def test_notice_on_a_tweet_is_read() -> None:
     label, identifier = read("labels", {"data": {"public_tweet_notice": {
         "tweet": TWEET, "event_type": "misleading", "application": "apply", "details": "why",
         "label_title": "Misleading", "extended_details_url": "https://x.com", "event_at": TIME,
@@ -162,7 +162,7 @@ def test_a_notice_on_a_tweet_is_read() -> None:
     )  # fmt: skip
 
 
-def test_a_tweet_that_can_be_viewed_again_is_read() -> None:
+def test_removed_label_is_read() -> None:
     value = {"public_tweet_unviewable": {"tweet": TWEET, "application": "remove", "event_at": TIME}}
     label, _ = read("labels", {"data": value})
     assert (label.label, label.application, label.details) == (
@@ -170,7 +170,7 @@ def test_a_tweet_that_can_be_viewed_again_is_read() -> None:
     )  # fmt: skip
 
 
-def test_an_activity_is_read() -> None:
+def test_activity_is_read() -> None:
     activity, identifier = read("activity", {"data": {
         "event_uuid": "2080761390344937796", "filter": {"user_id": "1111111111111111111"},
         "event_type": "post.create", "tag": "posts",
@@ -188,7 +188,7 @@ def test_an_activity_is_read() -> None:
 
 
 @pytest.mark.parametrize("tag", [None, ""])
-def test_an_activity_without_a_tag_has_an_empty_one(tag: str | None) -> None:
+def test_activity_has_an_empty_tag_when_x_sends_none(tag: str | None) -> None:
     value = {"data": {"event_uuid": 7, "event_type": "follow.follow", "tag": tag, "filter": None}}
     assert read("activity", value) == (Activity("7", "follow.follow", "", {}, {}), "7")
 
@@ -203,7 +203,7 @@ def test_an_activity_without_a_tag_has_an_empty_one(tag: str | None) -> None:
         {"type": "connection_metadata", "datacenter": "atla", "timestamp": 1762557264155},
     ],
 )  # fmt: skip
-def test_something_else_is_not_read(carries: Carries, value: Any) -> None:
+def test_other_line_is_not_read(carries: Carries, value: Any) -> None:
     reader = reader_for(carries)
     assert reader is not None
     assert reader(value) is None
@@ -227,7 +227,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.sampled_from(KINDS))
-def test_no_shape_is_trouble(value: Any, carries: Carries) -> None:
+def test_any_shape_has_one_outcome(value: Any, carries: Carries) -> None:
     decoded = decode([orjson.dumps({"data": value})], 0.0, reader_for(carries))
     assert len(decoded.messages) + len(decoded.others) == 1
     for message in decoded.messages:
@@ -235,7 +235,7 @@ def test_no_shape_is_trouble(value: Any, carries: Carries) -> None:
         assert message.created_at is None or message.created_at.tzinfo is not None
 
 
-def test_a_decoded_line_is_a_message_with_its_data_and_everything_in_the_metadata() -> None:
+def test_event_becomes_a_message_with_all_fields_as_metadata() -> None:
     line = orjson.dumps({"data": {"drop": {"tweet": TWEET, "event_at": TIME}}})
     (message,) = decode([line], AT.timestamp() + 2, reader_for("compliance")).messages
     assert isinstance(message.data, ComplianceEvent)
@@ -244,14 +244,14 @@ def test_a_decoded_line_is_a_message_with_its_data_and_everything_in_the_metadat
     assert message.lag == pytest.approx(2.0)
 
 
-def test_an_event_with_errors_about_parts_of_it_is_partial() -> None:
+def test_event_with_errors_is_partial() -> None:
     line = orjson.dumps({"data": {"id": "a", "liked_tweet_id": "1"}, "errors": [{"title": "x"}]})
     decoded = decode([line], 0.0, reader_for("likes"))
     assert decoded.partial == decoded.messages
     assert len(decoded.messages) == 1
 
 
-def test_what_is_not_read_is_unknown_and_keeps_its_line() -> None:
+def test_other_line_is_unknown() -> None:
     line = b'{"type":"connection_metadata"}'
     assert decode([line], 0.0, reader_for("likes")).others == [
         Unknown({"type": "connection_metadata"}, line)
@@ -269,7 +269,7 @@ def test_what_is_not_read_is_unknown_and_keeps_its_line() -> None:
         ("2022-12-23T12:34:56.789123456Z", AT.replace(microsecond=789_123)),
     ],
 )
-def test_a_time_is_read_with_its_zone(text: str, expected: datetime) -> None:
+def test_time_is_read_with_its_zone(text: str, expected: datetime) -> None:
     found = moment(text)
     assert found == expected
     assert found is not None
@@ -277,5 +277,5 @@ def test_a_time_is_read_with_its_zone(text: str, expected: datetime) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "yesterday", 1_762_557_264, "2022-13-01T00:00:00Z"])
-def test_what_is_no_time_is_none(value: object) -> None:
+def test_other_text_is_no_time(value: object) -> None:
     assert moment(value) is None

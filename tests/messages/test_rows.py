@@ -1,4 +1,4 @@
-"""Messages as rows, and values as JSON."""
+"""Messages as rows, and any values as JSON."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ LINE = (
 )
 
 
-def test_the_columns_are_the_fields_of_a_row() -> None:
+def test_columns_are_the_fields_of_a_row() -> None:
     assert tuple(COLUMNS) == Row._fields
 
 
-def test_the_fields_of_a_tweet_are_unfolded() -> None:
+def test_row_has_the_fields_of_a_tweet() -> None:
     row = row_of(Message.from_line(LINE, 1_764_028_461.25))
     assert row._asdict() == {
         "id": "1377650090978992134",
@@ -56,24 +56,24 @@ def test_the_fields_of_a_tweet_are_unfolded() -> None:
     }
 
 
-def test_data_that_is_no_text_stands_beside_the_text_of_the_tweet() -> None:
+def test_data_that_is_not_text_is_json_beside_the_text() -> None:
     row = row_of(Message.from_line(LINE).put_data({"score": 0.5}))
     assert (row.text, row.data) == ("hi @a #b", '{"score":0.5}')
 
 
-def test_half_characters_in_metadata_become_question_marks() -> None:
+def test_half_surrogate_pairs_become_question_marks() -> None:
     half = "a\ud83d"
     row = row_of(Message(half, {"lang": half, "entities": {"hashtags": [{"tag": half}]}}))
     assert (row.text, row.lang, row.hashtags) == ("a?", "a?", ["a?"])
 
 
 @pytest.mark.parametrize("number", [1e300, -1e12, float("inf"), float("nan")])
-def test_a_time_that_cannot_be_is_none(number: float) -> None:
+def test_received_at_is_none_when_it_is_impossible(number: float) -> None:
     assert row_of(Message.from_line(LINE, number)).received_at is None
 
 
 @pytest.mark.parametrize("names", ["both", "tweet", "post"])
-def test_older_and_newer_names_give_the_same_rows(names: Names) -> None:
+def test_row_is_the_same_for_older_and_newer_names(names: Names) -> None:
     def rows(names: Names) -> list[dict[str, Any]]:
         frames = Tweets(seed=4, names=names, clock=lambda: 1_764_028_461.0).frames(0, 100)
         made = (row_of(Message.from_line(frame)) for frame in frames)
@@ -83,7 +83,7 @@ def test_older_and_newer_names_give_the_same_rows(names: Names) -> None:
     assert any(row["repost_of"] for row in rows(names))
 
 
-def test_every_real_frame_is_a_row(recorded: Path) -> None:
+def test_recorded_frames_become_rows(recorded: Path) -> None:
     for line in recorded.read_bytes().splitlines():
         row = row_of(Message.from_line(line))
         assert row.kind == "tweet"
@@ -101,12 +101,12 @@ def test_every_real_frame_is_a_row(recorded: Path) -> None:
         (Message("x").metadata, b"{}"),
     ],
 )
-def test_whatever_a_value_is_there_is_json_for_it(value: object, text: bytes) -> None:
+def test_to_json_encodes_any_value(value: object, text: bytes) -> None:
     assert to_json(value) == text
     orjson.loads(to_json(value))
 
 
-def test_an_endless_value_is_written_as_text() -> None:
+def test_to_json_encodes_a_recursive_value_as_text() -> None:
     endless: list[Any] = []
     endless.append(endless)
     assert orjson.loads(to_json(endless)) == "[[...]]"

@@ -1,4 +1,4 @@
-"""``fast_paths`` read the same as httpx and orjson, and can be switched off."""
+"""Fast paths from socket to message give the same results, and can be switched off."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 @pytest.fixture
 def frames_of_h2(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Record the bytes that clients pass to h2."""
+    """Sizes of the data that clients have passed to h2."""
     given: list[int] = []
     original = h2.connection.H2Connection.receive_data
 
@@ -43,7 +43,7 @@ def frames_of_h2(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_http2_body_passes_httpx_without_fast_paths(
+def test_http2_body_passes_h2_only_without_fast_paths(
     tls: tuple[ssl.SSLContext, ssl.SSLContext], frames_of_h2: list[int], *, fast: bool
 ) -> None:
     served, trusted = tls
@@ -57,7 +57,7 @@ def test_http2_body_passes_httpx_without_fast_paths(
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_http1_body_passes_httpx_without_fast_paths(
+def test_http1_body_passes_httpx_only_without_fast_paths(
     monkeypatch: pytest.MonkeyPatch, *, fast: bool
 ) -> None:
     read: list[int] = []
@@ -75,10 +75,9 @@ def test_http1_body_passes_httpx_without_fast_paths(
 
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize("fast", [True, False])
-def test_fast_paths_do_not_decode_whole_lines(*, fast: bool, isolated: bool) -> None:
+def test_other_fields_are_not_decoded_with_fast_paths(*, fast: bool, isolated: bool) -> None:
     refused_by_orjson = b'{"data":{"id":"7","text":"hello","x":1e400}}'
-    # Two reads: an isolated reader looks up every other one.
-    # Then silence: a flood could push these lines out of the buffer.
+    # No lines follow, since a flood could push these out of the buffer.
     script = [[Line(refused_by_orjson), Serve(1), Line(refused_by_orjson), Serve(1), Stall()]]
     with (
         simulator.serve(rate=None, script=script) as x,
@@ -100,7 +99,7 @@ def test_fast_paths_do_not_decode_whole_lines(*, fast: bool, isolated: bool) -> 
     ],
     ids=["close", "fin", "goaway", "reset"],
 )
-def test_ends_are_equal_with_and_without_fast_paths(
+def test_connection_ends_with_the_same_error(
     step: Any, kind: type[rxtweets.errors.StreamError], http: dict[str, Any], *, fast: bool
 ) -> None:
     script: list[Part] = [[Line(line(1)), Line(line(2)), step]]
@@ -111,7 +110,7 @@ def test_ends_are_equal_with_and_without_fast_paths(
         assert [message.id for message in got[:2]] == ["1", "2"]
 
 
-def test_reset_names_its_code(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_error_of_a_reset_has_its_code(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     script: list[Part] = [[Serve(1), ResetStream(8)]]
     served, trusted = tls
     with (

@@ -1,4 +1,4 @@
-"""A reader in a process of its own does all that one on a thread does."""
+"""Streams with ``isolated=True`` behave as those with a reader thread."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def watched(x: simulator.Simulator, **options: Any) -> Watched:
 
 
 def readers() -> list[psutil.Process]:
-    """The processes of isolated readers that belong to this one."""
+    """Return the reader processes of this process."""
     found = []
     for child in psutil.Process().children():
         try:
@@ -66,7 +66,7 @@ def _no_process_outlives_a_test() -> Iterator[None]:
 @pytest.mark.parametrize("http", [{"http2": False}, {"http1": False}], ids=["HTTP/1.1", "HTTP/2"])
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("chunking", ["frame", 509], ids=["frame", "509 B"])
-def test_every_recorded_frame_arrives_once_and_intact(
+def test_recorded_frames_arrive_once_and_intact(
     recorded: Path, http: dict[str, Any], compress: bool, chunking: Any
 ) -> None:
     expected = texts_of(recorded)
@@ -76,7 +76,7 @@ def test_every_recorded_frame_arrives_once_and_intact(
     assert {message.id: message.data for message in got} == expected
 
 
-def test_a_private_authority_is_known_to_the_other_process() -> None:
+def test_private_authority_is_sent_to_the_process() -> None:
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)
@@ -87,21 +87,21 @@ def test_a_private_authority_is_known_to_the_other_process() -> None:
         assert w.until_event(events.Connected)[0].http_version == "HTTP/2"
 
 
-def test_an_unknown_authority_is_refused_by_the_other_process_too() -> None:
+def test_unknown_authority_is_refused_by_the_process() -> None:
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(served)
     with simulator.serve(tls=served) as x, watched(x) as w:
         assert isinstance(w.until_error(), rxtweets.errors.TLSError)
 
 
-def test_a_context_without_authorities_is_refused_at_once() -> None:
+def test_context_is_refused_without_authorities() -> None:
     with pytest.raises(ConfigurationError, match=r"isolated=True.*authorities"):
         rxtweets.sample_stream(
             token="any", isolated=True, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         )
 
 
-def test_connections_follow_each_other_in_one_process() -> None:
+def test_connections_share_one_process() -> None:
     script: list[Part] = [[Serve(2), Close()]] * 3
     with simulator.serve(script=script, rate=None, connects=1000) as x, watched(x) as w:
         w.until_event(events.Connected, 4)
@@ -113,7 +113,7 @@ def test_connections_follow_each_other_in_one_process() -> None:
         assert w.stream.stats().reader_crashes == 0
 
 
-def test_answers_that_no_retry_can_mend_end_the_stream_with_their_type() -> None:
+def test_final_error_ends_the_stream_with_its_type() -> None:
     with simulator.serve(script=[unauthorized()]) as x, watched(x) as w:
         error = w.until_error()
         assert isinstance(error, rxtweets.errors.AuthenticationError)
@@ -121,7 +121,7 @@ def test_answers_that_no_retry_can_mend_end_the_stream_with_their_type() -> None
         assert readers() == []
 
 
-def test_answers_that_pass_are_tried_again_by_their_schedule() -> None:
+def test_temporary_errors_are_retried() -> None:
     script = [unavailable(), rate_limited(reset=0)]
     with simulator.serve(script=script, rate=None) as x, watched(x) as w:
         w.until_messages(1)
@@ -141,7 +141,7 @@ def test_silence_is_a_stall() -> None:
         w.until_messages(10)
 
 
-def test_an_announced_disconnect_is_followed_by_a_new_connection() -> None:
+def test_announced_disconnect_is_followed_by_a_connection() -> None:
     script: list[Part] = [[Serve(2), Disconnect(), Stall()]]
     with simulator.serve(script=script, rate=None) as x, watched(x) as w:
         w.until_messages(10)
@@ -149,7 +149,7 @@ def test_an_announced_disconnect_is_followed_by_a_new_connection() -> None:
         assert isinstance(end.error, rxtweets.errors.ServerDisconnect)
 
 
-def test_every_kind_of_line_is_counted_where_it_belongs() -> None:
+def test_each_kind_of_line_is_counted() -> None:
     long = line(5, "x" * 3_000_000)
     steps = [KeepAlive(), Line(line(1)), Line(b"{broken"), Line(b"17"), Line(long), Line(line(2))]
     with (
@@ -160,12 +160,12 @@ def test_every_kind_of_line_is_counted_where_it_belongs() -> None:
         stats = w.stream.stats()
         found = stats.received, stats.delivered, stats.undecodable, stats.unknown, stats.keep_alives
         assert found == (6, 2, 2, 1, 1)
-        assert stats.bytes == sum(len(each) + 2 for each in (b"", b"{broken", b"17", long)) + 2 * (
-            len(line(1)) + 2
-        )
+        assert stats.bytes == sum(
+            len(content) + 2 for content in (b"", b"{broken", b"17", long)
+        ) + 2 * (len(line(1)) + 2)
 
 
-def test_a_tweet_cut_off_by_a_reset_is_counted_and_shown() -> None:
+def test_line_cut_off_by_a_reset_is_counted_and_reported() -> None:
     script: list[Part] = [[Serve(3), Stall(0.2), Abort(mid_frame=True)]]
     with simulator.serve(script=script, rate=None) as x, watched(x) as w:
         w.until_messages(20)
@@ -174,7 +174,7 @@ def test_a_tweet_cut_off_by_a_reset_is_counted_and_shown() -> None:
         assert w.stream.stats().undecodable == 1
 
 
-def test_a_last_line_that_only_lacks_its_end_is_a_tweet_and_counted_once() -> None:
+def test_last_line_without_its_end_is_counted_once() -> None:
     script: list[Part] = [[Raw(line(7)), Close()], [Stall()]]
     with simulator.serve(script=script, rate=0) as x, watched(x) as w:
         assert w.until_messages(1)[0].id == "7"
@@ -182,7 +182,7 @@ def test_a_last_line_that_only_lacks_its_end_is_a_tweet_and_counted_once() -> No
         assert w.stream.stats().bytes == len(line(7))
 
 
-def test_stopping_delivers_what_was_received_and_completes() -> None:
+def test_stop_delivers_received_lines_and_completes() -> None:
     with simulator.serve(rate=None) as x, watched(x, overflow="block") as w:
         w.until_messages(500)
         w.stream.stop()
@@ -193,7 +193,7 @@ def test_stopping_delivers_what_was_received_and_completes() -> None:
         assert readers() == []
 
 
-def test_what_the_pipe_and_the_buffers_cannot_hold_is_dropped_and_counted() -> None:
+def test_lines_are_dropped_and_counted_when_buffers_are_full() -> None:
     numbers = [line(number, "x" * 2_000) for number in range(20_000)]
     held = threading.Event()
     with simulator.serve(source=numbers, rate=None) as x:
@@ -225,7 +225,7 @@ def test_what_the_pipe_and_the_buffers_cannot_hold_is_dropped_and_counted() -> N
         assert any(isinstance(event, events.OverflowStarted) for event in seen)
 
 
-def test_a_process_that_is_killed_is_a_typed_error_counted_and_replaced() -> None:
+def test_killed_process_is_counted_and_replaced() -> None:
     with simulator.serve(rate=200) as x, watched(x) as w:
         w.until_messages(5)
         readers()[0].kill()
@@ -239,7 +239,7 @@ def test_a_process_that_is_killed_is_a_typed_error_counted_and_replaced() -> Non
         assert len(readers()) == 1
 
 
-def test_a_process_that_is_halted_is_a_crash_too_and_replaced(
+def test_halted_process_is_counted_and_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(isolated, "PATIENCE", 0.5)
@@ -254,7 +254,7 @@ def test_a_process_that_is_halted_is_a_crash_too_and_replaced(
         assert halted not in readers()
 
 
-def test_a_process_that_waits_for_a_slow_subscriber_is_not_taken_for_one_that_hangs(
+def test_process_is_kept_when_a_subscriber_is_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(isolated, "PATIENCE", 0.3)
@@ -273,8 +273,8 @@ def test_a_process_that_waits_for_a_slow_subscriber_is_not_taken_for_one_that_ha
         def take(message: rxtweets.Message[str]) -> None:
             taken.append(message)
             if len(taken) in {1, 100}:
-                threading.Event().wait(1.5)  # longer than silence may last, by far
-            if len(taken) == 5_000:  # read after that
+                threading.Event().wait(1.5)  # much longer than the allowed silence
+            if len(taken) == 5_000:  # all were read after the pause
                 enough.set()
 
         with stream.subscribe(take):
@@ -283,7 +283,7 @@ def test_a_process_that_waits_for_a_slow_subscriber_is_not_taken_for_one_that_ha
         assert (stats.connects, stats.stalls, stats.reader_crashes) == (1, 0, 0)
 
 
-def test_the_next_run_starts_anew() -> None:
+def test_next_subscription_starts_another_process() -> None:
     with simulator.serve(rate=None) as x:
         stream = rxtweets.sample_stream(token="any", base_url=x.url, isolated=True)
         for _ in range(2):
@@ -297,7 +297,7 @@ def test_the_next_run_starts_anew() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
-def test_the_token_is_neither_in_the_arguments_nor_in_the_environment(
+def test_token_is_not_in_arguments_or_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in TOKEN_VARIABLES:
@@ -319,7 +319,7 @@ threading.Event().wait()
 
 
 def program(x: simulator.Simulator) -> subprocess.Popen[str]:
-    """A program without a guard for its main module, that has received a tweet."""
+    """Start a program without a guard for its main module, and wait for a tweet."""
     running = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, x.url], stdout=subprocess.PIPE, text=True
     )
@@ -328,7 +328,7 @@ def program(x: simulator.Simulator) -> subprocess.Popen[str]:
     return running
 
 
-def test_the_process_ends_when_the_program_is_killed() -> None:
+def test_process_ends_when_the_program_is_killed() -> None:
     with simulator.serve(rate=200) as x, program(x) as running:
         [child] = psutil.Process(running.pid).children()
         running.kill()
@@ -337,7 +337,8 @@ def test_the_process_ends_when_the_program_is_killed() -> None:
         assert alive == []
 
 
-def test_the_process_ends_at_once_though_a_copy_of_the_program_holds_its_input_open() -> None:
+def test_process_ends_when_a_fork_holds_its_input_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "PATIENCE", 60.0)  # a busy machine starts processes slowly
     process = isolated._Process()
     copy = os.dup(process._orders.fileno())
     process.end()
@@ -345,18 +346,19 @@ def test_the_process_ends_at_once_though_a_copy_of_the_program_holds_its_input_o
     assert process.how_it_ended() == "exit code 0"
 
 
-def test_what_lies_beside_the_package_does_not_stand_for_standard_modules(
+def test_files_beside_the_package_hide_no_standard_modules(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "typing.py").write_text("raise ImportError")
+    monkeypatch.setattr(isolated, "PATIENCE", 60.0)
     monkeypatch.setattr(isolated, "__file__", str(tmp_path / "rxtweets" / "isolated.py"))
     process = isolated._Process()
     process.end()
     assert process.how_it_ended() == "exit code 0"
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such thing")
-def test_the_process_keeps_to_the_cores_that_it_is_given() -> None:
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no CPU affinity")
+def test_process_runs_on_its_cores() -> None:
     all_cores = os.sched_getaffinity(0)
     core = min(all_cores)
     with simulator.serve(rate=200) as x, watched(x, reader_cores={core}) as w:
@@ -370,37 +372,37 @@ def test_the_process_keeps_to_the_cores_that_it_is_given() -> None:
         assert os.sched_getaffinity(0) == all_cores
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such thing")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no CPU affinity")
 @pytest.mark.parametrize(
     "cores", [{4095}, {-1}, [], "0", {0.5}, {True}, 0, {10**30}, [[0]], [0, 4095]], ids=repr
 )
-def test_cores_that_a_process_cannot_keep_to_are_refused_at_once(cores: Any) -> None:
+def test_cores_are_refused_when_they_are_not_usable(cores: Any) -> None:
     before = os.sched_getaffinity(0)
     with pytest.raises(ConfigurationError, match=r"reader_cores=.* cores"):
         rxtweets.sample_stream(token="any", isolated=True, reader_cores=cores)
     assert os.sched_getaffinity(0) == before
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such thing")
-def test_a_process_that_comes_after_one_that_crashed_keeps_to_the_same_cores() -> None:
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no CPU affinity")
+def test_process_after_a_crash_runs_on_the_same_cores() -> None:
     core = min(os.sched_getaffinity(0))
-    options = {"reader_cores": (each for each in [core]), "backoff": rxtweets.Backoff(scale=0.001)}
+    options = {"reader_cores": iter([core]), "backoff": rxtweets.Backoff(scale=0.001)}
     with simulator.serve(rate=200) as x, watched(x, **options) as w:
         w.until_messages(1)
         [first] = readers()
         first.kill()
         w.until_event(events.Connected, 2)
-        [second] = [each for each in readers() if each.pid != first.pid]
+        [second] = [process for process in readers() if process.pid != first.pid]
         assert os.sched_getaffinity(second.pid) == {core}
 
 
-def test_cores_without_a_process_of_its_own_are_refused() -> None:
+def test_cores_are_refused_without_isolation() -> None:
     with pytest.raises(ConfigurationError, match="isolated=True"):
         rxtweets.sample_stream(token="any", reader_cores={0})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_that_let_a_program_drain_are_left_to_it(number: signal.Signals) -> None:
+def test_process_ignores_signals_that_make_a_program_drain(number: signal.Signals) -> None:
     with simulator.serve(rate=200) as x, watched(x) as w:
         w.until_messages(1)
         os.kill(readers()[0].pid, number)
@@ -408,7 +410,7 @@ def test_signals_that_let_a_program_drain_are_left_to_it(number: signal.Signals)
         assert w.stream.stats().reader_crashes == 0
 
 
-def test_a_switch_takes_only_true_and_false() -> None:
+def test_isolated_is_refused_when_it_is_not_a_bool() -> None:
     options: dict[str, Any] = {"token": "any", "isolated": "yes"}
     with pytest.raises(ConfigurationError, match="isolated"):
         rxtweets.sample_stream(**options)

@@ -1,26 +1,56 @@
+"""Records between the processes of an isolated reader, and the outlet that writes them."""
+
 from __future__ import annotations
 
 import marshal
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rxtweets.streams._buffer import Block
-from rxtweets.streams._lines import Framed
-from rxtweets.streams._reader_process import LINES, QUIET, Order, Outlet
-from rxtweets.streams._records import read_records
+from rxtweets.streams._lines import Framed, Oversized
+from rxtweets.streams._reader_process import (
+    LINES,
+    OVER,
+    QUIET,
+    Order,
+    Outlet,
+    encode_record,
+    read_records,
+)
 
 PATIENCE = 20.0
 LARGE = b"x" * 2**20
-"""More than the pipe takes at once."""
+"""More than the pipe holds."""
+TWEET = b'{"data":{"id":"1","text":"a"}}'
+
+Records = list[tuple[int, bytes]]
+
+
+class Reading:
+    """Reads records on a thread."""
+
+    def __init__(self, pipe: int) -> None:
+        self.records: Records = []
+        self._thread = threading.Thread(
+            target=lambda: self.records.extend(read_records(pipe)), daemon=True
+        )
+        self._thread.start()
+
+    def join(self) -> Records:
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        return self.records
 
 
 class Piped:
-    """An outlet with somebody at the other end of its pipe, once `drain` was called."""
+    """An outlet into a pipe that is read once `drain` was called."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tweets: bool = False) -> None:
         self._out, self._into = os.pipe()
         os.set_blocking(self._into, False)
         order = Order(
@@ -31,30 +61,31 @@ class Piped:
             path="/",
             params={},
             max_line=2**24,
-            buffer_size=100,
+            buffer_size=1_000,
             overflow="block",
-            tweets=False,
+            tweets=tweets,
         )
         self.outlet = Outlet(self._into, order)
-        self._records: list[tuple[int, bytes]] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._reading: Reading | None = None
+
+    def fill(self) -> None:
+        """Fill the pipe with half a record."""
+        self.outlet.put(Framed([LARGE]), 0, 1.0)
 
     def drain(self) -> None:
-        self._thread.start()
+        self._reading = Reading(self._out)
 
-    def _read(self) -> None:
-        self._records += read_records(self._out)
-
-    def close(self) -> list[tuple[int, bytes]]:
-        """Close the outlet; all records."""
-        closing = threading.Thread(target=self.outlet.close, daemon=True)
+    def close(self, size: int = 0) -> Records:
+        """Close the outlet and return all records."""
+        assert self._reading is not None
+        closing = threading.Thread(target=self.outlet.close, args=(b"end", size), daemon=True)
         closing.start()
         closing.join(PATIENCE)
-        assert not closing.is_alive(), "the outlet waits for what does not come"
+        assert not closing.is_alive(), "the outlet waits forever"
         os.close(self._into)
-        self._thread.join(PATIENCE)
+        records = self._reading.join()
         os.close(self._out)
-        return self._records
+        return records
 
 
 @pytest.fixture
@@ -62,73 +93,116 @@ def piped() -> Piped:
     return Piped()
 
 
-def lines_in(records: list[tuple[int, bytes]]) -> list[bytes]:
-    return [line for kind, content in records if kind == LINES for line in said(content)[1]]
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    out, into = os.pipe()
+    yield out, into
+    os.close(out)
 
 
-def said(content: bytes) -> Any:
-    return marshal.loads(content)  # noqa: S302 - from our own outlet
+def contents(records: Records) -> list[Any]:
+    return [marshal.loads(content) for kind, content in records if kind == LINES]  # noqa: S302 - our own
 
 
-def test_another_record_comes_after_one_that_is_half_in_the_pipe(piped: Piped) -> None:
+def lines_in(records: Records) -> list[bytes]:
+    return [line for _, lines, *_ in contents(records) for line in lines]
+
+
+# Records.
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=20))
+def test_records_are_read_as_written(records: Records) -> None:
+    out, into = os.pipe()
+    os.write(into, b"".join(encode_record(kind, content) for kind, content in records))
+    os.close(into)
+    assert list(read_records(out)) == records
+    os.close(out)
+
+
+def test_record_is_whole_when_it_arrives_byte_by_byte(pipe: tuple[int, int]) -> None:
+    out, into = pipe
+    reading = Reading(out)
+    for byte in encode_record(7, b"abc") + encode_record(8):
+        os.write(into, bytes([byte]))
+    os.close(into)
+    assert reading.join() == [(7, b"abc"), (8, b"")]
+
+
+def test_half_a_record_at_the_end_is_left_out(pipe: tuple[int, int]) -> None:
+    out, into = pipe
+    os.write(into, encode_record(1, b"whole") + encode_record(2, b"cut off")[:-1])
+    os.close(into)
+    assert list(read_records(out)) == [(1, b"whole")]
+
+
+# The outlet.
+
+
+def test_outlet_writes_other_records_before_waiting_lines(piped: Piped) -> None:
+    piped.fill()
+    piped.outlet.put(Framed([b"y"]), 0, 2.0)
+    piped.outlet.tell(QUIET)
     piped.drain()
-    with piped.outlet._state:  # so the thread that would write the other half does not come by
-        piped.outlet.put(Framed([LARGE]), 0, 0.0)
-        piped.outlet.tell(QUIET)
     records = piped.close()
-    assert [kind for kind, _ in records[:2]] == [LINES, QUIET]
-    assert lines_in(records) == [LARGE]
+    assert [kind for kind, _ in records] == [LINES, QUIET, LINES, LINES, OVER]
+    assert records[-1] == (OVER, b"end")
+    assert lines_in(records) == [LARGE, b"y"]
 
 
-def test_what_was_counted_since_the_last_line_is_told_at_the_end(piped: Piped) -> None:
+def test_outlet_writes_lines_immediately_when_the_pipe_has_room(piped: Piped) -> None:
+    piped.outlet.put(Framed([b"x"]), 0, 1.0)
+    assert len(piped.outlet._buffer) == 0
     piped.drain()
-    with piped.outlet._state:
-        piped.outlet.put(Framed([LARGE]), 5, 1.0)
-        piped.outlet.put(Framed([], keep_alives=1), 2, 3.0)
-    records = piped.close()
-    now, lines, _, (size, keep_alives, *_) = said(records[-1][1])
-    assert (now, lines, size, keep_alives) == (3.0, [], 2, 1)
+    assert lines_in(piped.close()) == [b"x"]
 
 
-def test_lines_that_had_to_wait_keep_the_times_at_which_they_were_read(piped: Piped) -> None:
-    piped.outlet.put(Framed([LARGE]), 0, 1.0)
+def test_outlet_reports_counts_with_the_next_record(piped: Piped) -> None:
+    piped.fill()
+    piped.outlet.put(Framed([LARGE]), 5, 1.0)
+    piped.outlet.put(Framed([], 1, (Oversized(b"z", 9),)), 2, 3.0)
+    piped.drain()
+    counts = [counts for *_, counts in contents(piped.close())]
+    assert sum(size for size, *_ in counts) == 7
+    assert sum(keep_alives for _, keep_alives, *_ in counts) == 1
+    assert [line for _, _, oversized, *_ in counts for line in oversized] == [(b"z", 9)]
+
+
+def test_outlet_reports_bytes_of_a_tail_when_closed(piped: Piped) -> None:
+    piped.drain()
+    piped.outlet.put(Framed([], 1), 10, 3.0)
+    records = piped.close(-4)
+    *_, (now, lines, known, _) = contents(records)
+    assert (now, lines, known) == (3.0, [], None)
+    assert sum(counts[0] for *_, counts in contents(records)) == 6
+
+
+def test_waiting_lines_keep_their_times(piped: Piped) -> None:
+    piped.fill()
     for number in range(3):
         piped.outlet.put(Framed([b"%d" % number]), 0, 10.0 * (number + 1))
     piped.drain()
-    times = {
-        line: now
-        for kind, content in piped.close()
-        if kind == LINES
-        for now, lines, *_ in [said(content)]
-        for line in lines
-    }
+    times = {line: now for now, lines, *_ in contents(piped.close()) for line in lines}
     assert times == {LARGE: 1.0, b"0": 10.0, b"1": 20.0, b"2": 30.0}
 
 
-def test_a_block_that_is_taken_while_it_is_still_handed_over_is_not_waited_for_again(
-    piped: Piped, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outlet = piped.outlet
-    placed, asked = threading.Event(), threading.Event()
-    put, has_caught_up = outlet._handoff.put, outlet._has_caught_up
-
-    def put_slowly(block: Block) -> None:
-        put(block)
-        placed.set()
-        assert asked.wait(PATIENCE)
-
-    def ask() -> bool:
-        with outlet._state:
-            if not len(outlet._handoff):
-                asked.set()
-            return has_caught_up()
-
-    monkeypatch.setattr(outlet._handoff, "put", put_slowly)
-    monkeypatch.setattr(outlet, "_has_caught_up", ask)
-    outlet.put(Framed([LARGE]), 0, 0.0)
-    putting = threading.Thread(target=outlet.put, args=(Framed([b"y"]), 0, 0.0))
-    putting.start()
-    assert placed.wait(PATIENCE)
+def test_waiting_lines_share_a_record_when_received_together(piped: Piped) -> None:
+    piped.fill()
+    for number in range(3):
+        piped.outlet.put(Framed([b"%d" % number]), 0, 10.05 + number / 1000)
     piped.drain()
-    putting.join()
-    assert lines_in(piped.close()) == [LARGE, b"y"]
+    assert [lines for _, lines, *_ in contents(piped.close())][1] == [b"0", b"1", b"2"]
+
+
+def test_tweets_are_looked_up_when_the_pipe_is_full() -> None:
+    piped = Piped(tweets=True)
+    piped.outlet.put(Framed([TWEET]), 0, 1.0)
+    piped.fill()
+    piped.outlet.put(Framed([TWEET, b"17"]), 0, 20.0)
+    piped.drain()
+    found = [(lines, known) for _, lines, known, _ in contents(piped.close()) if lines]
+    assert found == [
+        ([TWEET], None),
+        ([LARGE], None),
+        ([TWEET, b"17"], [("a", "1"), None]),
+    ]

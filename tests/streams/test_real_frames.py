@@ -1,4 +1,4 @@
-"""Every recorded frame arrives intact and once, for all cuts of the bytes."""
+"""Recorded frames arrive intact and once for every chunking, compression and protocol."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def between_line_end_bytes(frame: bytes) -> Iterable[bytes]:
 
 
 def inside_characters(frame: bytes) -> Iterable[bytes]:
-    """Cut after the first byte of every multibyte character."""
+    """Cut after the first byte of every multi-byte character."""
     start = 0
     for place, byte in enumerate(frame):
         if byte >= 0xC0:
@@ -38,7 +38,7 @@ def inside_characters(frame: bytes) -> Iterable[bytes]:
 
 
 def every_tenth_in_single_bytes() -> Cut:
-    """Cut every tenth frame into single bytes: all of them take a minute with HTTP/2."""
+    """Cut a tenth of the frames into bytes; HTTP/2 needs a minute for all of them."""
     numbers = itertools.count()
 
     def cut(frame: bytes) -> Iterable[bytes]:
@@ -59,7 +59,7 @@ def texts_of(path: Path) -> dict[str, str]:
 
 
 def read_all(x: simulator.Simulator, count: int, **options: Any) -> list[rxtweets.Message[str]]:
-    """Return the first messages, after `process` and `batch`."""
+    """Return the first messages behind `process` and `batch`, with unchanged text."""
     stream = rxtweets.sample_stream(
         **({"token": "any", "base_url": x.url, "overflow": "block"} | options)
     )
@@ -97,7 +97,7 @@ def assert_all_arrive(recorded: Path, chunking: Any, options: StreamOptions) -> 
     ["frame", "read", 65_536, 1400, 509, between_line_end_bytes, inside_characters],
     ids=["frame", "16 KB", "64 KB", "1400 B", "509 B", "inside the line end", "inside UTF-8"],
 )
-def test_every_frame_arrives_once_and_intact(
+def test_frames_arrive_once_and_intact(
     recorded: Path, protocol: StreamOptions, compress: bool, chunking: Any
 ) -> None:
     assert_all_arrive(recorded, chunking, protocol | StreamOptions(compress=compress))
@@ -106,12 +106,12 @@ def test_every_frame_arrives_once_and_intact(
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-def test_every_frame_arrives_in_tiny_chunks(recorded: Path, size: int, compress: bool) -> None:
+def test_frames_arrive_in_tiny_chunks(recorded: Path, size: int, compress: bool) -> None:
     assert_all_arrive(recorded, size, HTTP1 | StreamOptions(compress=compress))
 
 
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-def test_every_frame_arrives_in_tiny_frames_of_http2(recorded: Path, compress: bool) -> None:
+def test_frames_arrive_in_tiny_http2_frames(recorded: Path, compress: bool) -> None:
     assert_all_arrive(
         recorded, every_tenth_in_single_bytes(), HTTP2 | StreamOptions(compress=compress)
     )
@@ -121,14 +121,14 @@ def test_every_frame_arrives_in_tiny_frames_of_http2(recorded: Path, compress: b
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
-def test_every_frame_arrives_in_single_bytes_of_http2(
+def test_frames_arrive_in_http2_frames_of_single_bytes(
     recorded: Path, size: int, compress: bool
 ) -> None:
     assert_all_arrive(recorded, size, HTTP2 | StreamOptions(compress=compress))
 
 
 @pytest.mark.parametrize("protocol", [HTTP1, StreamOptions()], ids=["HTTP/1.1", "HTTP/2 by ALPN"])
-def test_every_frame_arrives_over_tls(recorded: Path, protocol: StreamOptions) -> None:
+def test_frames_arrive_over_tls(recorded: Path, protocol: StreamOptions) -> None:
     authority = trustme.CA()
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)
@@ -140,20 +140,20 @@ def test_every_frame_arrives_over_tls(recorded: Path, protocol: StreamOptions) -
     assert {message.id: message.data for message in got} == texts_of(recorded)
 
 
-def test_frames_with_bare_line_feeds_arrive(recorded: Path) -> None:
+def test_frames_arrive_with_bare_line_feeds(recorded: Path) -> None:
     with simulator.serve(rate=None, source=recorded, line_end=b"\n") as x:
         got = read_all(x, 1414)
     assert {message.id: message.data for message in got} == texts_of(recorded)
 
 
-def test_raw_line_is_kept(recorded: Path) -> None:
+def test_raw_is_the_received_line(recorded: Path) -> None:
     lines = recorded.read_bytes().splitlines()[:50]
     with simulator.serve(rate=None, source=lines) as x:
         got = read_all(x, 50)
     assert sorted(message.raw for message in got) == sorted(lines)
 
 
-def test_other_line_separators_stay_in_the_text() -> None:
+def test_unicode_line_separators_stay_in_the_text() -> None:
     text = "one\u2028two\u2029three\u0085four\x0bfive"
     line = '{"data":{"id":"1","text":"one\u2028two\u2029three\u0085four\\u000bfive"}}'.encode()
     with simulator.serve(rate=None, source=[line]) as x:

@@ -27,9 +27,8 @@ import rxtweets
 from rxtweets import Message, events, simulator
 from rxtweets import operators as ops
 from rxtweets._core.observable import MessageStream, new_telemetry
-from rxtweets._messages import line_files
-from rxtweets._messages.decoding import decode
-from rxtweets._messages.lookup import quick_look_up
+from rxtweets._messages import compression, line_files
+from rxtweets._messages.decoding import Decoder
 from rxtweets._messages.payloads import Carries, Like, reader_for
 from rxtweets.simulator._tweets import Tweets
 from rxtweets.simulator.script import unauthorized
@@ -590,7 +589,7 @@ def test_record_whose_keys_are_in_another_order_is_played(tmp_path: Path) -> Non
 def test_oversized_line_of_a_recording_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_files, "READ", 100)
+    monkeypatch.setattr(compression, "READ", 100)
     monkeypatch.setattr(line_files, "LONGEST", 500)
     path = tmp_path / "t.jsonl"
     path.write_bytes(b"\n".join([tweet(0), b"x" * 10_000, tweet(1), b"y" * 700]))
@@ -722,7 +721,7 @@ def test_records_of_events_are_replayed(tmp_path: Path) -> None:
     ids=["a great number", "nested", "nested deep"],
 )
 def test_every_delivered_line_is_replayed(line: bytes, tmp_path: Path) -> None:
-    [message] = decode([line], AT, look_up=quick_look_up()).messages
+    [message] = Decoder(fast=True).decode([line], AT).messages
     sent = [message, message.put_data({"raw": 1}), message.put_data(None)]
     write(tmp_path / "t.jsonl", sent)
     back = played(tmp_path / "t.jsonl")

@@ -17,7 +17,7 @@ import reactivex
 import rxtweets
 from rxtweets import Batch, Failed, Message
 from rxtweets import operators as ops
-from rxtweets._messages.event_kinds import carried_by
+from rxtweets._messages.payloads import carried_by
 from rxtweets.subscribers import (
     ConsoleSubscriber,
     DeadLetterFile,

@@ -15,8 +15,7 @@ from reactivex.subject import Subject
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, events
 from rxtweets import operators as ops
-from rxtweets._messages.decoding import decode
-from rxtweets._messages.lookup import quick_look_up
+from rxtweets._messages.decoding import Decoder
 from rxtweets.subscribers import (
     Buffered,
     DeadLetter,
@@ -566,7 +565,7 @@ def test_a_file_of_something_else_is_no_dead_letter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [b"1e400", b"[" * 2_000 + b"]" * 2_000])
 def test_dead_letter_is_read_when_orjson_refuses_its_line(value: bytes, tmp_path: Path) -> None:
     line = b'{"data":{"id":"1","text":"a","x":%s}}' % value
-    [message] = decode([line], look_up=quick_look_up()).messages
+    [message] = Decoder(fast=True).decode([line]).messages
     letters = DeadLetterFile(tmp_path / "x.jsonl")
     letters(DeadLetter(Batch([message]), "error", 1, datetime.now(UTC)))
     [letter] = read_dead_letters(tmp_path / "x.jsonl")

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +43,7 @@ from rxtweets import (
 )
 from rxtweets import operators as ops
 from rxtweets._core.telemetry import EventBus
-from rxtweets._messages.decoding import decode
+from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
 from rxtweets.api._watchdog import Watchdog
@@ -180,7 +181,8 @@ def reader(kind: type[BaseException], patch: Patch, _: Log) -> None:
 
 
 def deliver(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr("rxtweets.streams._single.decode", Raising(kind, decode, times=1))
+    decode = partialmethod(Raising(kind, Decoder.decode, times=1))
+    patch.setattr(Decoder, "decode", decode)
     with simulator.serve(rate=None) as x:
         stream = tweets(x)
         assert End(stream).is_of(kind)
@@ -221,7 +223,7 @@ def kill(kind: type[BaseException], patch: Patch, log: Log) -> None:
             self.killed = threading.Event()
             self.kill = Raising(kind, self.killed.set, times=1)
 
-        def tell(self, order: object) -> None:
+        def send(self, order: object) -> None:
             """It does not do as it is told."""
 
     url, process = httpx.URL("http://127.0.0.1"), Process()
@@ -457,7 +459,7 @@ def of_the_simulator(kind: type[BaseException], _patch: Patch, log: Log) -> None
 
 
 def outlet(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(Outlet, "_wait_for_work", Raising(kind))
+    patch.setattr(Outlet, "_work", Raising(kind))
     assert exits(patch, lambda: Outlet(1, ORDER), kind)
 
 
