@@ -19,8 +19,8 @@ from rxtweets import operators as ops
 from rxtweets._core.subscriber import FunctionSubscriber, Settlement
 from rxtweets._core.telemetry import Telemetry
 from rxtweets.errors import HandlerError, HandlerTimeout
-from rxtweets.operators import _loop
-from rxtweets.operators._awaiting import AwaitingSubscriber
+from rxtweets.operators import _event_loop
+from rxtweets.operators._event_loop import AsyncSubscriber
 from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
@@ -409,7 +409,7 @@ class Delivering:
     def __init__(self, subscriber: Any) -> None:
         self.telemetry = Telemetry()
         self.acks = RecordingAcknowledger()
-        self.awaiting = AwaitingSubscriber(FunctionSubscriber(subscriber), self.telemetry)
+        self.awaiting = AsyncSubscriber(FunctionSubscriber(subscriber), self.telemetry)
         self.settlement = Settlement(self.awaiting, self.telemetry)
         self.threads: list[threading.Thread] = []
 
@@ -454,7 +454,7 @@ def test_batch_fails_when_its_loop_never_began() -> None:
 
 
 def test_batch_fails_when_its_cancelled_call_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_loop, "GRACE", 0.01)
+    monkeypatch.setattr(_event_loop, "GRACE", 0.01)
     cleaning = Cleaning()
     delivering = Delivering(cleaning)
     delivering.deliver("stuck")
@@ -502,7 +502,7 @@ async def leave_when_cancelled() -> None:
 def test_call_can_clean_up_when_another_one_leaves(
     leave: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_loop, "GRACE", PATIENCE)
+    monkeypatch.setattr(_event_loop, "GRACE", PATIENCE)
     cleaning = Cleaning()
     cleaning.go.set()
 

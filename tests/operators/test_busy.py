@@ -50,7 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         if name.startswith("rxtweets.operators.") and hasattr(module, "perf_counter"):
             monkeypatch.setattr(module, "perf_counter", made)
     in_executors = SimpleNamespace(perf_counter=made, time=time.time)
-    monkeypatch.setattr("rxtweets.operators._remote.time", in_executors)
+    monkeypatch.setattr("rxtweets.operators._executor.time", in_executors)
     return made
 
 

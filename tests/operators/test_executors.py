@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 import time
@@ -28,7 +29,7 @@ from rxtweets import (
 )
 from rxtweets import operators as ops
 from rxtweets.errors import DeadlineExceeded, ExecutorBroken, HandlerError, WorkerLost
-from rxtweets.operators import _remote as remote
+from rxtweets.operators._executor import handle_packed
 from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
@@ -265,8 +266,8 @@ def test_an_exception_that_can_be_pickled_but_not_read_again_is_told_of(
 
     Late.__qualname__ = "Late"
     monkeypatch.setattr(sys.modules[__name__], "Late", Late, raising=False)
-    packed = remote.run_packed(handle, "handle", remote.pack([(Message(0), None)]))
-    [answer], _ = remote.unpack(packed)
+    packed = handle_packed(handle, "handle", pickle.dumps([(Message(0), None)]))
+    [answer], _ = pickle.loads(packed)  # noqa: S301 - our own pickle
     assert isinstance(answer, HandlerError)
     assert "handle raised what cannot be pickled" in str(answer)
 
