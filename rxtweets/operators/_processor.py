@@ -390,7 +390,7 @@ class CallFlow:
         )
         self._retry = retry
         self._timers = timers
-        self._results: deque[Message[Any]] = deque()
+        self._results: list[Message[Any]] = []
         self._in_order: deque[Call] | None = deque() if ordered else None
         # Chosen once: row 2 makes these two calls for each message.
         self._handle = handle
@@ -402,7 +402,7 @@ class CallFlow:
 
     def submit(self, messages: list[Message[Any]]) -> None:
         """Queue messages; return at once."""
-        calls = [Call(message) for message in messages]
+        calls = list(map(Call, messages))
         if self._in_order is not None:
             self._in_order.extend(calls)
         failed: list[tuple[Call, Message[Any]]] = []
@@ -439,8 +439,10 @@ class CallFlow:
         """Return the results that can be emitted; for one thread at a time."""
         calls, results = self._in_order, self._results
         if calls is None:
-            return [results.popleft() for _ in range(len(results))]
-        ready: list[Message[Any]] = []
+            ready = results[:]
+            del results[: len(ready)]  # not all: other threads append meanwhile
+            return ready
+        ready = []
         while calls and (result := calls[0].result) is not None:
             calls.popleft()
             ready.append(result)

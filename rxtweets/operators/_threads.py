@@ -28,7 +28,7 @@ RUN = 128
 HELD = 0.005
 """Seconds after which it emits the results it has."""
 
-LOOK, LOOKS = 0.01, 2
+LOOK, LOOKS = 0.01, 3
 """Seconds between two looks at the one thread, and looks in a row without progress after which it
 counts as blocked. A thread that waits for the interpreter makes no progress for 5 ms or more."""
 
