@@ -280,10 +280,14 @@ class ThreadRunner:
 
     def _handle_run(self, worker: _Worker) -> None:
         """Handle one call; a run of calls while handlers are quick."""
+        try:
+            call = self._pending.popleft()
+        except IndexError:
+            return
         is_quick = self._pace.is_quick
         if is_quick:
             self._watch()
-        elif len(self._pending) > 1 and self._workers < self._limit:
+        elif self._pending and self._workers < self._limit:
             self._wake()  # no message waits behind a slow call
         results: list[Message[Any]] = []
         span = self._tracing.begin() if self._bus.is_traced else None
@@ -291,7 +295,7 @@ class ThreadRunner:
         self._runs += 1
         worker.began = perf_counter()
         try:
-            count = self._handle_calls(worker, handle, RUN if is_quick else 1)
+            count = self._handle_calls(worker, call, handle, RUN if is_quick else 1)
         except BaseException as error:
             self._fail_worker(worker, error)
             raise
@@ -306,23 +310,28 @@ class ThreadRunner:
             self._wake()
 
     def _handle_calls(
-        self, worker: _Worker, handle: Callable[[Call], Message[Any] | None], most: int
+        self,
+        worker: _Worker,
+        call: Call,
+        handle: Callable[[Call], Message[Any] | None],
+        most: int,
     ) -> int:
         next_call, finish = self._pending.popleft, self._flow.finish
         began = perf_counter()
         count = 0
-        while count < most and perf_counter() - began <= HELD:
-            try:
-                call = next_call()
-            except IndexError:
-                break
+        while True:
             worker.call = call
             result = handle(call)
             if result is None:
-                break
+                return count
             finish(call, result)
             count += 1
-        return count
+            if count == most or perf_counter() - began > HELD:
+                return count
+            try:
+                call = next_call()
+            except IndexError:
+                return count
 
     def _handle_of(
         self, worker: _Worker, span: SpanStart | None, results: list[Message[Any]]

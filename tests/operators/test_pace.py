@@ -1,4 +1,4 @@
-"""One thread for quick handlers, and what it holds when one of them is not quick."""
+"""One thread for quick handlers, and the others when one of them blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Chunks:
         self.stream: MessageStream[Any] = MessageStream(self._subscribe, new_telemetry())
 
     def give(self, *data: Any) -> None:
-        self.observer.on_next([Message(each) for each in data])
+        self.observer.on_next([Message(value) for value in data])
 
     def _subscribe(self, observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
         self.observer = observer
@@ -36,9 +36,7 @@ class Chunks:
 
 @pytest.mark.parametrize("behind", [0, 10])
 @pytest.mark.parametrize("options", [{}, {"ordered": True}, {"time_limit": PATIENCE}])
-def test_what_was_done_before_a_call_that_blocks_does_not_wait_for_it(
-    options: Any, behind: int
-) -> None:
+def test_earlier_results_do_not_wait_for_a_blocked_call(options: Any, behind: int) -> None:
     go, changed = threading.Event(), threading.Condition()
     got: list[Any] = []
     ended = threading.Event()
@@ -123,7 +121,7 @@ def test_check_is_due_again_when_armed_while_it_runs() -> None:
     assert len(timers.due) == 1
 
 
-def test_check_can_be_armed_again_when_no_thread_could_be_started() -> None:
+def test_check_can_be_armed_again_when_no_thread_started() -> None:
     def refuse(*_: Any) -> NoReturn:
         raise RuntimeError("can't start new thread")
 
@@ -152,7 +150,7 @@ def test_handlers_are_quick_after_many_quick_calls() -> None:
 
 
 @pytest.mark.parametrize("every", [100, 300])
-def test_handlers_stay_quick_when_a_call_waits_for_the_interpreter(every: int) -> None:
+def test_handlers_stay_quick_when_a_call_waits_for_a_core(every: int) -> None:
     pace = Pace()
     pace.note(1000, 1000 * QUICK)
     for _ in range(100):
@@ -185,7 +183,7 @@ def test_one_thread_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 class Stuck:
-    """A handler of one thread that blocks at one message, and what came out."""
+    """A handler that blocks at one message, and the count of results."""
 
     def __init__(self) -> None:
         self.go, self.inside, self.ended = threading.Event(), threading.Event(), threading.Event()
@@ -215,7 +213,7 @@ class Stuck:
         assert self.ended.wait(PATIENCE)
 
 
-def test_messages_do_not_wait_for_a_call_that_blocked_before_they_came(
+def test_later_messages_do_not_wait_for_a_blocked_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runners: list[ThreadRunner] = []
@@ -237,14 +235,14 @@ def test_messages_do_not_wait_for_a_call_that_blocked_before_they_came(
     stuck.end()
 
 
-def test_a_thread_that_has_become_the_only_one_is_watched_at_once() -> None:
+def test_thread_is_watched_when_it_becomes_the_only_one() -> None:
     stuck = Stuck()
     stuck.source.give(*range(350), "stuck", *range(1000))
     stuck.until(1350)
     stuck.end()
 
 
-def test_results_of_many_quick_calls_are_passed_on_when_they_add_up(
+def test_results_are_emitted_when_a_run_takes_five_ms(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seconds = 0.0
