@@ -1,13 +1,14 @@
-"""Several sources, one observer: one call at a time, and one end when all have ended."""
+"""One call at a time: an observer of several sources, and a task of several threads."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from reactivex import abc
 
-__all__ = ["SerialObserver"]
+__all__ = ["SerialObserver", "SerialTask"]
 
 
 class SerialObserver:
@@ -43,3 +44,50 @@ class SerialObserver:
                 self._observer.on_completed()
             else:
                 self._observer.on_error(self._error)
+
+
+class SerialTask:
+    """Repeats a step while it is due, on one thread at a time.
+
+    A thread that finds another thread at the step returns at once. The other thread looks again
+    after it released the lock, so no work is left behind.
+
+    Args:
+        is_due: whether there is work; called without a lock.
+        step: does the work that is there.
+        spawn: runs a task on another thread.
+    """
+
+    def __init__(
+        self,
+        is_due: Callable[[], object],
+        step: Callable[[], None],
+        spawn: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._is_due = is_due
+        self._step = step
+        self._spawn = spawn
+        self._lock = threading.Lock()
+        self._is_spawned = False
+
+    def run(self) -> None:
+        """Do the work that is due on this thread, unless another thread does."""
+        while self._is_due() and self._lock.acquire(blocking=False):
+            try:
+                self._step()
+            finally:
+                self._lock.release()
+
+    def spawn(self) -> None:
+        """Do the work that is due on another thread, unless a thread does."""
+        if self._is_spawned or self._lock.locked():
+            return
+        self._is_spawned = True
+        try:
+            self._spawn(self._run_spawned)
+        except RuntimeError:  # the system starts no more threads
+            self._run_spawned()
+
+    def _run_spawned(self) -> None:
+        self._is_spawned = False  # before the look: a later caller spawns again
+        self.run()

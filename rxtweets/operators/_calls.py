@@ -1,49 +1,64 @@
-"""Calls of handlers: what is given to them, and what counts as the outcome."""
+"""Calls of users' functions: handlers, ``prepare``, and the spans around them."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
+from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.events import (
+    HandlerRaised,
+    HandlerStarted,
+    HandlerStopped,
+    Prepared,
+    ProcessorStarted,
+    ProcessorStopped,
+)
 from rxtweets._core.subscriber import is_interrupt
-from rxtweets._messages.message import Message
-from rxtweets.errors import HandlerError
+from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Failed, Message
+from rxtweets.errors import DeadlineExceeded, HandlerError
 
 __all__ = [
     "NOT_GIVEN",
     "Call",
-    "Job",
-    "Outcome",
+    "Preparation",
+    "Prepare",
     "Runner",
+    "SpanStart",
+    "Tracing",
     "calling",
     "checked",
     "is_async",
     "name_of",
+    "past_deadline",
     "with_context",
 ]
 
+PREPARED_TOGETHER = 100
+"""Messages in one call of ``prepare`` at most."""
 
-class NotGiven:
-    """The context that nobody gave; ``None`` is one that somebody may give."""
+Prepare = Callable[[Sequence[Message[Any]]], Sequence[Message[Any]]]
 
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-NOT_GIVEN = NotGiven()
+SpanStart = tuple[int, float, float]
+"""Number of a span, its start in seconds since 1970, and its start by the monotonic clock."""
 
 
 class Call:
-    """A message and its calls, from the first attempt to the outcome.
+    """A message and the attempts of its handler.
 
     Attributes:
-        message: for the handler.
-        attempt: the current one, from 1; results of earlier ones come too late.
-        since: monotonic seconds of the first attempt.
-        due: its deadline, in seconds since 1970.
-        key: of its partition.
-        result: the outcome, when there is one.
+        message: argument of the handler.
+        attempt: number of the current attempt, from 1.
+        since: start of the first attempt, in monotonic seconds.
+        due: deadline, in seconds since 1970.
+        key: partition key.
+        result: message after the last attempt.
     """
 
     __slots__ = ("attempt", "due", "key", "message", "result", "since")
@@ -57,80 +72,152 @@ class Call:
         self.result: Message[Any] | None = None
 
 
-Outcome = tuple[Call, int, Message[Any]]
-"""A call, the attempt, and what became of the message in it."""
-
-
-class Job(Protocol):
-    """What runners work for: it knows how an item is handled, and what comes after."""
-
-    def handle(self, item: Any) -> Any:
-        """The outcome of an item, on this thread; never raises what a user's code raises."""
-
-    def fail(self, item: Any, error: BaseException) -> Any:
-        """The outcome of an item whose call was lost."""
-
-    def message_of(self, outcome: Any) -> Message[Any]:
-        """The message in an outcome."""
-
-    def done(self, outcomes: list[Any], *, elsewhere: bool = False) -> None:
-        """Take outcomes, and pass on what is ready: here, or on another thread."""
-
-    def break_off(self, error: Exception) -> None:
-        """Take nothing any more, and end with this error when what is in flight has its result."""
-
-
 class Runner(Protocol):
-    """How calls are run: by threads, on an event loop, in an executor."""
+    """Runs calls: on threads, on an event loop, or in an executor.
 
-    def submit(self, items: list[Any]) -> None:
-        """Take items; returns at once."""
+    Each attempt gets exactly one `CallFlow.finish`.
+    """
+
+    def submit(self, calls: list[Call]) -> None:
+        """Queue calls; return at once."""
 
     def resize(self) -> None:
-        """The concurrency is another."""
+        """Use the current concurrency limit."""
 
     def stop(self) -> None:
-        """Begin nothing any more, and give up what can be given up."""
+        """Start no more calls, and cancel running calls where possible."""
 
     def load(self) -> tuple[int, float]:
-        """How many calls run now, and the seconds that calls have taken so far."""
+        """Return the number of running calls, and the seconds of all calls so far."""
 
 
-class WithContext:
-    """A function with the user's context as its last argument; can be pickled if they can."""
+class Preparation:
+    """Calls ``prepare`` with waiting messages, on up to ``concurrency`` threads.
 
+    Args:
+        prepare: the user's function.
+        concurrency: concurrent calls at most.
+        spawn: runs a task on some thread.
+        prepared: takes calls, and the message that the function returned for each.
+        telemetry: counters and event bus.
+    """
+
+    def __init__(
+        self,
+        prepare: Prepare,
+        concurrency: Concurrency,
+        spawn: Callable[[Callable[[], None]], None],
+        prepared: Callable[[list[Call], list[Message[Any]]], None],
+        telemetry: Telemetry,
+    ) -> None:
+        self._prepare = prepare
+        self._concurrency = concurrency
+        self._spawn = spawn
+        self._prepared = prepared
+        self._bus = telemetry.bus
+        self._tracing = Tracing(telemetry)
+        self._lock = threading.Lock()
+        self._waiting: deque[Call] = deque()
+        self._running = 0
+
+    def submit(self, calls: list[Call]) -> None:
+        """Queue calls; return at once."""
+        self._waiting.extend(calls)
+        self._wake()
+
+    def clear(self) -> None:
+        """Forget the calls that wait."""
+        with self._lock:
+            self._waiting.clear()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if not self._waiting or self._running >= self._concurrency.limit:
+                return
+            self._running += 1
+        self._spawn(self._work)
+
+    def _work(self) -> None:
+        while calls := self._next():
+            if self._waiting:
+                self._wake()
+            self._prepared(calls, self._call([call.message for call in calls]))
+
+    def _next(self) -> list[Call]:
+        with self._lock:
+            count = min(PREPARED_TOGETHER, len(self._waiting))
+            self._running -= not count
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _call(self, messages: list[Message[Any]]) -> list[Message[Any]]:
+        span = self._tracing.now() if self._bus.is_traced else None
+        raised: BaseException | None = None
+        try:
+            prepared = list(self._prepare(list(messages)))
+            _check_prepared(prepared, len(messages))
+        except BaseException as error:  # noqa: BLE001 - users' code may raise anything
+            raised, prepared = error, [message.failed(error) for message in messages]
+        if span is not None:
+            self._tracing.prepared(span, prepared, raised)
+        return prepared
+
+
+def _check_prepared(prepared: list[Any], count: int) -> None:
+    if len(prepared) != count:
+        raise HandlerError(
+            f"prepare got {count} messages and returned {len(prepared)}; return all, in order"
+        )
+    for message in prepared:
+        if not isinstance(message, Message):
+            raise HandlerError(f"prepare returned {type(message).__name__} in place of a message")
+
+
+# What is called.
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+NOT_GIVEN = _NotGiven()
+"""In place of a context; ``None`` is a context that a user may give."""
+
+
+class _WithContext:
+    # A class, since a closure cannot be pickled for another process.
     def __init__(self, function: Callable[..., Any], context: Any) -> None:
         self.function = function
         self.context = context
 
     def __call__(self, value: Any) -> Any:
-        """Call the function."""
         return self.function(value, self.context)
 
 
 def with_context(function: Callable[..., Any], context: Any) -> Callable[[Any], Any]:
-    """The function as one of one argument."""
-    return function if context is NOT_GIVEN else WithContext(function, context)
+    """Bind the user's context as the last argument of a function."""
+    return function if context is NOT_GIVEN else _WithContext(function, context)
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """A name for errors."""
+    """Return the name of a handler, for errors."""
     return getattr(function, "__name__", None) or repr(function)
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine."""
+    """Whether a call of the function returns a coroutine."""
     call = getattr(function, "__call__", None)  # noqa: B004 - an object may have an async __call__
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
-def calling(function: Callable[[Any], Any], name: str) -> Callable[[Message[Any]], Message[Any]]:
-    """The function as one that always gives a message: failed, if the function raised."""
+def calling(function: Callable[[Any], Any], name: str) -> Callable[[Call], Message[Any]]:
+    """Return a function that calls a handler and returns a message, failed if it raised."""
 
-    def call(message: Message[Any]) -> Message[Any]:
+    def handle(call: Call) -> Message[Any]:
+        message = call.message
         try:
             result = function(message)
-        except BaseException as error:  # a SystemExit would end a worker silently
+        except BaseException as error:  # a SystemExit would end the thread silently
             if is_interrupt(error):
                 raise
             return message.failed(error)
@@ -138,11 +225,11 @@ def calling(function: Callable[[Any], Any], name: str) -> Callable[[Message[Any]
             return result
         return checked(result, message, name)
 
-    return call
+    return handle
 
 
 def checked(result: object, message: Message[Any], name: str) -> Message[Any]:
-    """What a handler returned, if it is a message; else its own message, failed."""
+    """Return the result of a handler if it is a message, else the handler's message, failed."""
     if isinstance(result, Message):
         return result
     if inspect.iscoroutine(result):
@@ -153,3 +240,81 @@ def checked(result: object, message: Message[Any], name: str) -> Message[Any]:
     return message.failed(
         HandlerError(f"{name} returned {type(result).__name__}; return the message")
     )
+
+
+def past_deadline(seconds: float) -> DeadlineExceeded:
+    """Return the reason of a message that got no handler because of its deadline."""
+    return DeadlineExceeded(f"{seconds:.3f} s past its deadline; not handled")
+
+
+# Spans.
+
+_span_numbers = itertools.count(1)
+
+
+class Tracing:
+    """Publishes the spans of processors and handlers; call it only while the bus is traced."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._publish = telemetry.bus.publish
+
+    def now(self) -> SpanStart:
+        """Number a span that starts now."""
+        return next(_span_numbers), time.time(), time.perf_counter()
+
+    def begin(self) -> SpanStart:
+        """Publish that a processor starts with a chunk."""
+        span = self.now()
+        self._publish(ProcessorStarted(span[0], span[1]))
+        return span
+
+    def end(self, span: SpanStart, messages: Sequence[Message[Any]]) -> None:
+        """Publish that the processor has the results of the chunk."""
+        good = tuple(message for message in messages if message.status == "ok")
+        bad = tuple(message for message in messages if message.status != "ok")
+        self._publish(ProcessorStopped(span[0], span[1], good, bad, _since(span)))
+
+    def prepared(
+        self, span: SpanStart, messages: Sequence[Message[Any]], error: BaseException | None
+    ) -> None:
+        """Publish the end of a call of ``prepare``."""
+        self._publish(Prepared(span[0], span[1], tuple(messages), _since(span), error))
+
+    def called(self, parent: SpanStart, message: Message[Any]) -> SpanStart:
+        """Publish the start of a handler."""
+        span = self.now()
+        self._publish(HandlerStarted(span[0], span[1], parent[0], message))
+        return span
+
+    def returned(
+        self, parent: SpanStart, span: SpanStart, given: Message[Any], result: Message[Any]
+    ) -> None:
+        """Publish the end of a handler."""
+        error = result.status.reason if isinstance(result.status, Failed) else None
+        if isinstance(error, BaseException):
+            self.raised(parent, span, given, error)
+        else:
+            self._publish(HandlerStopped(span[0], span[1], parent[0], result, _since(span)))
+
+    def raised(
+        self, parent: SpanStart, span: SpanStart, given: Message[Any], error: BaseException
+    ) -> None:
+        """Publish that a handler raised, or was cancelled."""
+        self._publish(HandlerRaised(span[0], span[1], parent[0], given, error, _since(span)))
+
+    def call(
+        self, parent: SpanStart, handle: Callable[[Call], Message[Any]], call: Call
+    ) -> Message[Any]:
+        """Handle a call within a span."""
+        span = self.called(parent, call.message)
+        try:
+            result = handle(call)
+        except BaseException as error:  # the thread ends, and the call with it
+            self.raised(parent, span, call.message, error)
+            raise
+        self.returned(parent, span, call.message, result)
+        return result
+
+
+def _since(span: SpanStart) -> float:
+    return time.perf_counter() - span[2]

@@ -13,8 +13,8 @@ from rxtweets._core.subscriber import FunctionSubscriber, OnFailed, Settled, Set
 from rxtweets._messages.batch import Batch
 from rxtweets._support.validation import function, no_class, whole_number
 from rxtweets.errors import ConfigurationError
-from rxtweets.operators._awaiting import AwaitingSubscriber, is_awaited
 from rxtweets.operators._delivery import Delivery, InlineDelivery
+from rxtweets.operators._event_loop import AsyncSubscriber, is_awaited
 
 __all__ = ["AnySubscriber", "deliver", "delivering", "subscriber_of"]
 
@@ -92,7 +92,7 @@ def delivering(
         ) -> abc.DisposableBase:
             told, close = observer, _nothing
             if is_awaited(observer):
-                told = awaiting = AwaitingSubscriber(observer, telemetry)
+                told = awaiting = AsyncSubscriber(observer, telemetry)
                 close = awaiting.close
             settlement = Settlement(told, telemetry, on_failed, told_of)
             args = (settlement, told, settled, telemetry, name, close)

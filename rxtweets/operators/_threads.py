@@ -1,209 +1,274 @@
-"""Calls on threads: few of them when handlers are quick, many when they block."""
+"""Handler calls on threads: one thread while handlers are quick, many while they block."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 from rxtweets._core.concurrency import Concurrency
 from rxtweets._core.events import WorkerReplaced
 from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.message import Message
+from rxtweets._support.timers import ThreadTimers
 from rxtweets._support.workers import unexpected
-from rxtweets.errors import WorkerLost
-from rxtweets.operators._calls import Job
-from rxtweets.operators._pace import QUICK, Pace, Watch
-from rxtweets.operators._tracing import SpanStart, Tracing
+from rxtweets.errors import HandlerTimeout, WorkerLost
+from rxtweets.operators._calls import Call, SpanStart, Tracing
+from rxtweets.operators._processor import CallFlow, Processor
 
-__all__ = ["Replaced", "ThreadRunner", "Worker"]
+__all__ = ["Pace", "RepeatedCheck", "ThreadRunner"]
 
 RUN = 128
-"""Messages that one thread handles before it passes them on."""
+"""Messages that one thread handles before it emits their results."""
 
 HELD = 0.005
-"""Seconds after which it passes on what it has all the same."""
+"""Seconds after which it emits the results it has."""
+
+LOOK, LOOKS = 0.01, 3
+"""Seconds between two looks at the one thread, and looks in a row without progress after which it
+counts as blocked. A thread that waits for the interpreter makes no progress for 5 ms or more."""
 
 
-class Run:
-    """What one thread handles before it passes it on; another may do that for it, if it is stuck.
+class Pace:
+    """Decides whether handlers are quick: then one thread is faster than many.
 
-    Attributes:
-        results: so far.
-        passed: how many of them were passed on.
+    Waking a thread for a call shorter than `QUICK` costs more than the call. The average is over
+    the last hundred calls.
     """
 
-    __slots__ = ("passed", "results")
+    QUICK = 0.000_2
+    """Seconds of a call, on average."""
+    SLOW = 0.001
+    """The average at the beginning."""
+    LONGEST = 0.01
+    """Seconds that one run adds at most, as a thread may wait for the interpreter or a core."""
+    FIRST_HOLD, LAST_HOLD = 0.1, 30.0
+    """Seconds before one thread is tried again, doubled each time that handlers block then."""
 
     def __init__(self) -> None:
-        self.results: list[Any] = []
-        self.passed = 0
+        self.is_quick = False
+        self._average = self.SLOW
+        self._since = 0.0
+        self._hold = self.FIRST_HOLD
+        self._not_before = 0.0
+
+    def note(self, calls: int, seconds: float) -> None:
+        """Add a run of one thread to the average."""
+        weight = min(1.0, calls / 100)
+        self._average += weight * (min(seconds, self.LONGEST) / calls - self._average)
+        if self.is_quick and self._average > self.QUICK:
+            self.leave()
+        elif not self.is_quick and self._average < self.QUICK:
+            self._since = perf_counter()
+            self.is_quick = self._since >= self._not_before
+
+    def leave(self) -> None:
+        """Use many threads again."""
+        now = perf_counter()
+        lasted = now - self._since > self.LAST_HOLD
+        self._hold = self.FIRST_HOLD if lasted else min(self.LAST_HOLD, 2 * self._hold)
+        self._not_before = now + self._hold
+        self._average = self.SLOW
+        self.is_quick = False
 
 
-class Worker:
+class RepeatedCheck:
+    """Runs a check on the timers' thread, again and again while it returns a delay.
+
+    Args:
+        timers: call the check.
+        check: returns the seconds until the next check, or ``None`` for no more.
+    """
+
+    def __init__(self, timers: ThreadTimers, check: Callable[[], float | None]) -> None:
+        self._timers = timers
+        self._check = check
+        self._lock = threading.Lock()
+        self._is_armed = False
+
+    def arm(self, delay: float) -> None:
+        """Check in so many seconds, unless a check is due already."""
+        if self._is_armed:
+            return
+        with self._lock:
+            if not self._is_armed:
+                self._timers.after(delay, self._run)
+                self._is_armed = True
+
+    def _run(self) -> None:
+        self._is_armed = False  # before the check: work that comes later arms it again
+        delay = self._check()
+        if delay is not None:
+            self.arm(delay)
+
+
+class _Worker:
     """One thread at work.
 
     Attributes:
-        run: that it is at.
-        began: the monotonic time at which its call, or its run, began.
-        busy: seconds of those that are over.
-        item: in a call that has a time limit.
-        since: the monotonic time at which that call began.
-        is_lost: another thread has taken its place.
-        death: what ended it, once its messages have been seen to.
+        began: monotonic start of its run, while it is in one.
+        busy: seconds of its earlier runs.
+        call: its latest call; ``None`` if the message has failed because of the time limit.
+        since: monotonic start of that call, if there is a time limit.
+        is_limited: the handler runs, and its time limit applies.
+        is_lost: its call took too long, and another thread has taken its place.
+        death: the error that ends it, once its messages are accounted for.
     """
 
-    __slots__ = ("began", "busy", "death", "is_lost", "item", "run", "since")
+    __slots__ = ("began", "busy", "call", "death", "is_limited", "is_lost", "since")
 
     def __init__(self) -> None:
-        self.run = Run()
         self.began: float | None = None
         self.busy = 0.0
-        self.item: Any = None
+        self.call: Call | None = None
         self.since = 0.0
+        self.is_limited = False
         self.is_lost = False
         self.death: BaseException | None = None
 
-
-class Replaced(BaseException):
-    """Ends the work of a thread whose place was given to another while it was in a call."""
+    def end_run(self) -> float:
+        """Add the current run to the busy time; return its seconds."""
+        if self.began is None:
+            return 0.0
+        seconds = perf_counter() - self.began
+        self.busy += seconds
+        self.began = None
+        return seconds
 
 
 class ThreadRunner:
-    """Takes items, and has workers handle them, up to the concurrency at once.
+    """Runs calls on up to ``concurrency`` threads.
+
+    With a time limit, a call that takes longer fails its message. A thread cannot be stopped, so
+    another thread takes its place, and its result is discarded. At most ``concurrency`` threads
+    are replaced so; beyond that, a place stays taken until its call returns.
 
     Args:
-        job: what an item is.
-        concurrency: calls at once at most.
-        telemetry: where to count and report.
-        spawn: runs a task on some thread.
-        may_wait: whether these are threads that may block.
+        flow: handles calls and takes their results.
+        processor: emits the results; has the threads.
+        concurrency: concurrent calls at most.
+        telemetry: counters and event bus.
+        time_limit: seconds for a call.
     """
 
     def __init__(
         self,
-        job: Job,
+        flow: CallFlow,
+        processor: Processor,
         concurrency: Concurrency,
         telemetry: Telemetry,
-        spawn: Callable[[Callable[[], None]], None],
-        *,
-        may_wait: bool = True,
+        time_limit: float | None = None,
     ) -> None:
-        self._job = job
+        self._flow = flow
+        self._processor = processor
         self._concurrency = concurrency
         self._limit = concurrency.limit
         self._telemetry = telemetry
         self._bus = telemetry.bus
-        self._spawn = spawn
-        self._may_wait = may_wait
-        self._handle = job.handle
+        self._time_limit = time_limit
+        self._handle: Callable[[Call], Message[Any]] = flow.handle
         self._tracing = Tracing(telemetry)
         self._pace = Pace()
-        self._watch = Watch(self._pace, self._is_stuck, self._bring_others, self._watch_died)
+        timers = self._timers = ThreadTimers("rxtweets-watch", self._watch_died)
+        self._stuck_check = RepeatedCheck(timers, self._check_stuck)
+        self._limit_check = RepeatedCheck(timers, self._check_limits)
 
         self._lock = threading.Lock()
-        self._pending: deque[Any] = deque()
-        self._active: set[Worker] = set()
-        self._here = threading.local()
+        self._pending: deque[Call] = deque()
+        self._active: set[_Worker] = set()
         self._workers = 0
         self._lost = 0
-        self._taken = 0
+        self._runs = 0
+        self._progress: tuple[int, set[Call | None]] = 0, set()
+        self._looks = 0
         self._busy = 0.0
         self._stopped = False
-        self._forget = telemetry.gauge("threads_lost", lambda: self._lost)
+        self._forget_gauge = telemetry.gauge("threads_lost", lambda: self._lost)
 
-    def submit(self, items: list[Any]) -> None:
-        """Take items; returns at once."""
-        self._pending.extend(items)
+    def submit(self, calls: list[Call]) -> None:
+        """Queue calls; return at once."""
+        self._pending.extend(calls)
         self._wake()
 
     def resize(self) -> None:
-        """Bring in a worker if there may be more now; it calls in the others."""
+        """Use the current concurrency limit; the first new thread wakes the others."""
         self._limit = self._concurrency.limit
         self._wake()
 
     def stop(self) -> None:
-        """Begin nothing any more."""
+        """Start no more calls."""
         self._stopped = True
         self._pending.clear()
-        self._watch.stop()
-        self._forget()
+        self._timers.stop()
+        self._forget_gauge()
 
     def load(self) -> tuple[int, float]:
-        """How many calls run now, and the seconds that calls have taken so far."""
+        """Return the number of running calls, and the seconds of all calls so far."""
         now = perf_counter()
         with self._lock:
-            began = [each.began for each in self._active if each.began is not None]
-            busy = self._busy + sum(each.busy for each in self._active)
-            return len(began), busy + sum(now - each for each in began)
+            began = [worker.began for worker in self._active if worker.began is not None]
+            busy = self._busy + sum(worker.busy for worker in self._active)
+        return len(began), busy + sum(now - start for start in began)
 
-    # Who works.
+    # Threads.
+
+    def _most_workers(self) -> int:
+        return 1 if self._pace.is_quick else self._limit
 
     def _wake(self) -> None:
-        """Bring in a worker if there is something to do and one may come."""
-        most = 1 if self._pace.is_quick else self._limit
+        """Start a worker if a call waits and the limit allows it."""
         if self._pending:
-            self._look_after_one()  # also if nobody is brought in: that one may be stuck in a call
+            self._watch()  # even if no worker starts: the one worker may be blocked
         with self._lock:
-            if self._workers >= most or not self._pending:
+            if self._workers >= self._most_workers() or not self._pending:
                 return
             self._workers += 1
         try:
-            self._spawn(self._work)
-        except RuntimeError:  # no more threads can be started
+            self._processor.spawn(self._work)
+        except RuntimeError:  # the system starts no more threads
             with self._lock:
-                alone = self._workers == 1
-                self._workers -= not alone
-            if alone:
-                self._work()  # slower than many, but nothing is left lying
-
-    def _look_after_one(self) -> None:
-        if self._may_wait and self._pace.is_quick:
-            self._watch.look()
+                is_only_one = self._workers == 1
+                self._workers -= not is_only_one
+            if is_only_one:
+                self._work()
 
     def _work(self) -> None:
-        worker = Worker()
+        worker = _Worker()
         with self._lock:
             self._active.add(worker)
-        outer, self._here.worker = getattr(self._here, "worker", None), worker
         try:
             while not self._may_leave(worker):
-                if self._pace.is_quick:
-                    self._handle_many(worker)
-                else:
-                    self._handle_one(worker)
-        except Replaced:
-            self._pass_on(worker.run)
-            self._leave(worker)
+                self._handle_run(worker)
         except BaseException as error:
-            self._leave(worker)
+            with self._lock:
+                self._remove(worker)
             self._wake()
             if error is not worker.death:
-                raise  # a message may be lost with it: whoever started the thread must know
-            if isinstance(error, KeyboardInterrupt) and not self._may_wait:
-                raise  # the user's own thread, and their own Ctrl-C
-        finally:
-            self._here.worker = outer
+                raise  # messages may be lost with it
+            if isinstance(error, KeyboardInterrupt) and not self._processor.may_wait:
+                raise  # Ctrl-C on the user's own thread
 
-    def _may_leave(self, worker: Worker) -> bool:
-        """Leave when nothing is left, or when fewer workers are wanted."""
+    def _may_leave(self, worker: _Worker) -> bool:
         if self._stopped:
             self._pending.clear()
-        most = 1 if self._pace.is_quick else self._limit
-        if self._pending and self._workers <= most:
-            return False  # without the lock: to stay is never wrong
+        if self._is_needed(worker):  # without the lock: to stay is never wrong
+            return False
         with self._lock:
-            if self._pending and self._workers <= most:
+            if self._is_needed(worker):
                 return False
-            self._forget_worker(worker)
+            self._remove(worker)
             return True
 
-    def _leave(self, worker: Worker) -> None:
-        with self._lock:
-            self._forget_worker(worker)
+    def _is_needed(self, worker: _Worker) -> bool:
+        if worker.is_lost or not self._pending:
+            return False
+        return self._workers <= self._most_workers()
 
-    def _forget_worker(self, worker: Worker) -> None:
+    def _remove(self, worker: _Worker) -> None:
         self._active.discard(worker)
         self._busy += worker.busy
         if worker.is_lost:
@@ -211,126 +276,177 @@ class ThreadRunner:
         else:
             self._workers -= 1
 
-    # How they work.
+    # Calls.
 
-    def _handle_one(self, worker: Worker) -> None:
-        """One message, others called in for the rest: nothing waits behind a slow neighbour."""
+    def _handle_run(self, worker: _Worker) -> None:
+        """Handle one call; a run of calls while handlers are quick."""
         try:
-            item = self._pending.popleft()
+            call = self._pending.popleft()
         except IndexError:
             return
-        if self._pending and self._workers < self._limit:
-            self._wake()  # if this comes too late, this thread still comes by again
+        is_quick = self._pace.is_quick
+        if is_quick:
+            self._watch()
+        elif self._pending and self._workers < self._limit:
+            self._wake()  # no message waits behind a slow call
+        results: list[Message[Any]] = []
         span = self._tracing.begin() if self._bus.is_traced else None
+        handle = self._handle_of(worker, span, results)
+        self._runs += 1
+        worker.began = perf_counter()
         try:
-            worker.began = started = perf_counter()
-            result = self._handle(item) if span is None else self._trace(span, item)
-            took = perf_counter() - started
-            worker.began = None
-            worker.busy += took
-            self._pace.note(took)
-            self._taken += 1
+            count = self._handle_calls(worker, call, handle, RUN if is_quick else 1)
         except BaseException as error:
-            self._bury(worker, item, error, span)
+            self._fail_worker(worker, error)
             raise
-        if span is not None:
-            self._tracing.end(span, [self._job.message_of(result)])
-        self._job.done([result])
-
-    def _handle_many(self, worker: Worker) -> None:
-        self._look_after_one()  # it may have been one of many until now
-        run = worker.run = Run()
-        results = run.results
-        pending, pace = self._pending.popleft, self._pace
-        span = self._tracing.begin() if self._bus.is_traced else None
-        handle = self._handle if span is None else self._traced(span)
-        item = None
-        began = started = worker.began = perf_counter()
-        try:
-            for _ in range(RUN):
-                try:
-                    item = pending()
-                except IndexError:
-                    break
-                results.append(handle(item))
-                item = None
-                self._taken += 1
-                now = perf_counter()
-                if now - started > QUICK and pace.was_slow(now - started):
-                    break
-                started = now
-                if now - began > HELD or not pace.is_quick:
-                    break
-        except BaseException as error:
-            self._bury(worker, item, error, span)
-            raise
-        worker.began = None
-        worker.busy += perf_counter() - began
-        pace.were_quick(len(results))
-        if span is not None:
-            self._tracing.end(span, [self._job.message_of(each) for each in results])
-        self._pass_on(run)
-        if not pace.is_quick:
+        finally:
+            if span is not None:
+                self._tracing.end(span, results)
+        seconds = worker.end_run()
+        if count:
+            self._pace.note(count, seconds)
+            self._processor.emit()
+        if is_quick and not self._pace.is_quick:
             self._wake()
 
-    def _pass_on(self, run: Run, *, elsewhere: bool = False) -> None:
-        """What the run has brought so far, and was not passed on before."""
-        with self._lock:
-            results = run.results
-            if elsewhere or run.passed:
-                results = results[run.passed :]
-            run.passed += len(results)
-        if results:
-            self._job.done(results, elsewhere=elsewhere)
+    def _handle_calls(
+        self,
+        worker: _Worker,
+        call: Call,
+        handle: Callable[[Call], Message[Any] | None],
+        most: int,
+    ) -> int:
+        next_call, finish = self._pending.popleft, self._flow.finish
+        began = perf_counter()
+        count = 0
+        while True:
+            worker.call = call
+            result = handle(call)
+            if result is None:
+                return count
+            finish(call, result)
+            count += 1
+            if count == most or perf_counter() - began > HELD:
+                return count
+            try:
+                call = next_call()
+            except IndexError:
+                return count
 
-    def _traced(self, span: SpanStart) -> Callable[[Any], Any]:
-        return lambda item: self._trace(span, item)
-
-    def _trace(self, span: SpanStart, item: Any) -> Any:
-        return self._tracing.call(span, self._handle, item, self._job.message_of)
-
-    # What goes wrong.
-
-    def _bury(
-        self, worker: Worker, item: Any, error: BaseException, span: SpanStart | None
-    ) -> None:
-        """Something ends this thread: what is in its hands fails, what it has done is passed on."""
+    def _handle_of(
+        self, worker: _Worker, span: SpanStart | None, results: list[Message[Any]]
+    ) -> Callable[[Call], Message[Any] | None]:
+        handle = self._handle
         if span is not None:
-            self._tracing.end(span, [self._job.message_of(each) for each in worker.run.results])
-        if worker.began is not None:
-            worker.busy += perf_counter() - worker.began
-            worker.began = None
-        if isinstance(error, Replaced):
-            return
+            handle = partial(self._handle_traced, span, results)
+        if self._time_limit is not None:
+            return partial(self._handle_in_time, worker, handle, self._time_limit)
+        return handle
+
+    def _handle_traced(
+        self, span: SpanStart, results: list[Message[Any]], call: Call
+    ) -> Message[Any]:
+        results.append(self._tracing.call(span, self._handle, call))
+        return results[-1]
+
+    def _fail_worker(self, worker: _Worker, error: BaseException) -> None:
+        """Account for the messages of a thread that ends with an error."""
+        worker.end_run()
         worker.death = error
-        self._pass_on(worker.run)
-        lost = [] if item is None else [self._job.fail(item, _worker_lost(error))]
+        call = worker.call if worker.call is not None and worker.call.result is None else None
         self._telemetry.add(workers_lost=1)
-        self._telemetry.publish(WorkerReplaced("thread", error, len(lost)))
-        if lost:
-            self._job.done(lost)
+        self._telemetry.publish(WorkerReplaced("thread", error, int(call is not None)))
+        if call is not None:
+            lost = WorkerLost(f"the thread that had the message died of {error!r}")
+            lost.__cause__ = error
+            self._flow.finish(call, call.message.failed(lost))
+        self._processor.emit()
+
+    # Watching.
+
+    def _watch(self) -> None:
+        if self._pace.is_quick and self._processor.may_wait:
+            with contextlib.suppress(RuntimeError):  # the system starts no more threads
+                self._stuck_check.arm(LOOK)
+
+    def _check_stuck(self) -> float | None:
+        before = self._progress
+        with self._lock:
+            self._progress = self._runs, {worker.call for worker in self._active}
+        if not self._pace.is_quick:
+            return None
+        self._looks = self._looks + 1 if self._progress == before else 0
+        if self._looks < LOOKS:
+            return LOOK
+        self._looks = 0
+        if self._pending or self._flow.is_ready():
+            self._pace.leave()
+            self._processor.emit(elsewhere=True)
+            self._wake()
+        return None
 
     def _watch_died(self, error: BaseException) -> None:
-        self._job.break_off(unexpected("the watch over handlers", error))
+        self._pace.leave()
+        try:
+            self._processor.break_off(unexpected("watching handlers", error))
+        finally:
+            self._wake()
 
-    def _is_stuck(self, taken_before: int) -> tuple[bool, int]:
-        """Whether something waits, and no message was taken since the last look."""
-        if self._taken != taken_before:
-            return False, self._taken
+    # Time limits.
+
+    def _handle_in_time(
+        self,
+        worker: _Worker,
+        handle: Callable[[Call], Message[Any]],
+        time_limit: float,
+        call: Call,
+    ) -> Message[Any] | None:
+        """Return the result of a call; ``None`` if its message has failed meanwhile."""
+        worker.since = perf_counter()
+        worker.is_limited = True
+        self._limit_check.arm(time_limit)
+        try:
+            result = handle(call)
+        finally:
+            with self._lock:
+                worker.is_limited = False
+        return None if worker.call is None else result
+
+    def _check_limits(self) -> float | None:
+        """Fail the messages of overdue calls; return the seconds until the next can be overdue."""
+        assert self._time_limit is not None  # noqa: S101 - only then it is armed
+        limit = self._time_limit
+        overdue: list[tuple[Call, HandlerTimeout]] = []
+        rests: list[float] = []
         with self._lock:
-            holds = any(len(each.run.results) > each.run.passed for each in self._active)
-        return holds or bool(self._pending), self._taken
+            for worker in self._active:
+                if worker.call is None or not worker.is_limited:
+                    continue
+                rest = worker.since + limit - perf_counter()
+                if rest > 0.0:
+                    rests.append(rest)
+                else:
+                    error = HandlerTimeout(
+                        f"the handler took longer than its time limit of {limit:g} s"
+                    )
+                    overdue.append((worker.call, error))
+                    worker.call = None
+                    self._replace(worker, error)
+        for call, error in overdue:
+            self._telemetry.add(timed_out=1)
+            self._flow.finish(call, call.message.failed(error))
+        if overdue:
+            self._processor.emit(elsewhere=True)
+            self._wake()
+        return min(rests, default=None)
 
-    def _bring_others(self) -> None:
-        """The one thread is stuck in a call: what it has done before that must not wait."""
-        with self._lock:
-            active = tuple(self._active)
-        for worker in active:
-            self._pass_on(worker.run, elsewhere=True)
-        self._wake()
-
-
-def _worker_lost(error: BaseException) -> WorkerLost:
-    lost = WorkerLost(f"the thread that had the message died of {error!r}")
-    lost.__cause__ = error
-    return lost
+    def _replace(self, worker: _Worker, error: HandlerTimeout) -> None:
+        """Let another thread take the place of this one, unless too many are lost."""
+        if self._lost >= self._limit:
+            return
+        worker.is_lost = True
+        self._lost += 1
+        self._workers -= 1
+        worker.end_run()
+        self._telemetry.add(workers_lost=1)
+        self._telemetry.publish(WorkerReplaced("thread", error, 1, lost=True))

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, RateLimit
-from rxtweets.operators import _assembly, _threads
+from rxtweets.operators import _process, _threads
 from rxtweets.testing import VirtualTime
 
 TRIES = 2
@@ -89,10 +89,10 @@ class MortalRunner(_threads.ThreadRunner):
         super().__init__(*args, **options)
         inner = self._handle
 
-        def handle(item: Any) -> Any:
-            if item.data == "kill":
+        def handle(call: Any) -> Any:
+            if call.message.data == "kill":
                 raise Deadly
-            return inner(item)
+            return inner(call)
 
         self._handle = handle
 
@@ -101,7 +101,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(_assembly, "ThreadRunner", MortalRunner)
+        self.patch.setattr(_process, "ThreadRunner", MortalRunner)
         self.broker = StubBroker()
         self.is_broken = False
         self.limit = RateLimit(None, 5.0)

@@ -15,7 +15,7 @@ PATIENCE = 20.0
 
 
 class Watched:
-    """A stream of messages through `process`, and all that came of them.
+    """A stream of messages through `process`, with all results.
 
     Given data, the source completes after them; without any, `feed` and `complete` are its hands.
     """
@@ -32,12 +32,12 @@ class Watched:
         self.source: Subject[Message[Any]] = Subject()
         source: Any = self.source
         if data is not None:
-            source = reactivex.from_iterable([self.message(each) for each in data])
+            source = reactivex.from_iterable([self.message(value) for value in data])
         operators = [ops.process(handler, **options), *([] if then is None else [then])]
         self.stream: MessageStream[Any] = source.pipe(*operators)
         self.stream.events.subscribe(self.events.append)
         self.subscription = self.stream.subscribe(
-            lambda each: self._note(self.data, each.data),
+            lambda message: self._note(self.data, message.data),
             lambda error: self._note(self.end, error),
             lambda: self._note(self.end, "completed"),
         )
@@ -46,14 +46,14 @@ class Watched:
         return Message(data).with_acknowledger(self)
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        for each in successful:
-            self._note(self.successful, each.data)
-        for each in failed:
-            self._note(self.failed, (each.data, getattr(each.status, "reason", None)))
+        for message in successful:
+            self._note(self.successful, message.data)
+        for message in failed:
+            self._note(self.failed, (message.data, getattr(message.status, "reason", None)))
 
     def feed(self, *data: Any) -> None:
-        for each in data:
-            self.source.on_next(self.message(each))
+        for value in data:
+            self.source.on_next(self.message(value))
 
     def complete(self) -> list[Any]:
         self.source.on_completed()
@@ -73,7 +73,7 @@ class Watched:
 
     def happened(self, kind: type[events.Event]) -> list[Any]:
         assert self.stream.telemetry.bus.flush()
-        return [each for each in self.events if isinstance(each, kind)]
+        return [message for message in self.events if isinstance(message, kind)]
 
     def stats(self) -> Stats:
         return self.stream.stats()
@@ -94,5 +94,5 @@ def process() -> Iterator[Callable[..., Watched]]:
         return watched[-1]
 
     yield start
-    for each in watched:
-        each.subscription.dispose()
+    for stream in watched:
+        stream.subscription.dispose()

@@ -1,4 +1,4 @@
-"""`process(async def …)`: one event loop of the operator's own."""
+"""`process(async def …)`: handlers on one event loop."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rxtweets import operators as ops
 from rxtweets._core.subscriber import FunctionSubscriber, Settlement
 from rxtweets._core.telemetry import Telemetry
 from rxtweets.errors import HandlerError, HandlerTimeout
-from rxtweets.operators import _loop
-from rxtweets.operators._awaiting import AwaitingSubscriber
+from rxtweets.operators import _event_loop
+from rxtweets.operators._event_loop import AsyncSubscriber
 from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
@@ -29,7 +29,7 @@ LIMIT = 0.3
 
 
 def loops() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "rxtweets-loop"]
+    return [thread for thread in threading.enumerate() if thread.name == "rxtweets-loop"]
 
 
 async def upcase(message: Message[str]) -> Message[str]:
@@ -43,13 +43,13 @@ async def identity(message: Message[Any]) -> Message[Any]:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_every_message_is_awaited_once(process: Any, ordered: bool) -> None:
+def test_message_is_awaited_once(process: Any, ordered: bool) -> None:
     data = process(identity, range(2000), ordered=ordered).until_end()
     assert (data if ordered else sorted(data)) == list(range(2000))
 
 
 @pytest.mark.parametrize("concurrency", [1, 7, 50])
-def test_so_many_run_at_once_and_never_more(process: Any, concurrency: int) -> None:
+def test_coroutines_run_up_to_the_concurrency(process: Any, concurrency: int) -> None:
     running, most, together = 0, 0, asyncio.Barrier(concurrency)
 
     async def meet(message: Message[int]) -> Message[int]:
@@ -66,7 +66,7 @@ def test_so_many_run_at_once_and_never_more(process: Any, concurrency: int) -> N
     assert most == concurrency
 
 
-def test_all_calls_run_on_one_loop_in_one_thread(process: Any) -> None:
+def test_calls_run_on_one_loop_in_one_thread(process: Any) -> None:
     seen: set[tuple[int, str]] = set()
 
     async def handle(message: Message[int]) -> Message[int]:
@@ -78,7 +78,7 @@ def test_all_calls_run_on_one_loop_in_one_thread(process: Any) -> None:
     assert name == "rxtweets-loop"
 
 
-def test_the_loop_begins_with_the_first_message(process: Any) -> None:
+def test_loop_starts_with_the_first_message(process: Any) -> None:
     before = len(loops())
     watched = process(identity)
     assert len(loops()) == before
@@ -86,15 +86,15 @@ def test_the_loop_begins_with_the_first_message(process: Any) -> None:
     watched.complete()
 
 
-def test_the_loop_ends_with_the_stream(process: Any) -> None:
+def test_loop_ends_with_the_stream(process: Any) -> None:
     before = set(loops())
     process(identity, range(10)).until_end()
-    for each in set(loops()) - before:
-        each.join(PATIENCE)
-        assert not each.is_alive()
+    for thread in set(loops()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
-def test_it_works_where_the_caller_already_runs_a_loop(process: Any) -> None:
+def test_handlers_run_when_the_caller_runs_a_loop(process: Any) -> None:
     async def main() -> list[str]:
         watched = process(upcase, ["a", "b"], ordered=True)
         data: list[str] = await asyncio.to_thread(watched.until_end)
@@ -112,15 +112,15 @@ async def with_suffix(message: Message[str], suffix: str) -> Message[str]:
     return message.put_data(message.data + suffix)
 
 
-def test_an_object_with_an_async_call_is_a_handler(process: Any) -> None:
+def test_object_with_async_call_is_a_handler(process: Any) -> None:
     assert process(Upcase(), ["a"]).until_end() == ["A"]
 
 
-def test_a_partial_of_an_async_function_is_a_handler(process: Any) -> None:
+def test_partial_of_an_async_function_is_a_handler(process: Any) -> None:
     assert process(functools.partial(with_suffix, suffix="!"), ["a"]).until_end() == ["a!"]
 
 
-def test_the_context_comes_last(process: Any) -> None:
+def test_context_is_the_last_argument(process: Any) -> None:
     assert process(with_suffix, ["a"], context="?").until_end() == ["a?"]
 
 
@@ -154,7 +154,7 @@ async def forgetful(message: Message[Any]) -> Any:
         (forgetful, "HandlerError('sometimes returned str; return the message')"),
     ],
 )
-def test_whatever_it_raises_fails_its_message_and_no_other(
+def test_message_fails_alone_when_its_coroutine_raises(
     process: Any, handler: Any, reason: str
 ) -> None:
     async def sometimes(message: Message[str]) -> Any:
@@ -166,14 +166,14 @@ def test_whatever_it_raises_fails_its_message_and_no_other(
     assert (watched.stats().processed, watched.stats().failed) == (2, 1)
 
 
-def test_a_plain_function_that_returns_a_coroutine_is_told_what_to_do(process: Any) -> None:
+def test_error_explains_a_coroutine_of_a_plain_function(process: Any) -> None:
     watched = process(lambda message: upcase(message), ["a"])  # noqa: PLW0108 - hides the async
     watched.until_end()
     assert isinstance(watched.reasons()["a"], HandlerError)
     assert "declare it with async def" in str(watched.reasons()["a"])
 
 
-def test_disposing_cancels_what_runs(process: Any) -> None:
+def test_disposal_cancels_running_calls(process: Any) -> None:
     started, stopped = threading.Event(), threading.Event()
 
     async def wait(message: Message[int]) -> Message[int]:
@@ -193,7 +193,7 @@ def test_disposing_cancels_what_runs(process: Any) -> None:
     assert watched.failed == watched.end == []
 
 
-def test_a_slow_observer_holds_up_no_handler() -> None:
+def test_slow_observer_delays_no_handler() -> None:
     go, handled = threading.Event(), threading.Semaphore(0)
 
     async def note(message: Message[int]) -> Message[int]:
@@ -215,7 +215,7 @@ def test_a_slow_observer_holds_up_no_handler() -> None:
     assert ended.wait(PATIENCE)
 
 
-def test_a_task_of_the_user_s_that_leaves_does_not_end_the_loop(process: Any) -> None:
+def test_loop_continues_when_a_user_task_exits(process: Any) -> None:
     async def leave() -> None:
         raise SystemExit("task")
 
@@ -238,7 +238,7 @@ def test_a_task_of_the_user_s_that_leaves_does_not_end_the_loop(process: Any) ->
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
-def test_a_call_sees_the_context_of_the_subscription(process: Any) -> None:
+def test_call_sees_the_context_of_the_subscription(process: Any) -> None:
     async def read(message: Message[Any]) -> Message[Any]:
         return message.put_data(variable.get())
 
@@ -249,7 +249,7 @@ def test_a_call_sees_the_context_of_the_subscription(process: Any) -> None:
     assert watched.complete() == ["subscribed"]
 
 
-def test_what_a_call_sets_is_seen_by_no_other(process: Any) -> None:
+def test_context_change_is_not_seen_by_other_calls(process: Any) -> None:
     async def read_and_set(message: Message[Any]) -> Message[Any]:
         before = variable.get()
         variable.set("set")
@@ -262,7 +262,7 @@ def test_what_a_call_sets_is_seen_by_no_other(process: Any) -> None:
 # Time limits.
 
 
-def test_a_call_that_takes_too_long_is_cancelled_and_its_message_fails(process: Any) -> None:
+def test_overdue_call_is_cancelled_and_its_message_fails(process: Any) -> None:
     cancelled_at = threading.Event()
 
     async def hang(message: Message[int]) -> Message[int]:
@@ -281,7 +281,7 @@ def test_a_call_that_takes_too_long_is_cancelled_and_its_message_fails(process: 
     assert (watched.stats().timed_out, watched.stats().failed) == (1, 1)
 
 
-def test_what_a_call_returns_after_its_limit_is_discarded(process: Any) -> None:
+def test_result_is_discarded_when_after_the_time_limit(process: Any) -> None:
     async def stubborn(message: Message[int]) -> Message[int]:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()  # for ever
@@ -313,7 +313,7 @@ def test_acknowledgement_is_counted_when_its_call_was_cancelled(process: Any) ->
     assert watched.stats().late_acknowledgements == 1
 
 
-def test_a_call_within_its_limit_is_left_alone(process: Any) -> None:
+def test_call_is_not_cancelled_when_within_its_limit(process: Any) -> None:
     watched = process(identity, range(100), time_limit=PATIENCE)
     assert len(watched.until_end()) == 100
     assert watched.stats().timed_out == 0
@@ -322,7 +322,7 @@ def test_a_call_within_its_limit_is_left_alone(process: Any) -> None:
 # Virtual time.
 
 
-def test_in_virtual_time_a_call_takes_none() -> None:
+def test_call_takes_no_time_when_time_is_virtual() -> None:
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(
         ReactiveTest.on_next(210, Message("a")),
@@ -331,11 +331,11 @@ def test_in_virtual_time_a_call_takes_none() -> None:
     )
     operator: Any = ops.process(upcase)
     observer: Any = scheduler.start(lambda: source.pipe(operator))
-    assert [each.time for each in observer.messages] == [210, 230, 250]
-    assert [each.value.value.data for each in observer.messages[:2]] == ["A", "B"]
+    assert [record.time for record in observer.messages] == [210, 230, 250]
+    assert [record.value.value.data for record in observer.messages[:2]] == ["A", "B"]
 
 
-def test_messages_wait_for_room_as_with_threads(process: Any) -> None:
+def test_source_waits_when_too_many_coroutines_run(process: Any) -> None:
     go, handed = threading.Event(), 0
 
     async def wait(message: Message[int]) -> Message[int]:
@@ -385,7 +385,7 @@ def test_messages_fail_when_the_loop_gets_no_thread(
 
 
 class Cleaning:
-    """Waits until it is cancelled, and then until it is let go."""
+    """Waits for its cancellation, and then for an event."""
 
     def __init__(self) -> None:
         self.started = threading.Event()
@@ -409,13 +409,13 @@ class Delivering:
     def __init__(self, subscriber: Any) -> None:
         self.telemetry = Telemetry()
         self.acks = RecordingAcknowledger()
-        self.awaiting = AwaitingSubscriber(FunctionSubscriber(subscriber), self.telemetry)
+        self.awaiting = AsyncSubscriber(FunctionSubscriber(subscriber), self.telemetry)
         self.settlement = Settlement(self.awaiting, self.telemetry)
         self.threads: list[threading.Thread] = []
 
     def deliver(self, data: Any) -> None:
         batch = Batch([Message(data).with_acknowledger(self.acks)])
-        # A daemon, so that one that waits for ever does not keep the tests from ending.
+        # A daemon, so that a hanging one does not keep the tests from ending.
         self.threads.append(
             threading.Thread(target=self.settlement.on_next, args=(batch,), daemon=True)
         )
@@ -428,7 +428,7 @@ class Delivering:
             assert not thread.is_alive()
         assert self.acks.successful == []
         failures: Any = self.acks.failed
-        return {each.data: repr(each.status.reason.__cause__) for each in failures}
+        return {message.data: repr(message.status.reason.__cause__) for message in failures}
 
 
 def test_batch_fails_when_the_loop_still_cancels_another_call() -> None:
@@ -454,7 +454,7 @@ def test_batch_fails_when_its_loop_never_began() -> None:
 
 
 def test_batch_fails_when_its_cancelled_call_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_loop, "GRACE", 0.01)
+    monkeypatch.setattr(_event_loop, "GRACE", 0.01)
     cleaning = Cleaning()
     delivering = Delivering(cleaning)
     delivering.deliver("stuck")
@@ -502,7 +502,7 @@ async def leave_when_cancelled() -> None:
 def test_call_can_clean_up_when_another_one_leaves(
     leave: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_loop, "GRACE", PATIENCE)
+    monkeypatch.setattr(_event_loop, "GRACE", PATIENCE)
     cleaning = Cleaning()
     cleaning.go.set()
 

@@ -1,4 +1,4 @@
-"""How busy the processors of `process` are, and the spans of what they do."""
+"""Busy time and spans of the processors of `process`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE = 20.0
 
 
 class Clock:
-    """Goes on when a handler says so, instead of by itself."""
+    """A clock that only handlers advance."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -50,7 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         if name.startswith("rxtweets.operators.") and hasattr(module, "perf_counter"):
             monkeypatch.setattr(module, "perf_counter", made)
     in_executors = SimpleNamespace(perf_counter=made, time=time.time)
-    monkeypatch.setattr("rxtweets.operators._remote.time", in_executors)
+    monkeypatch.setattr("rxtweets.operators._executor.time", in_executors)
     return made
 
 
@@ -58,7 +58,7 @@ def same(message: Message[Any]) -> Message[Any]:
     return message
 
 
-def test_a_stage_says_what_runs_and_what_waits(process: Any) -> None:
+def test_stage_tells_running_and_queued_messages(process: Any) -> None:
     go, begun = threading.Event(), threading.Semaphore(0)
 
     def wait(message: Message[int]) -> Message[int]:
@@ -77,7 +77,7 @@ def test_a_stage_says_what_runs_and_what_waits(process: Any) -> None:
     watched.complete()
 
 
-def test_a_stage_counts_what_came_in_what_went_on_and_what_failed(process: Any) -> None:
+def test_stage_counts_received_done_and_failed_messages(process: Any) -> None:
     watched = process(failing)
     watched.feed("good", "bad", "good")
     watched.complete()
@@ -87,7 +87,7 @@ def test_a_stage_counts_what_came_in_what_went_on_and_what_failed(process: Any) 
     assert stage.rate > 0.0
 
 
-def test_a_call_that_still_runs_counts_as_busy(process: Any, clock: Clock) -> None:
+def test_running_call_counts_as_busy(process: Any, clock: Clock) -> None:
     go, begun = threading.Event(), threading.Event()
 
     def wait(message: Message[int]) -> Message[int]:
@@ -109,7 +109,7 @@ def test_a_call_that_still_runs_counts_as_busy(process: Any, clock: Clock) -> No
 
 @pytest.mark.parametrize("name", ["sync", "asynchronous"])
 @pytest.mark.parametrize("options", [{}, {"ordered": True}, {"time_limit": 10_000.0}])
-def test_every_way_to_run_calls_adds_up_the_time_they_take(
+def test_busy_time_is_the_sum_of_all_calls(
     process: Any, clock: Clock, name: str, options: dict[str, Any]
 ) -> None:
     watched = process(getattr(clock, name), range(50), concurrency=5, **options)
@@ -120,7 +120,7 @@ def test_every_way_to_run_calls_adds_up_the_time_they_take(
     assert 0.0 < stage.busy <= 1.0
 
 
-def test_an_executor_tells_the_time_that_its_calls_took(process: Any, clock: Clock) -> None:
+def test_busy_time_includes_calls_in_an_executor(process: Any, clock: Clock) -> None:
     with ThreadPoolExecutor(1) as executor:
         watched = process(clock.sync, range(20), executor=executor)
         watched.until_end()
@@ -128,14 +128,14 @@ def test_an_executor_tells_the_time_that_its_calls_took(process: Any, clock: Clo
     assert stage.busy_seconds == 20.0
 
 
-def test_quick_calls_are_counted_as_well(process: Any) -> None:
+def test_busy_time_includes_quick_calls(process: Any) -> None:
     watched = process(same, range(20_000))
     watched.until_end()
     [stage] = watched.stream.stages()
     assert stage.busy_seconds > 0.0
 
 
-def test_the_capacity_follows_the_concurrency(process: Any, clock: Clock) -> None:
+def test_capacity_follows_the_concurrency(process: Any, clock: Clock) -> None:
     limit = Concurrency(1)
     watched = process(same, concurrency=limit)
     [first] = watched.stream.stages()
@@ -147,25 +147,25 @@ def test_the_capacity_follows_the_concurrency(process: Any, clock: Clock) -> Non
     watched.complete()
 
 
-def test_two_stages_of_one_stream_are_both_there() -> None:
+def test_stages_list_two_process_operators() -> None:
     source: reactivex.Subject[Message[Any]] = reactivex.Subject()
     stream = source.pipe(ops.process(same, 3), ops.process(same, 7))
     with stream.subscribe():
         assert sorted(stage.concurrency for stage in stream.stages()) == [3, 7]
 
 
-def test_the_stages_of_all_branches_stay_when_they_have_ended() -> None:
+def test_stages_of_all_branches_stay_when_they_have_ended() -> None:
     messages = from_iterable([Message(number) for number in range(10)])
     branch = (ops.process(same), ops.batch(3, 1.0))
     stream = messages.pipe(ops.partition(lambda message: int(message.data >= 7), 2, *branch))
     stream.to_list().run()
     stages = stream.stages()
-    assert sorted(each.done for each in stages if each.kind == "batcher") == [3, 7]
+    assert sorted(stage.done for stage in stages if stage.kind == "batcher") == [3, 7]
     stream.to_list().run()  # again: these take the places of those
     assert len(stream.stages()) == len(stages) == 4
 
 
-def test_a_share_is_between_nothing_and_all() -> None:
+def test_busy_share_is_between_zero_and_one() -> None:
     assert StageStats("processors", 1, 0, 0, 0.0, 0.0).busy == 0.0
     assert StageStats("processors", 1, 0, 0, 1.0, 4.0).busy == 0.25
     assert StageStats("processors", 1, 0, 0, 5.0, 4.0).busy == 1.0
@@ -188,7 +188,7 @@ async def failing_async(message: Message[Any]) -> Message[Any]:
 @pytest.mark.parametrize(
     ("handler", "options"), [(failing, {}), (failing, {"ordered": True}), (failing_async, {})]
 )
-def test_each_call_is_a_span_within_one_of_its_processor(
+def test_handler_span_is_within_a_processor_span(
     process: Any, handler: Any, options: dict[str, Any]
 ) -> None:
     watched = process(handler, **options)
@@ -199,32 +199,32 @@ def test_each_call_is_a_span_within_one_of_its_processor(
     assert watched.stream.telemetry.bus.flush()
 
     def of(kind: type[events.Span]) -> list[Any]:
-        return [each for each in spans if isinstance(each, kind)]
+        return [span for span in spans if isinstance(span, kind)]
 
-    begun = {each.number: each for each in of(events.HandlerStarted)}
-    assert sorted(each.message.data for each in begun.values()) == ["bad", "good"]
+    begun = {span.number: span for span in of(events.HandlerStarted)}
+    assert sorted(span.message.data for span in begun.values()) == ["bad", "good"]
     [stopped], [raised] = of(events.HandlerStopped), of(events.HandlerRaised)
     assert stopped.message.data == "good"
     assert (raised.message.data, repr(raised.error)) == ("bad", "ValueError('bad')")
     for over in (stopped, raised):
         assert begun[over.number].started == over.started
         assert over.duration >= 0.0
-    processors = {each.number for each in of(events.ProcessorStarted)}
+    processors = {span.number for span in of(events.ProcessorStarted)}
     assert {stopped.parent, raised.parent} <= processors
-    assert processors == {each.number for each in of(events.ProcessorStopped)}
+    assert processors == {span.number for span in of(events.ProcessorStopped)}
     ended = of(events.ProcessorStopped)
-    assert [each.data for span in ended for each in span.successful] == ["good"]
-    assert [each.data for span in ended for each in span.failed] == ["bad"]
+    assert [message.data for span in ended for message in span.successful] == ["good"]
+    assert [message.data for span in ended for message in span.failed] == ["bad"]
 
 
-def test_no_spans_are_made_for_those_who_only_listen_to_events(process: Any) -> None:
+def test_no_spans_are_made_for_event_subscribers(process: Any) -> None:
     watched = process(failing, ["good", "bad"])
     watched.until_end()
     assert watched.happened(events.Span) == []
     assert len(watched.happened(events.HandlerFailed)) == 1
 
 
-def test_nobody_who_left_keeps_spans_being_made(process: Any) -> None:
+def test_no_spans_are_made_when_their_subscriber_has_left(process: Any) -> None:
     watched = process(failing)
     subscription = watched.stream.spans.subscribe()
     assert watched.stream.telemetry.bus.is_traced
@@ -232,8 +232,8 @@ def test_nobody_who_left_keeps_spans_being_made(process: Any) -> None:
     assert not watched.stream.telemetry.bus.is_traced
 
 
-def test_quick_calls_on_one_thread_are_spans_too(process: Any) -> None:
-    watched = process(lambda each: each)
+def test_quick_calls_have_spans(process: Any) -> None:
+    watched = process(lambda message: message)
     stopped: list[int] = []
 
     def note(span: events.Span) -> None:
@@ -249,7 +249,7 @@ def test_quick_calls_on_one_thread_are_spans_too(process: Any) -> None:
     assert watched.stats().events_lost == 0
 
 
-def test_an_executor_s_chunk_is_a_span(process: Any) -> None:
+def test_chunk_in_an_executor_is_a_span(process: Any) -> None:
     spans: list[events.Span] = []
     with ThreadPoolExecutor(1) as executor:
         watched = process(failing, executor=executor)
@@ -257,5 +257,5 @@ def test_an_executor_s_chunk_is_a_span(process: Any) -> None:
         watched.feed("good", "bad")
         watched.complete()
     assert watched.stream.telemetry.bus.flush()
-    over = [each for each in spans if isinstance(each, events.ProcessorStopped)]
-    assert [each.data for span in over for each in span.failed] == ["bad"]
+    over = [span for span in spans if isinstance(span, events.ProcessorStopped)]
+    assert [message.data for span in over for message in span.failed] == ["bad"]

@@ -16,7 +16,7 @@ PATIENCE = 20.0
 
 
 class Gauge:
-    """A handler that counts how many of it run, and lets them go one at a time."""
+    """A handler that counts its running calls, and ends them one at a time."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -45,7 +45,7 @@ class Gauge:
             assert self.changed.wait_for(lambda: self.running == count, PATIENCE), self.running
 
 
-def test_a_larger_limit_lets_more_begin_at_once(process: Any) -> None:
+def test_more_handlers_start_when_the_limit_grows(process: Any) -> None:
     limit, gauge = Concurrency(1), Gauge()
     watched = process(gauge, concurrency=limit)
     watched.feed(*range(8))
@@ -57,7 +57,7 @@ def test_a_larger_limit_lets_more_begin_at_once(process: Any) -> None:
     assert sorted(watched.complete()) == list(range(8))
 
 
-def test_a_smaller_limit_lets_no_other_begin_in_the_place_of_those_that_end(process: Any) -> None:
+def test_no_handler_starts_when_more_run_than_the_limit(process: Any) -> None:
     limit, gauge = Concurrency(4), Gauge()
     watched = process(gauge, concurrency=limit)
     watched.feed(*range(12))
@@ -74,7 +74,7 @@ def test_a_smaller_limit_lets_no_other_begin_in_the_place_of_those_that_end(proc
     assert gauge.most <= 1
 
 
-def test_an_async_handler_follows_the_limit_up_and_down(process: Any) -> None:
+def test_coroutines_follow_the_limit(process: Any) -> None:
     limit = Concurrency(1)
     running, most, go = 0, 0, threading.Event()
     changed = threading.Condition()
@@ -100,7 +100,7 @@ def test_an_async_handler_follows_the_limit_up_and_down(process: Any) -> None:
     assert most == 3
 
 
-def test_more_is_taken_from_the_source_when_there_is_more_room(process: Any) -> None:
+def test_source_continues_when_the_limit_grows(process: Any) -> None:
     limit, gauge = Concurrency(1), Gauge()
     watched = process(gauge, concurrency=limit)
     feeder = threading.Thread(target=lambda: watched.feed(*range(30)))
@@ -114,7 +114,7 @@ def test_more_is_taken_from_the_source_when_there_is_more_room(process: Any) -> 
     assert len(watched.complete()) == 30
 
 
-def test_two_operators_may_have_the_same_limit(process: Any) -> None:
+def test_two_operators_can_share_a_limit(process: Any) -> None:
     limit = Concurrency(1)
     gauges = Gauge(), Gauge()
     streams = [process(gauge, concurrency=limit) for gauge in gauges]
@@ -128,26 +128,26 @@ def test_two_operators_may_have_the_same_limit(process: Any) -> None:
         watched.complete()
 
 
-def test_a_stream_that_is_over_is_told_nothing_any_more(process: Any) -> None:
+def test_limit_is_not_watched_after_the_end(process: Any) -> None:
     limit = Concurrency(1)
-    process(lambda each: each, [1], concurrency=limit).until_end()
+    process(lambda message: message, [1], concurrency=limit).until_end()
     assert limit._watchers == ()
     limit.limit = 2
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "many", True])
-def test_a_limit_that_is_no_number_is_refused_and_the_old_one_stays(value: Any) -> None:
+def test_limit_stays_when_a_wrong_one_is_set(value: Any) -> None:
     limit = Concurrency(3)
     with pytest.raises(ConfigurationError, match="limit="):
         limit.limit = value
     assert limit.limit == 3
     assert repr(limit) == "Concurrency(limit=3)"
     with pytest.raises(ConfigurationError):
-        ops.process(lambda each: each, value)
+        ops.process(lambda message: message, value)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_is_lost_while_the_limit_changes_all_the_time(process: Any, seed: int) -> None:
+def test_no_message_is_lost_when_the_limit_changes(process: Any, seed: int) -> None:
     rng, limit = random.Random(seed), Concurrency(5)
 
     def handle(message: Message[int]) -> Message[int]:

@@ -1,4 +1,4 @@
-"""`process(executor=…)` on a cluster of `dask.distributed`, in processes of its own."""
+"""`process(executor=…)` on a cluster of `dask.distributed`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_handlers_run_on_the_cluster(process: Any, client: Any) -> None:
     assert {where for _, where in data} <= set(client.run(os.getpid).values())
 
 
-def test_failures_come_back(process: Any, client: Any) -> None:
+def test_failures_are_returned_by_the_cluster(process: Any, client: Any) -> None:
     def fail_odd(message: Message[int]) -> Message[int]:
         if message.data % 2:
             raise ValueError(message.data)
@@ -62,8 +62,8 @@ def test_failures_come_back(process: Any, client: Any) -> None:
     assert watched.stats().failed == 10
 
 
-def test_equal_messages_are_handled_each_for_itself(process: Any, client: Any) -> None:
-    """Dask takes equal calls for one where it is told that functions are pure."""
+def test_equal_messages_are_handled_separately(process: Any, client: Any) -> None:
+    """Dask runs equal calls once if functions count as pure."""
 
     def identity(message: Message[str]) -> Message[str]:
         return message
@@ -72,7 +72,7 @@ def test_equal_messages_are_handled_each_for_itself(process: Any, client: Any) -
     assert watched.until_end() == ["same"] * 50
 
 
-def test_a_worker_that_dies_takes_only_its_own_messages(process: Any, client: Any) -> None:
+def test_dead_worker_loses_only_its_messages(process: Any, client: Any) -> None:
     def die(message: Message[Any]) -> Message[Any]:
         if message.data == "die":
             os._exit(1)
@@ -89,6 +89,6 @@ def test_a_worker_that_dies_takes_only_its_own_messages(process: Any, client: An
     assert "KilledWorker" in str(watched.reasons()["die"])
 
 
-def test_the_client_stays_open(process: Any, client: Any) -> None:
-    process(lambda each: each, [1], executor=client.get_executor(), retry=Retry()).until_end()
+def test_client_stays_open(process: Any, client: Any) -> None:
+    process(lambda message: message, [1], executor=client.get_executor(), retry=Retry()).until_end()
     assert client.submit(lambda: 2).result(PATIENCE) == 2

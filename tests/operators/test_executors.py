@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 import time
@@ -28,7 +29,7 @@ from rxtweets import (
 )
 from rxtweets import operators as ops
 from rxtweets.errors import DeadlineExceeded, ExecutorBroken, HandlerError, WorkerLost
-from rxtweets.operators import _remote as remote
+from rxtweets.operators._executor import handle_packed
 from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
@@ -56,7 +57,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 class Counting(Executor):
-    """Counts what is handed to another executor."""
+    """Counts the calls to another executor."""
 
     def __init__(self, inner: Executor) -> None:
         self.inner = inner
@@ -73,7 +74,7 @@ class Counting(Executor):
 
 
 class Outstanding(Counting):
-    """Counts what is not answered yet, and how much that was at most."""
+    """Counts the open calls, and their maximum."""
 
     def __init__(self, inner: Executor) -> None:
         super().__init__(inner)
@@ -94,7 +95,7 @@ class Outstanding(Counting):
 
 
 class Dead(Executor):
-    """Takes nothing."""
+    """Takes no calls."""
 
     def submit(self, _fn: Callable[..., Any], /, *_args: Any, **_kwargs: Any) -> Future[Any]:
         raise RuntimeError("cannot schedule new futures after shutdown")
@@ -160,20 +161,20 @@ def test_handlers_run_in_other_processes(process: Any, processes: Any) -> None:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_every_message_comes_back_once(process: Any, processes: Any, ordered: bool) -> None:
+def test_message_is_returned_once(process: Any, processes: Any, ordered: bool) -> None:
     watched = process(identity, range(3000), executor=processes, ordered=ordered)
     data = watched.until_end()
     assert (data if ordered else sorted(data)) == list(range(3000))
     assert watched.stats().processed == 3000
 
 
-def test_chunks_travel_not_messages(process: Any, processes: Any) -> None:
+def test_messages_are_sent_in_chunks(process: Any, processes: Any) -> None:
     counting = Counting(processes)
     process(identity, range(3000), executor=counting).until_end()
     assert counting.chunks < 1500
 
 
-def test_nothing_waits_behind_a_slow_neighbour(process: Any, threads: Any) -> None:
+def test_no_message_waits_for_a_slow_chunk(process: Any, threads: Any) -> None:
     together = threading.Barrier(4)
 
     def meet(message: Message[int]) -> Message[int]:
@@ -184,7 +185,7 @@ def test_nothing_waits_behind_a_slow_neighbour(process: Any, threads: Any) -> No
     assert len(process(meet, range(40), concurrency=4, executor=threads).until_end()) == 40
 
 
-def test_no_more_chunks_are_out_than_the_concurrency_says(process: Any, threads: Any) -> None:
+def test_chunks_are_sent_up_to_the_concurrency(process: Any, threads: Any) -> None:
     executor, both = Outstanding(threads), threading.Barrier(2)
 
     def handle(message: Message[int]) -> Message[int]:
@@ -198,7 +199,7 @@ def test_no_more_chunks_are_out_than_the_concurrency_says(process: Any, threads:
     assert executor.out == 0
 
 
-def test_more_chunks_go_out_at_once_when_the_limit_grows(process: Any) -> None:
+def test_more_chunks_are_sent_when_the_limit_grows(process: Any) -> None:
     limit, begun, go = Concurrency(1), threading.Semaphore(0), threading.Event()
 
     def wait(message: Message[int]) -> Message[int]:
@@ -217,9 +218,9 @@ def test_more_chunks_go_out_at_once_when_the_limit_grows(process: Any) -> None:
         assert sorted(watched.complete()) == [0, 1, 2]
 
 
-def test_failures_come_back_with_their_chunk(process: Any, processes: Any) -> None:
+def test_failures_are_returned_with_their_chunk(process: Any, processes: Any) -> None:
     watched = process(picky, range(50), executor=processes)
-    assert sorted(each % 5 for each in watched.until_end()) == [0] * 10 + [4] * 10
+    assert sorted(number % 5 for number in watched.until_end()) == [0] * 10 + [4] * 10
     reasons = watched.reasons()
     assert isinstance(reasons[1], ValueError)
     assert reasons[2] == "unwanted"
@@ -227,14 +228,14 @@ def test_failures_come_back_with_their_chunk(process: Any, processes: Any) -> No
     assert (watched.stats().processed, watched.stats().failed) == (20, 30)
 
 
-def test_an_error_says_where_it_was_raised(process: Any, processes: Any) -> None:
+def test_error_has_the_traceback_of_the_process(process: Any, processes: Any) -> None:
     watched = process(picky, [1], executor=processes)
     watched.until_end()
     [note] = watched.reasons()[1].__notes__
     assert "in picky" in note
 
 
-def test_a_handler_that_leaves_ends_no_process(process: Any, processes: Any) -> None:
+def test_process_continues_when_a_handler_exits(process: Any, processes: Any) -> None:
     watched = process(leaving, ["a"], executor=processes)
     watched.until_end()
     assert isinstance(watched.reasons()["a"], SystemExit)
@@ -242,7 +243,7 @@ def test_a_handler_that_leaves_ends_no_process(process: Any, processes: Any) -> 
 
 
 @pytest.mark.parametrize("handler", [unpicklable, raising_unpicklable])
-def test_a_result_that_cannot_travel_fails_its_message_alone(
+def test_message_fails_alone_when_its_result_is_unpicklable(
     process: Any, processes: Any, handler: Any
 ) -> None:
     watched = process(handler, range(200), executor=processes)
@@ -251,11 +252,11 @@ def test_a_result_that_cannot_travel_fails_its_message_alone(
     assert "cannot be pickled" in str(watched.reasons()[0])
 
 
-def test_an_exception_that_can_be_pickled_but_not_read_again_is_told_of(
+def test_error_is_reported_when_it_cannot_be_unpickled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Late(Exception):
-        """Made here: dask teaches pickle about all exceptions that are there when it comes."""
+        """Defined here: dask teaches pickle all exceptions that exist when it is imported."""
 
         def __init__(self, _one: object, _two: object) -> None:
             super().__init__("one argument")
@@ -265,37 +266,37 @@ def test_an_exception_that_can_be_pickled_but_not_read_again_is_told_of(
 
     Late.__qualname__ = "Late"
     monkeypatch.setattr(sys.modules[__name__], "Late", Late, raising=False)
-    packed = remote.run_packed(handle, "handle", remote.pack([(Message(0), None)]))
-    [answer], _ = remote.unpack(packed)
+    packed = handle_packed(handle, "handle", pickle.dumps([(Message(0), None)]))
+    [answer], _ = pickle.loads(packed)  # noqa: S301 - our own pickle
     assert isinstance(answer, HandlerError)
     assert "handle raised what cannot be pickled" in str(answer)
 
 
-def test_a_message_that_cannot_travel_fails_alone(process: Any, processes: Any) -> None:
+def test_message_fails_alone_when_it_is_unpicklable(process: Any, processes: Any) -> None:
     lock = threading.Lock()
     watched = process(identity, [*range(100), lock, *range(100, 200)], executor=processes)
     assert sorted(watched.until_end()) == list(range(200))
     assert isinstance(watched.reasons()[lock], HandlerError)
 
 
-def test_a_thread_pool_needs_no_pickling(process: Any, threads: Any) -> None:
+def test_thread_pool_pickles_nothing(process: Any, threads: Any) -> None:
     lock = threading.Lock()
-    assert process(lambda each: each, [lock], executor=threads).until_end() == [lock]
+    assert process(lambda message: message, [lock], executor=threads).until_end() == [lock]
 
 
-def test_the_context_travels_too(process: Any, processes: Any) -> None:
+def test_context_is_sent_to_the_process(process: Any, processes: Any) -> None:
     assert process(add, [1], executor=processes, context=10).until_end() == [11]
 
 
 def test_partitions_keep_their_order(process: Any, processes: Any) -> None:
     data = process(
-        identity, range(200), executor=processes, partition_by=lambda each: each.data % 3
+        identity, range(200), executor=processes, partition_by=lambda message: message.data % 3
     ).until_end()
     for key in range(3):
-        assert [each for each in data if each % 3 == key] == list(range(key, 200, 3))
+        assert [number for number in data if number % 3 == key] == list(range(key, 200, 3))
 
 
-def test_chunks_are_prepared_here(process: Any, processes: Any) -> None:
+def test_prepare_runs_in_this_process(process: Any, processes: Any) -> None:
     here: set[int] = set()
 
     def prepare(messages: Any) -> Any:
@@ -313,17 +314,17 @@ def test_failed_messages_are_retried(process: Any, processes: Any, tmp_path: Any
     assert watched.stats().retried == 5
 
 
-def test_messages_past_their_deadline_are_not_handled(process: Any, processes: Any) -> None:
+def test_message_past_its_deadline_is_not_handled(process: Any, processes: Any) -> None:
     watched = process(identity, [1], executor=processes, deadline=lambda _: time.time() - 1)
     watched.until_end()
     assert isinstance(watched.reasons()[1], DeadlineExceeded)
     assert watched.stats().expired == 1
 
 
-# When it dies.
+# Broken executors.
 
 
-def test_a_pool_that_breaks_fails_what_was_in_its_hands_and_ends_the_stream(process: Any) -> None:
+def test_stream_ends_when_its_pool_breaks(process: Any) -> None:
     with pool(1) as executor:
         watched = process(dying, executor=executor, concurrency=2)
         watched.feed("a")
@@ -340,7 +341,7 @@ def test_a_pool_that_breaks_fails_what_was_in_its_hands_and_ends_the_stream(proc
     assert stats.workers_lost == 1
 
 
-def test_a_pool_that_breaks_is_replaced_if_there_is_a_way_to_make_another(process: Any) -> None:
+def test_broken_pool_is_replaced_when_a_function_makes_it(process: Any) -> None:
     made: list[Counting] = []
 
     def make() -> Executor:
@@ -382,7 +383,7 @@ class DyingOnce:
         return message
 
 
-def test_an_executor_that_takes_nothing_ends_the_stream(process: Any) -> None:
+def test_stream_ends_when_the_executor_takes_no_calls(process: Any) -> None:
     watched = process(identity, range(20), executor=Dead())
     watched.until_end()
     assert isinstance(watched.end[0], ExecutorBroken)
@@ -391,7 +392,7 @@ def test_an_executor_that_takes_nothing_ends_the_stream(process: Any) -> None:
     assert watched.stats().in_flight == 0
 
 
-def test_a_function_that_makes_no_executor_ends_the_stream(process: Any) -> None:
+def test_stream_ends_when_no_executor_can_be_made(process: Any) -> None:
     def make() -> Executor:
         raise OSError("no more processes")
 
@@ -403,7 +404,7 @@ def test_a_function_that_makes_no_executor_ends_the_stream(process: Any) -> None
     assert watched.stats().in_flight == 0
 
 
-def test_a_function_that_makes_dead_executors_is_not_asked_for_ever(process: Any) -> None:
+def test_stream_ends_when_new_executors_take_no_calls(process: Any) -> None:
     made: list[Executor] = []
 
     def make() -> Executor:
@@ -416,13 +417,13 @@ def test_a_function_that_makes_dead_executors_is_not_asked_for_ever(process: Any
     assert len(made) == 1
 
 
-def test_the_user_s_executor_is_not_shut_down(process: Any, threads: Any) -> None:
+def test_executor_is_not_shut_down_when_given(process: Any, threads: Any) -> None:
     counting = Counting(threads)
     process(identity, range(3), executor=counting).until_end()
     assert not counting.was_shut_down
 
 
-def test_one_that_we_had_made_is(process: Any) -> None:
+def test_executor_is_shut_down_when_a_function_makes_it(process: Any) -> None:
     made: list[Counting] = []
 
     def make() -> Executor:
@@ -430,10 +431,10 @@ def test_one_that_we_had_made_is(process: Any) -> None:
         return made[-1]
 
     process(identity, range(3), executor=make).until_end()
-    assert [each.was_shut_down for each in made] == [True]
+    assert [executor.was_shut_down for executor in made] == [True]
 
 
-def test_no_process_of_ours_is_left_when_the_stream_is_over(process: Any) -> None:
+def test_no_process_is_left_after_the_end(process: Any) -> None:
     watched = process(with_process, range(20), executor=lambda: pool(2))
     pids = {where for _, where in watched.until_end()}
     assert pids
@@ -441,7 +442,7 @@ def test_no_process_of_ours_is_left_when_the_stream_is_over(process: Any) -> Non
         time.sleep(0.01)  # the system tells nobody
 
 
-def test_disposing_takes_back_what_has_not_begun(process: Any) -> None:
+def test_disposal_cancels_waiting_chunks(process: Any) -> None:
     go, begun, handled = threading.Event(), threading.Event(), []
 
     def wait(message: Message[int]) -> Message[int]:
@@ -476,16 +477,16 @@ async def asynchronous(message: Message[Any]) -> Message[Any]:
         (asynchronous, {"scheduler": NewThreadScheduler()}, "scheduler="),
     ],
 )
-def test_what_does_not_go_together_is_refused(handler: Any, options: Any, words: str) -> None:
+def test_contradicting_options_are_refused(handler: Any, options: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         ops.process(handler, **options)
 
 
-def test_a_handler_that_cannot_travel_is_refused_at_once(processes: Any) -> None:
+def test_unpicklable_handler_is_refused(processes: Any) -> None:
     with pytest.raises(ConfigurationError, match="define it at the top of a module"):
-        ops.process(lambda each: each, executor=processes)
+        ops.process(lambda message: message, executor=processes)
     with pytest.raises(ConfigurationError, match="define it at the top of a module"):
-        ops.process(lambda each: each, executor=ProcessPoolExecutor)
+        ops.process(lambda message: message, executor=ProcessPoolExecutor)
 
 
 def upper(message: Message[str]) -> Message[str]:
@@ -493,9 +494,7 @@ def upper(message: Message[str]) -> Message[str]:
 
 
 @pytest.mark.parametrize("kind", ["processes", "threads"])
-def test_what_the_acknowledger_knows_a_message_by_comes_back(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_acknowledgement_data_is_kept(kind: str, request: pytest.FixtureRequest) -> None:
     acks = RecordingAcknowledger()
     message = Message("a").with_acknowledger(acks, ref="channel", data=17)
     handled: list[Message[str]] = []
@@ -511,7 +510,7 @@ def test_what_the_acknowledger_knows_a_message_by_comes_back(
 
 
 @pytest.mark.parametrize("kind", ["processes", "threads"])
-def test_message_is_acknowledged_once_when_it_was_in_an_executor(
+def test_message_is_acknowledged_once_when_in_an_executor(
     kind: str, request: pytest.FixtureRequest, process: Any
 ) -> None:
     executor = request.getfixturevalue(kind)
@@ -519,8 +518,8 @@ def test_message_is_acknowledged_once_when_it_was_in_an_executor(
 
     def prepare(messages: Any) -> Any:
         kept.extend(messages)
-        ack_immediately([each for each in messages if each.data == "early"])
-        return [each.update_data(str) for each in messages]
+        ack_immediately([message for message in messages if message.data == "early"])
+        return [message.update_data(str) for message in messages]
 
     data = ["early", "late"]
     watched = process(upper, data, executor=executor, prepare=prepare, then=ops.acknowledge())

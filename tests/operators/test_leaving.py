@@ -1,4 +1,4 @@
-"""A SystemExit in any function of the user's: what an Exception would do, and no thread is lost."""
+"""A SystemExit in a user's function acts like an Exception, and no thread ends."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def test_its_messages_fail_and_are_acknowledged_once(
 ) -> None:
     acks = RecordingAcknowledger()
     run(options, acks, **batcher)
-    assert sorted(each.data for each in acks.failed) == list(range(20))
+    assert sorted(message.data for message in acks.failed) == list(range(20))
     assert acks.successful == []
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
-def test_a_subscriber_that_leaves_at_the_end_does_not_keep_the_end_from_the_pipeline(
+def test_pipeline_ends_when_its_subscriber_exits_at_the_end(
     concurrency: int,
 ) -> None:
     acks = RecordingAcknowledger()
@@ -87,7 +87,7 @@ def test_a_subscriber_that_leaves_at_the_end_does_not_keep_the_end_from_the_pipe
     assert (stats.batched, stats.subscriber_errors) == (20, 1)
 
 
-def test_an_acknowledger_that_leaves_does_not_keep_others_from_being_told() -> None:
+def test_others_are_acknowledged_when_one_acknowledger_exits() -> None:
     acks, leaving = RecordingAcknowledger(), LeavingAcknowledger()
     messages = [
         Message(n).with_acknowledger(leaving if n % 2 else acks, ref=n % 3) for n in range(30)
@@ -99,7 +99,7 @@ def test_an_acknowledger_that_leaves_does_not_keep_others_from_being_told() -> N
         batchers={"default": Batcher(lambda _: None, 10, 0.1)},
     ).start()
     assert pipeline.wait(PATIENCE)
-    assert sorted(each.data for each in acks.successful) == list(range(0, 30, 2))
+    assert sorted(message.data for message in acks.successful) == list(range(0, 30, 2))
     assert pipeline.stats().acknowledger_errors == 9
 
 
@@ -109,23 +109,23 @@ def test_acknowledging_tells_others_when_one_acknowledger_exits() -> None:
     messages.append(Message(2).with_acknowledger(acks))
     with pytest.raises(SystemExit):
         rxtweets.ack_immediately(messages)
-    assert [each.data for each in acks.successful] == [2]
+    assert [message.data for message in acks.successful] == [2]
 
 
 @pytest.mark.parametrize(
     "operator", [ops.deduplicate(by=leave), ops.partition(leave, 2, ops.process(same))]
 )
-def test_an_operator_whose_function_leaves_fails_its_messages(operator: Callable[..., Any]) -> None:
+def test_messages_fail_when_an_operator_s_function_exits(operator: Callable[..., Any]) -> None:
     acks = RecordingAcknowledger()
     over = threading.Event()
     messages = [Message(n).with_acknowledger(acks) for n in range(20)]
     stream: Any = rxtweets.from_iterable(messages).pipe(operator)
     stream.subscribe(lambda _: None, on_completed=over.set)
     assert over.wait(PATIENCE)
-    assert sorted(each.data for each in acks.failed) == list(range(20))
+    assert sorted(message.data for message in acks.failed) == list(range(20))
 
 
-def test_a_source_that_leaves_is_restarted_by_its_policy() -> None:
+def test_source_is_restarted_when_it_exits() -> None:
     calls: list[int] = []
 
     def poll(wanted: int) -> list[Message[int]] | None:

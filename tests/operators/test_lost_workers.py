@@ -1,4 +1,4 @@
-"""Threads that die: replaced, and what was in their hands failed, acknowledged and counted."""
+"""Threads that die: they are replaced, and their messages fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 20.0
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
 @pytest.mark.parametrize("options", [{}, {"ordered": True}, {"time_limit": PATIENCE}])
-def test_whatever_a_handler_raises_fails_its_message_and_ends_no_thread(
+def test_thread_continues_when_a_handler_raises_anything(
     process: Any, error: type[BaseException], options: dict[str, Any]
 ) -> None:
     def handle(message: Message[int]) -> Message[int]:
@@ -39,7 +39,7 @@ class Deadly(BaseException):
 
 
 def dying_at(number: int, inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A call around the handler's that dies at the so-manieth message."""
+    """A call around the handler's that dies at the given message."""
     calls = iter(range(1, 10**9))
 
     def call(message: Message[Any]) -> Any:
@@ -65,10 +65,12 @@ def _thread_dies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("_thread_dies")
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_thread_that_dies_is_replaced_and_its_message_fails(
+def test_dead_thread_is_replaced_and_its_message_fails(
     process: Any, ordered: bool, concurrency: int
 ) -> None:
-    watched = process(lambda each: each, range(6000), concurrency=concurrency, ordered=ordered)
+    watched = process(
+        lambda message: message, range(6000), concurrency=concurrency, ordered=ordered
+    )
     assert len(watched.until_end()) == 5999
     [(lost, reason)] = watched.failed
     assert isinstance(reason, WorkerLost)
@@ -81,7 +83,7 @@ def test_a_thread_that_dies_is_replaced_and_its_message_fails(
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_subscriber_that_wants_to_leave_ends_nothing(ordered: bool) -> None:
+def test_stream_continues_when_its_subscriber_exits(ordered: bool) -> None:
     got: list[int] = []
     ended = threading.Event()
 
@@ -90,7 +92,7 @@ def test_a_subscriber_that_wants_to_leave_ends_nothing(ordered: bool) -> None:
         raise SystemExit
 
     source: reactivex.Subject[Message[int]] = reactivex.Subject()
-    stream = source.pipe(ops.process(lambda each: each, ordered=ordered))
+    stream = source.pipe(ops.process(lambda message: message, ordered=ordered))
     stream.subscribe(leave, on_completed=ended.set)
     for number in range(10):
         source.on_next(Message(number))
@@ -100,7 +102,7 @@ def test_a_subscriber_that_wants_to_leave_ends_nothing(ordered: bool) -> None:
     assert stream.stats().subscriber_errors == len(got)
 
 
-def test_the_stream_goes_on_where_no_thread_can_be_started(
+def test_stream_continues_when_no_thread_can_start(
     process: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = threading.Thread.start
@@ -111,4 +113,4 @@ def test_the_stream_goes_on_where_no_thread_can_be_started(
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert sorted(process(lambda each: each, range(100)).until_end()) == list(range(100))
+    assert sorted(process(lambda message: message, range(100)).until_end()) == list(range(100))

@@ -20,12 +20,12 @@ def fail_odd(message: Message[int]) -> Message[int]:
     return message
 
 
-def test_it_is_called_with_failed_messages_only(process: Any) -> None:
+def test_on_failed_gets_failed_messages_only(process: Any) -> None:
     got: list[Any] = []
 
     def on_failed(messages: Messages) -> Messages:
-        got.extend(each.data for each in messages)
-        assert all(each.is_failed for each in messages)
+        got.extend(message.data for message in messages)
+        assert all(message.is_failed for message in messages)
         return messages
 
     watched = process(fail_odd, range(6), on_failed=on_failed)
@@ -33,23 +33,23 @@ def test_it_is_called_with_failed_messages_only(process: Any) -> None:
     assert sorted(got) == [1, 3, 5]
 
 
-def test_messages_that_a_handler_failed_come_as_well_as_those_it_raised_on(process: Any) -> None:
+def test_on_failed_gets_raised_and_returned_failures(process: Any) -> None:
     got: list[Any] = []
 
     def handle(message: Message[str]) -> Message[str]:
         return message.failed("not today")
 
     def on_failed(messages: Messages) -> Messages:
-        got.extend(each.status for each in messages)
+        got.extend(message.status for message in messages)
         return messages
 
     process(handle, ["a"], on_failed=on_failed).until_end()
-    assert [each.reason for each in got] == ["not today"]
+    assert [status.reason for status in got] == ["not today"]
 
 
-def test_what_it_gives_back_is_acknowledged_as_failed(process: Any) -> None:
+def test_returned_messages_are_acknowledged_as_failed(process: Any) -> None:
     def on_failed(messages: Messages) -> Messages:
-        return [each.put_data(f"dead {each.data}") for each in messages]
+        return [message.put_data(f"dead {message.data}") for message in messages]
 
     watched = process(fail_odd, [1], on_failed=on_failed)
     watched.until_end()
@@ -57,7 +57,7 @@ def test_what_it_gives_back_is_acknowledged_as_failed(process: Any) -> None:
     assert watched.successful == []
 
 
-def test_it_comes_before_the_acknowledgement(process: Any) -> None:
+def test_on_failed_runs_before_the_acknowledgement(process: Any) -> None:
     acknowledged: list[int] = []
 
     def on_failed(messages: Messages) -> Messages:
@@ -88,11 +88,11 @@ def wasteful(messages: Any) -> Messages:
 
 
 def sloppy(messages: Messages) -> Any:
-    return [each.data for each in messages]
+    return [message.data for message in messages]
 
 
 @pytest.mark.parametrize("on_failed", [raising, leaving, forgetful, wasteful, sloppy, print])
-def test_if_it_raises_or_gives_others_back_they_are_acknowledged_as_they_were(
+def test_original_messages_are_acknowledged_when_it_fails(
     process: Any, on_failed: Any, capsys: Any
 ) -> None:
     watched = process(fail_odd, [1, 2], on_failed=on_failed)
@@ -100,12 +100,12 @@ def test_if_it_raises_or_gives_others_back_they_are_acknowledged_as_they_were(
     assert repr(watched.failed) == "[(1, ValueError(1))]"
     assert watched.stats().failure_handler_errors == 1
     [event] = watched.happened(events.FailureHandlerFailed)
-    assert [each.data for each in event.messages] == [1]
+    assert [message.data for message in event.messages] == [1]
     assert isinstance(event.error, (HandlerError, KeyError, SystemExit))
     del capsys  # where print writes
 
 
-def test_calls_never_overlap(process: Any) -> None:
+def test_calls_of_on_failed_never_overlap(process: Any) -> None:
     inside = threading.Lock()
 
     def on_failed(messages: Messages) -> Messages:
@@ -124,20 +124,20 @@ def test_calls_never_overlap(process: Any) -> None:
     assert len(watched.failed) == 200
 
 
-def test_putting_the_status_right_does_not_undo_the_failure(process: Any) -> None:
+def test_message_stays_failed_when_its_status_is_reset(process: Any) -> None:
     def on_failed(messages: Messages) -> Messages:
-        return [Message(each.data, acknowledger=each.acknowledger) for each in messages]
+        return [Message(message.data, acknowledger=message.acknowledger) for message in messages]
 
     watched = process(fail_odd, [1], on_failed=on_failed)
     assert watched.until_end() == []
     assert repr(watched.failed) == "[(1, ValueError(1))]"
 
 
-def test_it_is_reported_with_what_it_gave_back(process: Any) -> None:
+def test_event_has_the_returned_messages(process: Any) -> None:
     def on_failed(messages: Messages) -> Messages:
-        return [each.put_data(f"dead {each.data}") for each in messages]
+        return [message.put_data(f"dead {message.data}") for message in messages]
 
     watched = process(fail_odd, [1], on_failed=on_failed)
     watched.until_end()
     [event] = watched.happened(events.FailureHandled)
-    assert [each.data for each in event.messages] == ["dead 1"]
+    assert [message.data for message in event.messages] == ["dead 1"]

@@ -1,9 +1,10 @@
-"""One thread for quick handlers, and what it holds when one of them is not quick."""
+"""One thread for quick handlers, and the others when one of them blocks."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import pytest
 import reactivex
@@ -13,8 +14,7 @@ from rxtweets import Concurrency, Message, MessageStream
 from rxtweets import operators as ops
 from rxtweets._core.observable import new_telemetry
 from rxtweets._core.telemetry import Telemetry
-from rxtweets.operators._pace import Pace, Watch
-from rxtweets.operators._threads import ThreadRunner
+from rxtweets.operators._threads import Pace, RepeatedCheck, ThreadRunner
 
 PATIENCE = 20.0
 
@@ -27,7 +27,7 @@ class Chunks:
         self.stream: MessageStream[Any] = MessageStream(self._subscribe, new_telemetry())
 
     def give(self, *data: Any) -> None:
-        self.observer.on_next([Message(each) for each in data])
+        self.observer.on_next([Message(value) for value in data])
 
     def _subscribe(self, observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
         self.observer = observer
@@ -36,9 +36,7 @@ class Chunks:
 
 @pytest.mark.parametrize("behind", [0, 10])
 @pytest.mark.parametrize("options", [{}, {"ordered": True}, {"time_limit": PATIENCE}])
-def test_what_was_done_before_a_call_that_blocks_does_not_wait_for_it(
-    options: Any, behind: int
-) -> None:
+def test_earlier_results_do_not_wait_for_a_blocked_call(options: Any, behind: int) -> None:
     go, changed = threading.Event(), threading.Condition()
     got: list[Any] = []
     ended = threading.Event()
@@ -72,46 +70,120 @@ def test_what_was_done_before_a_call_that_blocks_does_not_wait_for_it(
     assert got.count("stuck") == 1
 
 
-def test_work_that_comes_as_the_watch_goes_to_sleep_is_watched() -> None:
-    brought = threading.Event()
+class Timers:
+    """Delays and functions, called when the test says so."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def after(self, delay: float, function: Callable[[], None]) -> None:
+        self.due.append((delay, function))
+
+    def run(self) -> None:
+        (_, function), *self.due = self.due
+        function()
+
+
+def repeated(answers: Iterator[float | None]) -> tuple[Timers, RepeatedCheck]:
+    timers: Any = Timers()
+    return timers, RepeatedCheck(timers, lambda: next(answers))
+
+
+def test_check_is_repeated_while_it_returns_a_delay() -> None:
+    timers, check = repeated(iter([2.0, 3.0, None]))
+    check.arm(1.0)
+    delays = []
+    while timers.due:
+        delays.append(timers.due[0][0])
+        timers.run()
+    assert delays == [1.0, 2.0, 3.0]
+
+
+def test_check_is_due_once_when_armed_twice() -> None:
+    timers, check = repeated(iter([None, None]))
+    for _ in range(2):
+        check.arm(1.0)
+        check.arm(1.0)
+        assert len(timers.due) == 1
+        timers.run()
+    assert timers.due == []
+
+
+def test_check_is_due_again_when_armed_while_it_runs() -> None:
+    timers: Any = Timers()
+
+    def arm_again() -> None:
+        check.arm(1.0)
+
+    check = RepeatedCheck(timers, arm_again)
+    check.arm(1.0)
+    timers.run()
+    assert len(timers.due) == 1
+
+
+def test_check_can_be_armed_again_when_no_thread_started() -> None:
+    def refuse(*_: Any) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    timers: Any = Timers()
+    check = RepeatedCheck(timers, lambda: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timers, "after", refuse)
+        with pytest.raises(RuntimeError):
+            check.arm(1.0)
+    check.arm(1.0)
+    assert len(timers.due) == 1
+
+
+# Whether handlers are quick.
+
+QUICK, SLOW = 0.000_002, 0.005
+
+
+def test_handlers_are_quick_after_many_quick_calls() -> None:
     pace = Pace()
-    pace.is_quick = True
-
-    came = threading.Event()
-
-    def is_stuck(_: int) -> tuple[bool, int]:
-        if not watch._needed.is_set():  # it has just gone to sleep
-            came.set()
-        return came.is_set(), 0
-
-    watch = Watch(pace, is_stuck, brought.set)
-    watch.look()
-    try:
-        assert brought.wait(PATIENCE)
-    finally:
-        watch.stop()
+    noted = 0
+    while not pace.is_quick:
+        pace.note(1, QUICK)
+        noted += 1
+    assert 100 < noted < 300
 
 
-def test_a_watch_that_is_stopped_as_it_goes_to_sleep_ends() -> None:
-    looks: list[int] = []
+@pytest.mark.parametrize("every", [100, 300])
+def test_handlers_stay_quick_when_a_call_waits_for_a_core(every: int) -> None:
     pace = Pace()
-    pace.is_quick = True
+    pace.note(1000, 1000 * QUICK)
+    for _ in range(100):
+        pace.note(every, every * QUICK + SLOW)
+    assert pace.is_quick
 
-    def is_stuck(_: int) -> tuple[bool, int]:
-        looks.append(1)
-        if len(looks) == 3:  # nothing has come for long enough: this is its last look
-            watch.stop()
-        return False, 0
 
-    watch = Watch(pace, is_stuck, lambda: None)
-    watch.look()
-    [thread] = [each for each in threading.enumerate() if each.name == "rxtweets-watch"]
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+def test_handlers_are_slow_after_a_few_calls_that_block() -> None:
+    pace = Pace()
+    pace.note(1000, 1000 * QUICK)
+    assert pace.is_quick
+    for _ in range(5):
+        pace.note(1, SLOW)
+    assert not pace.is_quick
+
+
+def test_one_thread_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("rxtweets.operators._threads.perf_counter", lambda: now)
+    pace = Pace()
+    pace.leave()
+    pace.note(1000, 1000 * QUICK)
+    assert not pace.is_quick
+    now += 2 * Pace.FIRST_HOLD
+    pace.note(1, QUICK)
+    assert pace.is_quick
+
+
+# A call that blocks.
 
 
 class Stuck:
-    """A handler of one thread that blocks at one message, and what came out."""
+    """A handler that blocks at one message, and the count of results."""
 
     def __init__(self) -> None:
         self.go, self.inside, self.ended = threading.Event(), threading.Event(), threading.Event()
@@ -141,54 +213,65 @@ class Stuck:
         assert self.ended.wait(PATIENCE)
 
 
-def test_what_comes_when_the_watch_sleeps_does_not_wait_for_a_call_that_blocks(
+def test_later_messages_do_not_wait_for_a_blocked_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    watches: list[Watch] = []
-    original = Watch.__init__
+    runners: list[ThreadRunner] = []
+    original = ThreadRunner.__init__
 
-    def note(watch: Watch, *args: Any) -> None:
-        watches.append(watch)
-        original(watch, *args)
+    def note(runner: ThreadRunner, *args: Any) -> None:
+        runners.append(runner)
+        original(runner, *args)
 
-    monkeypatch.setattr(Watch, "__init__", note)
+    monkeypatch.setattr(ThreadRunner, "__init__", note)
     stuck = Stuck()
-    watches[0]._pace.is_quick = True
+    runners[0]._pace.is_quick = True
     stuck.source.give("stuck")
     assert stuck.inside.wait(PATIENCE)
-    while watches[0]._needed.is_set():  # nothing else waits, so it goes to sleep
+    while runners[0]._stuck_check._is_armed:  # nothing else waits, so it is not repeated
         threading.Event().wait(0.001)
     stuck.source.give(*range(20))
     stuck.until(20)
     stuck.end()
 
 
-def test_a_thread_that_has_become_the_only_one_is_watched_at_once() -> None:
+def test_thread_is_watched_when_it_becomes_the_only_one() -> None:
     stuck = Stuck()
     stuck.source.give(*range(350), "stuck", *range(1000))
     stuck.until(1350)
     stuck.end()
 
 
-def test_results_of_many_quick_calls_are_passed_on_when_they_add_up(
+def test_results_are_emitted_when_a_run_takes_five_ms(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seconds = 0.0
-    passed_on: list[int] = []
+    finished: list[int] = []
+    emitted: list[int] = []
 
-    class Calls:
-        def handle(self, item: int) -> int:
+    class Flow:
+        def handle(self, call: int) -> int:
             nonlocal seconds
             seconds += 0.000_15
-            return item
+            return call
 
-        def done(self, outcomes: list[int], *, elsewhere: bool = False) -> None:
-            del elsewhere
-            passed_on.append(len(outcomes))
+        def finish(self, call: int, _result: int) -> None:
+            finished.append(call)
 
+    class Processor:
+        may_wait = False
+
+        def spawn(self, task: Callable[[], None]) -> None:
+            task()
+
+        def emit(self) -> None:
+            emitted.append(len(finished) - sum(emitted))
+
+    flow: Any = Flow()
+    processor: Any = Processor()
     monkeypatch.setattr("rxtweets.operators._threads.perf_counter", lambda: seconds)
-    calls: Any = Calls()
-    runner = ThreadRunner(calls, Concurrency(4), Telemetry(), lambda task: task(), may_wait=False)
-    runner._pace.is_quick = True
-    runner.submit(list(range(100)))
-    assert passed_on == [34, 34, 32]  # 5 ms each, but for the last
+    runner = ThreadRunner(flow, processor, Concurrency(4), Telemetry())
+    runner._pace.note(1000, 1000 * QUICK)
+    calls: Any = list(range(100))
+    runner.submit(calls)
+    assert emitted == [34, 34, 32]  # 5 ms each, but for the last

@@ -147,12 +147,8 @@ def test_a_key_is_forgotten_when_it_has_nothing_to_do(process: Any) -> None:
     watched = process(lambda each: each, partition_by=lambda each: each.data)
     watched.feed(*range(500))
     watched.until(lambda: len(watched.data) == 500)
-    [flow] = [
-        each.__self__._entry
-        for each in watched.stream.telemetry._stages.values()
-        if hasattr(each.__self__._entry, "_lanes")
-    ]
-    assert flow._lanes._waiting == {}
+    [processor] = [gauge.__self__ for gauge in watched.stream.telemetry._stages.values()]
+    assert processor.flow._partitions._waiting == {}
     watched.complete()
 
 

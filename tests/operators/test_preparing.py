@@ -1,4 +1,4 @@
-"""`process(prepare=…, context=…)`: chunks before handlers, and the context for all."""
+"""`process(prepare=…, context=…)`."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def identity(message: Message[Any]) -> Message[Any]:
 
 def in_one_chunk(data: Sequence[Any]) -> MessageStream[Any]:
     def subscribe(observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
-        observer.on_next([Message(each) for each in data])
+        observer.on_next([Message(value) for value in data])
         observer.on_completed()
         return Disposable()
 
     return MessageStream(subscribe, new_telemetry())
 
 
-def test_it_gets_the_chunk_in_order_before_any_of_its_handlers() -> None:
+def test_prepare_gets_the_chunk_before_any_handler() -> None:
     log: list[Any] = []
     ended = threading.Event()
 
     def prepare(messages: Messages) -> Messages:
-        log.append([each.data for each in messages])
+        log.append([message.data for message in messages])
         return messages
 
     def handle(message: Message[int]) -> Message[int]:
@@ -51,20 +51,20 @@ def test_it_gets_the_chunk_in_order_before_any_of_its_handlers() -> None:
     assert log == [[0, 1, 2, 3, 4], 0, 1, 2, 3, 4]
 
 
-def test_handlers_get_what_it_gave_back() -> None:
+def test_handlers_get_the_prepared_messages() -> None:
     got: list[Any] = []
     ended = threading.Event()
 
     def double(messages: Messages) -> Messages:
-        return [each.update_data(lambda data: data * 2) for each in messages]
+        return [message.update_data(lambda data: data * 2) for message in messages]
 
     stream: Any = in_one_chunk(range(4)).pipe(ops.process(identity, prepare=double, ordered=True))
-    stream.subscribe(lambda each: got.append(each.data), on_completed=ended.set)
+    stream.subscribe(lambda message: got.append(message.data), on_completed=ended.set)
     assert ended.wait(PATIENCE)
     assert got == [0, 2, 4, 6]
 
 
-def test_chunks_have_a_hundred_messages_at_most() -> None:
+def test_chunk_has_a_hundred_messages_at_most() -> None:
     sizes: list[int] = []
     ended = threading.Event()
 
@@ -92,7 +92,7 @@ def generous(messages: Messages) -> Messages:
 
 
 def sloppy(messages: Messages) -> Any:
-    return [each.data for each in messages]
+    return [message.data for message in messages]
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,7 @@ def sloppy(messages: Messages) -> Any:
         (lambda _: None, "TypeError(\"'NoneType' object is not iterable\")"),
     ],
 )
-def test_a_chunk_fails_if_it_raises_or_gives_others_back(
-    process: Any, prepare: Any, reason: str
-) -> None:
+def test_chunk_fails_when_prepare_fails(process: Any, prepare: Any, reason: str) -> None:
     handled: list[Any] = []
 
     def sometimes(messages: Messages) -> Any:
@@ -126,13 +124,13 @@ def test_a_chunk_fails_if_it_raises_or_gives_others_back(
     assert (watched.stats().processed, watched.stats().failed) == (1, 1)
 
 
-def test_every_message_of_a_chunk_fails_with_the_error() -> None:
+def test_messages_of_a_chunk_fail_with_its_error() -> None:
     ended = threading.Event()
     acks: list[Any] = []
 
     class Acks:
         def ack(self, _successful: Messages, failed: Messages) -> None:
-            acks.extend((each.data, each.status) for each in failed)
+            acks.extend((message.data, message.status) for message in failed)
 
     acknowledger = Acks()
 
@@ -150,11 +148,13 @@ def test_every_message_of_a_chunk_fails_with_the_error() -> None:
     assert len({status for _, status in acks}) == 1
 
 
-def test_a_message_that_it_fails_gets_no_handler(process: Any) -> None:
+def test_failed_message_gets_no_handler(process: Any) -> None:
     handled: list[Any] = []
 
     def prepare(messages: Messages) -> Messages:
-        return [each.failed("unwanted") if each.data == 1 else each for each in messages]
+        return [
+            message.failed("unwanted") if message.data == 1 else message for message in messages
+        ]
 
     def handle(message: Message[int]) -> Message[int]:
         handled.append(message.data)
@@ -165,7 +165,7 @@ def test_a_message_that_it_fails_gets_no_handler(process: Any) -> None:
     assert watched.failed == [(1, "unwanted")]
 
 
-def test_it_does_not_wait_for_handlers(process: Any) -> None:
+def test_prepare_does_not_wait_for_handlers(process: Any) -> None:
     go, prepared = threading.Event(), threading.Semaphore(0)
 
     def prepare(messages: Messages) -> Messages:
@@ -185,7 +185,7 @@ def test_it_does_not_wait_for_handlers(process: Any) -> None:
     assert sorted(watched.complete()) == [1, 2, 3]
 
 
-def test_partitions_keep_their_order_through_it(process: Any) -> None:
+def test_partitions_keep_their_order_when_prepared(process: Any) -> None:
     seen: dict[int, list[int]] = {0: [], 1: []}
 
     def handle(message: Message[int]) -> Message[int]:
@@ -195,27 +195,27 @@ def test_partitions_keep_their_order_through_it(process: Any) -> None:
     watched = process(
         handle,
         range(200),
-        prepare=lambda each: each,
-        partition_by=lambda each: each.data % 2,
+        prepare=lambda messages: messages,
+        partition_by=lambda message: message.data % 2,
     )
     watched.until_end()
     assert seen == {0: list(range(0, 200, 2)), 1: list(range(1, 200, 2))}
 
 
-def test_in_virtual_time_it_takes_none() -> None:
+def test_prepare_takes_no_time_when_time_is_virtual() -> None:
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(
         ReactiveTest.on_next(210, Message("a")), ReactiveTest.on_completed(250)
     )
-    operator: Any = ops.process(identity, prepare=lambda each: each)
+    operator: Any = ops.process(identity, prepare=lambda messages: messages)
     observer: Any = scheduler.start(lambda: source.pipe(operator))
-    assert [each.time for each in observer.messages] == [210, 250]
+    assert [record.time for record in observer.messages] == [210, 250]
 
 
 # The context.
 
 
-def test_every_callback_gets_the_context_last(process: Any) -> None:
+def test_callbacks_get_the_context_last(process: Any) -> None:
     got: list[tuple[str, Any]] = []
 
     def prepare(messages: Messages, context: Any) -> Messages:
@@ -243,7 +243,7 @@ def test_none_is_a_context(process: Any) -> None:
     assert process(handle, [1], context=None).until_end() == [None]
 
 
-def test_a_handler_with_a_context_is_named_in_errors(process: Any) -> None:
+def test_handler_with_a_context_is_named_in_errors(process: Any) -> None:
     def handle(message: Message[int], _context: Any) -> Any:
         return message.data
 
@@ -259,7 +259,7 @@ async def asynchronous(messages: Messages) -> Messages:
 
 @pytest.mark.parametrize("name", ["prepare", "on_failed", "partition_by"])
 @pytest.mark.parametrize("value", [3, asynchronous])
-def test_what_is_no_plain_function_is_refused(name: str, value: Any) -> None:
+def test_async_callback_is_refused(name: str, value: Any) -> None:
     options: dict[str, Any] = {name: value}
     with pytest.raises(ConfigurationError, match=name):
         ops.process(identity, **options)

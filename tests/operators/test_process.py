@@ -28,16 +28,16 @@ def message(data: Any) -> Message[Any]:
     return Message(data)
 
 
-def upcase(each: Message[str]) -> Message[str]:
-    return each.update_data(str.upper)
+def upcase(message: Message[str]) -> Message[str]:
+    return message.update_data(str.upper)
 
 
-def as_number(each: Message[str]) -> Message[int]:
-    return each.update_data(int)
+def as_number(message: Message[str]) -> Message[int]:
+    return message.update_data(int)
 
 
 class Sink(reactivex.Observer[Message[Any]]):
-    """Remembers what came, and waits for it."""
+    """Records what the stream emits, and waits for it."""
 
     def __init__(self) -> None:
         super().__init__(self._next, self._error, self._completed)
@@ -45,9 +45,9 @@ class Sink(reactivex.Observer[Message[Any]]):
         self.data: list[Any] = []
         self.end: list[object] = []
 
-    def _next(self, each: Message[Any]) -> None:
+    def _next(self, message: Message[Any]) -> None:
         with self.changed:
-            self.data.append(each.data)
+            self.data.append(message.data)
             self.changed.notify_all()
 
     def _error(self, error: Exception) -> None:
@@ -72,7 +72,7 @@ class Sink(reactivex.Observer[Message[Any]]):
 def run(
     handler: Callable[[Message[Any]], Message[Any]], data: Sequence[Any], **options: Any
 ) -> tuple[list[Any], rxtweets.Stats]:
-    """All that comes out of a source that completes."""
+    """All results of a source that completes."""
     stream = reactivex.from_iterable(map(message, data)).pipe(ops.process(handler, **options))
     sink = Sink()
     stream.subscribe(sink)
@@ -85,26 +85,26 @@ def run(
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_quick_handlers_give_what_flat_map_gives_at_the_same_times(ordered: bool) -> None:
+def test_results_equal_flat_map_when_handlers_are_quick(ordered: bool) -> None:
     messages = [message(data) for data in "abc"]
 
     def times(operator: Any) -> list[tuple[float, str]]:
         scheduler = TestScheduler()
         source = scheduler.create_hot_observable(
-            *(on_next(210 + 20 * at, each) for at, each in enumerate(messages)), on_completed(300)
+            *(on_next(210 + 20 * at, given) for at, given in enumerate(messages)), on_completed(300)
         )
         observer: Any = scheduler.start(lambda: source.pipe(operator))
         return [
-            (each.time, each.value.value.data if each.value.kind == "N" else "completed")
-            for each in observer.messages
+            (record.time, record.value.value.data if record.value.kind == "N" else "completed")
+            for record in observer.messages
         ]
 
     ours = times(ops.process(upcase, ordered=ordered))
-    theirs = times(stock.flat_map(lambda each: reactivex.just(upcase(each))))
+    theirs = times(stock.flat_map(lambda message: reactivex.just(upcase(message))))
     assert ours == theirs == [(210, "A"), (230, "B"), (250, "C"), (300, "completed")]
 
 
-def test_an_error_of_the_source_comes_at_its_time() -> None:
+def test_source_error_is_emitted_at_its_time() -> None:
     scheduler = TestScheduler()
     fault = ValueError("source")
     source = scheduler.create_hot_observable(on_next(210, message("a")), on_error(250, fault))
@@ -112,14 +112,14 @@ def test_an_error_of_the_source_comes_at_its_time() -> None:
     assert observer.messages[1:] == [on_error(250, fault)]
 
 
-def test_nothing_comes_after_the_disposal() -> None:
+def test_nothing_is_emitted_after_disposal() -> None:
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(
         on_next(210, message("a")), on_next(400, message("b")), on_completed(500)
     )
     observer = scheduler.start(lambda: source.pipe(ops.process(upcase)), disposed=300)
-    assert [each.time for each in observer.messages] == [210]
-    assert [each.unsubscribe for each in source.subscriptions] == [300]
+    assert [record.time for record in observer.messages] == [210]
+    assert [subscription.unsubscribe for subscription in source.subscriptions] == [300]
 
 
 # Concurrency.
@@ -127,12 +127,12 @@ def test_nothing_comes_after_the_disposal() -> None:
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("concurrency", [1, 2, 50])
-def test_so_many_handlers_run_at_once_and_never_more(concurrency: int, ordered: bool) -> None:
+def test_handlers_run_up_to_the_concurrency(concurrency: int, ordered: bool) -> None:
     together = threading.Barrier(concurrency)
     lock = threading.Lock()
     running, most = 0, 0
 
-    def meet(each: Message[int]) -> Message[int]:
+    def meet(message: Message[int]) -> Message[int]:
         nonlocal running, most
         with lock:
             running += 1
@@ -140,7 +140,7 @@ def test_so_many_handlers_run_at_once_and_never_more(concurrency: int, ordered: 
         together.wait(PATIENCE)
         with lock:
             running -= 1
-        return each
+        return message
 
     data, _ = run(meet, range(concurrency * 3), concurrency=concurrency, ordered=ordered)
     assert sorted(data) == list(range(concurrency * 3))
@@ -149,22 +149,24 @@ def test_so_many_handlers_run_at_once_and_never_more(concurrency: int, ordered: 
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("concurrency", [1, 3, 50])
-def test_quick_messages_come_exactly_once(ordered: bool, concurrency: int) -> None:
-    data, stats = run(lambda each: each, range(20_000), concurrency=concurrency, ordered=ordered)
+def test_message_is_emitted_once_when_handlers_are_quick(ordered: bool, concurrency: int) -> None:
+    data, stats = run(
+        lambda message: message, range(20_000), concurrency=concurrency, ordered=ordered
+    )
     assert (data if ordered else sorted(data)) == list(range(20_000))
     assert stats.processed == 20_000
     assert stats.in_flight == 0
 
 
-def test_ordered_results_wait_for_those_before_them() -> None:
+def test_ordered_result_waits_for_earlier_results() -> None:
     first = threading.Event()
     started = threading.Semaphore(0)
 
-    def hold_the_first(each: Message[int]) -> Message[int]:
+    def hold_the_first(message: Message[int]) -> Message[int]:
         started.release()
-        if each.data == 0:
+        if message.data == 0:
             assert first.wait(PATIENCE)
-        return each
+        return message
 
     source, sink = Source(), Sink()
     source.pipe(ops.process(hold_the_first, 4, ordered=True)).subscribe(sink)
@@ -178,13 +180,13 @@ def test_ordered_results_wait_for_those_before_them() -> None:
     assert sink.until_end() == [0, 1, 2, 3]
 
 
-def test_unordered_results_do_not_wait() -> None:
+def test_unordered_result_does_not_wait() -> None:
     first = threading.Event()
 
-    def hold_the_first(each: Message[int]) -> Message[int]:
-        if each.data == 0:
+    def hold_the_first(message: Message[int]) -> Message[int]:
+        if message.data == 0:
             assert first.wait(PATIENCE)
-        return each
+        return message
 
     source, sink = Source(), Sink()
     source.pipe(ops.process(hold_the_first, 2)).subscribe(sink)
@@ -203,14 +205,14 @@ def learn_that_handlers_are_quick(source: Source, sink: Sink) -> None:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_handler_that_blocks_after_thousands_of_quick_ones_holds_up_nobody(ordered: bool) -> None:
+def test_others_are_handled_when_one_blocks_after_quick_ones(ordered: bool) -> None:
     go, stuck = threading.Event(), threading.Event()
 
-    def sometimes_stuck(each: Message[Any]) -> Message[Any]:
-        if each.data == "stuck":
+    def sometimes_stuck(message: Message[Any]) -> Message[Any]:
+        if message.data == "stuck":
             stuck.set()
             assert go.wait(PATIENCE)
-        return each
+        return message
 
     source, sink = Source(), Sink()
     stream = source.pipe(ops.process(sometimes_stuck, 4, ordered=ordered))
@@ -227,13 +229,13 @@ def test_a_handler_that_blocks_after_thousands_of_quick_ones_holds_up_nobody(ord
     assert len(sink.until_end()) == 5021
 
 
-def test_a_handler_may_wait_for_another_one_after_thousands_of_quick_ones() -> None:
+def test_handler_can_wait_for_another_after_quick_ones() -> None:
     met = threading.Barrier(2)
 
-    def sometimes_meeting(each: Message[Any]) -> Message[Any]:
-        if each.data == "meet":
+    def sometimes_meeting(message: Message[Any]) -> Message[Any]:
+        if message.data == "meet":
             met.wait(PATIENCE)
-        return each
+        return message
 
     source, sink = Source(), Sink()
     source.pipe(ops.process(sometimes_meeting, 4)).subscribe(sink)
@@ -245,13 +247,13 @@ def test_a_handler_may_wait_for_another_one_after_thousands_of_quick_ones() -> N
     sink.until_end()
 
 
-def test_a_source_waits_while_too_many_are_in_flight() -> None:
+def test_source_waits_when_too_many_are_in_flight() -> None:
     go = threading.Event()
     handed = 0
 
-    def wait(each: Message[int]) -> Message[int]:
+    def wait(message: Message[int]) -> Message[int]:
         assert go.wait(PATIENCE)
-        return each
+        return message
 
     def feed() -> Iterator[Message[int]]:
         nonlocal handed
@@ -271,19 +273,19 @@ def test_a_source_waits_while_too_many_are_in_flight() -> None:
     assert sorted(sink.until_end()) == list(range(1000))
 
 
-def test_a_slow_observer_keeps_one_worker_not_all_of_them() -> None:
+def test_slow_observer_blocks_one_worker_only() -> None:
     go = threading.Event()
     handled = threading.Semaphore(0)
 
-    def note(each: Message[int]) -> Message[int]:
+    def note(message: Message[int]) -> Message[int]:
         handled.release()
-        return each
+        return message
 
     source, got = Source(), []
 
-    def slow(each: Message[int]) -> None:
+    def slow(message: Message[int]) -> None:
         assert go.wait(PATIENCE)
-        got.append(each.data)
+        got.append(message.data)
 
     ended = threading.Event()
     source.pipe(ops.process(note, 3)).subscribe(slow, on_completed=ended.set)
@@ -306,24 +308,24 @@ class Acks:
         self.failed: list[Any] = []
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        self.successful += [each.data for each in successful]
-        self.failed += [each.status for each in failed]
+        self.successful += [message.data for message in successful]
+        self.failed += [message.status for message in failed]
 
 
-def raising(each: Message[str]) -> Message[str]:
-    raise ValueError(each.data)
+def raising(message: Message[str]) -> Message[str]:
+    raise ValueError(message.data)
 
 
-def failing(each: Message[str]) -> Message[str]:
-    return each.failed("not today")
+def failing(message: Message[str]) -> Message[str]:
+    return message.failed("not today")
 
 
-def forgetful(each: Message[str]) -> Any:
-    return each.data
+def forgetful(message: Message[str]) -> Any:
+    return message.data
 
 
-def leaving(each: Message[str]) -> Message[str]:
-    raise SystemExit(each.data)
+def leaving(message: Message[str]) -> Message[str]:
+    raise SystemExit(message.data)
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -337,13 +339,13 @@ def leaving(each: Message[str]) -> Message[str]:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_failed_message_is_counted_reported_acknowledged_and_left_out(
+def test_failed_message_is_acknowledged_and_not_emitted(
     handler: Any, reason: str, ordered: bool
 ) -> None:
     acks = Acks()
 
-    def sometimes(each: Message[str]) -> Any:
-        return handler(each) if each.data == "bad" else each
+    def sometimes(message: Message[str]) -> Any:
+        return handler(message) if message.data == "bad" else message
 
     messages = [message(data).with_acknowledger(acks) for data in ("a", "bad", "b")]
     stream = reactivex.from_iterable(messages).pipe(ops.process(sometimes, ordered=ordered))
@@ -363,15 +365,17 @@ def test_a_failed_message_is_counted_reported_acknowledged_and_left_out(
     assert acks.successful == []
 
 
-def test_a_raising_observer_is_counted_and_gets_the_rest() -> None:
+def test_raising_observer_is_counted_and_gets_the_rest() -> None:
     got = []
     ended = threading.Event()
 
-    def bad(each: Message[int]) -> None:
-        got.append(each.data)
-        raise ValueError(each.data)
+    def bad(message: Message[int]) -> None:
+        got.append(message.data)
+        raise ValueError(message.data)
 
-    stream = reactivex.from_iterable(map(message, range(50))).pipe(ops.process(lambda each: each))
+    stream = reactivex.from_iterable(map(message, range(50))).pipe(
+        ops.process(lambda message: message)
+    )
     stream.subscribe(bad, on_completed=ended.set)
     assert ended.wait(PATIENCE)
     assert sorted(got) == list(range(50))
@@ -381,18 +385,18 @@ def test_a_raising_observer_is_counted_and_gets_the_rest() -> None:
 # Ends.
 
 
-def test_an_empty_source_completes() -> None:
+def test_empty_source_completes() -> None:
     assert run(upcase, []) == ([], rxtweets.Stats())
 
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("fault", [None, ValueError("source")])
-def test_the_end_waits_for_what_is_in_flight(ordered: bool, fault: Exception | None) -> None:
+def test_completion_waits_for_messages_in_flight(ordered: bool, fault: Exception | None) -> None:
     go = threading.Event()
 
-    def wait(each: Message[str]) -> Message[str]:
+    def wait(message: Message[str]) -> Message[str]:
         assert go.wait(PATIENCE)
-        return each
+        return message
 
     source, sink = Source(), Sink()
     source.pipe(ops.process(wait, ordered=ordered)).subscribe(sink)
@@ -407,13 +411,13 @@ def test_the_end_waits_for_what_is_in_flight(ordered: bool, fault: Exception | N
     assert sink.end == ["completed" if fault is None else fault]
 
 
-def test_disposing_abandons_what_is_in_flight_and_counts_it() -> None:
+def test_disposal_counts_messages_in_flight_as_abandoned() -> None:
     go, started = threading.Event(), threading.Semaphore(0)
 
-    def wait(each: Message[int]) -> Message[int]:
+    def wait(message: Message[int]) -> Message[int]:
         started.release()
         assert go.wait(PATIENCE)
-        return each
+        return message
 
     source, sink = Source(), Sink()
     stream = source.pipe(ops.process(wait, 2))
@@ -434,18 +438,18 @@ def test_disposing_abandons_what_is_in_flight_and_counts_it() -> None:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_disposing_from_inside_on_next_ends_it(ordered: bool) -> None:
+def test_stream_can_be_disposed_in_on_next(ordered: bool) -> None:
     source = Source()
     got: list[Any] = []
     done = threading.Event()
     holder: list[reactivex.abc.DisposableBase] = []
 
-    def once(each: Message[int]) -> None:
-        got.append(each.data)
+    def once(message: Message[int]) -> None:
+        got.append(message.data)
         holder[0].dispose()
         done.set()
 
-    stream = source.pipe(ops.process(lambda each: each, ordered=ordered))
+    stream = source.pipe(ops.process(lambda message: message, ordered=ordered))
     holder.append(stream.subscribe(once))
     for number in range(100):
         source.on_next(message(number))
@@ -455,10 +459,10 @@ def test_disposing_from_inside_on_next_ends_it(ordered: bool) -> None:
     assert stats.in_flight == 0
 
 
-def test_taking_enough_ends_it() -> None:
+def test_take_ends_the_stream() -> None:
     sink = Sink()
     reactivex.from_iterable(map(message, range(1000))).pipe(
-        ops.process(lambda each: each, ordered=True), stock.take(3)
+        ops.process(lambda message: message, ordered=True), stock.take(3)
     ).subscribe(sink)
     assert sink.until_end() == [0, 1, 2]
 
@@ -466,7 +470,7 @@ def test_taking_enough_ends_it() -> None:
 # Composition.
 
 
-def test_two_subscribers_of_a_cold_source_run_apart() -> None:
+def test_subscribers_of_a_cold_source_are_independent() -> None:
     messages = [message("a"), message("b")]
     stream = reactivex.from_iterable(messages).pipe(ops.process(upcase, ordered=True))
     one, two = Sink(), Sink()
@@ -475,24 +479,24 @@ def test_two_subscribers_of_a_cold_source_run_apart() -> None:
     assert one.until_end() == two.until_end() == ["A", "B"]
 
 
-def test_stock_operators_may_stand_before_and_behind() -> None:
+def test_process_works_between_stock_operators() -> None:
     sink = Sink()
     source: Any = reactivex.from_iterable(map(message, range(10)))
-    source.filter(lambda each: each.data % 2).pipe(
-        ops.process(lambda each: each.update_data(str), ordered=True),
+    source.filter(lambda message: message.data % 2).pipe(
+        ops.process(lambda message: message.update_data(str), ordered=True),
         stock.map(upcase),
         ops.process(as_number, ordered=True),
     ).subscribe(sink)
     assert sink.until_end() == [1, 3, 5, 7, 9]
 
 
-def test_a_handler_may_feed_its_own_source() -> None:
+def test_handler_can_feed_its_own_source() -> None:
     source, sink = Source(), Sink()
 
-    def again(each: Message[int]) -> Message[int]:
-        if each.data < 500:
-            source.on_next(message(each.data + 1))
-        return each
+    def again(given: Message[int]) -> Message[int]:
+        if given.data < 500:
+            source.on_next(message(given.data + 1))
+        return given
 
     source.pipe(ops.process(again, 1)).subscribe(sink)
     source.on_next(message(0))
@@ -505,15 +509,13 @@ def test_a_handler_may_feed_its_own_source() -> None:
     ("arguments", "words"),
     [((3,), "handler=3"), ((upcase, 0), "concurrency=0"), ((upcase, 1.5), "concurrency=1.5")],
 )
-def test_arguments_that_cannot_work_are_refused_at_once(arguments: Any, words: str) -> None:
+def test_wrong_arguments_are_refused(arguments: Any, words: str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=words):
         ops.process(*arguments)
 
 
 @pytest.mark.parametrize(("most", "least"), [(1, None), (6, 0), (6, 2), (6, 5)])
-def test_a_source_that_is_asked_gives_so_many_for_each_processor(
-    most: int, least: int | None
-) -> None:
+def test_pull_source_gives_the_demand_of_each_processor(most: int, least: int | None) -> None:
     held, over, full = threading.Semaphore(0), threading.Event(), threading.Event()
     excess: list[int] = []
     given = 0
@@ -526,9 +528,9 @@ def test_a_source_that_is_asked_gives_so_many_for_each_processor(
             full.set()
         return [message(0)] * count if given < 100 else None
 
-    def handle(each: Message[int]) -> Message[int]:
+    def handle(message: Message[int]) -> Message[int]:
         held.acquire()
-        return each
+        return message
 
     stream = rxtweets.polling_source(poll, most=10).pipe(
         ops.process(handle, 2, max_demand=most, min_demand=least)
@@ -543,7 +545,7 @@ def test_a_source_that_is_asked_gives_so_many_for_each_processor(
 
 
 @pytest.mark.parametrize("options", [{"max_demand": 0}, {"min_demand": -1}, {"min_demand": 10}])
-def test_a_demand_that_cannot_work_is_refused(options: Any) -> None:
+def test_wrong_demand_is_refused(options: Any) -> None:
     [name] = options
     with pytest.raises(rxtweets.ConfigurationError, match=name):
         ops.process(upcase, **options)

@@ -1,4 +1,4 @@
-"""`process(retry=…)`: a failed message is handled again, and no thread waits for that."""
+"""`process(retry=…)`: failed messages are handled again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOON = Retry(wait=lambda _: 0.001)
 
 
 class Flaky:
-    """Fails the first so many attempts of each message."""
+    """Fails the first attempts of each message."""
 
     def __init__(self, failures: int, error: type[BaseException] = ValueError) -> None:
         self.failures = failures
@@ -37,9 +37,7 @@ class Flaky:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_message_that_succeeds_at_last_is_passed_on_like_others(
-    process: Any, ordered: bool
-) -> None:
+def test_message_is_emitted_when_a_retry_succeeds(process: Any, ordered: bool) -> None:
     handler = Flaky(2)
     watched = process(handler, range(20), retry=SOON, ordered=ordered)
     data = watched.until_end()
@@ -49,7 +47,7 @@ def test_a_message_that_succeeds_at_last_is_passed_on_like_others(
     assert (stats.processed, stats.failed, stats.retried) == (20, 0, 40)
 
 
-def test_after_the_last_attempt_it_fails_with_the_last_error(process: Any) -> None:
+def test_message_fails_with_the_last_error(process: Any) -> None:
     handler = Flaky(5)
     watched = process(handler, ["a"], retry=SOON)
     assert watched.until_end() == []
@@ -58,16 +56,16 @@ def test_after_the_last_attempt_it_fails_with_the_last_error(process: Any) -> No
     assert (watched.stats().failed, watched.stats().retried) == (1, 2)
 
 
-def test_each_further_attempt_is_an_event(process: Any) -> None:
+def test_retry_is_an_event(process: Any) -> None:
     retry = Retry(wait=lambda state: state.attempt_number / 1000)
     watched = process(Flaky(2), ["a"], retry=retry)
     watched.until_end()
     retried = watched.happened(events.HandlerRetried)
-    assert [(each.attempt, each.delay) for each in retried] == [(1, 0.001), (2, 0.002)]
-    assert all(each.message.is_failed for each in retried)
+    assert [(event.attempt, event.delay) for event in retried] == [(1, 0.001), (2, 0.002)]
+    assert all(event.message.is_failed for event in retried)
 
 
-def test_a_message_that_its_handler_failed_is_retried_too(process: Any) -> None:
+def test_returned_failure_is_retried(process: Any) -> None:
     attempts: list[int] = []
 
     def handle(message: Message[str]) -> Message[str]:
@@ -87,13 +85,13 @@ def test_no_thread_waits_for_the_next_attempt(process: Any) -> None:
     assert watched.stats().in_flight == 1
 
 
-def test_the_end_waits_for_the_last_attempt(process: Any) -> None:
+def test_completion_waits_for_the_last_attempt(process: Any) -> None:
     watched = process(Flaky(1), retry=Retry(wait=lambda _: 0.05))
     watched.feed("a")
     assert watched.complete() == ["a"]
 
 
-def test_disposing_gives_up_what_waits_for_its_next_attempt(process: Any) -> None:
+def test_disposal_abandons_waiting_retries(process: Any) -> None:
     watched = process(Flaky(1), retry=Retry(wait=lambda _: PATIENCE))
     watched.feed("a")
     while not watched.stats().retried:
@@ -103,7 +101,7 @@ def test_disposing_gives_up_what_waits_for_its_next_attempt(process: Any) -> Non
     assert watched.stats().in_flight == 0
 
 
-def test_a_failure_that_is_not_worth_it_is_not_retried(process: Any) -> None:
+def test_failure_is_not_retried_when_refused(process: Any) -> None:
     handler = Flaky(1, KeyError)
     retry = Retry(wait=lambda _: 0.001, when=lambda reason: isinstance(reason, OSError))
     watched = process(handler, ["a"], retry=retry)
@@ -112,14 +110,14 @@ def test_a_failure_that_is_not_worth_it_is_not_retried(process: Any) -> None:
     assert watched.stats().retried == 0
 
 
-def test_a_handler_that_wants_to_leave_is_not_asked_again(process: Any) -> None:
+def test_system_exit_is_not_retried(process: Any) -> None:
     handler = Flaky(1, SystemExit)
     process(handler, ["a"], retry=SOON).until_end()
     assert handler.attempts["a"] == 1
 
 
 @pytest.mark.parametrize("part", ["stop", "wait", "when"])
-def test_a_strategy_that_raises_fails_the_message_with_its_error(process: Any, part: str) -> None:
+def test_message_fails_when_a_strategy_raises(process: Any, part: str) -> None:
     def broken(_: object) -> Any:
         raise KeyError(part)
 
@@ -129,7 +127,7 @@ def test_a_strategy_that_raises_fails_the_message_with_its_error(process: Any, p
     assert [repr(reason) for _, reason in watched.failed] == [f"KeyError('{part}')"] * 2
 
 
-def test_strategies_of_tenacity_see_what_they_expect(process: Any) -> None:
+def test_strategies_get_the_state_of_tenacity(process: Any) -> None:
     seen: list[tuple[int, str, bool]] = []
 
     def stop(state: tenacity.RetryCallState) -> bool:
@@ -142,14 +140,14 @@ def test_strategies_of_tenacity_see_what_they_expect(process: Any) -> None:
     assert seen == [(1, "ValueError('a')", True), (2, "ValueError('a')", True)]
 
 
-def test_time_is_counted_from_the_first_attempt(process: Any) -> None:
+def test_time_counts_from_the_first_attempt(process: Any) -> None:
     retry = Retry(stop=tenacity.stop_after_delay(0.02), wait=tenacity.wait_fixed(0.01))
     handler = Flaky(10_000)
     process(handler, ["a"], retry=retry).until_end()
     assert 2 <= handler.attempts["a"] <= 4
 
 
-def test_it_waits_in_virtual_time() -> None:
+def test_retry_waits_in_virtual_time() -> None:
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(
         ReactiveTest.on_next(210, Message("a")), ReactiveTest.on_completed(220)
@@ -157,10 +155,10 @@ def test_it_waits_in_virtual_time() -> None:
     retry = Retry(wait=lambda state: 10.0 * state.attempt_number)
     operator: Any = ops.process(Flaky(2), retry=retry)
     observer: Any = scheduler.start(lambda: source.pipe(operator))
-    assert [each.time for each in observer.messages] == [240, 240]
+    assert [record.time for record in observer.messages] == [240, 240]
 
 
-def test_an_async_handler_is_retried(process: Any) -> None:
+def test_async_handler_is_retried(process: Any) -> None:
     flaky = Flaky(2)
 
     async def handle(message: Message[Any]) -> Message[Any]:
@@ -172,7 +170,7 @@ def test_an_async_handler_is_retried(process: Any) -> None:
     assert watched.stats().retried == 10
 
 
-def test_a_call_that_took_too_long_is_retried(process: Any) -> None:
+def test_overdue_call_is_retried(process: Any) -> None:
     go, attempts = threading.Event(), []
 
     def hang_once(message: Message[Any]) -> Message[Any]:
@@ -191,19 +189,19 @@ def test_a_call_that_took_too_long_is_retried(process: Any) -> None:
 
 
 @pytest.mark.parametrize("retry", [3, tenacity.stop_after_attempt(3)])
-def test_something_else_is_refused(retry: Any) -> None:
+def test_wrong_retry_is_refused(retry: Any) -> None:
     with pytest.raises(ConfigurationError, match="give a rxtweets"):
         ops.process(Flaky(1), retry=retry)
 
 
 @pytest.mark.parametrize("part", ["stop", "wait", "when"])
-def test_a_strategy_that_cannot_be_called_is_refused(part: str) -> None:
+def test_wrong_strategy_is_refused(part: str) -> None:
     options: dict[str, Any] = {part: 3}
     with pytest.raises(ConfigurationError, match=f"{part}=3"):
         Retry(**options)
 
 
-def test_the_default_waits_grow_from_a_tenth_of_a_second_and_end_after_three_attempts() -> None:
+def test_default_waits_double_for_three_attempts() -> None:
     delays = [Retry().delay(ValueError(), attempt, 0.0, 0.0) for attempt in (1, 2, 3)]
     first, second, last = delays
     assert first is not None

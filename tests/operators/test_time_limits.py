@@ -21,7 +21,7 @@ LIMIT = 0.3
 
 
 class Hanging:
-    """Hangs on some messages until it is let go."""
+    """Hangs on some messages until an event is set."""
 
     def __init__(self, *on: Any) -> None:
         self.on = on
@@ -42,14 +42,12 @@ def hanging() -> Iterator[Any]:
         return made[-1]
 
     yield make
-    for each in made:
-        each.go.set()
+    for message in made:
+        message.go.set()
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_call_that_takes_too_long_fails_its_message_and_no_other(
-    process: Any, hanging: Any, ordered: bool
-) -> None:
+def test_overdue_call_fails_its_message_only(process: Any, hanging: Any, ordered: bool) -> None:
     watched = process(hanging(1), range(4), time_limit=LIMIT, ordered=ordered)
     assert sorted(watched.until_end()) == [0, 2, 3]
     assert isinstance(watched.reasons()[1], HandlerTimeout)
@@ -57,7 +55,7 @@ def test_a_call_that_takes_too_long_fails_its_message_and_no_other(
     assert (stats.processed, stats.failed, stats.timed_out) == (3, 1, 1)
 
 
-def test_what_it_returns_later_is_discarded(process: Any, hanging: Any) -> None:
+def test_late_result_is_discarded(process: Any, hanging: Any) -> None:
     handler = hanging("slow")
     watched = process(handler, time_limit=LIMIT)
     watched.feed("slow")
@@ -68,7 +66,7 @@ def test_what_it_returns_later_is_discarded(process: Any, hanging: Any) -> None:
     assert len(watched.failed) == 1
 
 
-def test_another_thread_takes_its_place(process: Any, hanging: Any) -> None:
+def test_hanging_thread_is_replaced(process: Any, hanging: Any) -> None:
     watched = process(hanging(0), concurrency=1, time_limit=LIMIT)
     watched.feed(0, 1)
     watched.until(lambda: watched.data == [1])
@@ -78,7 +76,7 @@ def test_another_thread_takes_its_place(process: Any, hanging: Any) -> None:
     watched.complete()
 
 
-def test_the_concurrency_is_kept_while_threads_hang(process: Any, hanging: Any) -> None:
+def test_concurrency_is_kept_when_threads_hang(process: Any, hanging: Any) -> None:
     together = threading.Barrier(3)
     handler = hanging("hang")
 
@@ -96,7 +94,7 @@ def test_the_concurrency_is_kept_while_threads_hang(process: Any, hanging: Any) 
     watched.complete()
 
 
-def test_no_more_threads_are_lost_than_the_concurrency_says(process: Any, hanging: Any) -> None:
+def test_threads_are_replaced_up_to_the_concurrency(process: Any, hanging: Any) -> None:
     handler = hanging("hang")
     watched = process(handler, concurrency=2, time_limit=LIMIT)
     watched.feed(*["hang"] * 4, "next")
@@ -108,7 +106,7 @@ def test_no_more_threads_are_lost_than_the_concurrency_says(process: Any, hangin
     assert watched.complete() == ["next"]
 
 
-def test_a_thread_that_comes_back_is_lost_no_more(process: Any, hanging: Any) -> None:
+def test_lost_thread_ends_when_its_call_returns(process: Any, hanging: Any) -> None:
     handler = hanging("hang")
     watched = process(handler, concurrency=1, time_limit=LIMIT)
     watched.feed("hang")
@@ -120,9 +118,7 @@ def test_a_thread_that_comes_back_is_lost_no_more(process: Any, hanging: Any) ->
     watched.complete()
 
 
-def test_never_more_run_than_the_concurrency_beside_those_that_are_lost(
-    process: Any, hanging: Any
-) -> None:
+def test_calls_beside_lost_threads_keep_the_concurrency(process: Any, hanging: Any) -> None:
     handler, lock = hanging(*range(0, 200, 50)), threading.Lock()
     running, most = 0, 0
 
@@ -145,9 +141,7 @@ def test_never_more_run_than_the_concurrency_beside_those_that_are_lost(
     assert watched.stats().failed == 4
 
 
-def test_quick_results_before_a_call_that_hangs_do_not_wait_for_it(
-    process: Any, hanging: Any
-) -> None:
+def test_quick_results_do_not_wait_for_a_hanging_call(process: Any, hanging: Any) -> None:
     watched = process(hanging("hang"), time_limit=LIMIT)
     watched.feed(*range(5000))
     watched.until(lambda: len(watched.data) == 5000)
@@ -161,11 +155,11 @@ def test_quick_results_before_a_call_that_hangs_do_not_wait_for_it(
 
 # Acknowledging beside a time limit.
 
-SAME = {"the message": lambda each: each, "a copy": lambda each: each.update_data(str)}
+SAME = {"the message": lambda message: message, "a copy": lambda message: message.update_data(str)}
 
 
 class Acknowledging:
-    """Acknowledges its message, or a copy of it, and returns; hangs before or after that."""
+    """Acknowledges its message, or a copy of it; hangs before or after that."""
 
     def __init__(self, hang: Hanging, copied: Any, *, early: bool) -> None:
         self.hang = hang
@@ -229,7 +223,7 @@ def test_message_is_acknowledged_once_when_it_is_retried(process: Any, hanging: 
 
 @pytest.mark.parametrize("value", [0, -1, "soon", float("inf")])
 @pytest.mark.parametrize("name", ["time_limit", "deadline"])
-def test_what_is_no_time_is_refused(name: str, value: Any) -> None:
+def test_wrong_time_is_refused(name: str, value: Any) -> None:
     options: dict[str, Any] = {name: value}
     with pytest.raises(ConfigurationError, match=name):
         ops.process(Hanging(), **options)
@@ -238,7 +232,7 @@ def test_what_is_no_time_is_refused(name: str, value: Any) -> None:
 # Deadlines.
 
 
-def test_a_message_past_its_deadline_fails_and_gets_no_handler(process: Any) -> None:
+def test_message_past_its_deadline_gets_no_handler(process: Any) -> None:
     handled: list[Any] = []
 
     def handle(message: Message[Any]) -> Message[Any]:
@@ -246,14 +240,14 @@ def test_a_message_past_its_deadline_fails_and_gets_no_handler(process: Any) -> 
         return message
 
     due = {"late": time.time() - 1.0, "early": time.time() + 1000.0, "never": None}
-    watched = process(handle, list(due), deadline=lambda each: due[each.data])
+    watched = process(handle, list(due), deadline=lambda message: due[message.data])
     assert sorted(watched.until_end()) == sorted(handled) == ["early", "never"]
     assert isinstance(watched.reasons()["late"], DeadlineExceeded)
     assert watched.stats().expired == watched.stats().failed == 1
 
 
-def test_seconds_count_from_the_receipt(process: Any) -> None:
-    watched = process(lambda each: each, deadline=60.0)
+def test_deadline_counts_from_the_receipt(process: Any) -> None:
+    watched = process(lambda message: message, deadline=60.0)
     now = time.time()
     for received in (now - 100.0, now):
         line = b'{"data":{"id":"1","text":"%d"}}' % received
@@ -262,28 +256,28 @@ def test_seconds_count_from_the_receipt(process: Any) -> None:
     assert watched.stats().expired == 1
 
 
-def test_a_function_that_raises_fails_its_message(process: Any) -> None:
+def test_message_fails_when_its_deadline_function_raises(process: Any) -> None:
     def due(message: Message[int]) -> float | None:
         return None if message.data else 1 / message.data
 
-    watched = process(lambda each: each, [0, 1], deadline=due)
+    watched = process(lambda message: message, [0, 1], deadline=due)
     assert watched.until_end() == [1]
     assert isinstance(watched.reasons()[0], ZeroDivisionError)
 
 
-def test_a_deadline_is_kept_in_virtual_time() -> None:
+def test_deadline_is_kept_in_virtual_time() -> None:
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(
         ReactiveTest.on_next(210, Message("a")),
         ReactiveTest.on_next(230, Message("b")),
         ReactiveTest.on_completed(250),
     )
-    operator: Any = ops.process(lambda each: each, deadline=lambda _: 220.0)
+    operator: Any = ops.process(lambda message: message, deadline=lambda _: 220.0)
     observer: Any = scheduler.start(lambda: source.pipe(operator))
-    assert [each.value.value.data for each in observer.messages[:-1]] == ["a"]
+    assert [record.value.value.data for record in observer.messages[:-1]] == ["a"]
 
 
-def test_seconds_count_from_the_arrival_where_there_was_no_receipt_over_all_attempts() -> None:
+def test_deadline_counts_from_the_arrival_without_receipt() -> None:
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(
         ReactiveTest.on_next(210, Message("a")), ReactiveTest.on_completed(220)
@@ -296,12 +290,12 @@ def test_seconds_count_from_the_arrival_where_there_was_no_receipt_over_all_atte
         raise ValueError(message.data)
 
     def on_failed(messages: Any) -> Any:
-        reasons.extend(each.status.reason for each in messages)
+        reasons.extend(message.status.reason for message in messages)
         return messages
 
     retry = Retry(stop=tenacity.stop_never, wait=lambda _: 10.0)
     operator: Any = ops.process(fail, deadline=25, retry=retry, on_failed=on_failed)
     observer: Any = scheduler.start(lambda: source.pipe(operator))
     assert attempts == [210, 220, 230]
-    assert [type(each) for each in reasons] == [DeadlineExceeded]
-    assert [each.time for each in observer.messages] == [240]
+    assert [type(message) for message in reasons] == [DeadlineExceeded]
+    assert [record.time for record in observer.messages] == [240]

@@ -51,8 +51,7 @@ from rxtweets.cli import _main as cli
 from rxtweets.cli import _sources as commands
 from rxtweets.cli import _tail as tail
 from rxtweets.display import _live as live
-from rxtweets.operators import _batcher, _delivery, _loop, _threads, _time_limits
-from rxtweets.operators._pace import Pace
+from rxtweets.operators import _batcher, _delivery, _event_loop, _threads
 from rxtweets.pipeline import _intake
 from rxtweets.streams import _isolated as isolated
 from rxtweets.streams import _reader_process as reader_process
@@ -277,7 +276,7 @@ def restart(kind: type[BaseException], patch: Patch, _: Log) -> None:
 
 
 def processor(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_threads.ThreadRunner, "_handle_one", Raising(kind))
+    patch.setattr(_threads.ThreadRunner, "_handle_run", Raising(kind))
     stream = numbers().pipe(ops.process(lambda message: message))
     assert End(stream).is_of(kind)
     assert stream.stats().abandoned == 5
@@ -299,19 +298,18 @@ def retry(kind: type[BaseException], patch: Patch, _: Log) -> None:
 
 
 def limits(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    overdue = _time_limits.LimitedThreadRunner._overdue
-    patch.setattr(_time_limits.LimitedThreadRunner, "_overdue", Raising(kind, overdue, times=1))
+    patch.setattr(_threads.ThreadRunner, "_check_limits", Raising(kind))
     source: Subject[Message[Any]] = Subject()
-    end = End(source.pipe(ops.process(lambda message: message, time_limit=PATIENCE)))
+    end = End(source.pipe(ops.process(lambda message: message, time_limit=0.01)))
     source.on_next(Message("good"))
     assert end.is_of(kind)
     assert [message.data for message in end.items] == ["good"]
 
 
 def watch(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_threads.ThreadRunner, "_is_stuck", Raising(kind))
+    patch.setattr(_threads.ThreadRunner, "_check_stuck", Raising(kind))
     source: Subject[Message[Any]] = Subject()
-    patch.setattr(Pace, "note", lambda pace, _: setattr(pace, "is_quick", True))
+    patch.setattr(_threads.Pace, "note", lambda pace, *_: setattr(pace, "is_quick", True))
     end = End(source.pipe(ops.process(lambda message: message)))
     for number in range(100):
         source.on_next(Message(number))
@@ -325,13 +323,13 @@ async def kept(message: Message[Any]) -> Message[Any]:
 
 
 def loop(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_loop.OwnLoop, "_run_until_stopped", Raising(kind))
+    patch.setattr(_event_loop.LoopThread, "_run_until_stopped", Raising(kind))
     assert End(numbers().pipe(ops.process(kept))).is_of(kind)
 
 
 def loop_of_a_subscriber(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    real = _loop.OwnLoop._run_until_stopped
-    patch.setattr(_loop.OwnLoop, "_run_until_stopped", Raising(kind, real, times=1))
+    real = _event_loop.LoopThread._run_until_stopped
+    patch.setattr(_event_loop.LoopThread, "_run_until_stopped", Raising(kind, real, times=1))
 
     async def take(_: Any) -> None:
         await asyncio.sleep(0)
@@ -506,7 +504,6 @@ ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-events": (bus,),
     "rxtweets-kill": (kill,),
     "rxtweets-limit": (limit, limit_of_several),
-    "rxtweets-limits": (limits,),
     "rxtweets-loop": (loop, loop_of_a_subscriber),
     "rxtweets-outlet": (outlet,),
     "rxtweets-parent": (parent,),
@@ -521,7 +518,7 @@ ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-subscriber": (subscriber,),
     "rxtweets-summary": (summary,),
     "rxtweets-view": (view,),
-    "rxtweets-watch": (watch,),
+    "rxtweets-watch": (watch, limits),
     "rxtweets-watchdog": (watchdog,),
     "simulator": (of_the_simulator,),
 }
