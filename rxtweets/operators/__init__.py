@@ -11,11 +11,10 @@ from rxtweets.operators._acknowledge import acknowledge
 from rxtweets.operators._batch import batch
 from rxtweets.operators._deduplicate import deduplicate
 from rxtweets.operators._deliver import deliver
-from rxtweets.operators._partition import partition
 from rxtweets.operators._pausable import pausable
 from rxtweets.operators._process import process
 from rxtweets.operators._rate_limit import rate_limit
-from rxtweets.operators._route import route
+from rxtweets.operators._route import partition, route
 from rxtweets.operators._share import share
 
 __all__ = [

@@ -250,9 +250,12 @@ class TestBytes:
             test_batch(pipeline, "abc")
         assert [texts for _, texts, _ in taken.shown] == [["a", "b"], ["c"]]
 
-    def test_the_size_of_a_tweet_is_that_of_its_line(self) -> None:
+    def test_the_size_of_a_tweet_is_that_of_its_line(self, taken: Taken) -> None:
         line = b'{"data":{"id":"1","text":"x"}}'
-        assert ops._splitting.bytes_of(Message.from_line(line)) == len(line)
+        pipeline, clock = pipeline_of(taken, size=100, max_bytes=2 * len(line))
+        with clock:
+            test_batch(pipeline, [Message.from_line(line)] * 3)
+        assert [len(texts) for _, texts, _ in taken.shown] == [2, 1]
 
     def test_data_without_a_size_fails_until_it_is_given_one(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, max_bytes=10)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxtweets import Message
-from rxtweets._core.deduplication import Deduplicator, key_of
+from rxtweets._core.deduplication import Deduplicator, id_or_line
 
 
 @pytest.fixture
@@ -57,14 +57,14 @@ def test_messages_are_told_apart_by_their_ids_in_their_order() -> None:
 
 
 def test_an_id_is_the_same_as_text_and_as_number() -> None:
-    assert key_of(Message("a", {"id": "1"})) == key_of(Message("b", {"id": 1}))
+    assert id_or_line(Message("a", {"id": "1"})) == id_or_line(Message("b", {"id": 1}))
 
 
 def test_where_there_is_no_id_the_line_tells_apart() -> None:
     one, same, other = (
         Message.from_event(None, "", line, None) for line in (b"{1}\r\n", b"{1}", b"{2}")
     )
-    assert key_of(one) == key_of(same) != key_of(other)
+    assert id_or_line(one) == id_or_line(same) != id_or_line(other)
 
 
 def test_any_key_will_do() -> None:
