@@ -127,7 +127,7 @@ class Gate(abc.ObserverBase[Chunk], abc.DisposableBase):
         while chunk and not self._is_disposed:
             taken = len(chunk) if self._is_lifted else self._permit.take(len(chunk), monotonic())[0]
             if taken:
-                self._observer.on_next(chunk[:taken])
+                self._observer.on_next(chunk if taken == len(chunk) else chunk[:taken])
                 chunk = chunk[taken:]
             else:
                 self._permit.wait(self._is_free)

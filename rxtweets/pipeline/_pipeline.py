@@ -205,7 +205,7 @@ class Pipeline:
         parts = [f"Pipeline of {', '.join(map(name_of, plan.sources))}"]
         if plan.handler is not None:
             parts.append(f"{plan.concurrency.limit} processors {name_of_part(plan.handler)}")
-        parts += [f"batcher {name} {batcher!r}" for name, batcher in plan.batchers.items()]
+        parts += [f"{name}={batcher!r}" for name, batcher in plan.batchers.items()]
         return f"<{'; '.join(parts)}>"
 
     # Observation.
