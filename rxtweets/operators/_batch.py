@@ -43,10 +43,11 @@ def batch(
 ) -> Callable[[Observable[Message[T]]], BatchStream[T]]:
     """Collect messages into batches, and settle each batch when its subscriber returns or raises.
 
-    A batch ends when it has ``size`` messages, ``timeout`` seconds after its first message, with a
-    message in the batch mode ``flush`` (`Message.put_batch_mode`), or when the source ends. It is
-    like ``buffer_with_time_or_count``, with three differences: it emits no empty batch, its time
-    starts with the first message, as Broadway's does, and one thread keeps the time of all batches.
+    A batch ends when it has ``size`` messages, or ``timeout`` seconds after its first message. It
+    also ends with a message in the batch mode ``flush`` (`Message.put_batch_mode`), and when the
+    source ends. It is like ``buffer_with_time_or_count``, with three differences: it emits no empty
+    batch, its time starts with the first message, as Broadway's does, and one thread keeps the time
+    of all batches.
 
     ::
 

@@ -236,7 +236,7 @@ class BatchingObserver(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase)
         self._abandon_open()
 
     def _abandon_open(self) -> None:
-        """Count what is left, unless another thread holds the lock: it does so when it is done."""
+        """Count open batches; a thread that holds the lock does so when it releases the lock."""
         if self._lock.acquire(blocking=False):
             try:
                 left, self._open = self._open, {}

@@ -167,7 +167,7 @@ class DeliveringObserver(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
         self._most_waiting = waiting or threads
         self.source = SingleAssignmentDisposable()
         self.at_end: Callable[[], None] = lambda: None
-        self._pool = WorkerPool("rxtweets-subscriber", self._worker_died)
+        self._pool = WorkerPool("rxtweets-subscriber")
         self._inside = threading.local()
         self._emitting = threading.RLock()
         # The rest is guarded by this condition.
@@ -304,10 +304,17 @@ class DeliveringObserver(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
             batch, lane = taken
             try:
                 self._deliver(batch)
-            except BaseException as error:
-                self._lose(batch, lane, error)
-                raise
+            except BaseException as error:  # noqa: BLE001 - a SystemExit would end the thread silently
+                self._give_up(batch, error)
         self._inside.is_worker = False
+
+    def _give_up(self, batch: Batch[Any], error: BaseException) -> None:
+        """Take no more batches, deliver those that wait, and end with the error."""
+        with self._changed:
+            self._source_ended = True
+            self._error = self._error or unexpected("delivering", error)
+        abandon(batch, self._telemetry, "subscribers")  # its outcome is unknown
+        self.source.dispose()
 
     def _next_batch(self, done: Hashable) -> tuple[Batch[Any], Hashable] | None:
         """Return the first batch whose lane is free, or ``None`` to end this worker."""
@@ -326,27 +333,6 @@ class DeliveringObserver(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
         if is_last:
             self._finish()
         return None
-
-    def _lose(self, batch: Batch[Any], lane: Hashable, error: BaseException) -> None:
-        # The thread dies with this batch, whose outcome is unknown.
-        with self._changed:
-            self._error = self._error or unexpected("delivering", error)
-            self._workers -= 1
-            self._busy_lanes.discard(lane)
-        abandon(batch, self._telemetry, "subscribers")
-
-    def _worker_died(self, _: BaseException) -> None:
-        """Take no more batches, deliver those that wait, and end with the error."""
-        self.source.dispose()
-        with self._changed:
-            self._source_ended = True
-            is_idle = not self._workers and not self._waiting
-            needs_worker = not self._workers and not is_idle
-            self._workers += needs_worker
-        if is_idle:
-            self._finish()
-        elif needs_worker:
-            self._start_worker()
 
     def _stage(self) -> StageStats:
         with self._changed:

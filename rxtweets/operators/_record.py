@@ -37,11 +37,14 @@ def record(
 
         tweets.pipe(rxtweets.record("tweets.jsonl.gz"), ops.process(handler), ops.batch(20, 2.0))
 
-    Format and safety are those of `subscribers.JSONLinesSubscriber`, which writes batches. The file
-    is ``NAME.part`` until the subscription ends. It holds each message that has passed, also if the
-    process is killed. Duplicates are written too. A message that cannot be written passes
-    nevertheless: it is counted in ``stats().subscriber_errors`` and reported as
-    `events.SubscriberFailed`.
+    The file has one JSON object a line, with the line of the tweet byte for byte. Format and safety
+    are those of `subscribers.JSONLinesSubscriber`, which writes batches. The file is ``NAME.part``
+    until the subscription ends. It holds each message that has passed, also if the process is
+    killed. An existing file is kept: recording continues in another file beside it, and `replay`
+    plays both. Duplicates are written too.
+
+    A message that cannot be written passes nevertheless: it is counted in
+    ``stats().subscriber_errors`` and reported as `events.SubscriberFailed`.
 
     Args:
         path: of the file, in an existing directory. The suffixes ``.gz`` and ``.zst`` (extra

@@ -131,7 +131,7 @@ def partition(
     function("by", by)
     whole_number("n", n)
     if not operators:
-        raise ConfigurationError("partition: give the operators that each branch is to have")
+        raise ConfigurationError("partition: give the operators of each branch")
     branch = _operators("operators", operators)
 
     def sort(chunk: Chunk) -> tuple[dict[int, Chunk], Chunk]:
@@ -165,8 +165,8 @@ def _branching(
         if len(kinds) != 1 or not kinds <= {MessageStream, BatchStream, SettledStream}:
             names = ", ".join(sorted(kind.__name__ for kind in kinds))
             raise ConfigurationError(
-                "all branches end in the same kind of operator, in process and its like, in batch, "
-                f"or in deliver; these end in {names}"
+                "all branches must end in the same kind of operator: of messages (process), "
+                f"batches (batch) or settled batches (deliver); these end in {names}"
             )
 
         def subscribe(

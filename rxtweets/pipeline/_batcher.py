@@ -33,6 +33,15 @@ def AWAITED(batch: Batch[Any]) -> None:  # noqa: N802 - a value, not a function 
 class Batcher:
     """How messages are batched, and the subscriber of the batches.
 
+    To give the batches to several subscribers, subscribe them to a `reactivex.subject.Subject`, and
+    each in `subscribers.Buffered`, so that none blocks another. A batch is settled when all of them
+    have returned, and fails if it fails for one::
+
+        stores = Subject()
+        stores.subscribe(Buffered(JSONLinesSubscriber("tweets.jsonl")))
+        stores.subscribe(Buffered(Retrying(SQLiteSubscriber("tweets.db"))))
+        Pipeline(tweets, batchers={"default": Batcher(stores, size=20)})
+
     Args:
         subscriber: a `Subscriber`, any observer, or a function of one batch (and of the context of
             the pipeline, if it has one); each may be ``async def``. If it returns, the batch
@@ -40,8 +49,8 @@ class Batcher:
             settled by its status.
         size: most messages in a batch, or ``(accumulator, function)``: see `operators.batch`.
         timeout: most seconds from the first message of a batch to its emission.
-        concurrency: most batches that are delivered at once. Batches of one partition, or of one
-            batch key, are still delivered in order.
+        concurrency: most batches that are delivered at once; above 1, calls of the subscriber
+            overlap. Batches of one partition, or of one batch key, are still delivered in order.
         waiting: most batches that wait for delivery. Then the processors wait, and with them the
             other batchers. By default the same as ``concurrency``.
         max_bytes: most bytes in a batch; no limit by default.

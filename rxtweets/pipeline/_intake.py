@@ -119,7 +119,6 @@ class Intake:
         self._open = 0
         self._error: Exception | None = None
         self._is_shut = False
-        self._is_closed = False
         self.restart = restart
         self.limit = limit
         self.telemetry = telemetry
@@ -145,9 +144,7 @@ class Intake:
 
     def push(self, messages: Chunk) -> bool:
         """Bring messages in beside the sources; return ``False`` if nothing takes them."""
-        if self.gate is None or self._is_shut or self._is_closed:
-            return False
-        return self.gate.pass_on(messages)
+        return self.gate is not None and not self._is_shut and self.gate.pass_on(messages)
 
     def source_ended(self, error: Exception | None) -> None:
         """Note the end of a source; the first error drains the others, the last end is the end."""
@@ -183,9 +180,10 @@ class Intake:
         return Disposable(self._close)
 
     def _close(self) -> None:
-        self._is_closed = True
         for source in self._running:
             source.close()
+        if self.gate is not None:
+            self.gate.close()
 
 
 class _RunningSource(abc.ObserverBase[Chunk]):
@@ -324,7 +322,7 @@ class _RunningSource(abc.ObserverBase[Chunk]):
             self.shut()
 
     def _new_entry(self) -> ChunkGate[Chunk]:
-        """Return what is subscribed: the pause, then the rate limit, then this observer."""
+        """Return the observer of the source: messages pass the pause, then the rate limit."""
         first: abc.ObserverBase[Chunk] = self
         gates: list[Gate] = []
         if self._intake.limit is not None:

@@ -96,7 +96,14 @@ class Pipeline:
     thread (``subscribe_on``, ``delay_subscription``; ``merge`` or ``concat`` before an operator
     that takes time, such as ``delay``). Then the pipeline warns when it starts
     (`events.DrainUnavailable`), and a stop counts the messages that it leaves in the stream.
-    Draining ignores rate limits and pauses.
+    Draining ignores rate limits and pauses. Three cases need care:
+
+    - A merge with a source that never completes (``tweets.merge(subject)``) drains until the time
+      limit. Give both to the pipeline instead: ``Pipeline([tweets, subject])``.
+    - Behind ``share`` of ``reactivex.operators`` over a merge, or a ``share`` of a merge of shares,
+      the pipeline that stops first completes the others.
+    - A stream that follows a shared merge (``merge(a, b).share().concat(c)``) is not reached; the
+      drain ends at its time limit.
 
     **Event loops.** An ``async def`` handler or subscriber runs on an event loop in a thread of
     the pipeline. On an event loop of the user (a notebook, a web app), use `astop` and `abatches`.
@@ -291,8 +298,11 @@ class Pipeline:
         batches, and completes the subscribers. It ignores pauses and rate limits. On a thread of
         the pipeline or its source, which would wait for itself, `stop` returns immediately.
 
+        Abandoned messages are counted and not acknowledged, so a broker redelivers them. Messages
+        inside of RxPY's operators (``delay``, ``observe_on``, ``buffer``) are abandoned uncounted.
+
         Args:
-            drain: ``False`` abandons the messages in flight, and counts them.
+            drain: ``False`` abandons the messages in flight.
             timeout: most seconds for the drain; then the rest is abandoned.
 
         Returns:

@@ -75,7 +75,7 @@ class PipelinePlan:
         if is_unrouted and "default" not in self.batchers:
             raise ConfigurationError(
                 "batchers: without handle_message= every message goes to 'default', which is none "
-                f"of {', '.join(map(repr, self.batchers))}: name one of them so, or give a "
+                f"of {', '.join(map(repr, self.batchers))}: name one of them 'default', or give a "
                 "handle_message= that calls message.put_batcher(name)"
             )
 
