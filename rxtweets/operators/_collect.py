@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -64,8 +62,25 @@ def collect(
     whole_number("n", n)
     limit = None if timeout is None else seconds("timeout", timeout)
     collector = _Collector(n, telemetry_of(source))
-    with contextlib.suppress(KeyboardInterrupt), _subscribed(source, collector):
+    gate = ChunkGate(collector)
+    subscription = SingleAssignmentDisposable()
+
+    def subscribe(*_: Any) -> None:
+        subscription.disposable = subscribe_in_chunks(source, gate, None)
+
+    def work() -> None:
+        # Inside the trampoline, RxPY's own sources emit after subscribe() has returned.
+        CurrentThreadScheduler.singleton().schedule(subscribe)
+
+    try:
+        # On another thread, so that a source that blocks can be interrupted.
+        start_thread("rxtweets-collect", work, lambda error: gate.on_error(as_exception(error)))
         collector.over.wait(limit)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        gate.close()
+        subscription.dispose()
     return collector.result()
 
 
@@ -112,24 +127,3 @@ class _Collector(abc.ObserverBase[list[Message[Any]]]):
             raise self._error
         acknowledge(messages, [], self._telemetry)
         return Batch(messages, self._trigger, "collect")
-
-
-@contextlib.contextmanager
-def _subscribed(source: Observable[Message[Any]], collector: _Collector) -> Iterator[None]:
-    """Subscribe on another thread, so that a source that blocks can be interrupted."""
-    gate = ChunkGate(collector)
-    subscription = SingleAssignmentDisposable()
-
-    def subscribe(*_: Any) -> None:
-        subscription.disposable = subscribe_in_chunks(source, gate, None)
-
-    def work() -> None:
-        # Inside the trampoline, RxPY's own sources emit after subscribe() has returned.
-        CurrentThreadScheduler.singleton().schedule(subscribe)
-
-    try:
-        start_thread("rxtweets-collect", work, lambda error: gate.on_error(as_exception(error)))
-        yield
-    finally:
-        gate.close()
-        subscription.dispose()
