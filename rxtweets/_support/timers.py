@@ -7,7 +7,6 @@ import itertools
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
 
 from reactivex import abc
 from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
@@ -16,19 +15,6 @@ from reactivex.scheduler import VirtualTimeScheduler
 from rxtweets._support.workers import Died, start_thread
 
 __all__ = ["SchedulerTimers", "ThreadTimers", "Timers", "scheduler_seconds"]
-
-
-class Timers(Protocol):
-    """Calls functions after a delay."""
-
-    def now(self) -> float:
-        """Return the seconds of the clock that the delays follow."""
-
-    def after(self, delay: float, function: Callable[[], None]) -> None:
-        """Call the function after ``delay`` seconds; it must be short and not raise."""
-
-    def stop(self) -> None:
-        """Cancel all calls, also those that are requested later."""
 
 
 class ThreadTimers:
@@ -55,7 +41,7 @@ class ThreadTimers:
         return monotonic()
 
     def after(self, delay: float, function: Callable[[], None]) -> None:
-        """Call the function after ``delay`` seconds."""
+        """Call the function after ``delay`` seconds; it must be short and not raise."""
         with self._changed:
             if self._stopped:
                 return
@@ -114,6 +100,9 @@ class SchedulerTimers:
     def stop(self) -> None:
         """Cancel all calls."""
         self._scheduled.dispose()
+
+
+Timers = ThreadTimers | SchedulerTimers
 
 
 def scheduler_seconds(scheduler: abc.SchedulerBase) -> float:

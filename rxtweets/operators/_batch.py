@@ -22,15 +22,15 @@ from rxtweets.operators._batching_observer import (
     Verdict,
 )
 
-__all__ = ["Size", "batch", "batch_options"]
+__all__ = ["BatchSize", "batch", "batch_options"]
 
 T = TypeVar("T")
 
-Size = int | tuple[Any, SplitFunction]
+BatchSize = int | tuple[Any, SplitFunction]
 
 
 def batch(
-    size: Size = 100,
+    size: BatchSize = 100,
     timeout: float | timedelta = 1.0,
     *,
     name: str = "default",

@@ -23,15 +23,15 @@ from rxtweets._support.workers import WorkerPool, unexpected
 from rxtweets.errors import ConfigurationError
 from rxtweets.operators._awaiting import AwaitingSubscriber, is_awaited
 
-__all__ = ["AnySubscriber", "deliver", "delivering", "subscriber_of"]
+__all__ = ["SubscriberOrFunction", "deliver", "delivering", "subscriber_of"]
 
 T = TypeVar("T")
 
-AnySubscriber = abc.ObserverBase[Batch[Any]] | Callable[..., object]
+SubscriberOrFunction = abc.ObserverBase[Batch[Any]] | Callable[..., object]
 
 
 def deliver(
-    subscriber: AnySubscriber,
+    subscriber: SubscriberOrFunction,
     concurrency: int | None = None,
     *,
     waiting: int | None = None,
@@ -78,7 +78,7 @@ def deliver(
 
 
 def delivering(
-    subscriber: AnySubscriber,
+    subscriber: SubscriberOrFunction,
     concurrency: int | None,
     waiting: int | None,
     name: str,

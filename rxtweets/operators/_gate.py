@@ -30,7 +30,7 @@ from rxtweets._core.valve import Permit
 from rxtweets._messages.message import Message
 from rxtweets._support.timers import scheduler_seconds
 
-__all__ = ["Gate", "gated"]
+__all__ = ["PermitGate", "gated"]
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def gated(
             observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None
         ) -> abc.DisposableBase:
             virtual = given if isinstance(given, VirtualTimeScheduler) else None
-            gate = Gate(observer, permit, telemetry, name, scheduler or virtual)
+            gate = PermitGate(observer, permit, telemetry, name, scheduler or virtual)
             if (drain := current_drain()) is not None:
                 drain.lift(gate.lift)
             gate.source.disposable = subscribe_in_chunks(source, gate, given)
@@ -60,7 +60,7 @@ def gated(
     return operator
 
 
-class Gate(abc.ObserverBase[Chunk], abc.DisposableBase):
+class PermitGate(abc.ObserverBase[Chunk], abc.DisposableBase):
     """Holds messages back until the permit lets them pass.
 
     The thread of the source blocks meanwhile. A scheduler must not be blocked, so messages queue

@@ -75,7 +75,7 @@ def record(
         def subscribe(
             observer: abc.ObserverBase[list[Message[Any]]], scheduler: abc.SchedulerBase | None
         ) -> abc.DisposableBase:
-            recorder = _Recorder(new_writer(), observer, telemetry)
+            recorder = _RecordingObserver(new_writer(), observer, telemetry)
             upstream = subscribe_in_chunks(source, recorder, scheduler)
             return CompositeDisposable(upstream, Disposable(recorder.close))
 
@@ -84,7 +84,7 @@ def record(
     return operator
 
 
-class _Recorder(abc.ObserverBase[list[Message[Any]]]):
+class _RecordingObserver(abc.ObserverBase[list[Message[Any]]]):
     def __init__(
         self,
         writer: LineWriter,

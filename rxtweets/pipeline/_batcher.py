@@ -16,8 +16,8 @@ from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import whole_number
 from rxtweets.errors import PipelineError
-from rxtweets.operators._batch import Size, batch_options
-from rxtweets.operators._deliver import AnySubscriber, subscriber_of
+from rxtweets.operators._batch import BatchSize, batch_options
+from rxtweets.operators._deliver import SubscriberOrFunction, subscriber_of
 
 __all__ = ["Batcher", "LoopSubscriber", "name_of_part"]
 
@@ -66,8 +66,8 @@ class Batcher:
 
     def __init__(
         self,
-        subscriber: AnySubscriber,
-        size: Size = 100,
+        subscriber: SubscriberOrFunction,
+        size: BatchSize = 100,
         timeout: float | timedelta = 1.0,
         *,
         concurrency: int = 1,
@@ -91,7 +91,7 @@ class Batcher:
     @classmethod
     def awaited(
         cls,
-        size: Size = 100,
+        size: BatchSize = 100,
         timeout: float | timedelta = 1.0,
         *,
         max_bytes: int | None = None,

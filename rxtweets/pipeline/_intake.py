@@ -33,7 +33,7 @@ from rxtweets._support.timers import scheduler_seconds
 from rxtweets._support.validation import seconds
 from rxtweets._support.workers import start_thread
 from rxtweets.errors import ConfigurationError, RxTweetsError, SourceError
-from rxtweets.operators._gate import Gate
+from rxtweets.operators._gate import PermitGate
 
 __all__ = ["Intake", "Restart"]
 
@@ -208,7 +208,7 @@ class _RunningSource(abc.ObserverBase[Chunk]):
         self._upstream = SerialDisposable()
         self._entry: ChunkGate[Chunk] | None = None  # of the current subscription
         self._drain = Drain()
-        self._gates: list[Gate] = []
+        self._gates: list[PermitGate] = []
         self._subscribed = threading.Event()
         self._stopping = threading.Event()
         self._is_over = False
@@ -323,14 +323,15 @@ class _RunningSource(abc.ObserverBase[Chunk]):
 
     def _new_entry(self) -> ChunkGate[Chunk]:
         """Return the observer of the source: messages pass the pause, then the rate limit."""
+        intake, telemetry = self._intake, self._telemetry
         first: abc.ObserverBase[Chunk] = self
-        gates: list[Gate] = []
-        if self._intake.limit is not None:
-            first = Gate(first, self._intake.limit, self._telemetry, "rate limit", self._virtual)
-            gates.append(first)
-        first = Gate(first, self._intake.valve, self._telemetry, "pause", self._virtual)
-        self._gates = [*gates, first]
-        return ChunkGate(first, self._telemetry)
+        self._gates = []
+        if intake.limit is not None:
+            first = PermitGate(first, intake.limit, telemetry, "rate limit", self._virtual)
+            self._gates.append(first)
+        first = PermitGate(first, intake.valve, telemetry, "pause", self._virtual)
+        self._gates.append(first)
+        return ChunkGate(first, telemetry)
 
     def _cut(self) -> None:
         """End a source that cannot be drained."""

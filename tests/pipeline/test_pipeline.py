@@ -804,15 +804,11 @@ def test_started_pipeline_does_not_handle_signals(
     assert stray_signals == [signal.SIGINT]
 
 
-@pytest.mark.parametrize("source", [None, [Message("text")], iter([]), "stream", Pipeline])
-def test_source_is_refused_when_no_observable(source: Any) -> None:
-    with pytest.raises(ConfigurationError, match="source"):
-        pipeline_of(source, print)
-
-
-@pytest.mark.parametrize(
-    "batchers",
-    [
+REFUSED_BY_PIPELINE: dict[str, list[Any]] = {
+    "source": [None, [Message("text")], iter([]), "stream", Pipeline],
+    "handle_message": [5, "upcase", Message("text")],
+    "concurrency": [0, -1, 1.5, True, "50", None],
+    "batchers": [
         None,
         {},
         [Batcher(print)],
@@ -823,10 +819,32 @@ def test_source_is_refused_when_no_observable(source: Any) -> None:
         {5: Batcher(print)},
         {"": Batcher(print)},
     ],
-)
-def test_batchers_are_refused_when_invalid(batchers: Any) -> None:
-    with pytest.raises(ConfigurationError, match="batchers"):
-        Pipeline(finite(1), batchers=batchers)
+}
+REFUSED_BY_BATCHER: dict[str, list[Any]] = {
+    "subscriber": [None, 5, "print", [print]],
+    "size": [0, -1, 2.0, NAN, True, "20", None],
+    "timeout": [0, -1.0, NAN, float("inf"), True, "2", None, timedelta(0)],
+    "concurrency": [0, 1.5],
+    "waiting": [0, 1.5],
+}
+
+
+def pairs(refused: dict[str, list[Any]]) -> list[tuple[str, Any]]:
+    return [(option, value) for option, values in refused.items() for value in values]
+
+
+@pytest.mark.parametrize(("option", "value"), pairs(REFUSED_BY_PIPELINE))
+def test_pipeline_refuses_invalid_argument(option: str, value: Any) -> None:
+    options: dict[str, Any] = {"source": finite(1), "batchers": {"default": Batcher(print)}}
+    with pytest.raises(ConfigurationError, match=option.removesuffix("_message")):
+        Pipeline(**{**options, option: value})
+
+
+@pytest.mark.parametrize(("option", "value"), pairs(REFUSED_BY_BATCHER))
+def test_batcher_refuses_invalid_argument(option: str, value: Any) -> None:
+    options: dict[str, Any] = {"subscriber": print, option: value}
+    with pytest.raises(ConfigurationError, match=option):
+        Batcher(**options)
 
 
 def test_batchers_without_default_are_refused_for_streams() -> None:
@@ -863,36 +881,6 @@ def test_message_fails_naming_batchers_when_none_is_its_own() -> None:
     [reason] = reasons
     assert "no batcher 'default'; known: 'a', 'b'" in reason
     assert "put_batcher" in reason
-
-
-@pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, "50", None])
-def test_concurrency_is_refused_when_invalid(concurrency: Any) -> None:
-    with pytest.raises(ConfigurationError, match="concurrency"):
-        pipeline_of(finite(1), print, lambda message: message, concurrency=concurrency)
-
-
-@pytest.mark.parametrize("handler", [5, "upcase", Message("text")])
-def test_handler_is_refused_when_not_callable(handler: Any) -> None:
-    with pytest.raises(ConfigurationError, match="handle"):
-        pipeline_of(finite(1), print, handler)
-
-
-@pytest.mark.parametrize("subscriber", [None, 5, "print", [print]])
-def test_subscriber_is_refused_when_not_callable(subscriber: Any) -> None:
-    with pytest.raises(ConfigurationError, match="subscriber"):
-        Batcher(subscriber)
-
-
-@pytest.mark.parametrize("size", [0, -1, 2.0, NAN, True, "20", None])
-def test_batch_size_is_refused_when_invalid(size: Any) -> None:
-    with pytest.raises(ConfigurationError, match="size"):
-        Batcher(print, size=size)
-
-
-@pytest.mark.parametrize("timeout", [0, -1.0, NAN, float("inf"), True, "2", None, timedelta(0)])
-def test_batch_timeout_is_refused_when_invalid(timeout: Any) -> None:
-    with pytest.raises(ConfigurationError, match="timeout"):
-        Batcher(print, timeout=timeout)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, NAN, True, "30"])
