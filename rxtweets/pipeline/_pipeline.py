@@ -122,7 +122,8 @@ class Pipeline:
             returns the same number of messages.
         batchers: by name. A message goes to ``default`` unless it names another. Without batchers,
             messages are acknowledged after their handlers.
-        context: the last argument of every function above, if given.
+        context: the last argument, if given, of ``handle_message``, ``prepare_messages``,
+            ``handle_failed`` and functions that are subscribers.
         rate_limit: bounds the messages from all sources together. Its ``update``, ``lift`` and
             ``reset`` work while the pipeline runs.
         restart: when a source that failed is subscribed to again: three times in five seconds by

@@ -241,21 +241,48 @@ def test_full_queue_blocks_source_until_disposal() -> None:
     stream = source.pipe(ops.batch(1, 600.0), ops.deliver(lambda _: held.wait(PATIENCE), 1))
     subscription = stream.subscribe()
     sent: list[int] = []
+    second_sent = threading.Event()
 
     def emit() -> None:
         for number in range(10):
             source.on_next(Message(number))
             sent.append(number)
+            if number == 1:
+                second_sent.set()
 
     emitter = threading.Thread(target=emit)
     emitter.start()
-    emitter.join(0.2)
+    assert second_sent.wait(PATIENCE)
+    emitter.join(0.05)  # would end, or send more, without the block
     assert emitter.is_alive()
     assert len(sent) == 2  # one is being delivered, one waits
     subscription.dispose()
     emitter.join(PATIENCE)
     held.set()
     assert stream.stats().abandoned == 2  # the waiting one, and the one of the blocked thread
+
+
+def test_deliver_uses_thread_of_source_when_none_can_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name.startswith("rxtweets-subscriber"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    threads: list[threading.Thread] = []
+    source: Subject[Message[int]] = Subject()
+    stream = source.pipe(
+        ops.batch(2, 600.0), ops.deliver(lambda _: threads.append(threading.current_thread()), 2)
+    )
+    stream.subscribe()
+    for number in range(4):
+        source.on_next(Message(number))
+    assert threads == [threading.current_thread()] * 2
+    assert stream.stats().batched == 4
 
 
 def test_deliver_refuses_source_other_than_batch() -> None:
