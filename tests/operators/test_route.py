@@ -281,6 +281,7 @@ def test_deliver_uses_thread_of_source_when_none_can_start(
     stream.subscribe()
     for number in range(4):
         source.on_next(Message(number))
+    source.on_completed()
     assert threads == [threading.current_thread()] * 2
     assert stream.stats().batched == 4
 
