@@ -22,7 +22,7 @@ from rxtweets.operators._batching_observer import (
     Verdict,
 )
 
-__all__ = ["BatchSize", "batch", "batch_options"]
+__all__ = ["BatchSize", "batch", "batch_options", "batching"]
 
 T = TypeVar("T")
 
@@ -100,6 +100,13 @@ def batch(
     options = batch_options(
         size, timeout, name, max_bytes, bytes_of, partition_by, partitions, on_failed
     )
+    return batching(options, scheduler)
+
+
+def batching(
+    options: BatchOptions, scheduler: abc.SchedulerBase | None = None
+) -> Callable[[Observable[Message[T]]], BatchStream[T]]:
+    """Return the operator of `batch` for validated options."""
 
     def operator(source: Observable[Message[T]]) -> BatchStream[T]:
         telemetry = telemetry_of(source)

@@ -77,12 +77,14 @@ class Batcher:
         partition_by: Callable[[Message[Any]], int] | None = None,
     ) -> None:
         subscriber_of(subscriber)
-        options = batch_options(size, timeout, "", max_bytes, bytes_of, partition_by, 1, None)
+        self.concurrency = whole_number("concurrency", concurrency)
+        self.options = batch_options(
+            size, timeout, "default", max_bytes, bytes_of, partition_by, concurrency, None
+        )
         self.subscriber = subscriber
         self.is_awaited = subscriber is AWAITED
         self.size = size
-        self.timeout = options.timeout
-        self.concurrency = whole_number("concurrency", concurrency)
+        self.timeout = self.options.timeout
         self.waiting = None if waiting is None else whole_number("waiting", waiting)
         self.max_bytes = max_bytes
         self.bytes_of = bytes_of

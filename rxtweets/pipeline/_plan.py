@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reactivex import Observable, abc
@@ -16,6 +16,7 @@ from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import function
 from rxtweets.errors import ConfigurationError
+from rxtweets.operators._batch import batching
 from rxtweets.operators._calls import NOT_GIVEN, is_async
 from rxtweets.operators._deliver import delivering
 from rxtweets.pipeline._batcher import Batcher, name_of_part
@@ -152,17 +153,14 @@ class PipelinePlan:
             and batcher.waiting is None
             and awaited is None
         )
+        options = replace(
+            batcher.options,
+            name=name,
+            partition_by=batcher.partition_by or self.partition_by,
+            on_failed=on_failed,
+        )
         return [
-            ops.batch(
-                batcher.size,
-                batcher.timeout,
-                name=name,
-                max_bytes=batcher.max_bytes,
-                bytes_of=batcher.bytes_of,
-                partition_by=batcher.partition_by or self.partition_by,
-                partitions=batcher.concurrency,
-                on_failed=on_failed,
-            ),
+            batching(options),
             delivering(
                 subscriber,
                 None if is_inline else batcher.concurrency,
