@@ -1,5 +1,8 @@
 """Helpers for tests of pipelines: without a network, without a token, without sleeping.
 
+A pipeline under `VirtualTime` has a clock that only the test moves. `test_message` and `test_batch`
+push messages into it, and return the acknowledgements.
+
 ::
 
     from rxtweets.testing import DummySource, VirtualTime, test_batch
@@ -10,6 +13,10 @@
             acks = test_batch(pipeline, ["a", "b"])
             clock.advance(1.0)                      # the timeout of the batch
         assert [message.data for message in acks.successful] == ["A", "B"]
+
+A subscriber can also be called directly:
+``languages.on_next(Batch([Message("hola", {"id": "1", "lang": "es"})]))``. A message has a
+``created_at`` if its id has 19 digits, as X's ids do, or if ``created_at`` is given.
 """
 
 from __future__ import annotations
@@ -33,7 +40,7 @@ __all__ = ["DummySource", "RecordingAcknowledger", "VirtualTime", "test_batch", 
 
 
 class RecordingAcknowledger:
-    """Keeps what it is told; from any thread.
+    """An acknowledger that keeps its calls; thread-safe.
 
     Attributes:
         calls: the successful and the failed messages of each call.
@@ -51,23 +58,23 @@ class RecordingAcknowledger:
 
     @property
     def successful(self) -> list[Message[Any]]:
-        """All messages that succeeded so far, in order."""
+        """All successful messages so far, in order."""
         return [message for good, _ in self.calls for message in good]
 
     @property
     def failed(self) -> list[Message[Any]]:
-        """All messages that failed so far, in order."""
+        """All failed messages so far, in order."""
         return [message for _, bad in self.calls for message in bad]
 
     def wait_for(self, count: int, timeout: float | timedelta = 10.0) -> bool:
-        """Wait until so many messages were acknowledged, successful or not.
+        """Wait until ``count`` messages are acknowledged, successful or not.
 
         Args:
             count: messages.
-            timeout: seconds.
+            timeout: most seconds.
 
         Returns:
-            Whether it came to that.
+            Whether they are.
         """
         with self._changed:
             return self._changed.wait_for(
@@ -77,16 +84,19 @@ class RecordingAcknowledger:
 
 
 class DummySource(MessageStream[Any]):
-    """A source that gives nothing, and ends when its pipeline does: messages are pushed."""
+    """A source without messages, which ends with its pipeline: the test pushes messages."""
 
     def __init__(self) -> None:
         telemetry = new_telemetry(source="DummySource")
 
+        def complete(*gates: ChunkGate[Any]) -> None:
+            for gate in gates:
+                gate.on_completed()
+
         def subscribe(
             observer: abc.ObserverBase[list[Message[Any]]], _: abc.SchedulerBase | None
         ) -> abc.DisposableBase:
-            gate = ChunkGate(observer)
-            return SourceSubscription(gate, ChunkGate.close, _complete, telemetry)
+            return SourceSubscription(ChunkGate(observer), ChunkGate.close, complete, telemetry)
 
         super().__init__(subscribe, telemetry)
 
@@ -95,10 +105,11 @@ class DummySource(MessageStream[Any]):
 
 
 class VirtualTime:
-    """Runs a pipeline on a clock that moves only when the test moves it.
+    """Runs a pipeline on a clock that only the test moves.
 
-    Handlers, batches, limits, restarts and subscribers all run on the thread of the test, at their
-    very time. Leaving the block drains the pipeline.
+    Handlers, batches, limits, restarts and subscribers run on the thread of the test, exactly at
+    their time. Leaving the block drains the pipeline; an exception in the block stops it
+    immediately.
 
     Args:
         pipeline: not yet started.
@@ -110,11 +121,11 @@ class VirtualTime:
 
     @property
     def now(self) -> float:
-        """Seconds since the pipeline was started."""
+        """Seconds since the start of the pipeline."""
         return float(self._scheduler.clock)
 
     def advance(self, time: float | timedelta) -> None:
-        """Let so many seconds pass; what was due in them happens now."""
+        """Move the clock by ``time`` seconds, and run the work that is due by then."""
         self._scheduler.advance_by(seconds("time", time))
 
     def __enter__(self) -> Self:
@@ -137,16 +148,20 @@ def test_message(
     metadata: Mapping[str, Any] | None = None,
     acknowledger: Acknowledger | None = None,
 ) -> RecordingAcknowledger:
-    """Push one message into a running pipeline; its batch is sent on at once.
+    """Push one message into a running pipeline, and flush its batch.
 
     Args:
         pipeline: started.
         data: of the message; or a message, which keeps its metadata.
-        metadata: of the message; none by default.
-        acknowledger: told the outcome too.
+        metadata: of the message; empty by default.
+        acknowledger: is told the outcome too.
 
     Returns:
-        What is told the outcome; ``wait_for(1)`` waits for it.
+        The acknowledger of the message; ``wait_for(1)`` waits for the outcome.
+
+    Raises:
+        PipelineError: the pipeline does not run.
+        ConfigurationError: ``metadata`` is given with a message.
     """
     return _push(pipeline, [data], "flush", metadata, acknowledger)
 
@@ -163,23 +178,28 @@ def test_batch(
 
     Args:
         pipeline: started.
-        data: of each message; or messages, which keep their metadata. A text gives its characters.
-        batch_mode: ``bulk`` batches them as usual, ``flush`` sends batches on at once.
-        metadata: of each message; none by default.
-        acknowledger: told the outcome too.
+        data: of each message; or messages, which keep their metadata. A text is a series of
+            characters.
+        batch_mode: ``bulk`` batches the messages as usual, ``flush`` flushes their batches.
+        metadata: of each message; empty by default.
+        acknowledger: is told the outcome too.
 
     Returns:
-        What is told the outcome; ``wait_for(count)`` waits for it.
+        The acknowledger of the messages; ``wait_for(count)`` waits for the outcome.
+
+    Raises:
+        PipelineError: the pipeline does not run.
+        ConfigurationError: ``metadata`` is given with messages.
     """
     return _push(pipeline, data, batch_mode, metadata, acknowledger)
 
 
-# Their names are Broadway's, and pytest would take them for tests.
+# Their names are Broadway's; pytest must not collect them.
 for _helper in (test_message, test_batch):
     _helper.__dict__["__test__"] = False
 
 
-class _Both(RecordingAcknowledger):
+class _ForwardingAcknowledger(RecordingAcknowledger):
     def __init__(self, other: Acknowledger) -> None:
         super().__init__()
         self._other = other
@@ -202,23 +222,16 @@ def _push(
     metadata: Mapping[str, Any] | None,
     acknowledger: Acknowledger | None,
 ) -> RecordingAcknowledger:
-    recording = RecordingAcknowledger() if acknowledger is None else _Both(acknowledger)
-    messages = [
-        _message(each, metadata).with_acknowledger(recording).put_batch_mode(batch_mode)
-        for each in data
-    ]
-    pipeline.push(messages)
+    recording = (
+        RecordingAcknowledger() if acknowledger is None else _ForwardingAcknowledger(acknowledger)
+    )
+
+    def message_of(value: Any) -> Message[Any]:
+        is_message = isinstance(value, Message)
+        if is_message and metadata is not None:
+            raise ConfigurationError("metadata: not with messages, which have their own")
+        message: Message[Any] = value if is_message else Message(value, metadata or {})
+        return message.with_acknowledger(recording).put_batch_mode(batch_mode)
+
+    pipeline.push([message_of(value) for value in data])
     return recording
-
-
-def _message(data: Any, metadata: Mapping[str, Any] | None) -> Message[Any]:
-    if not isinstance(data, Message):
-        return Message(data, metadata or {})
-    if metadata is not None:
-        raise ConfigurationError("metadata: not with messages, which have their own")
-    return data
-
-
-def _complete(*gates: ChunkGate[Any]) -> None:
-    for gate in gates:
-        gate.on_completed()

@@ -21,14 +21,14 @@ def same(message: Message[Any]) -> Message[Any]:
     return message
 
 
-def test_a_dummy_source_gives_nothing_and_ends_with_its_pipeline() -> None:
+def test_dummy_source_is_empty_and_ends_with_pipeline() -> None:
     pipeline = Pipeline(DummySource(), handle_message=same).start()
     assert pipeline.wait(0.01) is False
     assert pipeline.stop().processed == 0
     assert pipeline.wait(PATIENCE)
 
 
-def test_an_outcome_can_be_waited_for() -> None:
+def test_acknowledger_waits_for_outcome() -> None:
     with Pipeline(DummySource(), handle_message=same) as pipeline:
         acks = test_message(pipeline, "a")
         assert acks.wait_for(1)
@@ -36,7 +36,7 @@ def test_an_outcome_can_be_waited_for() -> None:
     assert acks.wait_for(2, timeout=0.001) is False
 
 
-def test_a_recording_acknowledger_keeps_calls_and_outcomes() -> None:
+def test_acknowledger_keeps_calls_and_outcomes() -> None:
     acks = RecordingAcknowledger()
     good, bad = Message(1), Message(2).failed("odd")
     acks.ack([good], [bad])
@@ -44,7 +44,7 @@ def test_a_recording_acknowledger_keeps_calls_and_outcomes() -> None:
     assert (acks.successful, acks.failed) == ([good], [bad])
 
 
-def test_virtual_time_moves_only_when_it_is_moved() -> None:
+def test_virtual_time_moves_only_on_advance() -> None:
     times: list[float] = []
     pipeline = Pipeline(
         DummySource(), batchers={"default": Batcher(lambda _: times.append(clock.now), 9, 3600.0)}
@@ -58,7 +58,7 @@ def test_virtual_time_moves_only_when_it_is_moved() -> None:
         assert times == [3600.0]
 
 
-def test_an_error_in_the_block_stops_at_once() -> None:
+def test_virtual_time_stops_immediately_on_error() -> None:
     pipeline = Pipeline(DummySource(), batchers={"default": Batcher(len, 9)})
 
     def block() -> None:
@@ -71,24 +71,27 @@ def test_an_error_in_the_block_stops_at_once() -> None:
     assert pipeline.stats().abandoned == 2
 
 
-def test_the_helpers_need_a_running_pipeline() -> None:
+def test_helpers_refuse_pipeline_that_does_not_run() -> None:
     with pytest.raises(PipelineError, match="pushed"):
         test_message(Pipeline(DummySource(), handle_message=same), "a")
 
 
-def test_pytest_does_not_take_the_helpers_for_tests() -> None:
+def test_helpers_are_not_collected_by_pytest() -> None:
     helpers: Any = testing
     assert helpers.test_message.__test__ is helpers.test_batch.__test__ is False
 
 
-def test_messages_with_ids_of_their_own_can_be_pushed() -> None:
+def test_pushed_messages_keep_their_ids() -> None:
     with Pipeline(DummySource(), handle_message=same) as pipeline:
         acks = test_batch(pipeline, [Message("a", {"id": "1"}), Message("b", {"id": "2"})])
         acks.wait_for(2)
-    assert sorted((each.id, each.data) for each in acks.successful) == [("1", "a"), ("2", "b")]
+    assert sorted((message.id, message.data) for message in acks.successful) == [
+        ("1", "a"),
+        ("2", "b"),
+    ]
 
 
-def test_messages_are_given_no_other_metadata() -> None:
+def test_metadata_is_refused_with_messages() -> None:
     with (
         Pipeline(DummySource(), handle_message=same) as pipeline,
         pytest.raises(ConfigurationError, match="metadata"),

@@ -1,4 +1,4 @@
-"""Keys seen of late: exact within a window, bounded in memory."""
+"""A window of the keys that were seen: exact within it, bounded in memory."""
 
 from __future__ import annotations
 
@@ -9,45 +9,43 @@ from typing import Any
 
 from rxtweets._messages.message import Message
 
-__all__ = ["DEFAULT_WINDOW", "Deduplicator", "key_of"]
+__all__ = ["DEFAULT_WINDOW", "Deduplicator", "id_or_line"]
 
 DEFAULT_WINDOW = 100_000
-"""Keys. At the 250 posts a second that X delivers at most to most accounts, more than the five
-minutes that a backfill reaches back."""
+"""Keys. More than X delivers to most accounts, at 250 posts a second, in the five minutes of a
+backfill."""
 
 
-def key_of(message: Message[Any]) -> Hashable:
-    """The id; where there is none, as in compliance events, the line itself."""
+def id_or_line(message: Message[Any]) -> Hashable:
+    """Return the id of a message; the line of one without an id, such as a compliance event."""
     return message.id or message.raw
 
 
 class Deduplicator:
-    """Lets each key through once, as long as it is among the last ``window`` different ones.
-
-    From any thread.
+    """Remembers the last ``window`` different keys; thread-safe.
 
     Args:
-        window: keys that are remembered.
-        by: the key of a message.
+        window: number of keys.
+        by: gives the key of a message.
     """
 
     def __init__(
-        self, window: int = DEFAULT_WINDOW, by: Callable[[Message[Any]], Hashable] = key_of
+        self, window: int = DEFAULT_WINDOW, by: Callable[[Message[Any]], Hashable] = id_or_line
     ) -> None:
         self._window = window
         self._by = by
-        # Not a dict: taking the oldest of one costs more with each that was taken before.
+        # Not a dict: removing its oldest key takes longer with each key that was removed before.
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def fresh(self, messages: list[Message[Any]]) -> list[Message[Any]]:
-        """Those that were not seen, in their order; they are, from now on."""
+        """Return the messages whose keys are new, in order, and remember these keys."""
         by = self._by
         with self._lock:
             return [message for message in messages if self._is_new(by(message))]
 
     def is_new(self, key: Hashable) -> bool:
-        """Whether the key was not seen; it is, from now on."""
+        """Return whether the key is new, and remember it."""
         with self._lock:
             return self._is_new(key)
 

@@ -12,14 +12,14 @@ __all__ = ["SerialObserver", "SerialTask"]
 
 
 class SerialObserver:
-    """Passes on what several sources emit, one call at a time, from whichever thread emits.
+    """Passes on the values of several sources, one call at a time; thread-safe.
 
-    A call from inside a call is passed on at once. The first error is passed on when all sources
-    have ended.
+    A call from inside a call is passed on immediately. The first error is passed on when all
+    sources have ended.
 
     Args:
         observer: takes the values.
-        sources: how many there are.
+        sources: number of sources.
     """
 
     def __init__(self, observer: abc.ObserverBase[Any], sources: int) -> None:

@@ -1,4 +1,4 @@
-"""Functions that are called after a while, by one thread for all of them."""
+"""Delayed calls of functions: on one thread, or on a scheduler of RxPY."""
 
 from __future__ import annotations
 
@@ -7,31 +7,24 @@ import itertools
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
 
 from reactivex import abc
+from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
+from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets._support.workers import Died, start_thread
 
-__all__ = ["SchedulerTimers", "ThreadTimers", "Timers"]
-
-
-class Timers(Protocol):
-    """Calls functions when their time has come."""
-
-    def after(self, delay: float, function: Callable[[], None]) -> None:
-        """Call the function in so many seconds; it must be short and not raise."""
-
-    def stop(self) -> None:
-        """Forget all that is still to come."""
+__all__ = ["SchedulerTimers", "ThreadTimers", "Timers", "scheduler_seconds"]
 
 
 class ThreadTimers:
-    """By the monotonic clock, on a thread that is started with the first and ends with `stop`.
+    """Timers of the monotonic clock, on a thread that runs from the first delay to `stop`.
+
+    RxPY's own timers follow the wall clock, and its jumps.
 
     Args:
         name: of the thread.
-        died: takes what a function raised all the same; the others are still called.
+        died: takes an exception of a function; the thread continues with the next function.
     """
 
     def __init__(self, name: str, died: Died | None = None) -> None:
@@ -43,8 +36,12 @@ class ThreadTimers:
         self._running = False
         self._stopped = False
 
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return monotonic()
+
     def after(self, delay: float, function: Callable[[], None]) -> None:
-        """Call the function in so many seconds."""
+        """Call the function after ``delay`` seconds; it must be short and not raise."""
         with self._changed:
             if self._stopped:
                 return
@@ -56,7 +53,7 @@ class ThreadTimers:
                 self._changed.notify()
 
     def stop(self) -> None:
-        """Forget all that is still to come, and let the thread end."""
+        """Cancel all calls and end the thread."""
         with self._changed:
             self._stopped = True
             self._due.clear()
@@ -77,16 +74,39 @@ class ThreadTimers:
 
 
 class SchedulerTimers:
-    """On a scheduler of the user's, virtual time included."""
+    """Timers of a scheduler of RxPY, virtual time included."""
 
     def __init__(self, scheduler: abc.SchedulerBase) -> None:
         self._scheduler = scheduler
-        self._stopped = False
+        self._scheduled = CompositeDisposable()
+
+    def now(self) -> float:
+        """Return the seconds of the scheduler."""
+        return scheduler_seconds(self._scheduler)
 
     def after(self, delay: float, function: Callable[[], None]) -> None:
-        """Call the function in so many seconds of the scheduler."""
-        self._scheduler.schedule_relative(delay, lambda *_: None if self._stopped else function())
+        """Call the function after ``delay`` seconds of the scheduler."""
+        if self._scheduled.is_disposed:
+            return
+        one = SingleAssignmentDisposable()
+        self._scheduled.add(one)
+
+        def call(*_: object) -> None:
+            self._scheduled.remove(one)
+            function()
+
+        one.disposable = self._scheduler.schedule_relative(max(0.0, delay), call)
 
     def stop(self) -> None:
-        """Call nothing any more."""
-        self._stopped = True
+        """Cancel all calls."""
+        self._scheduled.dispose()
+
+
+Timers = ThreadTimers | SchedulerTimers
+
+
+def scheduler_seconds(scheduler: abc.SchedulerBase) -> float:
+    """Return the scheduler's time; that of virtual time without the rounding of a date."""
+    if isinstance(scheduler, VirtualTimeScheduler):
+        return float(scheduler.clock)
+    return scheduler.to_seconds(scheduler.now)

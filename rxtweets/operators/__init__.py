@@ -1,8 +1,30 @@
-"""Operators for streams of messages, for `Observable.pipe`; stock operators apply as well.
+"""Operators for streams of messages, for `Observable.pipe`; all operators of RxPY apply as well.
 
 ::
 
     batches = tweets.pipe(ops.process(handler, concurrency=50), ops.batch(20, 2.0))
+
+The topology of a `rxtweets.Pipeline`, composed by hand::
+
+    valve = rxtweets.Valve()
+    settled = tweets.pipe(
+        ops.pausable(valve),
+        ops.rate_limit(500, 1.0),
+        ops.process(lambda message: message.put_batcher(message.metadata["lang"])),
+        ops.route(
+            {
+                "ja": [ops.batch(20, 2.0, name="ja"), ops.deliver(print, concurrency=2)],
+                "en": [ops.batch(max_bytes=4096, name="en"), ops.deliver(print, concurrency=1)],
+            },
+            on_failed=lambda failed: failed,  # every other language
+        ),
+    )
+
+All operators run under RxPY's ``TestScheduler`` with exact virtual times. Between operators of
+rxtweets, messages travel in lists, since RxPY costs up to 100 µs for each item and operator.
+
+An operator subscribes to its source with `rxtweets._core.observable.subscribe_in_chunks`, and
+counts and reports through ``telemetry_of(source)``.
 
 May import: `rxtweets._core` and below.
 """
@@ -11,11 +33,10 @@ from rxtweets.operators._acknowledge import acknowledge
 from rxtweets.operators._batch import batch
 from rxtweets.operators._deduplicate import deduplicate
 from rxtweets.operators._deliver import deliver
-from rxtweets.operators._partition import partition
 from rxtweets.operators._pausable import pausable
 from rxtweets.operators._process import process
 from rxtweets.operators._rate_limit import rate_limit
-from rxtweets.operators._route import route
+from rxtweets.operators._route import partition, route
 from rxtweets.operators._share import share
 
 __all__ = [

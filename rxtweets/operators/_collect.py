@@ -1,10 +1,8 @@
-"""Collecting some messages of a stream, to look at them."""
+"""`collect`: waits for some messages of a stream."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -29,37 +27,60 @@ T = TypeVar("T")
 def collect(
     source: Observable[Message[T]], n: int = 100, timeout: float | timedelta | None = 30.0
 ) -> Batch[T]:
-    """Wait for some messages, and give them as a batch; the connection is closed in any case.
+    """Wait for messages, and return them as a batch; the connection is closed in any case.
 
     ::
 
         tweets = rxtweets.collect(rxtweets.sample_stream(), 500)
         tweets.to_polars().group_by("lang").len()
 
-    It returns what it has when the time is over, when the source ends, and when it is interrupted
-    (Ctrl-C, the stop button of a notebook). ``batch.info.trigger`` says why it returned: ``size``
-    for ``n`` messages, ``timeout`` for the time or the interrupt, ``flush`` for the end. The batch
-    can be empty, unlike those of a stream.
+    ``to_polars()``, ``to_pandas()`` and ``to_arrow()`` make tables of the batch.
 
-    The messages are acknowledged; what came with them beyond ``n`` is acknowledged as failed.
+    It returns early when the time is over, when the source ends, and when it is interrupted
+    (Ctrl-C, the stop button of a notebook). ``batch.info.trigger`` is ``size`` for
+    ``n`` messages, ``timeout`` for the time or the interrupt, and ``flush`` for the end. Unlike the
+    batches of a stream, this batch can be empty.
+
+    The messages are acknowledged as successful. Messages beyond ``n`` that came in the same list
+    are acknowledged as failed.
 
     Args:
         source: a stream of messages, or any Observable of them.
-        n: messages at most, 1 or more.
-        timeout: seconds at most; ``None`` waits without end.
+        n: most messages, 1 or more.
+        timeout: most seconds; ``None`` for no limit.
+
+    Returns:
+        The messages.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
         RxTweetsError: the source failed before the first message. If it fails later, its log and
-            events say so, and what came is returned.
+            events report that, and the messages are returned.
     """
     if not isinstance(source, Observable):
         raise ConfigurationError(f"source={source!r}: give an Observable of messages")
     whole_number("n", n)
     limit = None if timeout is None else seconds("timeout", timeout)
     collector = _Collector(n, telemetry_of(source))
-    with contextlib.suppress(KeyboardInterrupt), _subscribed(source, collector):
+    gate = ChunkGate(collector)
+    subscription = SingleAssignmentDisposable()
+
+    def subscribe(*_: Any) -> None:
+        subscription.disposable = subscribe_in_chunks(source, gate, None)
+
+    def work() -> None:
+        # Inside the trampoline, RxPY's own sources emit after subscribe() has returned.
+        CurrentThreadScheduler.singleton().schedule(subscribe)
+
+    try:
+        # On another thread, so that a source that blocks can be interrupted.
+        start_thread("rxtweets-collect", work, lambda error: gate.on_error(as_exception(error)))
         collector.over.wait(limit)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        gate.close()
+        subscription.dispose()
     return collector.result()
 
 
@@ -74,18 +95,19 @@ class _Collector(abc.ObserverBase[list[Message[Any]]]):
         self._closed = False
         self.over = threading.Event()
 
-    def on_next(self, value: list[Message[Any]]) -> None:
+    def on_next(self, chunk: list[Message[Any]]) -> None:
+        good = [message for message in chunk if message.status == "ok"]
+        rest = [message for message in chunk if message.status != "ok"]
         with self._lock:
             room = 0 if self._closed else self._n - len(self._messages)
-            kept = [message for message in value if message.status == "ok"][: max(0, room)]
-            self._messages += kept
+            self._messages += good[:room]
             if len(self._messages) == self._n and not self._closed:
                 self._trigger = "size"
                 self.over.set()
-        if len(kept) < len(value):
-            ids = set(map(id, kept))
-            rest = [message for message in value if id(message) not in ids]
-            acknowledge([], [each.failed("not collected") for each in rest], self._telemetry)
+        rest += good[room:]
+        if rest:
+            failed = [message.failed("not collected") for message in rest]
+            acknowledge([], failed, self._telemetry)
 
     def on_error(self, error: Exception) -> None:
         self._error = error
@@ -98,7 +120,6 @@ class _Collector(abc.ObserverBase[list[Message[Any]]]):
             self.over.set()
 
     def result(self) -> Batch[Any]:
-        """What was collected; nothing is added any more."""
         with self._lock:
             self._closed = True
             messages = list(self._messages)
@@ -106,27 +127,3 @@ class _Collector(abc.ObserverBase[list[Message[Any]]]):
             raise self._error
         acknowledge(messages, [], self._telemetry)
         return Batch(messages, self._trigger, "collect")
-
-
-@contextlib.contextmanager
-def _subscribed(source: Observable[Message[Any]], collector: _Collector) -> Iterator[None]:
-    """Subscribe on a thread of its own, so that a source that blocks can be interrupted."""
-    gate = ChunkGate(collector)
-    subscription = SingleAssignmentDisposable()
-
-    def subscribe(*_: Any) -> None:
-        subscription.disposable = subscribe_in_chunks(source, gate, None)
-
-    def fail(error: BaseException) -> None:
-        gate.on_error(as_exception(error))
-
-    def work() -> None:
-        # Inside the trampoline, RxPY's own sources emit after subscribe() has returned.
-        CurrentThreadScheduler.singleton().schedule(subscribe)
-
-    try:
-        start_thread("rxtweets-collect", work, fail)
-        yield
-    finally:
-        gate.close()
-        subscription.dispose()

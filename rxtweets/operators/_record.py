@@ -1,4 +1,4 @@
-"""Recording a stream as it passes."""
+"""`record`: writes a stream to a file while it passes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from reactivex import Observable, abc
+from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxtweets._core.events import SubscriberFailed
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
@@ -30,35 +31,43 @@ def record(
     rotate_after: float | timedelta | None = None,
     sync: bool = False,
 ) -> Callable[[Observable[Message[T]]], MessageStream[T]]:
-    """Write every message to a file as it passes, with its arrival time; `replay` plays it.
+    """Write every message to a file as it passes, with its arrival time; `replay` plays the file.
 
     ::
 
         tweets.pipe(rxtweets.record("tweets.jsonl.gz"), ops.process(handler), ops.batch(20, 2.0))
 
-    The format and the safety are those of `subscribers.JSONLinesSubscriber`, which does the same
-    for batches: the file is ``NAME.part`` until it is complete, at the end of the subscription;
-    what has passed is in it, whatever happens to the process. Nothing is left out, also what
-    comes twice. What cannot be written passes all the same: it is counted in
+    The file has one JSON object a line, with the line of the tweet byte for byte. Format and safety
+    are those of `subscribers.JSONLinesSubscriber`, which writes batches. The file is ``NAME.part``
+    until the subscription ends. It holds each message that has passed, also if the process is
+    killed. An existing file is kept: recording continues in another file beside it, and `replay`
+    plays both. Duplicates are written too.
+
+    A message that cannot be written passes nevertheless: it is counted in
     ``stats().subscriber_errors`` and reported as `events.SubscriberFailed`.
 
     Args:
-        path: of the file, in a directory that is there; ``.gz`` and ``.zst`` (extra ``zstd``) at
-            its end compress.
-        rotate_size: bytes on the disk, 1 or more, after which a file is complete.
-        rotate_after: seconds after which a file is complete, looked at when a message comes.
-        sync: have the disk confirm every write.
+        path: of the file, in an existing directory. The suffixes ``.gz`` and ``.zst`` (extra
+            ``zstd``) compress it.
+        rotate_size: bytes on the disk, 1 or more, after which a file is complete; no limit by
+            default.
+        rotate_after: seconds after which a file is complete, checked when a message comes; no limit
+            by default.
+        sync: let the disk confirm every write; off by default.
+
+    Returns:
+        An operator.
 
     Raises:
-        ConfigurationError: an argument cannot work, or ``zstandard`` is not installed.
+        ConfigurationError: an argument is invalid, or ``zstandard`` is not installed.
     """
     size = None if rotate_size is None else whole_number("rotate_size", rotate_size)
     after = None if rotate_after is None else seconds("rotate_after", rotate_after)
 
-    def writer() -> LineWriter:
+    def new_writer() -> LineWriter:
         return LineWriter(path, rotate_size=size, rotate_after=after, sync=sync)
 
-    writer()
+    new_writer()  # validates the path
 
     def operator(source: Observable[Message[T]]) -> MessageStream[T]:
         telemetry = telemetry_of(source)
@@ -66,15 +75,16 @@ def record(
         def subscribe(
             observer: abc.ObserverBase[list[Message[Any]]], scheduler: abc.SchedulerBase | None
         ) -> abc.DisposableBase:
-            recorder = _Recorder(writer(), observer, telemetry)
-            return recorder.listen(subscribe_in_chunks(source, recorder, scheduler))
+            recorder = _RecordingObserver(new_writer(), observer, telemetry)
+            upstream = subscribe_in_chunks(source, recorder, scheduler)
+            return CompositeDisposable(upstream, Disposable(recorder.close))
 
         return MessageStream(subscribe, telemetry)
 
     return operator
 
 
-class _Recorder(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
+class _RecordingObserver(abc.ObserverBase[list[Message[Any]]]):
     def __init__(
         self,
         writer: LineWriter,
@@ -85,43 +95,31 @@ class _Recorder(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._observer = observer
         self._telemetry = telemetry
         self._lock = threading.Lock()
-        self._over = False
-        self._source: abc.DisposableBase | None = None
+        self._closed = False
 
-    def listen(self, source: abc.DisposableBase) -> abc.DisposableBase:
-        """Dispose this source at the end."""
-        self._source = source
-        if self._over:
-            source.dispose()
-        return self
-
-    def on_next(self, value: list[Message[Any]]) -> None:
+    def on_next(self, chunk: list[Message[Any]]) -> None:
         with self._lock:
-            if not self._over:
-                self._try(lambda: self._writer.write(to_lines(value)), value)
-        self._observer.on_next(value)
+            if not self._closed:
+                self._try(lambda: self._writer.write(to_lines(chunk)), chunk)
+        self._observer.on_next(chunk)
 
     def on_error(self, error: Exception) -> None:
-        self._end()
+        self.close()
         self._observer.on_error(error)
 
     def on_completed(self) -> None:
-        self._end()
+        self.close()
         self._observer.on_completed()
 
-    def dispose(self) -> None:
-        if self._source is not None:
-            self._source.dispose()
-        self._end()
-
-    def _end(self) -> None:
+    def close(self) -> None:
         with self._lock:
-            self._over = True
-            self._try(self._writer.close, None)
+            if not self._closed:
+                self._closed = True
+                self._try(self._writer.close, None)
 
-    def _try(self, write: Callable[[], None], value: object) -> None:
+    def _try(self, write: Callable[[], None], chunk: object) -> None:
         try:
             write()
         except Exception as error:  # noqa: BLE001 - a full disk must not end the stream
             self._telemetry.add(subscriber_errors=1)
-            self._telemetry.publish(SubscriberFailed(value, error))
+            self._telemetry.publish(SubscriberFailed(chunk, error))

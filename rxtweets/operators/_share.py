@@ -15,19 +15,20 @@ T = TypeVar("T")
 
 
 def share() -> Callable[[Observable[T]], Observable[T]]:
-    """Subscribe to the source once for all subscribers, so that the operators before it run once.
+    """Subscribe to the source once for all subscribers, so that earlier operators run once.
 
-    The first subscriber subscribes to the source, and the last one that leaves ends that
-    subscription. A later subscriber begins another one, also after the source has ended. With
-    ``reactivex.operators.share`` a subscriber that comes while the last one leaves gets nothing.
+    The first subscriber subscribes to the source, and the last one that leaves disposes of that
+    subscription. A later subscriber starts another one, also after the source has ended. Use it
+    instead of ``reactivex.operators.share``, where a subscriber that comes while the last one
+    leaves gets no items.
 
     ::
 
         texts = tweets.pipe(ops.process(handler), ops.share())   # or tweets.pipe(...).share()
 
-    Messages stay in lists for the operators behind it. A batch has failed if it failed for one
-    subscriber. When a pipeline drains, the others go on; for the last one the source drains. A
-    source that can wait is asked for as much as all subscribers want.
+    Messages stay in lists for the operators behind it. A batch fails if it fails for one
+    subscriber. When one pipeline drains, the others continue; the last one drains the source. A
+    source that can wait is asked for as many messages as all subscribers want.
 
     Returns:
         An operator.

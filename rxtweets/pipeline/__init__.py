@@ -1,11 +1,11 @@
-"""The ready topology over the operators: sources, processors, batchers and their subscribers.
+"""The ready-made topology: sources, processors, batchers and their subscribers.
 
 May import: `rxtweets.streams`, `rxtweets.operators`, `rxtweets.display` and below.
 """
 
 from rxtweets.pipeline._batcher import Batcher
+from rxtweets.pipeline._intake import Restart
 from rxtweets.pipeline._pipeline import Pipeline
-from rxtweets.pipeline._restart import Restart
 from rxtweets.pipeline._topology import (
     Topology,
     TopologyBatcher,

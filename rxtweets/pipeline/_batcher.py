@@ -1,54 +1,73 @@
-"""The options of one batcher."""
+"""`Batcher`: the options of one batcher; and batches for an event loop of the user."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
+
+from reactivex import abc
 
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
-from rxtweets._support.validation import function, seconds, whole_number
+from rxtweets._support.validation import whole_number
 from rxtweets.errors import PipelineError
-from rxtweets.operators._deliver import AnySubscriber, subscriber_of
-from rxtweets.operators._splitting import Size, splitter_for
+from rxtweets.operators._batch import BatchSize, batch_options
+from rxtweets.operators._deliver import SubscriberOrFunction, subscriber_of
 
-__all__ = ["Batcher"]
+__all__ = ["Batcher", "LoopSubscriber", "name_of_part"]
+
+POLL_INTERVAL = 0.05
+"""Seconds after which a thread and a loop look whether the other side has gone."""
 
 
 def AWAITED(batch: Batch[Any]) -> None:  # noqa: N802 - a value, not a function to call
     """Stands for the subscriber of a batcher whose batches are taken with `Pipeline.abatches`."""
-    raise PipelineError(f"nobody awaits the batches of {batch.info.batcher!r}")
+    raise PipelineError(f"no loop over abatches() takes the batches of {batch.info.batcher!r}")
 
 
 class Batcher:
-    """How messages are batched, and who gets the batches.
+    """How messages are batched, and the subscriber of the batches.
+
+    To give the batches to several subscribers, subscribe them to a `reactivex.subject.Subject`, and
+    each in `subscribers.Buffered`, so that none blocks another. A batch is settled when all of them
+    have returned, and fails if it fails for one::
+
+        stores = Subject()
+        stores.subscribe(Buffered(JSONLinesSubscriber("tweets.jsonl")))
+        stores.subscribe(Buffered(Retrying(SQLiteSubscriber("tweets.db"))))
+        Pipeline(tweets, batchers={"default": Batcher(stores, size=20)})
 
     Args:
-        subscriber: a `Subscriber`, any observer, or a plain function of one batch (and of the
-            pipeline's context, if it has one). Returning means that the batch was taken, raising
-            fails it, returning a list of its messages settles each by its status.
-        size: messages in a batch at most, or ``(accumulator, function)``: see `operators.batch`.
-        timeout: seconds from the first message of a batch to its emission at the latest.
-        concurrency: batches that are delivered at once at most. Batches of one partition, or of
-            one key that messages were given, still follow each other.
-        waiting: batches that may wait for delivery, before the processors wait, and with them
-            the other batchers: how far this one may fall behind. By default as many as
-            ``concurrency``.
-        max_bytes: a batch is never larger than this.
-        bytes_of: how large a message is; by default its line, or its data if that is text.
-        partition_by: gives each message a whole number from 0; the same number modulo
-            ``concurrency`` means the same batches, which are delivered in order. By default that
-            of the pipeline.
+        subscriber: a `Subscriber`, any observer, or a function of one batch (and of the context of
+            the pipeline, if it has one); each may be ``async def``. If it returns, the batch
+            succeeds; if it raises, the batch fails; if it returns a list of the messages, each is
+            settled by its status.
+        size: most messages in a batch, or ``(accumulator, function)``: see `operators.batch`.
+        timeout: most seconds from the first message of a batch to its emission.
+        concurrency: most batches that are delivered at once; above 1, calls of the subscriber
+            overlap. Batches of one partition, or of one batch key, are still delivered in order.
+        waiting: most batches that wait for delivery. Then the processors wait, and with them the
+            other batchers. By default the same as ``concurrency``.
+        max_bytes: most bytes in a batch; no limit by default.
+        bytes_of: gives the size of a message; by default of its line, or of its data if that is
+            text.
+        partition_by: gives each message a whole number from 0. Messages whose numbers are equal
+            modulo ``concurrency`` share batches, which are delivered in order. By default that of
+            the pipeline.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(
         self,
-        subscriber: AnySubscriber,
-        size: Size = 100,
+        subscriber: SubscriberOrFunction,
+        size: BatchSize = 100,
         timeout: float | timedelta = 1.0,
         *,
         concurrency: int = 1,
@@ -58,14 +77,14 @@ class Batcher:
         partition_by: Callable[[Message[Any]], int] | None = None,
     ) -> None:
         subscriber_of(subscriber)
-        if partition_by is not None:
-            function("partition_by", partition_by)
-        splitter_for(size, max_bytes, bytes_of)
+        self.concurrency = whole_number("concurrency", concurrency)
+        self.options = batch_options(
+            size, timeout, "default", max_bytes, bytes_of, partition_by, concurrency, None
+        )
         self.subscriber = subscriber
         self.is_awaited = subscriber is AWAITED
         self.size = size
-        self.timeout = seconds("timeout", timeout)
-        self.concurrency = whole_number("concurrency", concurrency)
+        self.timeout = self.options.timeout
         self.waiting = None if waiting is None else whole_number("waiting", waiting)
         self.max_bytes = max_bytes
         self.bytes_of = bytes_of
@@ -74,21 +93,101 @@ class Batcher:
     @classmethod
     def awaited(
         cls,
-        size: Size = 100,
+        size: BatchSize = 100,
         timeout: float | timedelta = 1.0,
         *,
         max_bytes: int | None = None,
         bytes_of: Callable[[Message[Any]], int] | None = None,
     ) -> Self:
-        """A batcher whose batches are taken with `Pipeline.abatches`, on an event loop of yours.
+        """Return a batcher whose batches `Pipeline.abatches` gives to an event loop of the user.
 
         Args:
-            size: as above.
-            timeout: as above.
-            max_bytes: as above.
-            bytes_of: as above.
+            size: see `Batcher`.
+            timeout: see `Batcher`.
+            max_bytes: see `Batcher`.
+            bytes_of: see `Batcher`.
 
         Raises:
-            ConfigurationError: an argument cannot work.
+            ConfigurationError: an argument is invalid.
         """
         return cls(AWAITED, size, timeout, max_bytes=max_bytes, bytes_of=bytes_of)
+
+    @property
+    def subscriber_name(self) -> str:
+        """The name of the function, or of the class of the subscriber."""
+        return "abatches" if self.is_awaited else name_of_part(self.subscriber)
+
+    def __repr__(self) -> str:
+        # Not the repr of the subscriber, which may have credentials in it.
+        size = "(...)" if isinstance(self.size, tuple) else self.size
+        options = f"size={size}, timeout={self.timeout:g}, concurrency={self.concurrency}"
+        return f"Batcher({self.subscriber_name}, {options})"
+
+
+def name_of_part(part: Any) -> str:
+    """Return the name of a function, or of the class of an object."""
+    if isinstance(part, partial):
+        return name_of_part(part.func)
+    return str(getattr(part, "__name__", type(part).__name__))
+
+
+class LoopSubscriber(abc.ObserverBase[Batch[Any]]):
+    """Gives one batch after another to an event loop, and waits until the loop has taken it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrivals: asyncio.Queue[tuple[Batch[Any], Future[None]] | None] = asyncio.Queue()
+        self._left = threading.Event()
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        taken = Future[None]()
+        self._put((batch, taken))
+        while True:
+            try:
+                taken.result(POLL_INTERVAL)
+            except TimeoutError:
+                if self._left.is_set() or self._loop.is_closed():
+                    raise PipelineError("no loop over abatches() takes batches any more") from None
+            else:
+                return
+
+    def on_error(self, _: Exception) -> None:
+        """End the loop, which gets the error from the pipeline."""
+        self._put(None)
+
+    def on_completed(self) -> None:
+        self._put(None)
+
+    def leave(self) -> None:
+        """Fail the batches that are still to come."""
+        self._left.set()
+
+    async def batches(self, is_over: Callable[[], bool]) -> AsyncGenerator[Batch[Any], None]:
+        """Yield each batch; it is taken when the next one is requested, else it fails."""
+        while (arrival := await self._next(is_over)) is not None:
+            batch, taken = arrival
+            is_taken = False
+            try:
+                yield batch
+                is_taken = True
+            finally:
+                if is_taken:
+                    taken.set_result(None)
+                else:
+                    taken.set_exception(
+                        PipelineError("the loop over abatches() was left while it had this batch")
+                    )
+
+    async def _next(self, is_over: Callable[[], bool]) -> tuple[Batch[Any], Future[None]] | None:
+        while True:
+            try:
+                return await asyncio.wait_for(self._arrivals.get(), POLL_INTERVAL)
+            except TimeoutError:
+                if is_over() and self._arrivals.empty():
+                    return None
+
+    def _put(self, arrival: tuple[Batch[Any], Future[None]] | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._arrivals.put_nowait, arrival)
+        except RuntimeError:  # the loop is closed
+            self._left.set()

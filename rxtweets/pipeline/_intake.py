@@ -1,11 +1,15 @@
-"""The sources of a pipeline as one stream: started, paused, restarted and ended apart."""
+"""The sources of a pipeline as one stream, and `Restart`, the policy for sources that fail."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
+import tenacity
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler import CurrentThreadScheduler, VirtualTimeScheduler
@@ -25,29 +29,77 @@ from rxtweets._core.telemetry import StageStats, Telemetry
 from rxtweets._core.valve import Valve
 from rxtweets._messages.message import Message
 from rxtweets._support.rate_meter import Throughput
+from rxtweets._support.timers import scheduler_seconds
+from rxtweets._support.validation import seconds
 from rxtweets._support.workers import start_thread
-from rxtweets.errors import RxTweetsError, SourceError
-from rxtweets.operators._pausable import Pausing
-from rxtweets.operators._rate_limit import Limiting, limiting
-from rxtweets.pipeline._restart import Restart, RestartCount
+from rxtweets.errors import ConfigurationError, RxTweetsError, SourceError
+from rxtweets.operators._gate import PermitGate
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "Restart"]
 
 SUBSCRIBE_TIMEOUT = 1.0
-"""Seconds that `Pipeline.start` waits for a source to be subscribed, so that nothing that a hot
-source gives right after is missed; a source that blocks in its subscription goes on behind."""
+"""Seconds. `Pipeline.start` waits for the subscription to each source, so that messages of a hot
+source are not missed. A source that blocks in its subscription continues in the background."""
 
 Chunk = list[Message[Any]]
+TenacityStrategy = Callable[[tenacity.RetryCallState], Any]
+
+RETRYING = tenacity.Retrying()
+"""`tenacity.RetryCallState` requires one."""
+
+
+class Restart:
+    """A policy of `tenacity` for sources of a pipeline that fail.
+
+    The default is Broadway's: three restarts in five seconds. ``attempt_number`` is the number of
+    failures in the last ``within`` seconds, so ``stop_after_attempt(4)`` allows three restarts.
+
+    ::
+
+        Pipeline(source, restart=Restart(wait=tenacity.wait_exponential(max=30)), ...)
+
+    Args:
+        stop: decides when to give up; by default at the fourth failure.
+        wait: gives the seconds before the source is subscribed to again; 0.1 by default.
+        retry: decides which errors are retried; by default all but those of rxtweets. The streams
+            of X reconnect, following X's backoff guidelines, before they fail.
+        within: seconds in which failures are counted.
+
+    Raises:
+        ConfigurationError: an argument is invalid.
+    """
+
+    def __init__(
+        self,
+        *,
+        stop: TenacityStrategy | None = None,
+        wait: TenacityStrategy | None = None,
+        retry: TenacityStrategy | None = None,
+        within: float | timedelta = 5.0,
+    ) -> None:
+        for name, strategy in (("stop", stop), ("wait", wait), ("retry", retry)):
+            if strategy is not None and not callable(strategy):
+                raise ConfigurationError(f"{name}={strategy!r}: give a strategy of tenacity")
+        self.stop = stop or tenacity.stop_after_attempt(4)
+        self.wait = wait or tenacity.wait_fixed(0.1)
+        self.retry = retry or tenacity.retry_if_not_exception_type(RxTweetsError)
+        self.within = seconds("within", within)
+
+    def __repr__(self) -> str:
+        return f"Restart(within={self.within:g})"
 
 
 class Intake:
-    """Several sources, merged; each is subscribed on a thread of its own.
+    """Several sources as one stream; each is subscribed to, restarted and ended independently.
 
     Args:
         sources: of messages.
-        restart: what to do when one fails.
-        limit: how many messages may come in, over all of them.
-        telemetry: where to count and report.
+        restart: the policy for sources that fail; ``None`` never restarts.
+        limit: of the messages that come in, over all sources.
+        telemetry: counts and reports.
+
+    Raises:
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(
@@ -57,81 +109,45 @@ class Intake:
         limit: RateLimit | None,
         telemetry: Telemetry,
     ) -> None:
+        if limit is not None and not isinstance(limit, RateLimit):
+            raise ConfigurationError(f"rate_limit={limit!r}: give a rxtweets.RateLimit")
+        if restart is not None and not isinstance(restart, Restart):
+            raise ConfigurationError(f"restart={restart!r}: give a rxtweets.Restart, or None")
         self._sources = sources
-        self._restart = restart
-        self._limit = limit
-        self._telemetry = telemetry
-        self._valve = Valve()
-        self._inlets: tuple[_Inlet, ...] = ()
-        self._gate: ChunkGate[Chunk] | None = None
+        self._running: tuple[_RunningSource, ...] = ()
         self._lock = threading.Lock()
         self._open = 0
         self._error: Exception | None = None
         self._is_shut = False
-        self._is_closed = False
+        self.restart = restart
+        self.limit = limit
+        self.telemetry = telemetry
+        self.valve = Valve()
+        self.gate: ChunkGate[Chunk] | None = None
         self.stream: MessageStream[Any] = MessageStream(self._subscribe, telemetry)
 
     def shut(self) -> None:
-        """End the sources in order: what they have received is still taken."""
+        """Drain the sources: messages that they have received still come in."""
         self._is_shut = True
-        for inlet in self._inlets:
-            inlet.shut()
+        for source in self._running:
+            source.shut()
 
     def pause(self) -> None:
-        """Take nothing for now."""
-        if self._valve.pause():
-            self._telemetry.publish(Paused())
+        """Take no messages until `resume`."""
+        if self.valve.pause():
+            self.telemetry.publish(Paused())
 
     def resume(self) -> None:
-        """Take again."""
-        if self._valve.resume():
-            self._telemetry.publish(Resumed())
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether nothing is taken for now."""
-        return self._valve.is_paused
+        """Take messages again."""
+        if self.valve.resume():
+            self.telemetry.publish(Resumed())
 
     def push(self, messages: Chunk) -> bool:
-        """Bring messages in beside the sources; ``False`` if there is nobody to take them."""
-        if self._gate is None or self._is_shut or self._is_closed:
-            return False
-        return self._gate.pass_on(messages)
+        """Bring messages in beside the sources; return ``False`` if nothing takes them."""
+        return self.gate is not None and not self._is_shut and self.gate.pass_on(messages)
 
-    def _subscribe(
-        self, observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None
-    ) -> abc.DisposableBase:
-        self._gate = ChunkGate(observer, self._telemetry)
-        self._open = len(self._sources)
-        self._inlets = tuple(
-            _Inlet(
-                number,
-                source,
-                self._gate,
-                self._valve,
-                RestartCount(self._restart, *_clock_of(scheduler)),
-                self._limit,
-                self._telemetry,
-                scheduler,
-                self._ended,
-            )
-            for number, source in enumerate(self._sources)
-        )
-        for inlet in self._inlets:
-            inlet.start()
-        for inlet in self._inlets:
-            inlet.wait_for_subscription()
-        if self._is_shut:
-            self.shut()
-        return Disposable(self._close)
-
-    def _close(self) -> None:
-        self._is_closed = True
-        for inlet in self._inlets:
-            inlet.close()
-
-    def _ended(self, error: Exception | None) -> None:
-        """One source is over; the pipeline's input is when all are, or when one has failed."""
+    def source_ended(self, error: Exception | None) -> None:
+        """Note the end of a source; the first error drains the others, the last end is the end."""
         with self._lock:
             self._open -= 1
             is_first_error = error is not None and self._error is None
@@ -139,145 +155,83 @@ class Intake:
             is_over = not self._open
         if is_first_error and not is_over:
             self.shut()
-        gate = self._gate
-        if not is_over or gate is None:
+        if not is_over or self.gate is None:
             return
         if self._error is None:
-            gate.on_completed()
+            self.gate.on_completed()
         else:
-            gate.on_error(self._error)
+            self.gate.on_error(self._error)
+
+    def _subscribe(
+        self, observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None
+    ) -> abc.DisposableBase:
+        gate = self.gate = ChunkGate(observer, self.telemetry)
+        self._open = len(self._sources)
+        self._running = tuple(
+            _RunningSource(self, gate, number, source, scheduler)
+            for number, source in enumerate(self._sources)
+        )
+        for source in self._running:
+            source.start()
+        for source in self._running:
+            source.wait_for_subscription()
+        if self._is_shut:
+            self.shut()
+        return Disposable(self._close)
+
+    def _close(self) -> None:
+        for source in self._running:
+            source.close()
+        if self.gate is not None:
+            self.gate.close()
 
 
-class _Inlet:
-    """One source, subscribed to once or several times in turn."""
+class _RunningSource(abc.ObserverBase[Chunk]):
+    """One source of an intake, and the observer of its messages that may pass."""
 
     def __init__(
         self,
+        intake: Intake,
+        pipeline: ChunkGate[Chunk],
         number: int,
         source: Observable[Message[Any]],
-        observer: ChunkGate[Chunk],
-        valve: Valve,
-        count: RestartCount,
-        limit: RateLimit | None,
-        telemetry: Telemetry,
         scheduler: abc.SchedulerBase | None,
-        ended: Callable[[Exception | None], None],
     ) -> None:
+        self._intake = intake
+        self._pipeline = pipeline
         self._number = number
         self._source = source
-        self._observer = observer
-        self._valve = valve
-        self._count = count
-        self._limit = limit
-        self._telemetry = telemetry
         self._scheduler = scheduler
-        self._ended = ended
-        self._is_virtual = isinstance(scheduler, VirtualTimeScheduler)
+        self._virtual = scheduler if isinstance(scheduler, VirtualTimeScheduler) else None
+        self._telemetry = intake.telemetry
         self._lock = threading.Lock()
         self._upstream = SerialDisposable()
-        self._gate: ChunkGate[Chunk] | None = None
+        self._entry: ChunkGate[Chunk] | None = None  # of the current subscription
         self._drain = Drain()
-        self._limiting: Limiting | None = None
-        self._pausing: Pausing | None = None
+        self._gates: list[PermitGate] = []
         self._subscribed = threading.Event()
         self._stopping = threading.Event()
         self._is_over = False
+        self._failures: deque[float] = deque()
         self._meter = Throughput()
-        self._forget = telemetry.stage(self._stage)
+        self._forget_stage = self._telemetry.stage(self._stage)
 
-    def start(self) -> None:
-        """Subscribe, on a thread of its own."""
-        self._drain = drain = Drain(self._cut)
-        if self._is_virtual:
-            with subscribing_for(drain):
-                self._subscribe()
-            return
+    # The observer of the messages.
 
-        def work() -> None:
-            # Inside the trampoline, RxPY's own sources emit after subscribe() has returned, so
-            # that there is something to dispose while they do.
-            with subscribing_for(drain):
-                CurrentThreadScheduler.singleton().schedule(lambda *_: self._subscribe())
-            if self._gate is not None and drain.misses():
-                name = name_of(self._source)
-                self._telemetry.publish(DrainUnavailable(self._number, name))
+    def demand(self, most: int) -> int:
+        return self._pipeline.demand(most)
 
-        start_thread("rxtweets-source", work, self._died)
+    def on_next(self, chunk: Chunk) -> None:
+        self._meter.add(len(chunk))
+        self._pipeline.on_next(chunk)
 
-    def wait_for_subscription(self) -> None:
-        """Until the source has been subscribed to, if that does not take long."""
-        if not self._is_virtual:
-            self._subscribed.wait(SUBSCRIBE_TIMEOUT)
-
-    def shut(self) -> None:
-        """End the source; a hot stream of ours delivers first what it has received."""
-        self._stopping.set()
-        for holding in (self._pausing, self._limiting):
-            if holding is not None:
-                holding.lift()
+    def on_error(self, error: Exception) -> None:
+        """Subscribe to the source again, or give it up."""
         with self._lock:
-            gate, drain = self._gate, self._drain
-        if gate is not None:
-            if drain.misses() or not drain.finish():
-                self._cut()
-        elif self._subscribed.is_set():  # it waits for its restart
-            self._over(None)
-
-    def close(self) -> None:
-        """End the source at once."""
-        self._stopping.set()
-        for holding in (self._pausing, self._limiting):
-            if holding is not None:
-                holding.dispose()
-        self._upstream.dispose()
-        self._forget()
-
-    def _subscribe(self) -> None:
-        tail = _Tail(self, self._observer, self._meter)
-        first: abc.ObserverBase[Chunk] = tail
-        if self._limit is not None:
-            scheduler = self._scheduler if self._is_virtual else None
-            first = self._limiting = limiting(tail, self._limit, self._telemetry, scheduler)
-        may_wait = not self._is_virtual
-        self._pausing = pausing = Pausing(first, self._valve, self._telemetry, may_wait=may_wait)
-        gate = ChunkGate(pausing, self._telemetry)
-        with self._lock:
-            self._gate = gate
+            self._entry = None
         try:
-            upstream = subscribe_in_chunks(self._source, gate, self._scheduler)
-        except BaseException as error:  # noqa: BLE001 - whatever a source of the user raises
-            self._subscribed.set()
-            gate.on_error(as_exception(error))
-            return
-        with self._lock:
-            is_current = self._gate is gate
-        if is_current:
-            self._upstream.disposable = upstream
-        else:  # it has failed already, and another attempt may be under way
-            upstream.dispose()
-        self._subscribed.set()
-        if self._stopping.is_set():
-            self.shut()
-
-    def _cut(self) -> None:
-        """End the source here, where it cannot be ended in order."""
-        with self._lock:
-            gate = self._gate
-        self._upstream.dispose()
-        if gate is not None:
-            gate.on_completed()
-
-    def completed(self) -> None:
-        """The source is complete."""
-        self._over(None)
-
-    def failed(self, error: Exception) -> None:
-        """The source has failed: subscribe to it again, or give it up."""
-        with self._lock:
-            self._gate = None
-        try:
-            attempt, delay = self._count.failed(error)
-        except BaseException as raised:  # noqa: BLE001 - whatever a strategy of the user raises
+            attempt, delay = self._restart_after(error)
+        except BaseException as raised:  # noqa: BLE001 - a user's strategy raises anything
             raised.__context__ = error
             self._give_up(raised)
             return
@@ -286,56 +240,161 @@ class _Inlet:
             return
         self._telemetry.add(restarts=1)
         self._telemetry.publish(SourceRestarting(self._number, attempt, delay, error))
-        if self._is_virtual and self._scheduler is not None:
-            self._scheduler.schedule_relative(delay, lambda *_: self._again())
-        else:
-            try:
-                start_thread("rxtweets-restart", lambda: self._wait_and_start(delay), self._give_up)
-            except RuntimeError as refused:  # no more threads can be started
-                self._give_up(refused)
+        if self._virtual is not None:
+            self._virtual.schedule_relative(delay, lambda *_: self._start_again())
+            return
 
-    def _wait_and_start(self, delay: float) -> None:
-        self._stopping.wait(delay)
-        self._again()
+        def wait_and_start() -> None:
+            self._stopping.wait(delay)
+            self._start_again()
 
-    def _died(self, error: BaseException) -> None:
-        """The source raised on the thread on which it was subscribed."""
+        try:
+            start_thread("rxtweets-restart", wait_and_start, self._give_up)
+        except RuntimeError as refused:  # the system starts no more threads
+            self._give_up(refused)
+
+    def on_completed(self) -> None:
+        self._end(None)
+
+    # The subscription to the source.
+
+    def start(self) -> None:
+        """Subscribe, on a thread of its own unless time is virtual."""
+        self._drain = drain = Drain(self._cut)
+        if self._virtual is not None:
+            with subscribing_for(drain):
+                self._subscribe()
+            return
+
+        def work() -> None:
+            # Inside the trampoline, RxPY's own sources emit after subscribe() has returned. So
+            # their subscription can be disposed of while they emit.
+            with subscribing_for(drain):
+                CurrentThreadScheduler.singleton().schedule(lambda *_: self._subscribe())
+            if self._entry is not None and drain.misses():
+                self._telemetry.publish(DrainUnavailable(self._number, name_of(self._source)))
+
+        start_thread("rxtweets-source", work, self._thread_died)
+
+    def wait_for_subscription(self) -> None:
+        if self._virtual is None:
+            self._subscribed.wait(SUBSCRIBE_TIMEOUT)
+
+    def shut(self) -> None:
+        """Drain the source."""
+        self._stopping.set()
+        for gate in self._gates:
+            gate.lift()
         with self._lock:
-            gate = self._gate
-        if gate is None:
-            self._give_up(error)
-        else:
-            gate.on_error(as_exception(error))
+            entry, drain = self._entry, self._drain
+        if entry is not None:
+            if drain.misses() or not drain.finish():
+                self._cut()
+        elif self._subscribed.is_set():  # it waits for its restart
+            self._end(None)
 
-    def _give_up(self, error: BaseException, attempt: int = 1) -> None:
-        final = self._final(as_exception(error), attempt)
-        self._telemetry.publish(SourceFailed(self._number, final))
-        self._over(final)
+    def close(self) -> None:
+        """End the source immediately."""
+        self._stopping.set()
+        for gate in self._gates:
+            gate.dispose()
+        self._upstream.dispose()
+        self._forget_stage()
 
-    def _again(self) -> None:
+    def _subscribe(self) -> None:
+        entry = self._new_entry()
+        with self._lock:
+            self._entry = entry
+        try:
+            upstream = subscribe_in_chunks(self._source, entry, self._scheduler)
+        except BaseException as error:  # noqa: BLE001 - a user's source raises anything
+            self._subscribed.set()
+            entry.on_error(as_exception(error))
+            return
+        with self._lock:
+            is_current = self._entry is entry
+        if is_current:
+            self._upstream.disposable = upstream
+        else:  # it has failed, and its restart may have subscribed already
+            upstream.dispose()
+        self._subscribed.set()
+        if self._stopping.is_set():
+            self.shut()
+
+    def _new_entry(self) -> ChunkGate[Chunk]:
+        """Return the observer of the source: messages pass the pause, then the rate limit."""
+        intake, telemetry = self._intake, self._telemetry
+        first: abc.ObserverBase[Chunk] = self
+        self._gates = []
+        if intake.limit is not None:
+            first = PermitGate(first, intake.limit, telemetry, "rate limit", self._virtual)
+            self._gates.append(first)
+        first = PermitGate(first, intake.valve, telemetry, "pause", self._virtual)
+        self._gates.append(first)
+        return ChunkGate(first, telemetry)
+
+    def _cut(self) -> None:
+        """End a source that cannot be drained."""
+        with self._lock:
+            entry = self._entry
+        self._upstream.dispose()
+        if entry is not None:
+            entry.on_completed()
+
+    def _start_again(self) -> None:
         if not self._stopping.is_set():
             self.start()
 
-    def _over(self, error: Exception | None) -> None:
+    def _thread_died(self, error: BaseException) -> None:
+        with self._lock:
+            entry = self._entry
+        if entry is None:
+            self._give_up(error)
+        else:
+            entry.on_error(as_exception(error))
+
+    def _restart_after(self, error: Exception) -> tuple[int, float | None]:
+        """Return the number of failures, and the seconds to wait; ``None`` gives up."""
+        policy = self._intake.restart
+        if policy is None:
+            return 1, None
+        now = time.monotonic() if self._virtual is None else scheduler_seconds(self._virtual)
+        failures = self._failures
+        failures.append(now)
+        while failures[0] < now - policy.within:
+            failures.popleft()
+        state = tenacity.RetryCallState(retry_object=RETRYING, fn=None, args=(), kwargs={})
+        state.attempt_number = len(failures)
+        state.start_time = failures[0]
+        state.set_exception((type(error), error, None))
+        state.outcome_timestamp = now
+        if not policy.retry(state):
+            return len(failures), None
+        delay = state.upcoming_sleep = float(policy.wait(state))
+        return len(failures), None if policy.stop(state) else delay
+
+    def _give_up(self, raised: BaseException, attempt: int = 1) -> None:
+        error = as_exception(raised)
+        if not isinstance(error, RxTweetsError):
+            final = SourceError(
+                f"source {self._number} ({name_of(self._source)}) failed with "
+                f"{type(error).__name__}, failure {attempt} in a row, and is not restarted: "
+                f"{error}",
+                self._number,
+            )
+            final.__cause__ = error
+            error = final
+        self._telemetry.publish(SourceFailed(self._number, error))
+        self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
         with self._lock:
             if self._is_over:
                 return
             self._is_over = True
         self._stopping.set()
-        self._forget()
-        self._ended(error)
-
-    def _final(self, error: Exception, attempt: int) -> Exception:
-        """Errors of ours say enough; others become one of ours."""
-        if isinstance(error, RxTweetsError):
-            return error
-        final = SourceError(
-            f"source {self._number} ({name_of(self._source)}) failed with "
-            f"{type(error).__name__}, failure {attempt} in a row, and is not restarted: {error}",
-            self._number,
-        )
-        final.__cause__ = error
-        return final
+        self._forget_stage()
+        self._intake.source_ended(error)
 
     def _stage(self) -> StageStats:
         return StageStats(
@@ -350,32 +409,3 @@ class _Inlet:
             done=self._meter.total,
             rate=self._meter.rate(),
         )
-
-
-class _Tail(abc.ObserverBase[Chunk]):
-    """The end of an inlet: messages go into the pipeline, the end to the inlet."""
-
-    def __init__(self, inlet: _Inlet, observer: ChunkGate[Chunk], meter: Throughput) -> None:
-        self._inlet = inlet
-        self._observer = observer
-        self._meter = meter
-
-    def demand(self, most: int) -> int:
-        return self._observer.demand(most)
-
-    def on_next(self, chunk: Chunk) -> None:
-        self._meter.add(len(chunk))
-        self._observer.on_next(chunk)
-
-    def on_error(self, error: Exception) -> None:
-        self._inlet.failed(error)
-
-    def on_completed(self) -> None:
-        self._inlet.completed()
-
-
-def _clock_of(scheduler: abc.SchedulerBase | None) -> tuple[Callable[[], float], ...]:
-    if isinstance(scheduler, VirtualTimeScheduler):
-        virtual = scheduler
-        return (lambda: float(virtual.clock),)
-    return ()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import timedelta
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import reactivex
@@ -22,23 +24,20 @@ from reactivex.scheduler import VirtualTimeScheduler
 from rxtweets._core.concurrency import Concurrency
 from rxtweets._core.events import Event, PipelineEnded, PipelineStarted, Span
 from rxtweets._core.failures import Failure
-from rxtweets._core.observable import MessageStream, new_telemetry, telemetry_of
+from rxtweets._core.observable import MessageStream, name_of, new_telemetry, telemetry_of
 from rxtweets._core.rate_limit import RateLimit
 from rxtweets._core.retry import Retry
 from rxtweets._core.telemetry import StageStats, Stats, Telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
-from rxtweets._support.validation import function, seconds, whole_number
+from rxtweets._support.validation import seconds, whole_number
 from rxtweets.display import _live as live
 from rxtweets.display._notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError, SubscriberError
 from rxtweets.operators._calls import NOT_GIVEN
-from rxtweets.pipeline._asynchronous import LoopSubscriber
-from rxtweets.pipeline._batcher import Batcher
-from rxtweets.pipeline._intake import Intake
-from rxtweets.pipeline._plan import Plan, batchers_of, sources_of
-from rxtweets.pipeline._restart import Restart
-from rxtweets.pipeline._signals import signals
+from rxtweets.pipeline._batcher import Batcher, LoopSubscriber, name_of_part
+from rxtweets.pipeline._intake import Intake, Restart
+from rxtweets.pipeline._plan import MAX_DEMAND, PipelinePlan, batchers_of, sources_of
 from rxtweets.pipeline._topology import Topology
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._merged import furthest
@@ -46,11 +45,10 @@ from rxtweets.streams._merged import furthest
 __all__ = ["Pipeline"]
 
 DRAIN_TIMEOUT = 30.0
-MAX_DEMAND = 10
 DEFAULT_RESTART = Restart()
 STAGES = ("source", "processors", "batcher", "subscribers")
 
-Handler = Callable[..., Message[Any] | Awaitable[Message[Any]]]
+HandleMessage = Callable[..., Message[Any] | Awaitable[Message[Any]]]
 
 
 class Pipeline:
@@ -59,7 +57,7 @@ class Pipeline:
     ::
 
         pipeline = rxtweets.Pipeline(
-            rxtweets.sample_stream(),
+            rxtweets.sample_stream(),         # or a list of sources
             handle_message=upcase,
             concurrency=50,
             batchers={
@@ -67,48 +65,91 @@ class Pipeline:
                 "alerts": Batcher(post_to_chat, size=1),
             },
         )
-        pipeline.run()                    # until Ctrl-C, which drains
+        pipeline.run()                        # until Ctrl-C, which drains
 
-    It is made of `operators.process`, `operators.route`, `operators.batch` and
-    `operators.deliver`, or `operators.acknowledge` without batchers, and behaves as they do. A
-    pipeline runs once; make another to run again.
+    It behaves as the operators that it consists of: `operators.process`, `operators.route`,
+    `operators.batch` and `operators.deliver`, or `operators.acknowledge` without batchers. A
+    pipeline runs once.
+
+    **Outcomes.** Every message has one outcome and is acknowledged once. It succeeds, or it fails:
+
+    - its handler fails it, raises, or returns something else than a message;
+    - it names a batcher that does not exist;
+    - its subscriber raises, or returns the batch with this message failed.
+
+    Failed messages pass ``handle_failed`` before they are acknowledged.
+
+    **Batches** end by ``size``, by ``timeout``, by ``max_bytes``, by a function
+    (``size=(accumulator, function)``), or with a message in the batch mode ``flush``
+    (`Message.put_batch_mode`). Each batch key (`Message.put_batch_key`) has batches of its own.
+
+    **Order.** ``partition_by`` keeps it for each number: through handlers, batches and subscribers.
+
+    **Sources that fail** are subscribed to again by the policy ``restart``, while the other
+    sources continue. Errors of X's streams are final, since these streams reconnect themselves. The
+    error of a source that is not restarted drains and ends the pipeline, and `run` raises it: a
+    `SourceError`, or the error of the stream.
+
+    **Draining** reaches the streams through operators of RxPY, fluent or in ``pipe``: several in a
+    row, ``merge``, ``concat``, ``share``, ``publish``, ``repeat``, ``observe_on``, with operators
+    of rxtweets between them. It does not reach a stream that is subscribed to later or on another
+    thread (``subscribe_on``, ``delay_subscription``; ``merge`` or ``concat`` before an operator
+    that takes time, such as ``delay``). Then the pipeline warns when it starts
+    (`events.DrainUnavailable`), and a stop counts the messages that it leaves in the stream.
+    Draining ignores rate limits and pauses. Three cases need care:
+
+    - A merge with a source that never completes (``tweets.merge(subject)``) drains until the time
+      limit. Give both to the pipeline instead: ``Pipeline([tweets, subject])``.
+    - Behind ``share`` of ``reactivex.operators`` over a merge, or a ``share`` of a merge of shares,
+      the pipeline that stops first completes the others.
+    - A stream that follows a shared merge (``merge(a, b).share().concat(c)``) is not reached; the
+      drain ends at its time limit.
+
+    **Event loops.** An ``async def`` handler or subscriber runs on an event loop in a thread of
+    the pipeline. On an event loop of the user (a notebook, a web app), use `astop` and `abatches`.
 
     Args:
-        source: of messages; X's stream, or any Observable, or a list of them.
-        handle_message: called for every message, ``concurrency`` at once; without it, messages
-            are batched as they are. ``message.put_batcher(name)`` chooses the batcher.
-        concurrency: handlers at once at most; a `Concurrency` can be changed while they run.
+        source: of messages: a stream of X, any other Observable, or a list of them.
+        handle_message: called with every message, ``concurrency`` calls at once. Without it,
+            messages are batched unchanged. ``message.put_batcher(name)`` chooses the batcher.
+        concurrency: most handlers that run at once; a `Concurrency` can be changed meanwhile.
         ordered: keep the order of the source.
-        partition_by: gives each message a whole number from 0; messages of one number are handled
-            one at a time, in order, and batched and delivered in order too, unless a batcher has
-            its own.
+        partition_by: gives each message a whole number from 0. Messages of one number are handled
+            one at a time, in order. They are batched and delivered in order too, unless a batcher
+            has its own ``partition_by``.
         prepare_messages: called with each list of messages before their handlers; returns all.
-        handle_failed: called with each list of messages that failed, in the processors or in a
-            subscriber, before they are acknowledged; returns as many.
-        batchers: by name; messages go to ``default`` unless they name another. Without batchers,
-            messages are acknowledged when they were handled.
-        context: the last argument of every function here, if given.
-        rate_limit: how many messages are taken from the sources, over all of them.
-        restart: when a source that failed is subscribed to again; ``None`` for never.
+        handle_failed: called with each list of failed messages before they are acknowledged;
+            returns the same number of messages.
+        batchers: by name. A message goes to ``default`` unless it names another. Without batchers,
+            messages are acknowledged after their handlers.
+        context: the last argument, if given, of ``handle_message``, ``prepare_messages``,
+            ``handle_failed`` and functions that are subscribers.
+        rate_limit: bounds the messages from all sources together. Its ``update``, ``lift`` and
+            ``reset`` work while the pipeline runs.
+        restart: when a source that failed is subscribed to again: three times in five seconds by
+            default; ``None`` for never.
         retry: see `operators.process`.
         time_limit: see `operators.process`.
         deadline: see `operators.process`.
         executor: see `operators.process`.
         max_demand: see `operators.process`.
         min_demand: see `operators.process`.
-        max_failed_batches: how many batches of one batcher may fail in a row; then the pipeline
-            drains, and ends with a `SubscriberError`. ``None``, the default, for any number. A
-            batch has failed if its subscriber raised, or failed all of its messages.
+        max_failed_batches: most batches of one batcher that fail in a row. Then the pipeline drains
+            and ends with a `SubscriberError`. A batch fails if its subscriber raises, or fails all
+            of its messages. No limit by default.
+
+    Attributes:
+        rate_limit: as given.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument is invalid.
     """
 
     def __init__(
         self,
         source: Observable[Message[Any]] | Sequence[Observable[Message[Any]]],
         *,
-        handle_message: Handler | None = None,
+        handle_message: HandleMessage | None = None,
         concurrency: int | Concurrency = 50,
         ordered: bool = False,
         partition_by: Callable[[Message[Any]], int] | None = None,
@@ -126,28 +167,27 @@ class Pipeline:
         min_demand: int | None = None,
         max_failed_batches: int | None = None,
     ) -> None:
-        processing = {
-            "ordered": ordered,
-            "partition_by": partition_by,
-            "prepare": prepare_messages,
-            "retry": retry,
-            "time_limit": time_limit,
-            "deadline": deadline,
-            "executor": executor,
-            "max_demand": max_demand,
-            "min_demand": min_demand,
-        }
-        self._plan = Plan(
+        if not isinstance(concurrency, Concurrency):
+            concurrency = Concurrency(whole_number("concurrency", concurrency))
+        self._plan = PipelinePlan(
             sources_of(source),
             handle_message,
-            concurrency
-            if isinstance(concurrency, Concurrency)
-            else Concurrency(whole_number("concurrency", concurrency)),
-            processing,
+            concurrency,
+            {
+                "ordered": ordered,
+                "partition_by": partition_by,
+                "prepare": prepare_messages,
+                "retry": retry,
+                "time_limit": time_limit,
+                "deadline": deadline,
+                "executor": executor,
+                "max_demand": max_demand,
+                "min_demand": min_demand,
+            },
             batchers_of(batchers),
             partition_by,
             handle_failed,
-            () if context is NOT_GIVEN else (context,),
+            context,
             None if max_failed_batches is None else self._note_batch,
         )
         if max_failed_batches is not None:
@@ -157,10 +197,9 @@ class Pipeline:
         self._max_failed = max_failed_batches
         self._failed_in_row: Counter[str] = Counter()
         self._gave_up: SubscriberError | None = None
-        _refuse_contradictions(self._plan, rate_limit, restart)
         self._telemetry = _telemetry_of(self._plan.sources)
         self._intake = Intake(self._plan.sources, restart, rate_limit, self._telemetry)
-        self._plan.stream(self._intake.stream, {})  # whatever is wrong is found now
+        self._plan.stream(self._intake.stream, {})  # validates the options of the operators
         self._subscription: SingleAssignmentDisposable | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -169,11 +208,22 @@ class Pipeline:
         self._virtual: VirtualTimeScheduler | None = None
         self.rate_limit = rate_limit
 
-    # What it is, and how it does.
+    def __repr__(self) -> str:
+        plan = self._plan
+        parts = [f"Pipeline of {', '.join(map(name_of, plan.sources))}"]
+        if plan.handler is not None:
+            parts.append(f"{plan.concurrency.limit} processors {name_of_part(plan.handler)}")
+        parts += [f"{name}={batcher!r}" for name, batcher in plan.batchers.items()]
+        return f"<{'; '.join(parts)}>"
+
+    # Observation.
 
     @property
     def events(self) -> Observable[Event]:
-        """What happens in the pipeline and its sources; hot, never completes."""
+        """The events of the pipeline and its sources; hot, never completes.
+
+        With several sources, the ``part`` of an event starts with the number of its source.
+        """
         own = self._telemetry.bus.events
         parts = [
             telemetry_of(source).bus.events.pipe(stock.map(_named(str(number))))
@@ -184,79 +234,80 @@ class Pipeline:
 
     @property
     def sources(self) -> tuple[Observable[Message[Any]], ...]:
-        """Those that were given, in their order; X's streams among them have a ``state``."""
-        return tuple(self._plan.sources)
+        """The sources, in the given order; streams of X have a ``state``."""
+        return self._plan.sources
 
     @property
     def errors(self) -> tuple[Failure, ...]:
-        """The latest things that went wrong, thirty at most of each source and of the stages."""
-        sources = [each for each in self._plan.sources if hasattr(each, "telemetry")]
-        every = (self._telemetry, *map(telemetry_of, sources))
-        places = {id(each): each for each in every}
-        found = [failure for each in places.values() for failure in each.failures]
-        return tuple(sorted(found, key=lambda failure: failure.at))
+        """The latest failures, at most thirty of each source and of the stages, by time."""
+        sources = [source for source in self._plan.sources if hasattr(source, "telemetry")]
+        places = {id(place): place for place in (self._telemetry, *map(telemetry_of, sources))}
+        failures = [failure for place in places.values() for failure in place.failures]
+        return tuple(sorted(failures, key=lambda failure: failure.at))
 
     def _ipython_display_(self) -> None:
         live.show(self)
 
     @property
     def spans(self) -> Observable[Span]:
-        """Where the work of the processors begins and ends; hot, never completes.
+        """Starts and ends of the calls of the processors; hot, never completes.
 
-        Two or more for every message, so they are made only while somebody has subscribed.
+        Every message makes two or more. They are only made while they have a subscriber.
         """
         return self._telemetry.bus.spans
 
     @property
     def concurrency(self) -> Concurrency:
-        """How many handlers may run at once; its ``limit`` can be changed while they do."""
+        """The number of handlers that run at once; its ``limit`` can be changed meanwhile."""
         return self._plan.concurrency
 
     def topology(self) -> Topology:
-        """The stages."""
+        """Return the stages."""
         return self._plan.topology()
 
     def stats(self) -> Stats:
-        """A snapshot of all counters."""
+        """Return a snapshot of all counters."""
         return self._telemetry.stats()
 
     def stages(self) -> tuple[StageStats, ...]:
-        """A snapshot of each stage: what waits, what is in flight, how fast, how busy."""
-        found = self._telemetry.stages()
-        return tuple(sorted(found, key=lambda stage: STAGES.index(stage.kind)))
+        """Return a snapshot of each stage: its queue, its messages in flight, its rate and load."""
+        stages = self._telemetry.stages()
+        return tuple(sorted(stages, key=lambda stage: STAGES.index(stage.kind)))
 
-    # Its life.
+    # Start and stop.
 
     def start(self, *, scheduler: abc.SchedulerBase | None = None) -> Self:
-        """Start in the background and return at once.
+        """Start in the background, and return immediately.
 
         Args:
-            scheduler: of virtual time, for tests: then everything runs on it, and nothing waits.
+            scheduler: of virtual time, for tests: everything runs on it, and no thread waits.
 
         Raises:
             PipelineError: it was started before, or a batcher has no subscriber.
         """
-        missing = [name for name, each in self._plan.batchers.items() if each.is_awaited]
-        if missing:
-            raise PipelineError(
-                f"batcher {missing[0]!r} has no subscriber: its batches are taken with abatches()"
-            )
+        for name, batcher in self._plan.batchers.items():
+            if batcher.is_awaited:
+                raise PipelineError(
+                    f"batcher {name!r} has no subscriber: its batches are taken with abatches()"
+                )
         return self._start({}, scheduler)
 
     def stop(self, *, drain: bool = True, timeout: float | timedelta = DRAIN_TIMEOUT) -> Stats:
-        """Stop, and wait until it has; from any thread, also from a handler or a subscriber.
+        """Stop, and wait for the end; from any thread, also from a handler or a subscriber.
 
-        A drain closes the sources, handles what was received, delivers the last batches and
-        completes the subscribers; neither a pause nor a rate limit holds it up. Called on a thread
-        that works for the pipeline or its source, where waiting would be for itself, it returns at
-        once.
+        A drain closes the sources, handles the messages that were received, delivers the last
+        batches, and completes the subscribers. It ignores pauses and rate limits. On a thread of
+        the pipeline or its source, which would wait for itself, `stop` returns immediately.
+
+        Abandoned messages are counted and not acknowledged, so a broker redelivers them. Messages
+        inside of RxPY's operators (``delay``, ``observe_on``, ``buffer``) are abandoned uncounted.
 
         Args:
-            drain: ``False`` abandons what is in flight, and counts it.
-            timeout: seconds for the drain; then what is left is abandoned.
+            drain: ``False`` abandons the messages in flight.
+            timeout: most seconds for the drain; then the rest is abandoned.
 
         Returns:
-            The last figures.
+            The final counters.
         """
         limit = seconds("timeout", timeout)
         if self._subscription is None:
@@ -264,7 +315,7 @@ class Pipeline:
         if drain:
             self._intake.shut()
             if self._virtual is not None:
-                self._virtual.start()  # nobody else would let what is left happen
+                self._virtual.start()  # runs the rest: nothing else advances virtual time
             if self._telemetry.is_working() or self._over.wait(limit):
                 return self._last_stats()
         self._subscription.dispose()
@@ -275,45 +326,53 @@ class Pipeline:
         """Wait for the end.
 
         Args:
-            timeout: seconds; ``None`` waits for ever.
+            timeout: most seconds; ``None`` for no limit.
 
         Returns:
-            Whether it is over.
+            Whether it has ended.
 
         Raises:
             PipelineError: it was not started.
-            RxTweetsError: what ended the stream for good.
+            RxTweetsError: the error that ended the stream.
         """
         if self._subscription is None:
             raise PipelineError("wait() comes after start()")
-        over = self._over.wait(None if timeout is None else seconds("timeout", timeout))
-        if over and self._error is not None:
+        has_ended = self._over.wait(None if timeout is None else seconds("timeout", timeout))
+        if has_ended and self._error is not None:
             raise self._error
-        return over
+        return has_ended
 
     def run(self, *, timeout: float | timedelta = DRAIN_TIMEOUT) -> Stats:
-        """Start and wait for the end: of the sources, or by SIGINT or SIGTERM, which drain.
+        """Start, and wait for the end of the sources; SIGINT and SIGTERM drain.
 
-        A second signal stops at once. Off the main thread, where Python takes no signals, only
-        `stop` and the sources end it.
+        A second signal stops immediately. Off the main thread, where Python delivers no signals,
+        only `stop` and the sources end it.
 
         Args:
-            timeout: seconds for the drain.
+            timeout: most seconds for the drain.
 
         Returns:
-            The last figures.
+            The final counters.
 
         Raises:
-            RxTweetsError: what ended the stream for good.
+            RxTweetsError: the error that ended the stream.
         """
         limit = seconds("timeout", timeout)
-        asked = threading.Event()
-        with signals(asked):
+        signalled = threading.Event()
+        with _signals_set(signalled):
             self.start()
             try:
-                while not self._over.wait(0.1) and not asked.is_set() and self._gave_up is None:
+                while not self._over.wait(0.1) and not signalled.is_set() and self._gave_up is None:
                     pass
-                self._drain(asked, limit)
+                signalled.clear()
+                self._intake.shut()
+                deadline = time.monotonic() + limit
+                while (
+                    not self._over.wait(0.05)
+                    and not signalled.is_set()
+                    and time.monotonic() < deadline
+                ):
+                    pass
             finally:
                 self.stop(drain=False)
         if self._error is not None:
@@ -331,7 +390,7 @@ class Pipeline:
     ) -> None:
         self.stop(drain=kind is None)
 
-    # On an event loop of the caller's.
+    # For an event loop of the user.
 
     async def astop(
         self,
@@ -339,11 +398,11 @@ class Pipeline:
         drain: bool = True,
         timeout: float | timedelta = DRAIN_TIMEOUT,  # noqa: ASYNC109 - that of the drain
     ) -> Stats:
-        """The same as `stop`, while the event loop goes on."""
+        """Stop as `stop` does, without blocking the event loop."""
         return await asyncio.to_thread(self.stop, drain=drain, timeout=timeout)
 
     async def abatches(self, name: str = "default") -> AsyncGenerator[Batch[Any], None]:
-        """Start, and take the batches of a batcher in an ``async for``; leaving the loop drains.
+        """Start, and yield the batches of a batcher in an ``async for``; leaving the loop drains.
 
         ::
 
@@ -351,18 +410,18 @@ class Pipeline:
             async for batch in pipeline.abatches():
                 await store(batch)
 
-        A batch is taken when the loop asks for the next one; meanwhile the pipeline waits. If the
-        loop is left, by ``break`` or by an error, the batch in its hands has failed, and the
-        pipeline drains. Python does that when it gets round to closing the iterator; to have it
-        done at once, loop over ``contextlib.aclosing(pipeline.abatches())``.
+        A batch succeeds when the loop requests the next one; until then the pipeline waits. If the
+        loop is left, by ``break`` or by an error, its batch fails, and the pipeline drains. Python
+        may close the iterator later; ``contextlib.aclosing(pipeline.abatches())`` closes it
+        immediately.
 
         Args:
-            name: of a batcher that was made by `Batcher.awaited`.
+            name: of a batcher made by `Batcher.awaited`.
 
         Raises:
-            PipelineError: there is no such batcher, another one has no subscriber, or the pipeline
-                was started before.
-            RxTweetsError: what ended the stream for good.
+            PipelineError: there is no such batcher, another batcher has no subscriber, or the
+                pipeline was started before.
+            RxTweetsError: the error that ended the stream.
         """
         for other, batcher in self._plan.batchers.items():
             if batcher.is_awaited is not (other == name):
@@ -387,24 +446,24 @@ class Pipeline:
     # While it runs.
 
     def pause(self) -> None:
-        """Take nothing from the sources until `resume`; what was taken goes on its way.
+        """Take no messages from the sources until `resume`; messages in flight continue.
 
-        A source that can wait is not asked any more, X's stream fills its hand-off until its
-        overflow policy decides, and a thread of yours that emits has to wait.
+        A source that can wait is not asked. X's stream fills its buffer until its overflow policy
+        applies. A source that emits on a thread of the user blocks that thread.
         """
         self._intake.pause()
 
     def resume(self) -> None:
-        """Take from the sources again."""
+        """Take messages from the sources again."""
         self._intake.resume()
 
     @property
     def is_paused(self) -> bool:
-        """Whether it takes nothing from the sources now."""
-        return self._intake.is_paused
+        """Whether it takes no messages from the sources."""
+        return self._intake.valve.is_paused
 
     def push(self, messages: Sequence[Message[Any]]) -> None:
-        """Bring messages in beside the sources, whatever the rate limit, and also while paused.
+        """Bring messages in beside the sources, also beyond the rate limit and while paused.
 
         Raises:
             PipelineError: the pipeline does not run.
@@ -414,7 +473,7 @@ class Pipeline:
 
     def _start(
         self,
-        subscribers: Mapping[str, abc.ObserverBase[Batch[Any]]],
+        awaited: Mapping[str, abc.ObserverBase[Batch[Any]]],
         scheduler: abc.SchedulerBase | None,
     ) -> Self:
         with self._lock:
@@ -425,9 +484,9 @@ class Pipeline:
         started(self)
         self._virtual = scheduler if isinstance(scheduler, VirtualTimeScheduler) else None
         self._telemetry.publish(PipelineStarted(self.topology()))
-        stream = self._plan.stream(self._intake.stream, subscribers)
+        stream = self._plan.stream(self._intake.stream, awaited)
         end = Observer[Any](lambda _: None, self._finish, lambda: self._finish(None))
-        # Lists where there are lists: nobody takes single messages here.
+        # In lists where it has lists, which costs less than single messages.
         subscription.disposable = (
             stream.subscribe_chunks(end, scheduler)
             if isinstance(stream, MessageStream)
@@ -435,15 +494,7 @@ class Pipeline:
         )
         return self
 
-    def _drain(self, asked: threading.Event, limit: float) -> None:
-        asked.clear()
-        self._intake.shut()
-        deadline = time.monotonic() + limit
-        while not self._over.wait(0.05) and not asked.is_set() and time.monotonic() < deadline:
-            pass
-
     def _note_batch(self, batch: Batch[Any], error: BaseException | None) -> None:
-        """Give up after too many failed batches of one batcher in a row."""
         name, most = batch.info.batcher, self._max_failed
         has_failed = all(message.status != "ok" for message in batch)
         with self._lock:
@@ -462,8 +513,7 @@ class Pipeline:
         with self._lock:
             if self._over.is_set():
                 return
-            error = self._gave_up or error
-            self._error = error
+            self._error = error = self._gave_up or error
             self._over.set()
         self._telemetry.publish(PipelineEnded(error, time.monotonic() - self._started))
 
@@ -472,51 +522,39 @@ class Pipeline:
         return self.stats()
 
 
+@contextlib.contextmanager
+def _signals_set(event: threading.Event) -> Iterator[None]:
+    """Let SIGINT and SIGTERM set the event inside the block; on the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _telemetry_of(sources: Sequence[Observable[Message[Any]]]) -> Telemetry:
-    """That of the one source, or a new one that adds up those of several."""
     if len(sources) == 1:
         return telemetry_of(sources[0])
     telemetry = new_telemetry(
-        [telemetry_of(each) for each in sources if hasattr(each, "telemetry")]
+        [telemetry_of(source) for source in sources if hasattr(source, "telemetry")]
     )
-    streams = [each for each in sources if isinstance(each, HotStream)]
+    streams = [source for source in sources if isinstance(source, HotStream)]
     if streams:
-        telemetry.show("state", lambda: furthest([each.state for each in streams]).name)
-        telemetry.show("lag", lambda: _longest([each.stats().lag for each in streams]))
+        telemetry.show("state", lambda: furthest([stream.state for stream in streams]).name)
+        telemetry.show("lag", lambda: _longest([stream.stats().lag for stream in streams]))
     return telemetry
 
 
 def _longest(lags: Sequence[float | None]) -> float | None:
     return max((lag for lag in lags if lag is not None), default=None)
-
-
-def _refuse_contradictions(plan: Plan, rate_limit: Any, restart: Any) -> None:
-    if plan.handler is None and not plan.batchers:
-        raise ConfigurationError(
-            "batchers: without handle_message= and without batchers= there is nothing to do"
-        )
-    for name, value in (("handle_failed", plan.handle_failed), ("partition_by", plan.partition_by)):
-        if value is not None:
-            function(name, value)
-    if rate_limit is not None and not isinstance(rate_limit, RateLimit):
-        raise ConfigurationError(f"rate_limit={rate_limit!r}: give a rxtweets.RateLimit")
-    if restart is not None and not isinstance(restart, Restart):
-        raise ConfigurationError(f"restart={restart!r}: give a rxtweets.Restart, or None")
-    given = {**plan.processing, "partition_by": None}  # which is for batchers as well
-    if given["max_demand"] == MAX_DEMAND:
-        del given["max_demand"]
-    unused = [name for name, value in given.items() if value]
-    if plan.handler is None and unused:
-        raise ConfigurationError(f"{unused[0]}= is for handlers: give handle_message= too")
-    # A source that is composed of operators, or is the user's own, may name batchers itself.
-    is_unrouted = all(isinstance(source, HotStream) for source in plan.sources)
-    has_no_default = bool(plan.batchers) and "default" not in plan.batchers
-    if plan.handler is None and is_unrouted and has_no_default:
-        raise ConfigurationError(
-            f"batchers: without handle_message= every message goes to 'default', which is none of "
-            f"{', '.join(map(repr, plan.batchers))}: name one of them so, or give a "
-            "handle_message= that calls message.put_batcher(name)"
-        )
 
 
 def _named(part: str) -> Callable[[Event], Event]:

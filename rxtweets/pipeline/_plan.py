@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reactivex import Observable, abc
@@ -12,37 +11,38 @@ from reactivex import Observable, abc
 from rxtweets import operators as ops
 from rxtweets._core.concurrency import Concurrency
 from rxtweets._core.observable import name_of
-from rxtweets._core.subscriber import OnFailed, Settled
+from rxtweets._core.subscriber import Settled
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
+from rxtweets._support.validation import function
 from rxtweets.errors import ConfigurationError
-from rxtweets.operators._calls import is_async
-from rxtweets.operators._deliver import delivering, subscriber_of
-from rxtweets.pipeline._batcher import AWAITED, Batcher
+from rxtweets.operators._batch import batching
+from rxtweets.operators._calls import NOT_GIVEN, is_async
+from rxtweets.operators._deliver import delivering
+from rxtweets.pipeline._batcher import Batcher, name_of_part
 from rxtweets.pipeline._topology import (
     Topology,
     TopologyBatcher,
     TopologyProcessors,
     TopologySource,
 )
+from rxtweets.streams._base import HotStream
 
-__all__ = ["Plan", "batchers_of", "sources_of"]
+__all__ = ["MAX_DEMAND", "PipelinePlan", "batchers_of", "sources_of"]
+
+MAX_DEMAND = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a pipeline is made of.
+class PipelinePlan:
+    """The validated options of a pipeline.
 
     Attributes:
-        sources: of messages.
-        handler: of each message; ``None`` leaves them as they are.
-        concurrency: of the handler.
         processing: further options of `operators.process`.
-        batchers: by name.
-        partition_by: of batchers that have none of their own.
-        handle_failed: the user's.
-        context: the last argument of every function of the user's, in a tuple; else empty.
-        settled: told of each batch when its outcome is known.
+        on_settled: called with each settled batch.
+
+    Raises:
+        ConfigurationError: an option is invalid, or two contradict each other.
     """
 
     sources: tuple[Observable[Message[Any]], ...]
@@ -52,140 +52,146 @@ class Plan:
     batchers: Mapping[str, Batcher]
     partition_by: Callable[[Message[Any]], int] | None
     handle_failed: Callable[..., Any] | None
-    context: tuple[Any, ...] = field(default=())
-    settled: Settled | None = None
+    context: Any
+    on_settled: Settled | None
+
+    def __post_init__(self) -> None:
+        for option in ("handle_failed", "partition_by"):
+            if getattr(self, option) is not None:
+                function(option, getattr(self, option))
+        if self.handler is None:
+            self._refuse_options_of_handlers()
+
+    def _refuse_options_of_handlers(self) -> None:
+        if not self.batchers:
+            raise ConfigurationError(
+                "batchers: without handle_message= and without batchers= there is nothing to do"
+            )
+        usual = {"partition_by": self.partition_by, "max_demand": MAX_DEMAND}
+        for option, value in self.processing.items():
+            if value and value != usual.get(option):
+                raise ConfigurationError(f"{option}= is for handlers: give handle_message= too")
+        # A source that is composed of operators, or is the user's own, may name batchers itself.
+        is_unrouted = all(isinstance(source, HotStream) for source in self.sources)
+        if is_unrouted and "default" not in self.batchers:
+            raise ConfigurationError(
+                "batchers: without handle_message= every message goes to 'default', which is none "
+                f"of {', '.join(map(repr, self.batchers))}: name one of them 'default', or give a "
+                "handle_message= that calls message.put_batcher(name)"
+            )
 
     def stream(
         self,
         messages: Observable[Message[Any]],
-        subscribers: Mapping[str, abc.ObserverBase[Batch[Any]]],
+        awaited: Mapping[str, abc.ObserverBase[Batch[Any]]],
     ) -> Any:
-        """The operators over the sources.
+        """Return the operators over the messages of all sources.
 
         Args:
             messages: of all sources.
-            subscribers: in place of those of the batchers that have none.
+            awaited: the subscribers of batchers that have none, by name.
         """
         stream: Any = messages
         if self.handler is not None:
-            stream = stream.pipe(self._process())
+            stream = stream.pipe(
+                ops.process(
+                    self.handler,
+                    self.concurrency,
+                    context=self.context,
+                    on_failed=self.handle_failed,
+                    **self.processing,
+                )
+            )
         if not self.batchers:
             return stream.pipe(ops.acknowledge())
         branches = {
-            name: self._branch(name, batcher, subscribers.get(name))
+            name: self._branch(name, batcher, awaited.get(name))
             for name, batcher in self.batchers.items()
         }
-        return stream.pipe(ops.route(branches, on_failed=self._on_failed))
+        return stream.pipe(ops.route(branches, on_failed=self._with_context(self.handle_failed)))
 
     def topology(self) -> Topology:
-        """The stages as values."""
-        sources = tuple(
-            TopologySource(str(number), name_of(source))
-            for number, source in enumerate(self.sources)
-        )
+        """Return the stages as values."""
         processors = None
         if self.handler is not None:
             processors = TopologyProcessors(
-                _name_of(self.handler),
+                name_of_part(self.handler),
                 self.concurrency.limit,
                 bool(self.processing.get("ordered")),
                 self.processing.get("partition_by") is not None,
             )
-        batchers = tuple(
-            TopologyBatcher(
-                name,
-                _name_of(each.subscriber),
-                each.concurrency,
-                None if isinstance(each.size, tuple) else each.size,
-                each.timeout,
-                self._partition_by(each) is not None,
-            )
-            for name, each in self.batchers.items()
+        return Topology(
+            tuple(
+                TopologySource(str(number), name_of(source))
+                for number, source in enumerate(self.sources)
+            ),
+            processors,
+            tuple(
+                TopologyBatcher(
+                    name,
+                    batcher.subscriber_name,
+                    batcher.concurrency,
+                    None if isinstance(batcher.size, tuple) else batcher.size,
+                    batcher.timeout,
+                    (batcher.partition_by or self.partition_by) is not None,
+                )
+                for name, batcher in self.batchers.items()
+            ),
         )
-        return Topology(sources, processors, batchers)
-
-    def _process(self) -> Any:
-        options = {"on_failed": self.handle_failed, **self.processing}
-        if self.context:
-            options["context"] = self.context[0]
-        return ops.process(self.handler, self.concurrency, **options)  # type: ignore[arg-type]  # checked there
-
-    @property
-    def _on_failed(self) -> OnFailed | None:
-        return None if self.handle_failed is None else self._with_context(self.handle_failed)
 
     def _branch(
-        self, name: str, batcher: Batcher, subscriber: abc.ObserverBase[Batch[Any]] | None
+        self, name: str, batcher: Batcher, awaited: abc.ObserverBase[Batch[Any]] | None
     ) -> list[Any]:
-        partition_by = self._partition_by(batcher)
-        # Alone and one at a time, a batcher needs no threads: nobody waits behind its subscriber.
-        is_alone = (
+        on_failed = self._with_context(self.handle_failed)
+        subscriber: Any = awaited or batcher.subscriber
+        if not batcher.is_awaited and not callable(getattr(subscriber, "on_next", None)):
+            subscriber = self._with_context(subscriber)
+        # One batcher that delivers one batch at a time needs no thread: no other branch waits.
+        is_inline = (
             len(self.batchers) == 1
             and batcher.concurrency == 1
             and batcher.waiting is None
-            and subscriber is None
+            and awaited is None
+        )
+        options = replace(
+            batcher.options,
+            name=name,
+            partition_by=batcher.partition_by or self.partition_by,
+            on_failed=on_failed,
         )
         return [
-            ops.batch(
-                batcher.size,
-                batcher.timeout,
-                name=name,
-                max_bytes=batcher.max_bytes,
-                bytes_of=batcher.bytes_of,
-                partition_by=partition_by,
-                partitions=batcher.concurrency,
-                on_failed=self._on_failed,
-            ),
+            batching(options),
             delivering(
-                subscriber or self._subscriber_of(batcher),
-                None if is_alone else batcher.concurrency,
+                subscriber,
+                None if is_inline else batcher.concurrency,
                 batcher.waiting,
                 name,
-                self._on_failed,
-                self.settled,
+                on_failed,
+                self.on_settled,
             ),
         ]
 
-    def _subscriber_of(self, batcher: Batcher) -> Any:
-        subscriber = batcher.subscriber
-        if subscriber is AWAITED or callable(getattr(subscriber, "on_next", None)):
-            return subscriber_of(subscriber)
-        return self._with_context(subscriber)
+    def _with_context(self, call: Any) -> Any:
+        """Return a function of one argument, which is ``async def`` if ``call`` is."""
+        if call is None or self.context is NOT_GIVEN:
+            return call
+        if not is_async(call):
+            return lambda value: call(value, self.context)
 
-    def _partition_by(self, batcher: Batcher) -> Callable[[Message[Any]], int] | None:
-        return batcher.partition_by or self.partition_by
+        async def call_async(value: Any) -> Any:
+            return await call(value, self.context)
 
-    def _with_context(self, function: Any) -> Any:
-        if not self.context:
-            return function
-        kind = _AsyncBound if is_async(function) else _Bound
-        return kind(function, self.context)
-
-
-class _Bound:
-    """A function with the context as its last argument."""
-
-    def __init__(self, function: Callable[..., Any], context: tuple[Any, ...]) -> None:
-        self._function = function
-        self._context = context
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args, *self._context)
-
-
-class _AsyncBound(_Bound):
-    async def __call__(self, *args: Any) -> Any:
-        return await self._function(*args, *self._context)
+        return call_async
 
 
 def sources_of(source: Any) -> tuple[Observable[Message[Any]], ...]:
-    """One Observable, or several, as a tuple.
+    """Return one Observable, or several, as a tuple.
 
     Raises:
         ConfigurationError: it is neither.
     """
     sources = tuple(source) if isinstance(source, list | tuple) else (source,)
-    if not sources or not all(isinstance(each, Observable) for each in sources):
+    if not sources or not all(isinstance(part, Observable) for part in sources):
         raise ConfigurationError(
             f"source={source!r}: give an Observable of messages, or a list of them"
         )
@@ -193,7 +199,7 @@ def sources_of(source: Any) -> tuple[Observable[Message[Any]], ...]:
 
 
 def batchers_of(batchers: Any) -> dict[str, Batcher]:
-    """The batchers by name.
+    """Return the batchers by name.
 
     Raises:
         ConfigurationError: they are something else.
@@ -208,11 +214,3 @@ def batchers_of(batchers: Any) -> dict[str, Batcher]:
         if not isinstance(batcher, Batcher):
             raise ConfigurationError(f"batchers[{name!r}]={batcher!r}: give a rxtweets.Batcher")
     return dict(batchers)
-
-
-def _name_of(part: Any) -> str:
-    if part is AWAITED:
-        return "abatches"
-    if isinstance(part, partial):
-        return _name_of(part.func)
-    return str(getattr(part, "__name__", type(part).__name__))

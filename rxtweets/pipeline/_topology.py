@@ -1,4 +1,4 @@
-"""What a pipeline is made of."""
+"""The stages of a pipeline as values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TopologySource:
 
     Attributes:
         name: its number, from 0.
-        kind: the function that made its stream, such as ``sample_stream``; else its class.
+        kind: the function that made the stream, such as ``sample_stream``; else its class.
     """
 
     name: str
@@ -26,9 +26,9 @@ class TopologyProcessors:
 
     Attributes:
         handler: the name of the function.
-        concurrency: handlers at once at most, now.
-        ordered: whether they keep the order of the source.
-        partitioned: whether they keep the order of each partition.
+        concurrency: most handlers that run at once, now.
+        ordered: whether the order of the source is kept.
+        partitioned: whether the order of each partition is kept.
     """
 
     handler: str
@@ -44,10 +44,10 @@ class TopologyBatcher:
     Attributes:
         name: of the batcher.
         subscriber: the name of its class, or of the function.
-        concurrency: batches that are delivered at once at most.
-        size: messages in a batch at most; ``None`` if a function decides.
+        concurrency: most batches that are delivered at once.
+        size: most messages in a batch; ``None`` if a function decides.
         timeout: seconds.
-        partitioned: whether batches are of one partition each.
+        partitioned: whether each batch has one partition.
     """
 
     name: str
@@ -60,12 +60,12 @@ class TopologyBatcher:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The stages of a pipeline, in the order in which messages go through them.
+    """The stages of a pipeline, in the order in which messages pass them.
 
     Attributes:
         sources: of the messages.
-        processors: ``None`` if there is no handler.
-        batchers: empty if messages are acknowledged by the processors.
+        processors: ``None`` without a handler.
+        batchers: empty if the processors acknowledge the messages.
     """
 
     sources: tuple[TopologySource, ...]

@@ -22,8 +22,8 @@ from rxtweets.errors import ConfigurationError
 from rxtweets.streams._backoff import Backoff
 from rxtweets.streams._billing import Limit, checked_limit
 from rxtweets.streams._buffer import Overflow, check_overflow
-from rxtweets.streams._isolated import Cores, checked_cores
 from rxtweets.streams._gaps import MOST_MINUTES, Backfill
+from rxtweets.streams._isolated import Cores, checked_cores
 from rxtweets.streams._lines import DEFAULT_MAX_LINE
 
 __all__ = ["Partition", "StreamConfig", "StreamOptions", "TweetOptions"]

@@ -1,4 +1,4 @@
-"""Batches by size, time, key, function, bytes and partition, to the tick of a virtual clock.
+"""Batches by size, time, key, function, bytes and partition, at exact virtual times.
 
 Over a pipeline composed by hand and over the ready one.
 """
@@ -18,7 +18,7 @@ from rxtweets.testing import DummySource, VirtualTime, test_batch, test_message
 
 
 class Taken:
-    """Keeps batches with the time at which they came."""
+    """Keeps batches and their times."""
 
     def __init__(self, kind: str = "ready") -> None:
         self.kind = kind
@@ -38,7 +38,7 @@ class Taken:
 
 
 class ByHand:
-    """The same stages as operators, with as much of a pipeline's life as these tests need."""
+    """The same stages as operators, with the methods of a pipeline that these tests use."""
 
     def __init__(self, taken: Taken, handler: Any, concurrency: int = 1, **options: Any) -> None:
         self._source: Subject[Message[Any]] = Subject()
@@ -87,16 +87,14 @@ def taken(request: pytest.FixtureRequest) -> Taken:
 
 
 class TestSizeAndTime:
-    def test_full_batches_go_at_once_and_the_rest_by_its_time(self, taken: Taken) -> None:
+    def test_full_batches_are_emitted_before_timeout(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken)
         with clock:
             test_batch(pipeline, "abcd")
             clock.advance(5.0)
         assert taken.shown == [(0.0, ["a", "b", "c"], "size"), (2.0, ["d"], "timeout")]
 
-    def test_the_time_runs_from_the_first_message_and_later_ones_do_not_change_it(
-        self, taken: Taken
-    ) -> None:
+    def test_timeout_runs_from_first_message(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, size=100)
         with clock:
             for _ in range(3):
@@ -104,13 +102,13 @@ class TestSizeAndTime:
                 clock.advance(0.9)
         assert taken.shown[0] == (2.0, ["x", "x", "x"], "timeout")
 
-    def test_a_drain_flushes_what_is_left(self, taken: Taken) -> None:
+    def test_drain_flushes_unfinished_batch(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken)
         with clock:
             test_batch(pipeline, "ab")
         assert taken.shown == [(0.0, ["a", "b"], "flush")]
 
-    def test_silence_gives_no_batch(self, taken: Taken) -> None:
+    def test_no_batch_is_emitted_without_messages(self, taken: Taken) -> None:
         _, clock = pipeline_of(taken)
         with clock:
             clock.advance(100.0)
@@ -118,7 +116,7 @@ class TestSizeAndTime:
 
 
 class TestKeys:
-    def test_each_key_has_its_own_size_and_its_own_time(self, taken: Taken) -> None:
+    def test_keys_have_separate_sizes_and_timeouts(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, lambda m: m.put_batch_key(m.data[0]), size=2)
         with clock:
             test_batch(pipeline, ["a1"])
@@ -131,7 +129,7 @@ class TestKeys:
             (3.0, ["b3"], "timeout"),
         ]
 
-    def test_a_key_whose_batch_is_gone_leaves_nothing_behind(self, taken: Taken) -> None:
+    def test_key_is_forgotten_after_its_batch(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, lambda m: m.put_batch_key(m.data), size=2)
         with clock:
             test_batch(pipeline, range(100))
@@ -141,20 +139,20 @@ class TestKeys:
 
 
 class TestModes:
-    def test_a_test_message_is_sent_on_at_once(self, taken: Taken) -> None:
+    def test_test_message_is_flushed(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken)
         with clock:
             test_message(pipeline, "a")
             assert taken.shown == [(0.0, ["a"], "flush")]
 
-    def test_a_flush_takes_what_waits_with_it(self, taken: Taken) -> None:
+    def test_flush_includes_waiting_messages(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken)
         with clock:
             test_batch(pipeline, "a")
             test_message(pipeline, "b")
         assert taken.shown == [(0.0, ["a", "b"], "flush")]
 
-    def test_a_flush_of_one_key_leaves_the_others(self, taken: Taken) -> None:
+    def test_flush_of_one_key_leaves_other_keys(self, taken: Taken) -> None:
         def handler(message: Message[Any]) -> Message[Any]:
             keyed = message.put_batch_key(message.data)
             return keyed.put_batch_mode("flush") if message.data == "b" else keyed
@@ -170,13 +168,13 @@ class TestModes:
 
 
 def weigh(message: Message[int], weight: int) -> tuple[Any, int]:
-    """Batches end with the message that brings their weight to 10."""
+    """End a batch with the message that raises its weight to 10."""
     total = weight + message.data
     return ("emit" if total >= 10 else "continue"), total
 
 
 class TestSplitting:
-    def test_a_function_ends_batches_with_the_message_that_it_was_given(self, taken: Taken) -> None:
+    def test_size_function_ends_batch_with_message(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, size=(0, weigh))
         with clock:
             test_batch(pipeline, [50, 4, 4, 4, 1])
@@ -187,9 +185,7 @@ class TestSplitting:
             (2.0, [1], "timeout"),
         ]
 
-    def test_a_function_ends_batches_before_the_message_that_it_was_given(
-        self, taken: Taken
-    ) -> None:
+    def test_size_function_ends_batch_before_message(self, taken: Taken) -> None:
         def same_sign(message: Message[int], sign: Any) -> tuple[Any, Any]:
             mine = message.data > 0
             return ("continue" if sign in (None, mine) else "before"), mine
@@ -199,14 +195,14 @@ class TestSplitting:
             test_batch(pipeline, [1, 2, -3, -4, 5])
         assert [texts for _, texts, _ in taken.shown] == [[1, 2], [-3, -4], [5]]
 
-    def test_each_key_accumulates_for_itself(self, taken: Taken) -> None:
+    def test_keys_have_separate_accumulators(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, lambda m: m.put_batch_key(m.data % 2), size=(0, weigh))
         with clock:
             test_batch(pipeline, [8, 7, 2, 3])
         assert [texts for _, texts, _ in taken.shown] == [[8, 2], [7, 3]]
 
     @pytest.mark.parametrize("answer", [("what", 0), "emit", None])
-    def test_a_function_that_answers_something_else_fails_the_message(
+    def test_message_fails_when_size_function_returns_other(
         self, taken: Taken, answer: Any
     ) -> None:
         pipeline, clock = pipeline_of(taken, size=(0, lambda _m, _a: answer))
@@ -214,7 +210,7 @@ class TestSplitting:
             acks = test_batch(pipeline, [1])
         assert (len(acks.failed), taken.shown) == (1, [])
 
-    def test_a_function_that_raises_fails_only_its_message(self, taken: Taken) -> None:
+    def test_message_fails_when_size_function_raises(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, size=(0, weigh))
         with clock:
             acks = test_batch(pipeline, [4, "text", 6])
@@ -223,9 +219,7 @@ class TestSplitting:
 
 
 class TestBytes:
-    def test_the_message_that_would_exceed_the_bound_begins_the_next_batch(
-        self, taken: Taken
-    ) -> None:
+    def test_message_beyond_max_bytes_starts_next_batch(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, size=100, max_bytes=10)
         with clock:
             test_batch(pipeline, ["aaaa", "bbbb", "cccc", "dd", "eeee", "ffff"])
@@ -235,7 +229,7 @@ class TestBytes:
             ["ffff"],
         ]
 
-    def test_no_batch_exceeds_it_but_by_a_message_that_does_so_alone(self, taken: Taken) -> None:
+    def test_only_single_message_exceeds_max_bytes(self, taken: Taken) -> None:
         texts = ["x" * (number * 7 % 13) for number in range(1, 60)]
         pipeline, clock = pipeline_of(taken, size=100, max_bytes=10)
         with clock:
@@ -244,17 +238,20 @@ class TestBytes:
         assert [size for batch in sizes for size in batch] == [len(text) for text in texts]
         assert all(sum(batch) <= 10 or len(batch) == 1 for batch in sizes)
 
-    def test_the_number_of_messages_still_bounds_it(self, taken: Taken) -> None:
+    def test_size_applies_beside_max_bytes(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, size=2, max_bytes=10)
         with clock:
             test_batch(pipeline, "abc")
         assert [texts for _, texts, _ in taken.shown] == [["a", "b"], ["c"]]
 
-    def test_the_size_of_a_tweet_is_that_of_its_line(self) -> None:
+    def test_bytes_of_tweet_are_those_of_its_line(self, taken: Taken) -> None:
         line = b'{"data":{"id":"1","text":"x"}}'
-        assert ops._splitting.bytes_of(Message.from_line(line)) == len(line)
+        pipeline, clock = pipeline_of(taken, size=100, max_bytes=2 * len(line))
+        with clock:
+            test_batch(pipeline, [Message.from_line(line)] * 3)
+        assert [len(texts) for _, texts, _ in taken.shown] == [2, 1]
 
-    def test_data_without_a_size_fails_until_it_is_given_one(self, taken: Taken) -> None:
+    def test_message_fails_without_bytes_of_for_its_data(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, max_bytes=10)
         with clock:
             acks = test_batch(pipeline, [{}])
@@ -267,7 +264,7 @@ class TestBytes:
 
 
 class TestPartitions:
-    def test_batches_are_of_one_partition_and_in_order(self, taken: Taken) -> None:
+    def test_batch_has_messages_of_one_partition_in_order(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, size=2, concurrency=2, partition_by=lambda m: m.data)
         with clock:
             test_batch(pipeline, range(1, 13))
@@ -279,7 +276,7 @@ class TestPartitions:
             0: [[2, 4], [6, 8], [10, 12]],
         }
 
-    def test_keys_and_partitions_divide_batches_together(self, taken: Taken) -> None:
+    def test_batches_are_divided_by_key_and_partition(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(
             taken,
             lambda m: m.put_batch_key(m.data > 4),
@@ -292,19 +289,17 @@ class TestPartitions:
         assert sorted(texts for _, texts, _ in taken.shown) == [[1, 3], [2, 4], [5, 7], [6, 8]]
 
     @pytest.mark.parametrize("number", [-1, "a", None, 1.5, True])
-    def test_a_partition_that_is_no_number_fails_the_message(
-        self, taken: Taken, number: Any
-    ) -> None:
+    def test_message_fails_when_partition_is_invalid(self, taken: Taken, number: Any) -> None:
         pipeline, clock = pipeline_of(taken, partition_by=lambda _: number)
         with clock:
             acks = test_batch(pipeline, "a")
         assert "whole number" in str(acks.failed[0].status)
 
-    def test_the_stage_says_what_each_partition_had(self, taken: Taken) -> None:
+    def test_stage_counts_messages_of_each_partition(self, taken: Taken) -> None:
         pipeline, clock = pipeline_of(taken, size=1, concurrency=3, partition_by=lambda m: m.data)
         with clock:
             test_batch(pipeline, [0, 1, 1, 2, 2, 2])
-            [stage] = [each for each in pipeline.stages() if each.kind == "subscribers"]
+            [stage] = [item for item in pipeline.stages() if item.kind == "subscribers"]
         assert stage.partitions == (1, 2, 3)
 
 
@@ -321,12 +316,12 @@ class TestPartitions:
         ({"partition_by": 3}, "partition_by"),
     ],
 )
-def test_options_that_cannot_work_are_refused_by_name(options: dict[str, Any], words: str) -> None:
+def test_batcher_refuses_invalid_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=words):
         Batcher(print, **options)
 
 
-def test_test_helpers_give_metadata_and_tell_another_acknowledger_too(taken: Taken) -> None:
+def test_helpers_pass_metadata_and_acknowledger(taken: Taken) -> None:
     told: list[Any] = []
 
     def tell(good: Sequence[Message[Any]], _: Sequence[Message[Any]]) -> None:

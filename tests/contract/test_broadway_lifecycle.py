@@ -1,4 +1,4 @@
-"""How a pipeline begins, waits, restarts, slows down, shows itself and ends."""
+"""Start, demand, restarts, limits, introspection and end of a pipeline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def same(message: Message[Any]) -> Message[Any]:
 
 
 class Counted:
-    """A service that has messages without end, and counts what it was asked for."""
+    """A service with endless messages, which keeps the numbers it was asked for."""
 
     def __init__(self, fault: Exception | None = None) -> None:
         self.asked: list[int] = []
@@ -60,7 +60,7 @@ class Counted:
 
 
 class Flaky(reactivex.Observable[Any]):
-    """Gives one message a subscription, and fails the first times."""
+    """Emits one message per subscription; the first subscriptions fail."""
 
     def __init__(self, failures: int, error: Exception | None = None) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Flaky(reactivex.Observable[Any]):
 
 
 class TestSeveralSources:
-    def test_messages_of_all_are_handled_and_the_end_is_that_of_the_last(self) -> None:
+    def test_pipeline_ends_with_last_of_several_sources(self) -> None:
         got: list[Any] = []
         sources = [rxtweets.from_iterable(range(n * 10, n * 10 + 10)) for n in range(3)]
         stats = Pipeline(
@@ -91,7 +91,7 @@ class TestSeveralSources:
         assert sorted(got) == list(range(30))
         assert (stats.delivered, stats.batched) == (30, 30)
 
-    def test_events_say_which_source_they_are_of(self) -> None:
+    def test_events_name_their_source(self) -> None:
         faulty = rxtweets.polling_source(Counted(OSError("gone")))
         pipeline = Pipeline([DummySource(), faulty], handle_message=same, restart=None)
         seen: list[events.Event] = []
@@ -103,7 +103,7 @@ class TestSeveralSources:
 
 
 class TestSourceCrash:
-    def test_a_source_that_fails_is_restarted_and_the_rest_goes_on(self) -> None:
+    def test_failed_source_is_restarted_while_rest_continues(self) -> None:
         flaky = Flaky(2)
         acks: list[Any] = []
 
@@ -124,7 +124,7 @@ class TestSourceCrash:
         assert acks == [1, "beside", 2, 3]
         assert pipeline.stats().restarts == 2
 
-    def test_three_restarts_in_five_seconds_are_allowed_and_no_more(self) -> None:
+    def test_three_restarts_in_five_seconds_are_allowed(self) -> None:
         flaky = Flaky(100)
         pipeline = Pipeline([flaky, DummySource()], handle_message=same)
         with VirtualTime(pipeline) as clock:
@@ -135,7 +135,7 @@ class TestSourceCrash:
         assert isinstance(caught.value.__cause__, OSError)
         assert caught.value.source == 0
 
-    def test_failures_that_are_far_apart_do_not_add_up(self) -> None:
+    def test_old_failures_are_not_counted(self) -> None:
         flaky = Flaky(9)
         restart = Restart(wait=tenacity.wait_fixed(6.0))
         pipeline = Pipeline(flaky, handle_message=same, restart=restart)
@@ -144,14 +144,14 @@ class TestSourceCrash:
             assert pipeline.wait(1.0)
         assert flaky.subscriptions == 10
 
-    def test_a_policy_says_which_errors_are_worth_a_restart(self) -> None:
+    def test_policy_decides_which_errors_restart(self) -> None:
         flaky = Flaky(1, ValueError("broken for good"))
         restart = Restart(retry=tenacity.retry_if_exception_type(OSError))
         with pytest.raises(SourceError, match="broken for good"):
             Pipeline(flaky, handle_message=same, restart=restart).run()
         assert flaky.subscriptions == 1
 
-    def test_errors_of_our_own_streams_are_final_as_they_were_retried_before(self) -> None:
+    def test_errors_of_rxtweets_are_final(self) -> None:
         error = rxtweets.errors.ConnectionLost("gone")
         flaky = Flaky(1, error)
         with pytest.raises(rxtweets.errors.ConnectionLost) as caught:
@@ -159,16 +159,16 @@ class TestSourceCrash:
         assert caught.value is error
         assert flaky.subscriptions == 1
 
-    def test_each_restart_is_reported(self) -> None:
+    def test_restarts_are_reported(self) -> None:
         pipeline = Pipeline(Flaky(1), handle_message=same)
         seen: list[events.Event] = []
         pipeline.events.subscribe(seen.append)
         with VirtualTime(pipeline) as clock:
             clock.advance(1.0)
-        (event,) = [each for each in seen if isinstance(each, events.SourceRestarting)]
+        (event,) = [item for item in seen if isinstance(item, events.SourceRestarting)]
         assert (event.source, event.attempt, event.delay) == (0, 1, 0.1)
 
-    def test_what_the_other_sources_gave_is_handled_before_the_error_ends_it(self) -> None:
+    def test_other_sources_are_drained_before_error(self) -> None:
         got: list[Any] = []
         pipeline = Pipeline(
             [Flaky(1), DummySource()],
@@ -180,7 +180,7 @@ class TestSourceCrash:
             pipeline.run()
         assert got == [1]
 
-    def test_stopping_while_a_source_waits_for_its_restart_ends_at_once(self) -> None:
+    def test_stop_is_immediate_while_source_waits_for_restart(self) -> None:
         flaky = Flaky(1)
         failed = threading.Event()
         pipeline = Pipeline(flaky, handle_message=same, restart=Restart(wait=lambda _: NEVER))
@@ -195,18 +195,18 @@ class TestSourceCrash:
 
 
 class TestDemand:
-    def test_a_paused_pipeline_asks_for_nothing(self) -> None:
+    def test_paused_pipeline_does_not_ask(self) -> None:
         service = Counted()
         pipeline = Pipeline(rxtweets.polling_source(service, most=5), handle_message=same)
         pipeline.pause()
         with VirtualTime(pipeline) as clock:
             clock.advance(10.0)
             assert service.asked == []
-            # Nothing of virtual time blocks, so a source without end needs a limit.
+            # Virtual time does not block, so an endless source needs a limit.
             service.fault = OSError("enough")
             pipeline.resume()
 
-    def test_a_full_pipeline_asks_for_nothing_more(self) -> None:
+    def test_full_pipeline_does_not_ask(self) -> None:
         service = Counted()
         held = threading.Event()
 
@@ -217,7 +217,7 @@ class TestDemand:
         pipeline = Pipeline(
             rxtweets.polling_source(service, most=5), handle_message=handler, concurrency=1
         ).start()
-        assert service.wait_for(10)  # ten for the one processor
+        assert service.wait_for(10)  # max_demand of one processor
         while pipeline.stats().in_flight < 10:
             pipeline.wait(0.001)
         assert pipeline.wait(0.1) is False
@@ -225,7 +225,7 @@ class TestDemand:
         pipeline.stop(drain=False)
         held.set()
 
-    def test_paused_while_it_is_full_it_asks_for_nothing_when_there_is_room(self) -> None:
+    def test_pipeline_does_not_ask_when_paused_while_full(self) -> None:
         service = Counted()
         held = threading.Event()
 
@@ -243,7 +243,7 @@ class TestDemand:
         assert service.asked == [5, 5]
         assert pipeline.stop().acknowledged == 10
 
-    def test_paused_by_its_own_handler_it_takes_no_more_than_it_had_asked_for(self) -> None:
+    def test_pipeline_does_not_ask_when_paused_by_handler(self) -> None:
         service = Counted()
         paused = threading.Event()
 
@@ -264,7 +264,7 @@ class TestDemand:
         pipeline.stop()
         assert pipeline.stats().acknowledged == service.given
 
-    def test_a_rate_limit_is_asked_for_to_the_message(self) -> None:
+    def test_demand_equals_rate_limit(self) -> None:
         service = Counted()
         pipeline = Pipeline(
             rxtweets.polling_source(service, most=5),
@@ -276,7 +276,7 @@ class TestDemand:
         assert service.asked == [5, 2]
         assert pipeline.stop().acknowledged == 7
 
-    def test_a_service_that_has_nothing_is_asked_again_after_its_interval(self) -> None:
+    def test_empty_service_is_asked_again_after_interval(self) -> None:
         times: list[float] = []
 
         def poll(_: int) -> list[Message[Any]]:
@@ -290,12 +290,12 @@ class TestDemand:
             clock.advance(14.0)
         assert times[:3] == [0.0, 5.0, 10.0]
 
-    def test_a_pipeline_ends_when_its_service_says_that_there_is_nothing_more(self) -> None:
+    def test_pipeline_ends_when_service_returns_none(self) -> None:
         answers = [[Message(1)], [], [Message(2)], None]
         source = rxtweets.polling_source(lambda _: answers.pop(0), interval=0.001)
         assert Pipeline(source, handle_message=same).run().acknowledged == 2
 
-    def test_what_a_long_poll_brings_during_a_drain_is_handled(self) -> None:
+    def test_drain_handles_messages_of_long_poll(self) -> None:
         asked, answer = threading.Event(), threading.Event()
 
         def poll(_: int) -> list[Message[Any]]:
@@ -311,7 +311,7 @@ class TestDemand:
         stopper.join(PATIENCE)
         assert pipeline.stats().acknowledged == 1
 
-    def test_a_queue_knows_when_its_items_are_done_and_takes_back_what_failed(self) -> None:
+    def test_queue_items_are_done_or_requeued(self) -> None:
         items: queue.Queue[int] = queue.Queue()
         for number in range(5):
             items.put(number)
@@ -329,7 +329,7 @@ class TestDemand:
 
 
 class TestPause:
-    def test_what_an_observable_gives_waits_and_comes_in_order(self) -> None:
+    def test_messages_wait_in_order_while_paused(self) -> None:
         source: Subject[Message[Any]] = Subject()
         got: list[Any] = []
         batchers = {"default": Batcher(lambda b: got.extend(m.data for m in b), 1)}
@@ -345,7 +345,7 @@ class TestPause:
             source.on_next(Message(3))
         assert got == [0, 1, 2, 3]
 
-    def test_a_drain_of_a_paused_pipeline_delivers_what_was_received(self) -> None:
+    def test_drain_delivers_messages_when_paused(self) -> None:
         source: Subject[Message[Any]] = Subject()
         got: list[Any] = []
         batchers = {"default": Batcher(lambda b: got.extend(m.data for m in b), 10)}
@@ -355,7 +355,7 @@ class TestPause:
             source.on_next(Message(1))
         assert got == [1]
 
-    def test_stopping_a_paused_pipeline_at_once_abandons_what_waits(self) -> None:
+    def test_stop_abandons_messages_when_paused(self) -> None:
         source: Subject[Message[Any]] = Subject()
         pipeline = Pipeline(source, handle_message=same)
         with VirtualTime(pipeline):
@@ -364,7 +364,7 @@ class TestPause:
             stats = pipeline.stop(drain=False)
         assert (stats.acknowledged, stats.abandoned) == (0, 1)
 
-    def test_a_thread_that_waits_is_let_go_by_a_stop(self) -> None:
+    def test_stop_unblocks_waiting_thread(self) -> None:
         source: Subject[Message[Any]] = Subject()
         pipeline = Pipeline(source, handle_message=same).start()
         pipeline.pause()
@@ -375,7 +375,7 @@ class TestPause:
         assert not emitter.is_alive()
         assert pipeline.stats().acknowledged == 0
 
-    def test_both_are_reported_once(self) -> None:
+    def test_pause_and_resume_are_reported_once(self) -> None:
         pipeline = Pipeline(DummySource(), handle_message=same)
         seen: list[events.Event] = []
         pipeline.events.subscribe(seen.append)
@@ -384,7 +384,7 @@ class TestPause:
             pipeline.pause()
             pipeline.resume()
             pipeline.resume()
-        assert [each for each in seen if isinstance(each, events.Paused | events.Resumed)] == [
+        assert [item for item in seen if isinstance(item, events.Paused | events.Resumed)] == [
             events.Paused(),
             events.Resumed(),
         ]
@@ -410,20 +410,20 @@ class TestRateLimiting:
         for number in range(count):
             subject.on_next(Message(number))
 
-    def test_so_many_pass_in_an_interval_and_the_others_wait_for_the_next(self) -> None:
+    def test_messages_beyond_limit_wait_for_next_interval(self) -> None:
         _, clock, (source,), times = self.started(RateLimit(2, 10.0))
         with clock:
             self.emit(source, 5)
             clock.advance(25.0)
         assert times == [0.0, 0.0, 10.0, 10.0, 20.0]
 
-    def test_exactly_so_many_do_not_wait(self) -> None:
+    def test_messages_within_limit_do_not_wait(self) -> None:
         _, clock, (source,), times = self.started(RateLimit(3, 10.0))
         with clock:
             self.emit(source, 3)
             assert times == [0.0, 0.0, 0.0]
 
-    def test_all_sources_share_it(self) -> None:
+    def test_rate_limit_is_shared_by_sources(self) -> None:
         _, clock, (one, two), times = self.started(RateLimit(3, 10.0), sources=2)
         with clock:
             self.emit(one, 2)
@@ -431,7 +431,7 @@ class TestRateLimiting:
             clock.advance(15.0)
         assert times == [0.0, 0.0, 0.0, 10.0]
 
-    def test_it_can_be_read_and_changed_from_the_next_interval_on(self) -> None:
+    def test_change_applies_from_next_interval(self) -> None:
         limit = RateLimit(1, 10.0)
         _, clock, (source,), times = self.started(limit)
         with clock:
@@ -441,7 +441,7 @@ class TestRateLimiting:
             clock.advance(22.0)
         assert times == [0.0, 10.0, 10.0, 15.0, 15.0, 20.0]
 
-    def test_with_a_reset_a_change_holds_at_once(self) -> None:
+    def test_change_with_reset_applies_immediately(self) -> None:
         limit = RateLimit(1, 10.0)
         _, clock, (source,), times = self.started(limit)
         with clock:
@@ -452,7 +452,7 @@ class TestRateLimiting:
             clock.advance(11.0)
         assert times == [0.0, 1.0, 1.0, 11.0]
 
-    def test_lifted_it_lets_everything_through_until_it_is_set_again(self) -> None:
+    def test_lifted_limit_passes_all_until_set_again(self) -> None:
         limit = RateLimit(1, 10.0)
         _, clock, (source,), times = self.started(limit)
         with clock:
@@ -466,13 +466,13 @@ class TestRateLimiting:
             clock.advance(20.0)
         assert len(times) == 6
 
-    def test_it_does_not_hold_up_a_drain(self) -> None:
+    def test_drain_ignores_rate_limit(self) -> None:
         _, clock, (source,), times = self.started(RateLimit(1, NEVER))
         with clock:
             self.emit(source, 5)
         assert times == [0.0] * 5
 
-    def test_it_does_not_hold_up_the_drain_of_threads(self) -> None:
+    def test_drain_ignores_rate_limit_on_threads(self) -> None:
         service = Counted()
         source = rxtweets.polling_source(service, most=5)
         pipeline = Pipeline(source, handle_message=same, rate_limit=RateLimit(2, NEVER)).start()
@@ -480,14 +480,14 @@ class TestRateLimiting:
         stats = pipeline.stop(timeout=PATIENCE)
         assert (stats.acknowledged, stats.abandoned) == (service.given, 0)
 
-    def test_pushed_messages_pass_beside_it(self) -> None:
+    def test_pushed_messages_ignore_rate_limit(self) -> None:
         pipeline, clock, _, times = self.started(RateLimit(1, NEVER))
         with clock:
             test_batch(pipeline, range(5))
             assert times == [0.0] * 5
 
     @pytest.mark.parametrize("arguments", [(0, 1.0), (1, 0), (1.5, 1.0), (1, "soon"), (True, 1.0)])
-    def test_options_that_cannot_work_are_refused(self, arguments: Any) -> None:
+    def test_rate_limit_refuses_invalid_options(self, arguments: Any) -> None:
         with pytest.raises(rxtweets.ConfigurationError):
             RateLimit(*arguments)
         with pytest.raises(rxtweets.ConfigurationError, match="rate_limit"):
@@ -495,21 +495,21 @@ class TestRateLimiting:
 
 
 class TestPartitions:
-    def test_messages_of_a_partition_are_handled_and_delivered_in_order(self) -> None:
+    def test_partition_is_handled_and_delivered_in_order(self) -> None:
         handled: dict[int, list[int]] = {0: [], 1: [], 2: []}
         delivered: dict[int, list[int]] = {0: [], 1: [], 2: []}
 
         def handler(message: Message[int]) -> Message[int]:
             threading.Event().wait(
                 0.000_1 * (message.data % 4)
-            )  # calls of uneven length, to overtake each other
+            )  # uneven durations, so that calls overtake each other
             handled[message.data % 3].append(message.data)
             return message
 
         def subscriber(batch: Batch[int]) -> None:
             threading.Event().wait(
                 0.000_1 * (batch[0].data % 4)
-            )  # calls of uneven length, to overtake each other
+            )  # uneven durations, so that calls overtake each other
             for message in batch:
                 delivered[message.data % 3].append(message.data)
 
@@ -526,7 +526,7 @@ class TestPartitions:
 
 
 class TestDelivery:
-    def test_so_many_batches_are_delivered_at_once(self) -> None:
+    def test_concurrency_batches_are_delivered_at_once(self) -> None:
         together = threading.Barrier(3)
 
         def subscriber(_: Batch[Any]) -> None:
@@ -538,14 +538,14 @@ class TestDelivery:
         ).run()
         assert stats.batches == 3
 
-    def test_batches_of_one_key_follow_each_other(self) -> None:
+    def test_batches_of_one_key_are_delivered_in_order(self) -> None:
         order: list[Any] = []
         inside = threading.Lock()
 
         def subscriber(batch: Batch[Any]) -> None:
             assert inside.acquire(blocking=False), "two batches of one key at once"
             order.extend(message.data for message in batch)
-            threading.Event().wait(0.001)  # time for another call to come in, if one could
+            threading.Event().wait(0.001)  # lets another call overlap, if one can
             inside.release()
 
         stats = Pipeline(
@@ -556,7 +556,7 @@ class TestDelivery:
         ).run()
         assert (order, stats.batches_failed) == (list(range(30)), 0)
 
-    def test_a_slow_subscriber_does_not_keep_another_batcher_waiting(self) -> None:
+    def test_slow_subscriber_does_not_block_other_batcher(self) -> None:
         held, other = threading.Event(), threading.Event()
 
         def slow(_: Batch[Any]) -> None:
@@ -577,7 +577,7 @@ class TestDelivery:
         held.set()
         assert pipeline.stop().batches == 2
 
-    def test_how_far_a_batcher_may_fall_behind_the_others_is_said_by_what_may_wait(self) -> None:
+    def test_waiting_bounds_how_far_batcher_falls_behind(self) -> None:
         held, others = threading.Event(), threading.Semaphore(0)
 
         def slow(_: Batch[Any]) -> None:
@@ -601,7 +601,7 @@ class TestDelivery:
 
 
 class TestShutdown:
-    def test_it_waits_for_unfinished_batches_of_every_batcher(self) -> None:
+    def test_stop_flushes_batches_of_all_batchers(self) -> None:
         got: dict[str, int] = {}
 
         def subscriber(batch: Batch[Any]) -> None:
@@ -616,7 +616,7 @@ class TestShutdown:
             test_batch(pipeline, range(57))
         assert got == {"a": 28, "b": 29}
 
-    def test_its_deadline_holds_for_several_batchers_together(self) -> None:
+    def test_stop_timeout_covers_all_batchers(self) -> None:
         held = threading.Event()
 
         both = threading.Semaphore(0)
@@ -636,10 +636,12 @@ class TestShutdown:
         held.set()
         assert acks.wait_for(2)
         assert pipeline.wait(PATIENCE)
-        assert stats.abandoned == 2  # those that waited; those in hand are settled by their owners
+        assert (
+            stats.abandoned == 2
+        )  # the waiting ones; the subscriber settles those being delivered
 
     @pytest.mark.parametrize("where", ["prepare", "handler", "failed", "subscriber"])
-    def test_any_callback_may_stop_it(self, where: str) -> None:
+    def test_callbacks_can_stop_pipeline(self, where: str) -> None:
         def at(place: str, result: Any) -> Any:
             if place == where:
                 pipeline.stop()
@@ -662,7 +664,7 @@ class TestShutdown:
         assert pipeline.stats().abandoned == 0
 
     @pytest.mark.parametrize("others", [0, 1])
-    def test_a_source_may_stop_it_when_it_is_asked(self, others: int) -> None:
+    def test_source_can_stop_pipeline_when_asked(self, others: int) -> None:
         ready = threading.Event()
 
         def poll(_: int) -> list[Message[Any]]:
@@ -677,7 +679,7 @@ class TestShutdown:
         assert pipeline.wait(PATIENCE)
         assert pipeline.stats().acknowledged == 1
 
-    def test_pushing_is_refused_when_the_sources_have_ended(self) -> None:
+    def test_push_is_refused_after_sources_end(self) -> None:
         entered, go = threading.Event(), threading.Event()
 
         def wait(batch: Batch[Any]) -> None:
@@ -687,14 +689,14 @@ class TestShutdown:
 
         source = rxtweets.from_iterable([1])
         pipeline = Pipeline(source, batchers={"default": Batcher(wait, 10, NEVER)}).start()
-        assert entered.wait(PATIENCE)  # with the batch that the end of the source sends on
+        assert entered.wait(PATIENCE)  # with the batch that the end of the source flushes
         with pytest.raises(PipelineError):
             pipeline.push([Message(2)])
         go.set()
         assert pipeline.wait(PATIENCE)
         assert (pipeline.stats().batched, pipeline.stats().abandoned) == (1, 0)
 
-    def test_pushing_after_the_end_is_refused(self) -> None:
+    def test_push_is_refused_after_end(self) -> None:
         pipeline = Pipeline(DummySource(), handle_message=same)
         with pytest.raises(PipelineError):
             pipeline.push([Message(1)])
@@ -703,7 +705,7 @@ class TestShutdown:
         with pytest.raises(PipelineError):
             pipeline.push([Message(1)])
 
-    def test_its_beginning_and_its_end_are_reported(self) -> None:
+    def test_start_and_end_are_reported(self) -> None:
         pipeline = Pipeline(DummySource(), handle_message=same)
         seen: list[events.Event] = []
         pipeline.events.subscribe(seen.append)
@@ -716,13 +718,13 @@ class TestShutdown:
 
 
 class TestAsyncSubscribers:
-    def test_a_function_is_awaited_on_a_loop_so_many_at_once(self) -> None:
+    def test_async_function_is_awaited_concurrently(self) -> None:
         together = asyncio.Barrier(3)
 
         async def subscriber(batch: Batch[Any], context: str) -> list[Message[Any]]:
             assert context == "c"
             await together.wait()
-            return [each.failed("odd") if each.data % 2 else each for each in batch]
+            return [message.failed("odd") if message.data % 2 else message for message in batch]
 
         stats = Pipeline(
             rxtweets.from_iterable(range(6)),
@@ -732,7 +734,7 @@ class TestAsyncSubscribers:
         assert (stats.batched, stats.batched_failed) == (3, 3)
 
     @pytest.mark.parametrize("concurrency", [1, 2])
-    def test_a_subscriber_with_async_methods_is_told_of_the_end(self, concurrency: int) -> None:
+    def test_async_subscriber_is_ended(self, concurrency: int) -> None:
         told: list[str] = []
 
         class Store(rxtweets.Subscriber[Any]):
@@ -748,7 +750,7 @@ class TestAsyncSubscribers:
         Pipeline(rxtweets.from_iterable(range(4)), batchers={"default": batcher}).run()
         assert told == ["2", "2", "completed"]
 
-    def test_one_that_raises_fails_its_batch(self) -> None:
+    def test_batch_fails_when_async_subscriber_raises(self) -> None:
         async def subscriber(_: Batch[Any]) -> None:
             raise ValueError("no room")
 
@@ -757,7 +759,7 @@ class TestAsyncSubscribers:
         ).run()
         assert (stats.batches_failed, stats.batched_failed) == (2, 4)
 
-    def test_stopping_at_once_cancels_it_and_fails_its_batch(self) -> None:
+    def test_stop_cancels_async_subscriber_and_fails_batch(self) -> None:
         acks = RecordingAcknowledger()
         entered = threading.Event()
 
@@ -773,7 +775,7 @@ class TestAsyncSubscribers:
         assert acks.wait_for(1)
         assert len(acks.failed) == 1
 
-    def test_without_deliver_it_is_told_that_nobody_awaits_it(self) -> None:
+    def test_async_subscriber_is_refused_without_deliver(self) -> None:
         async def subscriber(_: Batch[Any]) -> None:
             raise AssertionError("never awaited")
 
@@ -785,12 +787,12 @@ class TestAsyncSubscribers:
         stream.subscribe(anything, on_completed=over.set)
         assert over.wait(PATIENCE)
         stream.telemetry.bus.flush()
-        (event,) = [each for each in seen if isinstance(each, events.BatchFailed)]
+        (event,) = [item for item in seen if isinstance(item, events.BatchFailed)]
         assert "ops.deliver" in str(event.error)
 
 
 class TestOnALoopOfTheCaller:
-    def test_batches_are_taken_by_an_async_for_and_settled_one_by_one(self) -> None:
+    def test_async_for_settles_batches_one_by_one(self) -> None:
         acks = RecordingAcknowledger()
         source = rxtweets.from_iterable(range(7), acknowledger=acks)
         pipeline = Pipeline(source, batchers={"default": Batcher.awaited(size=3, timeout=NEVER)})
@@ -807,7 +809,7 @@ class TestOnALoopOfTheCaller:
         assert settled == [0, 3, 6]
         assert len(acks.successful) == 7
 
-    def test_leaving_the_loop_fails_the_batch_in_hand_and_drains(self) -> None:
+    def test_leaving_loop_fails_its_batch_and_drains(self) -> None:
         acks = RecordingAcknowledger()
         source = rxtweets.from_iterable(range(4), acknowledger=acks)
         pipeline = Pipeline(source, batchers={"default": Batcher.awaited(size=2, timeout=NEVER)})
@@ -821,7 +823,7 @@ class TestOnALoopOfTheCaller:
         assert [message.data for message in acks.failed] == [0, 1, 2, 3]
         assert pipeline.wait(PATIENCE)
 
-    def test_what_ended_the_stream_is_raised_after_the_last_batch(self) -> None:
+    def test_abatches_raises_error_after_last_batch(self) -> None:
         pipeline = Pipeline(
             Flaky(1), restart=None, batchers={"default": Batcher.awaited(size=2, timeout=NEVER)}
         )
@@ -835,7 +837,7 @@ class TestOnALoopOfTheCaller:
             asyncio.run(main())
         assert sizes == [1]
 
-    def test_astop_leaves_the_loop_running(self) -> None:
+    def test_astop_does_not_block_loop(self) -> None:
         async def main() -> int:
             held = threading.Event()
 
@@ -846,13 +848,13 @@ class TestOnALoopOfTheCaller:
             pipeline = Pipeline(DummySource(), handle_message=handler).start()
             test_batch(pipeline, [1])
             stopping = asyncio.create_task(pipeline.astop())
-            await asyncio.sleep(0)  # the loop goes on while the pipeline drains
+            await asyncio.sleep(0)  # the loop runs while the pipeline drains
             held.set()
             return (await stopping).acknowledged
 
         assert asyncio.run(main()) == 1
 
-    def test_batch_in_hand_fails_when_the_loop_is_closed(self) -> None:
+    def test_batch_fails_when_loop_is_closed(self) -> None:
         acks = RecordingAcknowledger()
         source = rxtweets.from_iterable([1], acknowledger=acks)
         pipeline = Pipeline(source, batchers={"default": Batcher.awaited(size=1, timeout=NEVER)})
@@ -864,14 +866,14 @@ class TestOnALoopOfTheCaller:
         assert [message.data for message in acks.failed] == [1]
         asyncio.run(batches.aclose())
 
-    def test_a_batcher_that_is_awaited_needs_abatches(self) -> None:
+    def test_awaited_batcher_needs_abatches(self) -> None:
         pipeline = Pipeline(DummySource(), batchers={"default": Batcher.awaited()})
         with pytest.raises(PipelineError, match="abatches"):
             pipeline.start()
 
 
 class TestIntrospection:
-    def test_the_topology_names_every_stage(self) -> None:
+    def test_topology_names_all_stages(self) -> None:
         pipeline = Pipeline(
             [DummySource(), reactivex.never()],
             handle_message=same,
@@ -896,17 +898,17 @@ class TestIntrospection:
             ),
         )
 
-    def test_without_batchers_there_are_none(self) -> None:
+    def test_topology_has_no_batchers_without_them(self) -> None:
         assert Pipeline(DummySource(), handle_message=same).topology().batchers == ()
 
-    def test_the_concurrency_is_that_of_now(self) -> None:
+    def test_topology_has_current_concurrency(self) -> None:
         pipeline = Pipeline(DummySource(), handle_message=same, concurrency=7)
         pipeline.concurrency.limit = 9
         topology = pipeline.topology()
         assert topology.processors is not None
         assert topology.processors.concurrency == 9
 
-    def test_each_stage_says_what_it_had_and_what_waits(self) -> None:
+    def test_stages_count_messages_and_queues(self) -> None:
         pipeline = Pipeline(
             Subject(),
             handle_message=lambda m: m.put_batcher("b") if m.data == 2 else m,
@@ -916,7 +918,7 @@ class TestIntrospection:
         with VirtualTime(pipeline) as clock:
             test_batch(pipeline, [0, 1, 2, 3, 4])
             clock.advance(0.001)
-            shown = {(each.kind, each.name): each for each in pipeline.stages()}
+            shown = {(item.kind, item.name): item for item in pipeline.stages()}
         assert [kind for kind, _ in shown] == [
             "source",
             "processors",
@@ -947,25 +949,23 @@ class TestConfiguration:
             ({"batchers": {"a": Batcher(print)}, "time_limit": 3}, "time_limit"),
         ],
     )
-    def test_options_that_cannot_work_are_refused_by_name(
-        self, options: dict[str, Any], words: str
-    ) -> None:
+    def test_pipeline_refuses_invalid_options(self, options: dict[str, Any], words: str) -> None:
         with pytest.raises(rxtweets.ConfigurationError, match=words):
             Pipeline(DummySource(), **options)
 
     @pytest.mark.parametrize("source", [[], [5], (), [reactivex.never(), None]])
-    def test_sources_that_are_none_are_refused(self, source: Any) -> None:
+    def test_pipeline_refuses_invalid_sources(self, source: Any) -> None:
         with pytest.raises(rxtweets.ConfigurationError, match="source"):
             Pipeline(source, handle_message=same)
 
     @pytest.mark.parametrize("name", ["stop", "wait", "retry"])
-    def test_a_restart_is_made_of_strategies(self, name: str) -> None:
+    def test_restart_refuses_other_than_strategies(self, name: str) -> None:
         with pytest.raises(rxtweets.ConfigurationError, match=name):
             Restart(**{name: 3})  # type: ignore[arg-type]  # that is the point
 
 
 class TestChainedPipelines:
-    def test_one_pipeline_feeds_another_by_a_subject(self) -> None:
+    def test_pipeline_feeds_another_by_subject(self) -> None:
         between: Subject[Message[Any]] = Subject()
         got: list[Any] = []
 
@@ -982,6 +982,6 @@ class TestChainedPipelines:
         assert got == [0, 2, 4, 6, 8]
 
 
-def test_stock_operators_may_stand_before_a_pipeline() -> None:
+def test_pipeline_takes_source_of_stock_operators() -> None:
     source = rxtweets.from_iterable(range(10)).filter(lambda message: message.data % 2 == 0)
     assert Pipeline(source, handle_message=same).run().acknowledged == 5

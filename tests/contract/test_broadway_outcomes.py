@@ -28,7 +28,7 @@ Subscribers = Mapping[str, tuple[Any, int]]
 
 
 class Outcome:
-    """What a run left behind."""
+    """The results of a run."""
 
     def __init__(self, stats: Stats, acks: RecordingAcknowledger, seen: list[Any]) -> None:
         self.stats = stats
@@ -44,7 +44,11 @@ class Outcome:
         return sorted(message.data for message in self.acks.failed)
 
     def reasons(self) -> list[Any]:
-        return [each.status.reason for each in self.acks.failed if isinstance(each.status, Failed)]
+        return [
+            message.status.reason
+            for message in self.acks.failed
+            if isinstance(message.status, Failed)
+        ]
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.seen if isinstance(event, kind)]
@@ -80,7 +84,7 @@ def _bind(subscriber: Any, context: Any) -> Any:
 
 @pytest.fixture(params=["ready", "by hand"])
 def run(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
-    """Runs messages 0, 1, 2 … through a handler and batchers until all are acknowledged."""
+    """Run messages 0, 1, 2 … through a handler and batchers until all are acknowledged."""
 
     def go(
         count: int,
@@ -101,7 +105,7 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Outcome]:
                 source,
                 handle_message=handler,
                 concurrency=4,
-                batchers={n: Batcher(each, size, NEVER) for n, (each, size) in batchers.items()},
+                batchers={n: Batcher(item, size, NEVER) for n, (item, size) in batchers.items()},
                 handle_failed=handle_failed,
                 **options,
             )
@@ -128,20 +132,18 @@ def take(batch: Batch[Any]) -> None:
 
 
 class TestProcessor:
-    def test_successful_messages_reach_the_subscriber_and_are_acknowledged(self, run: Any) -> None:
+    def test_successful_messages_are_delivered_and_acknowledged(self, run: Any) -> None:
         taken: list[Batch[Any]] = []
         outcome = run(5, same, {"default": (taken.append, 5)})
         assert sorted(message.data for message in taken[0]) == [0, 1, 2, 3, 4]
         assert (outcome.good, outcome.bad) == ([0, 1, 2, 3, 4], [])
 
-    def test_a_message_that_a_handler_fails_is_acknowledged_so_with_its_reason(
-        self, run: Any
-    ) -> None:
+    def test_message_failed_by_handler_keeps_reason(self, run: Any) -> None:
         outcome = run(3, lambda m: m.failed("odd") if m.data == 1 else m, {"default": (take, 10)})
         assert (outcome.good, outcome.bad) == ([0, 2], [1])
         assert outcome.reasons() == ["odd"]
 
-    def test_a_failed_message_is_not_batched_even_if_it_names_no_batcher(self, run: Any) -> None:
+    def test_failed_message_is_not_batched(self, run: Any) -> None:
         outcome = run(
             2,
             lambda m: m.put_batcher("nowhere").failed("odd") if m.data else m,
@@ -149,7 +151,7 @@ class TestProcessor:
         )
         assert outcome.reasons() == ["odd"]
 
-    def test_a_handler_that_raises_fails_only_its_message(self, run: Any) -> None:
+    def test_message_fails_when_handler_raises(self, run: Any) -> None:
         fault = ValueError("cannot")
 
         def handler(message: Message[Any]) -> Message[Any]:
@@ -162,14 +164,12 @@ class TestProcessor:
         assert outcome.reasons() == [fault]
         assert len(outcome.of(events.HandlerFailed)) == 1
 
-    def test_a_handler_that_returns_something_else_fails_its_message(self, run: Any) -> None:
+    def test_message_fails_when_handler_returns_other(self, run: Any) -> None:
         outcome = run(2, lambda m: "text" if m.data else m, {"default": (take, 10)})
         assert (outcome.good, outcome.bad) == ([0], [1])
         assert isinstance(outcome.reasons()[0], HandlerError)
 
-    def test_a_batcher_that_does_not_exist_fails_the_message_and_the_known_are_named(
-        self, run: Any
-    ) -> None:
+    def test_message_fails_when_batcher_does_not_exist(self, run: Any) -> None:
         outcome = run(
             2, lambda m: m.put_batcher("nowhere") if m.data else m, {"default": (take, 10)}
         )
@@ -177,7 +177,7 @@ class TestProcessor:
         assert str(outcome.reasons()[0]) == "there is no batcher 'nowhere'; known: 'default'"
         assert (outcome.stats.batched, outcome.stats.failed) == (1, 1)
 
-    def test_a_handler_that_ends_its_thread_fails_its_message(self, run: Any) -> None:
+    def test_message_fails_when_handler_exits(self, run: Any) -> None:
         def handler(message: Message[Any]) -> Message[Any]:
             if message.data == 1:
                 raise SystemExit(3)
@@ -186,7 +186,7 @@ class TestProcessor:
         outcome = run(3, handler, {"default": (take, 10)})
         assert (outcome.good, outcome.bad) == ([0, 2], [1])
 
-    def test_an_acknowledger_that_raises_stops_nobody(self, run: Any) -> None:
+    def test_pipeline_continues_when_acknowledger_raises(self, run: Any) -> None:
         class Broken:
             def ack(self, successful: Any, failed: Any) -> None:
                 raise ValueError(f"no broker for {len(successful) + len(failed)}")
@@ -197,13 +197,13 @@ class TestProcessor:
             return message.with_acknowledger(broken if message.data == 1 else fine)
 
         outcome = run(3, handler, {"default": (take, 3)})
-        assert sorted(each.data for each in fine.successful) == [0, 2]
+        assert sorted(item.data for item in fine.successful) == [0, 2]
         assert outcome.stats.acknowledger_errors == 1
         assert len(outcome.of(events.AcknowledgerFailed)) == 1
 
 
 class TestContext:
-    def test_it_is_handed_to_every_callback(self, run: Any) -> None:
+    def test_context_is_passed_to_all_functions(self, run: Any) -> None:
         contexts: list[Any] = []
 
         def handler(message: Message[Any], context: Any) -> Message[Any]:
@@ -222,19 +222,17 @@ class TestContext:
 
 
 class TestWithoutBatchers:
-    def test_processors_acknowledge_what_succeeded_and_what_failed(self, run: Any) -> None:
+    def test_processors_acknowledge_by_outcome(self, run: Any) -> None:
         outcome = run(4, lambda m: m.failed("odd") if m.data % 2 else m, {})
         assert (outcome.good, outcome.bad) == ([0, 2], [1, 3])
         assert (outcome.stats.acknowledged, outcome.stats.failed) == (2, 2)
 
-    def test_no_batch_is_made(self, run: Any) -> None:
+    def test_no_batches_without_batchers(self, run: Any) -> None:
         assert run(4, same, {}).stats.batches == 0
 
 
 class TestBatchers:
-    def test_each_message_goes_to_the_batcher_that_it_names_in_batches_of_its_size(
-        self, run: Any
-    ) -> None:
+    def test_message_goes_to_the_batcher_that_it_names(self, run: Any) -> None:
         odd: list[Batch[Any]] = []
         even: list[Batch[Any]] = []
 
@@ -247,22 +245,20 @@ class TestBatchers:
         assert {batch.info.batcher for batch in odd} == {"odd"}
         assert all(message.data % 2 for batch in odd for message in batch)
 
-    def test_each_key_has_its_own_batches(self, run: Any) -> None:
+    def test_keys_have_separate_batches(self, run: Any) -> None:
         taken: list[Batch[Any]] = []
         run(20, lambda m: m.put_batch_key(m.data % 2), {"default": (taken.append, 5)})
         assert sorted((b.info.batch_key, len(b)) for b in taken) == [(0, 5), (0, 5), (1, 5), (1, 5)]
         assert all(len({message.data % 2 for message in batch}) == 1 for batch in taken)
 
-    def test_a_message_may_ask_for_its_batch_to_be_sent_on_at_once(self, run: Any) -> None:
+    def test_message_can_flush_its_batch(self, run: Any) -> None:
         taken: list[Batch[Any]] = []
         run(3, lambda m: m.put_batch_mode("flush"), {"default": (taken.append, 100)})
         assert [(len(batch), batch.info.trigger) for batch in taken] == [(1, "flush")] * 3
 
 
 class TestBatches:
-    def test_a_subscriber_that_raises_fails_the_whole_batch_and_gets_the_next(
-        self, run: Any
-    ) -> None:
+    def test_batch_fails_when_subscriber_raises(self, run: Any) -> None:
         calls: list[int] = []
 
         def subscriber(batch: Batch[Any]) -> None:
@@ -275,36 +271,32 @@ class TestBatches:
         assert (len(outcome.good), len(outcome.bad)) == (2, 2)
         assert [len(bad) for _, bad in outcome.acks.calls if bad] == [2]
 
-    def test_a_subscriber_may_fail_some_messages_by_returning_all(self, run: Any) -> None:
+    def test_subscriber_can_fail_some_messages(self, run: Any) -> None:
         def subscriber(batch: Batch[Any]) -> list[Message[Any]]:
-            return [each.failed("odd") if each.data % 2 else each for each in batch]
+            return [message.failed("odd") if message.data % 2 else message for message in batch]
 
         outcome = run(6, same, {"default": (subscriber, 6)})
         assert (outcome.good, outcome.bad) == ([0, 2, 4], [1, 3, 5])
         assert (outcome.stats.batched, outcome.stats.batched_failed) == (3, 3)
-        assert len(outcome.acks.calls) == 1  # one call for the group
+        assert len(outcome.acks.calls) == 1  # one call per group
 
     @pytest.mark.parametrize("answer", [lambda b: list(b)[:-1], lambda b: [*b, *b]])
-    def test_a_subscriber_that_returns_fewer_or_more_messages_fails_its_batch(
-        self, run: Any, answer: Any
-    ) -> None:
+    def test_batch_fails_when_subscriber_returns_other_count(self, run: Any, answer: Any) -> None:
         outcome = run(3, same, {"default": (answer, 3)})
         assert outcome.bad == [0, 1, 2]
         assert "return all" in str(outcome.reasons()[0])
 
     @pytest.mark.parametrize("answer", [None, 5, "text", [], [1, 2], {"ok": True}])
-    def test_what_else_a_subscriber_returns_is_its_own_business(
-        self, run: Any, answer: Any
-    ) -> None:
+    def test_other_return_values_of_subscriber_are_ignored(self, run: Any, answer: Any) -> None:
         assert run(3, same, {"default": (lambda _: answer, 3)}).good == [0, 1, 2]
 
-    def test_a_subscriber_that_ends_its_thread_fails_its_batch(self, run: Any) -> None:
+    def test_batch_fails_when_subscriber_exits(self, run: Any) -> None:
         def subscriber(batch: Batch[Any]) -> None:
             raise SystemExit(len(batch))
 
         assert run(4, same, {"default": (subscriber, 2)}).bad == [0, 1, 2, 3]
 
-    def test_acknowledgers_are_told_once_for_each_reference(self, run: Any) -> None:
+    def test_acknowledger_is_called_once_for_each_reference(self, run: Any) -> None:
         acks = RecordingAcknowledger()
 
         def handler(message: Message[Any]) -> Message[Any]:
@@ -314,7 +306,7 @@ class TestBatches:
         groups = [sorted(message.data for message in good) for good, _ in acks.calls]
         assert sorted(groups) == [[0, 2, 4], [1, 3, 5]]
 
-    def test_a_subscriber_that_raises_does_not_stop_the_other_batcher(self, run: Any) -> None:
+    def test_other_batcher_continues_when_subscriber_raises(self, run: Any) -> None:
         def broken(_: Batch[Any]) -> None:
             raise ValueError("no room")
 
@@ -327,24 +319,24 @@ class TestBatches:
 
 
 class TestAcknowledgeImmediately:
-    def test_one_message_is_acknowledged_once(self, run: Any) -> None:
+    def test_ack_immediately_acknowledges_message_once(self, run: Any) -> None:
         outcome = run(3, rxtweets.ack_immediately, {"default": (take, 3)})
         assert outcome.good == [0, 1, 2]
         assert [len(good) for good, _ in outcome.acks.calls] == [1, 1, 1]
 
-    def test_several_are_acknowledged_by_their_status_once(self, run: Any) -> None:
+    def test_ack_immediately_follows_status(self, run: Any) -> None:
         def subscriber(batch: Batch[Any]) -> None:
             rxtweets.ack_immediately(
-                [each.failed("odd") if each.data % 2 else each for each in batch]
+                [message.failed("odd") if message.data % 2 else message for message in batch]
             )
             rxtweets.ack_immediately(batch)
 
         outcome = run(1, same, {"default": (subscriber, 1)})
         assert (outcome.good, len(outcome.acks.calls)) == ([0], 1)
 
-    def test_failed_messages_are_acknowledged_once_by_handle_failed(self, run: Any) -> None:
+    def test_handle_failed_can_acknowledge_immediately(self, run: Any) -> None:
         def handle_failed(failed: Sequence[Message[Any]]) -> Sequence[Message[Any]]:
-            rxtweets.ack_immediately([each.put_data("dead") for each in failed])
+            rxtweets.ack_immediately([message.put_data("dead") for message in failed])
             return failed
 
         outcome = run(2, same, {"nowhere": (take, 5)}, handle_failed=handle_failed)
@@ -369,13 +361,13 @@ class TestAcknowledgeImmediately:
         assert [message.data for message in acks.successful] == ["early"]
         assert (acks.failed, stats.abandoned, stats.late_acknowledgements) == ([], 1, 0)
 
-    def test_a_failed_message_is_acknowledged_as_failed(self, run: Any) -> None:
+    def test_failed_message_is_acknowledged_as_failed(self, run: Any) -> None:
         outcome = run(1, lambda m: rxtweets.ack_immediately(m.failed("odd")), {})
         assert (outcome.good, outcome.bad) == ([], [0])
 
 
 class TestConfigureAck:
-    def test_the_acknowledger_gets_the_options_and_gives_the_data(self, run: Any) -> None:
+    def test_acknowledger_turns_options_into_data(self, run: Any) -> None:
         class Configurable(RecordingAcknowledger):
             def configure(self, ref: Any, data: Any, options: Mapping[str, Any]) -> Any:
                 return (ref, data, dict(options))
@@ -389,9 +381,7 @@ class TestConfigureAck:
         run(1, handler, {"default": (take, 1)})
         assert acks.successful[0].ack_data == ("q", 5, {"on_failure": "requeue"})
 
-    def test_one_that_cannot_be_configured_fails_the_message_with_a_typed_error(
-        self, run: Any
-    ) -> None:
+    def test_message_fails_when_acknowledger_has_no_options(self, run: Any) -> None:
         outcome = run(1, lambda m: m.configure_ack(on_failure="requeue"), {"default": (take, 1)})
         assert outcome.bad == [0]
         assert isinstance(outcome.reasons()[0], rxtweets.errors.AcknowledgerError)
@@ -399,11 +389,9 @@ class TestConfigureAck:
 
 
 class TestHandleFailed:
-    def test_it_is_given_what_a_handler_failed_and_what_it_returns_is_acknowledged(
-        self, run: Any
-    ) -> None:
+    def test_handle_failed_result_is_acknowledged(self, run: Any) -> None:
         def handle_failed(failed: list[Message[Any]]) -> list[Message[Any]]:
-            return [each.put_data(-each.data) for each in failed]
+            return [message.put_data(-message.data) for message in failed]
 
         outcome = run(
             3,
@@ -413,7 +401,7 @@ class TestHandleFailed:
         )
         assert (outcome.good, outcome.bad) == ([0, 2], [-1])
 
-    def test_it_is_given_what_raised_and_what_named_no_batcher(self, run: Any) -> None:
+    def test_handle_failed_takes_raised_and_unrouted_messages(self, run: Any) -> None:
         given: list[Any] = []
 
         def handler(message: Message[Any]) -> Message[Any]:
@@ -428,7 +416,7 @@ class TestHandleFailed:
         run(2, handler, {"default": (take, 10)}, handle_failed=handle_failed)
         assert sorted(given) == [0, 1]
 
-    def test_it_is_given_a_batch_that_a_subscriber_failed(self, run: Any) -> None:
+    def test_handle_failed_takes_failed_batch(self, run: Any) -> None:
         given: list[list[Any]] = []
 
         def subscriber(_: Batch[Any]) -> None:
@@ -436,13 +424,13 @@ class TestHandleFailed:
 
         def handle_failed(failed: list[Message[Any]]) -> list[Message[Any]]:
             given.append(sorted(message.data for message in failed))
-            return [each.put_data("dead") for each in failed]
+            return [item.put_data("dead") for item in failed]
 
         outcome = run(3, same, {"default": (subscriber, 3)}, handle_failed=handle_failed)
         assert given == [[0, 1, 2]]
         assert outcome.bad == ["dead"] * 3
 
-    def test_it_is_given_only_the_messages_of_a_batch_that_failed(self, run: Any) -> None:
+    def test_handle_failed_takes_failed_messages_of_batch(self, run: Any) -> None:
         given: list[Any] = []
 
         def handle_failed(failed: list[Message[Any]]) -> list[Message[Any]]:
@@ -458,7 +446,7 @@ class TestHandleFailed:
         assert (given, outcome.good, outcome.bad) == ([1], [0, 2], [1])
 
     @pytest.mark.parametrize("where", ["handler", "subscriber"])
-    def test_one_that_raises_is_contained_and_reported(self, run: Any, where: str) -> None:
+    def test_handle_failed_errors_are_reported(self, run: Any, where: str) -> None:
         def handle_failed(_: list[Message[Any]]) -> list[Message[Any]]:
             raise ValueError("cannot help")
 
@@ -477,7 +465,7 @@ class TestHandleFailed:
 
     @pytest.mark.parametrize("answer", [[], None, ["text"]])
     @pytest.mark.parametrize("where", ["handler", "subscriber"])
-    def test_one_that_does_not_keep_the_count_changes_nothing(
+    def test_handle_failed_result_is_ignored_with_other_count(
         self, run: Any, where: str, answer: Any
     ) -> None:
         def subscriber(_: Batch[Any]) -> None:
@@ -492,9 +480,9 @@ class TestHandleFailed:
         assert outcome.bad == [0, 1]
         assert outcome.stats.failure_handler_errors >= 1
 
-    def test_a_message_stays_failed_whatever_it_says(self, run: Any) -> None:
+    def test_message_stays_failed_after_handle_failed(self, run: Any) -> None:
         def handle_failed(failed: Sequence[Message[Any]]) -> list[Message[Any]]:
-            return [Message(each.data).with_acknowledger(each.acknowledger) for each in failed]
+            return [Message(item.data).with_acknowledger(item.acknowledger) for item in failed]
 
         def subscriber(_: Batch[Any]) -> None:
             raise ValueError("no room")
@@ -505,14 +493,14 @@ class TestHandleFailed:
 
 
 class TestEvents:
-    def test_batches_are_reported_when_they_begin_and_when_they_are_over(self, run: Any) -> None:
+    def test_start_and_end_of_batches_are_reported(self, run: Any) -> None:
         outcome = run(4, same, {"default": (take, 2)})
         started, delivered = outcome.of(events.BatchStarted), outcome.of(events.BatchDelivered)
         assert [len(event.batch) for event in started] == [2, 2]
         assert [event.batch for event in delivered] == [event.batch for event in started]
         assert all(event.seconds >= 0 for event in delivered)
 
-    def test_failures_that_were_handled_are_reported(self, run: Any) -> None:
+    def test_handled_failures_are_reported(self, run: Any) -> None:
         def subscriber(_: Batch[Any]) -> None:
             raise ValueError("no room")
 

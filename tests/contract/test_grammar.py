@@ -44,7 +44,7 @@ def is_worth_it(reason: object) -> bool:
 
 
 class Referee(reactivex.Observer[Any]):
-    """Notes every breach of the grammar."""
+    """Keeps every violation of the grammar."""
 
     def __init__(self) -> None:
         super().__init__(self._next, self._error, self._completed)
@@ -87,32 +87,32 @@ class _Call:
         self._referee.leave()
 
 
-def handler(each: Message[int]) -> Message[int]:
-    if each.data % 17 == 0:
-        raise ValueError(each.data)
-    if each.data % 5 == 0:
-        threading.Event().wait(0.000_1)  # blocks, so that other workers come in
-    return each
+def handler(message: Message[int]) -> Message[int]:
+    if message.data % 17 == 0:
+        raise ValueError(message.data)
+    if message.data % 5 == 0:
+        threading.Event().wait(0.000_1)  # blocks, so that other workers start
+    return message
 
 
-async def async_handler(each: Message[int]) -> Message[int]:
-    if each.data % 17 == 0:
-        raise ValueError(each.data)
-    if each.data % 5 == 0:
+async def async_handler(message: Message[int]) -> Message[int]:
+    if message.data % 17 == 0:
+        raise ValueError(message.data)
+    if message.data % 5 == 0:
         await asyncio.sleep(0.000_1)
-    return each
+    return message
 
 
-def stubborn_handler(each: Message[int]) -> Message[int]:
-    """Fails every message at first, some for good."""
-    if each.data % 17 and rng.random() < 0.5:
-        raise KeyError(each.data)
-    return handler(each)
+def stubborn_handler(message: Message[int]) -> Message[int]:
+    """Fail every message once, and some always."""
+    if message.data % 17 and rng.random() < 0.5:
+        raise KeyError(message.data)
+    return handler(message)
 
 
-def routing_handler(each: Message[int]) -> Message[int]:
-    handled = handler(each)
-    return handled.put_batcher("odd") if each.data % 2 else handled
+def routing_handler(message: Message[int]) -> Message[int]:
+    handled = handler(message)
+    return handled.put_batcher("odd") if message.data % 2 else handled
 
 
 def splitting(_: Message[int], count: int) -> tuple[Any, int]:
@@ -120,9 +120,9 @@ def splitting(_: Message[int], count: int) -> tuple[Any, int]:
 
 
 def picky(batch: Batch[int]) -> list[Message[int]]:
-    if any(each.data % 11 == 0 for each in batch):
+    if any(message.data % 11 == 0 for message in batch):
         raise ValueError("not these")
-    return [each.failed("odd one") if each.data % 13 == 0 else each for each in batch]
+    return [message.failed("odd one") if message.data % 13 == 0 else message for message in batch]
 
 
 rng = random.Random(17)
@@ -137,7 +137,9 @@ CHAINS: dict[str, Any] = {
     "ordered async process": [ops.process(async_handler, 8, ordered=True)],
     "process in an executor": [ops.process(handler, 8, executor=executor)],
     "process on a scheduler": [ops.process(handler, 8, scheduler=NewThreadScheduler())],
-    "process with partitions": [ops.process(handler, 8, partition_by=lambda each: each.data % 3)],
+    "process with partitions": [
+        ops.process(handler, 8, partition_by=lambda message: message.data % 3)
+    ],
     "process with chunks": [ops.process(handler, 8, prepare=lambda chunk: chunk)],
     "process with time limits": [ops.process(handler, 8, time_limit=PATIENCE)],
     "process with retries": [retrying],
@@ -146,7 +148,7 @@ CHAINS: dict[str, Any] = {
             stubborn_handler,
             8,
             ordered=True,
-            partition_by=lambda each: each.data % 3,
+            partition_by=lambda message: message.data % 3,
             prepare=lambda chunk: chunk,
             on_failed=lambda chunk: chunk,
             retry=retry,
@@ -167,13 +169,13 @@ CHAINS: dict[str, Any] = {
         ops.route({"default": ops.batch(7, 0.001), "odd": ops.batch(5, 0.001, name="odd")})
     ],
     "process and batch by key and partition": [
-        ops.process(lambda each: handler(each).put_batch_key(each.data % 3), 8),
-        ops.batch(4, 0.001, partition_by=lambda each: each.data, partitions=2),
+        ops.process(lambda message: handler(message).put_batch_key(message.data % 3), 8),
+        ops.batch(4, 0.001, partition_by=lambda message: message.data, partitions=2),
         ops.deliver(picky, 3),
     ],
     "batch and deliver": [ops.batch((0, splitting), 0.001), ops.deliver(picky)],
     "partitioned process": [
-        ops.partition(lambda each: each.data, 3, ops.process(handler, 2, ordered=True))
+        ops.partition(lambda message: message.data, 3, ops.process(handler, 2, ordered=True))
     ],
     "pausable and process": [ops.pausable(Valve()), ops.process(handler, 8)],
     "rate limit and process": [ops.rate_limit(50, 0.001), ops.process(handler, 8)],
@@ -190,7 +192,7 @@ CASES = [(name, seed) for name in CHAINS for seed in (SEEDS if name in FIRST els
 
 
 def feed(source: Subject[Message[int]], rng: random.Random) -> list[threading.Thread]:
-    """Threads that emit at the same time; a Subject serialises nothing."""
+    """Emit on several threads at once; a Subject does not serialise."""
 
     def emit(first: int) -> None:
         for number in range(first, first + EACH):
@@ -210,7 +212,7 @@ def chain(name: str, source: Subject[Message[int]]) -> MessageStream[Any] | Batc
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
-def test_every_message_comes_once_and_the_end_comes_last(name: str, seed: int) -> None:
+def test_messages_come_once_before_one_end(name: str, seed: int) -> None:
     rng = random.Random(seed)
     source: Subject[Message[int]] = Subject()
     stream = chain(name, source)
@@ -224,14 +226,14 @@ def test_every_message_comes_once_and_the_end_comes_last(name: str, seed: int) -
         source.on_error(ValueError("source"))
     assert referee.ended.wait(PATIENCE)
     numbers = range(1, 1 + FEEDERS * EACH)
-    expected = [each for each in numbers if "process" not in name or each % 17]
+    expected = [message for message in numbers if "process" not in name or message % 17]
     assert referee.breaches == []
-    assert sorted(each.data for each in referee.items) == expected
+    assert sorted(message.data for message in referee.items) == expected
     assert stream.stats().failed == len(numbers) - len(expected)
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
-def test_nothing_comes_after_a_disposal_in_the_middle(name: str, seed: int) -> None:
+def test_nothing_is_emitted_after_disposal(name: str, seed: int) -> None:
     rng = random.Random(seed)
     source: Subject[Message[int]] = Subject()
     goal = rng.randrange(FEEDERS * EACH // 2)
@@ -251,17 +253,15 @@ def test_nothing_comes_after_a_disposal_in_the_middle(name: str, seed: int) -> N
     for thread in threads:
         thread.join(PATIENCE)
     source.on_completed()
-    numbers = [each.data for each in referee.items]
+    numbers = [message.data for message in referee.items]
     assert referee.breaches == []
     assert not referee.ended.is_set()
     assert len(set(numbers)) == len(numbers)
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
-def test_every_message_that_was_taken_is_accounted_for_after_a_disposal(
-    name: str, seed: int
-) -> None:
-    """Chunks that are being passed on are not taken back, so every one of them must be counted."""
+def test_messages_are_accounted_for_after_disposal(name: str, seed: int) -> None:
+    """A chunk that is being emitted stays emitted, so all of its messages must be counted."""
     rng = random.Random(seed)
     taken = 0
 
@@ -270,7 +270,7 @@ def test_every_message_that_was_taken_is_accounted_for_after_a_disposal(
             nonlocal taken
             for number in range(1, 400, 4):
                 taken += 4
-                observer.on_next([Message(each) for each in range(number, number + 4)])
+                observer.on_next([Message(item) for item in range(number, number + 4)])
                 if number == 201:
                     half.set()
 
@@ -299,14 +299,14 @@ def test_every_message_that_was_taken_is_accounted_for_after_a_disposal(
 
 
 def _accounted(name: str, stats: Stats, referee: Referee) -> int:
-    """Where messages end: in a batch, failed, abandoned, or, without a batcher, at the observer."""
+    """The outcomes of messages: batched, failed, abandoned or, without a batcher, observed."""
     done = stats.batched + stats.batched_failed if "batch" in name else len(referee.items)
     return done + stats.failed + stats.abandoned
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", CHAINS)
-def test_nothing_comes_after_a_disposal_from_inside_on_next(name: str, seed: int) -> None:
+def test_nothing_is_emitted_after_disposal_in_on_next(name: str, seed: int) -> None:
     source: Subject[Message[int]] = Subject()
     goal = random.Random(seed).randrange(1, FEEDERS * EACH // 2)
     disposed = threading.Event()
@@ -336,7 +336,7 @@ async def wait_for(event: threading.Event) -> None:
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("how", ["threads", "loop", "executor", "scheduler", "limited"])
-def test_nothing_comes_after_a_disposal_from_inside_a_handler(how: str, ordered: bool) -> None:
+def test_nothing_is_emitted_after_disposal_in_handler(how: str, ordered: bool) -> None:
     source: Subject[Message[int]] = Subject()
     ready, disposed = threading.Event(), threading.Event()
 
@@ -368,7 +368,7 @@ def test_nothing_comes_after_a_disposal_from_inside_a_handler(how: str, ordered:
     source.on_completed()
     assert referee.breaches == []
     assert not referee.ended.is_set()
-    assert 5 not in [each.data for each in referee.items]
+    assert 5 not in [item.data for item in referee.items]
     stats = stream.stats()
     assert stats.in_flight == 0
     assert len(referee.items) + stats.abandoned == 20

@@ -1,4 +1,4 @@
-"""A broker, a pipeline, and whatever may happen to them, in any order, on a virtual clock.
+"""A broker and a pipeline under random operations, in virtual time.
 
 At every moment each message is exactly one of queued, in flight, acknowledged or dead, and no
 delivery is ever acknowledged twice.
@@ -39,7 +39,7 @@ KINDS = [
 
 
 class StubBroker:
-    """Gives messages, takes acknowledgements; a message that failed twice is dead."""
+    """Gives messages and takes acknowledgements; a message that failed twice is dead."""
 
     def __init__(self) -> None:
         self.queued: deque[tuple[int, str]] = deque()
@@ -79,11 +79,11 @@ class StubBroker:
 
 
 class Deadly(BaseException):
-    """Ends a worker where no handler is to blame."""
+    """Ends a worker outside of a handler."""
 
 
 class MortalRunner(_threads.ThreadRunner):
-    """Its workers die of certain messages, in place of calling the handler."""
+    """Its workers die of certain messages instead of calling the handler."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -147,7 +147,9 @@ class Machine(RuleBasedStateMachine):
     def take(self, batch: Batch[str]) -> Any:
         if self.is_broken:
             raise ValueError("no room")
-        return [each.failed("picky") if each.data == "flush" else each for each in batch]
+        return [
+            message.failed("picky") if message.data == "flush" else message for message in batch
+        ]
 
     running = precondition(lambda self: not self.is_over)
 

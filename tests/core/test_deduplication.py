@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxtweets import Message
-from rxtweets._core.deduplication import Deduplicator, key_of
+from rxtweets._core.deduplication import Deduplicator, id_or_line
 
 
 @pytest.fixture
@@ -22,18 +22,18 @@ def _eager_threads() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def test_a_key_is_new_once() -> None:
+def test_key_is_new_once() -> None:
     seen = Deduplicator()
     assert [seen.is_new(key) for key in "aabca"] == [True, False, True, True, False]
 
 
-def test_the_last_keys_are_known_and_no_others() -> None:
+def test_only_keys_of_window_are_remembered() -> None:
     seen = Deduplicator(window=2)
     assert [seen.is_new(key) for key in "abacba"] == [True, True, False, True, False, True]
 
 
 @given(st.lists(st.integers(0, 12), max_size=200), st.integers(1, 10))
-def test_it_is_exact_within_the_window(keys: list[int], window: int) -> None:
+def test_deduplicator_is_exact_within_window(keys: list[int], window: int) -> None:
     seen = Deduplicator(window)
     remembered: deque[int] = deque(maxlen=window)
     for key in keys:
@@ -42,39 +42,39 @@ def test_it_is_exact_within_the_window(keys: list[int], window: int) -> None:
             remembered.append(key)
 
 
-def test_memory_is_bounded_by_the_window() -> None:
+def test_memory_is_bounded_by_window() -> None:
     seen = Deduplicator(window=100)
     for key in range(10_000):
         seen.is_new(key)
         assert len(seen._seen) <= 100
 
 
-def test_messages_are_told_apart_by_their_ids_in_their_order() -> None:
+def test_fresh_keeps_order_and_first_of_each_id() -> None:
     seen = Deduplicator()
-    messages = [Message(text, {"id": each}) for text, each in zip("abcd", "1213", strict=True)]
+    messages = [Message(text, {"id": item}) for text, item in zip("abcd", "1213", strict=True)]
     assert [message.data for message in seen.fresh(messages)] == ["a", "b", "d"]
     assert seen.fresh(messages) == []
 
 
-def test_an_id_is_the_same_as_text_and_as_number() -> None:
-    assert key_of(Message("a", {"id": "1"})) == key_of(Message("b", {"id": 1}))
+def test_id_is_equal_as_text_and_number() -> None:
+    assert id_or_line(Message("a", {"id": "1"})) == id_or_line(Message("b", {"id": 1}))
 
 
-def test_where_there_is_no_id_the_line_tells_apart() -> None:
+def test_line_is_the_key_without_id() -> None:
     one, same, other = (
         Message.from_event(None, "", line, None) for line in (b"{1}\r\n", b"{1}", b"{2}")
     )
-    assert key_of(one) == key_of(same) != key_of(other)
+    assert id_or_line(one) == id_or_line(same) != id_or_line(other)
 
 
-def test_any_key_will_do() -> None:
+def test_deduplicator_accepts_any_key() -> None:
     seen = Deduplicator(by=lambda message: message.data.lower())
     messages: list[Message[Any]] = [Message("A"), Message("a"), Message("b")]
     assert [message.data for message in seen.fresh(messages)] == ["A", "b"]
 
 
 @pytest.mark.usefixtures("_eager_threads")
-def test_several_threads_let_each_key_through_once() -> None:
+def test_key_is_new_once_over_threads() -> None:
     seen = Deduplicator()
     through: list[int] = []
     ready = threading.Barrier(4)

@@ -36,71 +36,71 @@ def batches_of(
     end: Any = None,
     disposed: float = 1000.0,
 ) -> list[tuple[float, Any]]:
-    """What comes out of a hot source in virtual time: (time, texts and trigger, or the end)."""
+    """Return the batches of a hot source in virtual time: (time, texts and trigger, or the end)."""
     scheduler = TestScheduler()
     notes = [on_next(time, message(text)) for time, text in source_events]
     source: Any = scheduler.create_hot_observable(*notes, *([end] if end else []))
     observer: Any = scheduler.start(
         lambda: source.pipe(ops.batch(size, timeout)), disposed=disposed
     )
-    return [(each.time, _shown(each.value)) for each in observer.messages]
+    return [(note.time, _shown(note.value)) for note in observer.messages]
 
 
 def _shown(note: Any) -> Any:
     if note.kind == "N":
         batch: Batch[str] = note.value
-        return "".join(each.data for each in batch), batch.info.trigger
+        return "".join(message.data for message in batch), batch.info.trigger
     return "completed" if note.kind == "C" else note.exception
 
 
 # In virtual time.
 
 
-def test_a_batch_is_emitted_when_it_is_full() -> None:
+def test_batch_is_emitted_when_full() -> None:
     source = [(210, "a"), (220, "b"), (230, "c"), (240, "d")]
     assert batches_of(source, 2, 100.0) == [(220, ("ab", "size")), (240, ("cd", "size"))]
 
 
-def test_the_time_of_a_batch_begins_with_its_first_message() -> None:
+def test_batch_time_starts_with_first_message() -> None:
     source = [(350, "a"), (380, "b"), (500, "c")]
     assert batches_of(source, 10, 100.0) == [(450, ("ab", "timeout")), (600, ("c", "timeout"))]
 
 
-def test_silence_gives_no_batches() -> None:
+def test_batch_emits_nothing_without_messages() -> None:
     assert batches_of([], 10, 50.0) == []
 
 
-def test_a_full_batch_takes_its_time_with_it() -> None:
+def test_timeout_ends_with_full_batch() -> None:
     source = [(210, "a"), (220, "b"), (280, "c")]
     assert batches_of(source, 2, 100.0) == [(220, ("ab", "size")), (380, ("c", "timeout"))]
 
 
-def test_completion_flushes() -> None:
+def test_batch_is_flushed_on_completion() -> None:
     shown = batches_of([(210, "a")], 10, 500.0, on_completed(250))
     assert shown == [(250, ("a", "flush")), (250, "completed")]
 
 
-def test_an_error_comes_after_the_batch_that_was_being_filled() -> None:
+def test_batch_is_flushed_before_error() -> None:
     fault = ValueError("source")
     shown = batches_of([(210, "a")], 10, 500.0, on_error(250, fault))
     assert shown == [(250, ("a", "flush")), (250, fault)]
 
 
-def test_an_empty_source_gives_no_batch() -> None:
+def test_batch_is_not_emitted_for_empty_source() -> None:
     assert batches_of([], 10, 10.0, on_completed(250)) == [(250, "completed")]
 
 
-def test_nothing_comes_after_the_disposal() -> None:
+def test_batch_emits_nothing_after_disposal() -> None:
     assert batches_of([(210, "a"), (220, "b")], 10, 100.0, disposed=300.0) == []
 
 
-def test_a_batch_that_fills_at_its_very_deadline_is_emitted_once() -> None:
+def test_batch_is_emitted_once_when_full_at_deadline() -> None:
     source = [(210, "a"), (310, "b"), (320, "c")]
     shown = batches_of(source, 2, 100.0)
     assert [texts for _, (texts, _) in shown] in (["ab", "c"], ["a", "bc"])
 
 
-def test_batches_are_those_of_the_stock_buffer_where_that_emits_any() -> None:
+def test_batches_equal_non_empty_stock_buffers() -> None:
     source = [(210 + 7 * at, chr(97 + at)) for at in range(20)]
 
     def stock_batches() -> list[tuple[float, str]]:
@@ -111,9 +111,9 @@ def test_batches_are_those_of_the_stock_buffer_where_that_emits_any() -> None:
             lambda: hot.pipe(stock.buffer_with_time_or_count(1000.0, 3))
         )
         return [
-            (each.time, "".join(each.value.value))
-            for each in observer.messages
-            if each.value.kind == "N"
+            (note.time, "".join(note.value.value))
+            for note in observer.messages
+            if note.value.kind == "N"
         ]
 
     ours = batches_of(source, 3, 1000.0, on_completed(500))
@@ -132,17 +132,17 @@ def in_one_chunk(*texts: str) -> MessageStream[Any]:
     return MessageStream(subscribe, new_telemetry())
 
 
-def test_a_long_chunk_becomes_several_batches_in_order() -> None:
+def test_long_chunk_becomes_several_batches() -> None:
     batches: list[Batch[str]] = []
     in_one_chunk(*"abcdefg").pipe(ops.batch(3, 5.0)).subscribe(batches.append)
-    assert [[each.data for each in batch] for batch in batches] == [
+    assert [[message.data for message in batch] for batch in batches] == [
         ["a", "b", "c"],
         ["d", "e", "f"],
         ["g"],
     ]
 
 
-def test_a_batch_knows_its_batcher_size_and_trigger() -> None:
+def test_batch_info_has_batcher_size_and_trigger() -> None:
     batches: list[Batch[str]] = []
     in_one_chunk("a", "b", "c").pipe(ops.batch(2, 5.0, name="mine")).subscribe(batches.append)
     assert [batch.info for batch in batches] == [
@@ -156,10 +156,12 @@ class Acks:
         self.calls: list[tuple[list[Any], list[Any]]] = []
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
-        self.calls.append(([each.data for each in successful], [each.data for each in failed]))
+        self.calls.append(
+            ([message.data for message in successful], [message.data for message in failed])
+        )
 
 
-def test_messages_that_failed_before_are_acknowledged_and_not_batched() -> None:
+def test_failed_messages_are_acknowledged_and_not_batched() -> None:
     acks = Acks()
     source: Subject[Message[Any]] = Subject()
     batches: list[Batch[Any]] = []
@@ -168,15 +170,15 @@ def test_messages_that_failed_before_are_acknowledged_and_not_batched() -> None:
     assert acks.calls == [([], ["bad"])]
     source.on_next(message("a").with_acknowledger(acks))
     source.on_next(message("b").with_acknowledger(acks))
-    assert [[each.data for each in batch] for batch in batches] == [["a", "b"]]
+    assert [[item.data for item in batch] for batch in batches] == [["a", "b"]]
     assert acks.calls[1:] == [(["a", "b"], [])]
     source.on_completed()
 
 
-# On the clock of the machine.
+# In real time.
 
 
-def test_the_time_passes_by_itself() -> None:
+def test_batch_is_emitted_by_thread_after_timeout() -> None:
     source: Subject[Message[Any]] = Subject()
     batches: list[Batch[Any]] = []
     came = threading.Event()
@@ -192,21 +194,21 @@ def test_the_time_passes_by_itself() -> None:
     came.clear()
     source.on_next(message("b"))
     assert came.wait(PATIENCE)
-    assert [each.data for batch in batches for each in batch] == ["a", "b"]
+    assert [item.data for batch in batches for item in batch] == ["a", "b"]
     subscription.dispose()
 
 
-def test_one_thread_keeps_the_time_of_a_thousand_batches() -> None:
+def test_thousand_batches_share_one_timer_thread() -> None:
     source: Subject[Message[Any]] = Subject()
     subscription = source.pipe(ops.batch(2, 60.0)).subscribe(lambda _: None)
     for number in range(2001):
         source.on_next(message(number))
-    timers = [each for each in threading.enumerate() if each.name == "rxtweets-batch"]
+    timers = [thread for thread in threading.enumerate() if thread.name == "rxtweets-batch"]
     assert len(timers) == 1
     subscription.dispose()
 
 
-def test_disposing_abandons_the_unfinished_batch_and_counts_it() -> None:
+def test_unfinished_batch_is_abandoned_on_disposal() -> None:
     source: Subject[Message[Any]] = Subject()
     stream = source.pipe(ops.batch(10, 60.0))
     reported: list[events.Event] = []
@@ -220,7 +222,7 @@ def test_disposing_abandons_the_unfinished_batch_and_counts_it() -> None:
     assert reported == [events.Abandoned(3, "batcher")]
 
 
-def test_disposing_from_inside_a_batch_ends_it() -> None:
+def test_batch_ends_when_disposed_by_its_observer() -> None:
     source: Subject[Message[Any]] = Subject()
     stream = source.pipe(ops.batch(2, 60.0))
     got: list[Batch[Any]] = []
@@ -248,15 +250,15 @@ def test_disposing_from_inside_a_batch_ends_it() -> None:
         ((10, timedelta(0)), "timeout="),
     ],
 )
-def test_arguments_that_cannot_work_are_refused_at_once(arguments: Any, words: str) -> None:
+def test_batch_refuses_invalid_arguments(arguments: Any, words: str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=words):
         ops.batch(*arguments)
 
 
-def test_a_timeout_may_be_a_timedelta() -> None:
+def test_batch_timeout_accepts_timedelta() -> None:
     scheduler = TestScheduler()
     source: Any = scheduler.create_hot_observable(on_next(210, message("a")))
     observer: Any = scheduler.start(
         lambda: source.pipe(ops.batch(9, timedelta(seconds=30))), disposed=1000.0
     )
-    assert [each.time for each in observer.messages] == [240]
+    assert [note.time for note in observer.messages] == [240]

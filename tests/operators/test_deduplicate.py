@@ -22,7 +22,7 @@ def message(identifier: object, **metadata: Any) -> Message[str]:
 
 
 def stream_of(*chunks: Sequence[Message[Any]]) -> MessageStream[Any]:
-    """A cold stream whose messages come in these chunks."""
+    """Return a cold stream of these chunks."""
 
     def subscribe(observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
         for chunk in chunks:
@@ -34,16 +34,16 @@ def stream_of(*chunks: Sequence[Message[Any]]) -> MessageStream[Any]:
 
 
 def ids(messages: Sequence[Message[Any]]) -> list[str]:
-    return [each.id for each in messages]
+    return [message.id for message in messages]
 
 
-def test_each_message_comes_once_and_in_its_order() -> None:
+def test_deduplicate_keeps_order() -> None:
     stream = stream_of([message(1), message(2), message(1)], [message(2), message(3)])
     assert ids(stream.pipe(ops.deduplicate()).to_list().run()) == ["1", "2", "3"]
     assert stream.stats().duplicates == 2
 
 
-def test_it_comes_at_its_own_time() -> None:
+def test_deduplicate_emits_at_time_of_source() -> None:
     scheduler = TestScheduler()
     one, two = message(1), message(2)
     source = scheduler.create_hot_observable(
@@ -54,7 +54,7 @@ def test_it_comes_at_its_own_time() -> None:
     assert result.messages == [on_next(210, one), on_next(220, two), on_completed(250)]
 
 
-def test_an_error_passes_through_and_nothing_after_it() -> None:
+def test_deduplicate_passes_error_as_last() -> None:
     scheduler = TestScheduler()
     one, error = message(1), ValueError("the end")
     source = scheduler.create_hot_observable(
@@ -64,32 +64,32 @@ def test_an_error_passes_through_and_nothing_after_it() -> None:
     assert result.messages == [on_next(210, one), on_error(220, error)]
 
 
-def test_a_disposal_ends_it_and_leaves_the_source() -> None:
+def test_deduplicate_leaves_source_on_disposal() -> None:
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(on_next(210, message(1)), on_next(310, message(2)))
     result = scheduler.start(lambda: source.pipe(ops.deduplicate()), disposed=300)
     assert len(result.messages) == 1
-    assert [(each.subscribe, each.unsubscribe) for each in source.subscriptions] == [(200, 300)]
+    assert [(item.subscribe, item.unsubscribe) for item in source.subscriptions] == [(200, 300)]
 
 
-def test_it_is_exact_within_its_window() -> None:
-    stream = stream_of([message(each) for each in "abacba"])
+def test_deduplicate_is_exact_within_window() -> None:
+    stream = stream_of([message(item) for item in "abacba"])
     assert ids(stream.pipe(ops.deduplicate(window=2)).to_list().run()) == ["a", "b", "c", "a"]
 
 
-def test_any_key_tells_messages_apart() -> None:
+def test_deduplicate_accepts_any_key() -> None:
     stream = stream_of([message(1, lang="ja"), message(2, lang="en"), message(3, lang="ja")])
-    once = ops.deduplicate(by=lambda each: each.metadata["lang"])
+    once = ops.deduplicate(by=lambda item: item.metadata["lang"])
     assert ids(stream.pipe(once).to_list().run()) == ["1", "2"]
 
 
-def test_each_subscription_has_a_memory_of_its_own() -> None:
+def test_deduplicate_has_window_per_subscription() -> None:
     once = stream_of([message(1), message(1)]).pipe(ops.deduplicate())
     assert ids(once.to_list().run()) == ["1"]
     assert ids(once.to_list().run()) == ["1"]
 
 
-def test_a_chunk_without_anything_new_is_not_passed_on() -> None:
+def test_deduplicate_omits_chunk_of_duplicates() -> None:
     chunks: list[Any] = []
 
     class Taker(reactivex.Observer[Any]):
@@ -104,18 +104,16 @@ def test_a_chunk_without_anything_new_is_not_passed_on() -> None:
 
 
 class Failing:
-    """Raises for one message, and for one gives a key that is none."""
+    """Raise for one message, and return an unhashable key for another."""
 
-    def __call__(self, each: Message[Any]) -> Any:
-        if each.id == "bad":
-            raise KeyError(each.id)
-        return [] if each.id == "unhashable" else each.id
+    def __call__(self, message: Message[Any]) -> Any:
+        if message.id == "bad":
+            raise KeyError(message.id)
+        return [] if message.id == "unhashable" else message.id
 
 
 @pytest.mark.parametrize(("identifier", "kind"), [("bad", KeyError), ("unhashable", TypeError)])
-def test_a_message_without_a_key_fails_and_the_stream_goes_on(
-    identifier: str, kind: type[Exception]
-) -> None:
+def test_deduplicate_fails_message_when_key_raises(identifier: str, kind: type[Exception]) -> None:
     reported: list[events.Event] = []
     seen = threading.Event()
 
@@ -134,29 +132,29 @@ def test_a_message_without_a_key_fails_and_the_stream_goes_on(
     assert isinstance(event.message.status.reason, kind)
 
 
-def test_what_is_left_out_is_acknowledged_and_the_rest_is_not_yet() -> None:
+def test_deduplicate_acknowledges_only_duplicates() -> None:
     told: list[tuple[list[str], list[str]]] = []
     teller = CallerAcknowledger(lambda good, bad: told.append((ids(good), ids(bad))))
-    several = [message(each).with_acknowledger(teller) for each in ("1", "1", "bad", "2", "1")]
+    several = [message(item).with_acknowledger(teller) for item in ("1", "1", "bad", "2", "1")]
     kept = stream_of(several).pipe(ops.deduplicate(by=Failing())).to_list().run()
     assert ids(kept) == ["1", "2"]
     assert told == [(["1", "1"], ["bad"])]
 
 
-def test_batches_behind_it_settle_what_came_through() -> None:
+def test_deduplicate_leaves_settlement_to_batches() -> None:
     told: list[str] = []
     teller = CallerAcknowledger(lambda good, _: told.extend(ids(good)))
-    several = [message(each).with_acknowledger(teller) for each in "1213"]
+    several = [message(item).with_acknowledger(teller) for item in "1213"]
     stream = stream_of(several)
     stream.pipe(ops.deduplicate(), ops.batch(10, 1.0)).subscribe(lambda _: None)
     assert sorted(told) == ["1", "1", "2", "3"]
     assert stream.stats().batched == 3
 
 
-def test_a_merge_of_two_copies_gives_each_message_once() -> None:
-    one, two = (stream_of([message(each) for each in range(100)]) for _ in range(2))
+def test_deduplicate_removes_copies_of_merge() -> None:
+    one, two = (stream_of([message(item) for item in range(100)]) for _ in range(2))
     once = reactivex.merge(one, two).pipe(ops.deduplicate(window=200))
-    assert ids(once.to_list().run()) == [str(each) for each in range(100)]
+    assert ids(once.to_list().run()) == [str(item) for item in range(100)]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +162,6 @@ def test_a_merge_of_two_copies_gives_each_message_once() -> None:
     [({"window": 0}, "window"), ({"window": 1.5}, "window"), ({"window": True}, "window"),
      ({"by": "id"}, "by")],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_by_name(options: dict[str, Any], name: str) -> None:
+def test_deduplicate_refuses_invalid_arguments(options: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name}="):
         ops.deduplicate(**options)

@@ -1,4 +1,4 @@
-"""`pausable`: messages that can be held back for a while."""
+"""`pausable`: messages wait while a valve is paused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _doing(turn: Callable[[], object]) -> Callable[..., None]:
     return action
 
 
-def test_messages_wait_in_order_while_it_is_paused_and_the_end_waits_with_them() -> None:
+def test_messages_and_end_wait_while_paused() -> None:
     scheduler, valve = TestScheduler(), Valve()
     source = scheduler.create_hot_observable(
         *(on_next(210 + 10 * n, Message(n)) for n in range(6)), on_completed(270)
@@ -49,7 +49,9 @@ def test_messages_wait_in_order_while_it_is_paused_and_the_end_waits_with_them()
     for time, turn in ((225, valve.pause), (255, valve.resume), (265, valve.pause)):
         scheduler.schedule_absolute(time, _doing(turn))
     scheduler.schedule_absolute(300, _doing(valve.resume))
-    observed = scheduler.start(lambda: source.pipe(ops.pausable(valve)).map(lambda each: each.data))
+    observed = scheduler.start(
+        lambda: source.pipe(ops.pausable(valve)).map(lambda message: message.data)
+    )
     assert observed.messages == [
         on_next(210, 0),
         on_next(220, 1),
@@ -61,7 +63,7 @@ def test_messages_wait_in_order_while_it_is_paused_and_the_end_waits_with_them()
     ]
 
 
-def test_a_source_that_can_wait_is_not_asked_while_it_is_paused() -> None:
+def test_polled_source_is_not_asked_while_paused() -> None:
     asked: list[int] = []
     sink, valve = Sink(), Valve()
 
@@ -79,7 +81,7 @@ def test_a_source_that_can_wait_is_not_asked_while_it_is_paused() -> None:
     assert (asked, sink.data) == ([4, 4, 4], [1, 2])
 
 
-def test_a_thread_that_emits_waits_until_it_is_open_or_disposed() -> None:
+def test_emitting_thread_blocks_until_resumed_or_disposed() -> None:
     source: Subject[Message[int]] = Subject()
     sink, valve = Sink(), Valve()
     stream = source.pipe(ops.pausable(valve))
@@ -104,7 +106,7 @@ def test_a_thread_that_emits_waits_until_it_is_open_or_disposed() -> None:
     assert stream.stats().abandoned == 1
 
 
-def test_several_streams_can_share_one() -> None:
+def test_valve_is_shared_by_streams() -> None:
     valve = Valve()
     sources = [Subject[Message[int]]() for _ in range(2)]
     sinks = [Sink() for _ in sources]
@@ -120,6 +122,6 @@ def test_several_streams_can_share_one() -> None:
     assert [sink.data for sink in sinks] == [[1], [1]]
 
 
-def test_something_else_than_a_valve_is_refused() -> None:
+def test_pausable_refuses_other_than_valve() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="valve=None"):
         ops.pausable(None)  # type: ignore[arg-type]  # that is the point

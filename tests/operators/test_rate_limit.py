@@ -26,33 +26,33 @@ def limited(limit: Any, *notes: Any, disposed: float = 1000.0) -> list[tuple[flo
     source: Any = scheduler.create_hot_observable(*notes)
     observer: Any = scheduler.start(lambda: source.pipe(ops.rate_limit(*limit)), disposed=disposed)
     return [
-        (each.time, each.value.value.data if each.value.kind == "N" else each.value.kind)
-        for each in observer.messages
+        (note.time, note.value.value.data if note.value.kind == "N" else note.value.kind)
+        for note in observer.messages
     ]
 
 
-def test_so_many_pass_in_an_interval_that_begins_with_the_first() -> None:
+def test_interval_starts_with_first_message() -> None:
     notes = [on_next(210 + number, Message(number)) for number in range(5)]
     assert limited((2, 50.0), *notes) == [(210, 0), (211, 1), (260, 2), (260, 3), (310, 4)]
 
 
-def test_what_is_not_used_in_an_interval_is_not_saved() -> None:
+def test_unused_room_is_not_kept() -> None:
     notes = [on_next(time, Message(time)) for time in (210, 400, 401, 402)]
     assert [time for time, _ in limited((2, 50.0), *notes)] == [210, 400, 401, 450]
 
 
-def test_the_end_waits_for_its_messages() -> None:
+def test_end_waits_for_messages() -> None:
     fault = ValueError("source")
     notes = [on_next(210, Message(1)), on_next(211, Message(2)), on_error(212, fault)]
     assert limited((1, 50.0), *notes) == [(210, 1), (260, 2), (260, "E")]
 
 
-def test_nothing_comes_after_the_disposal() -> None:
+def test_rate_limit_emits_nothing_after_disposal() -> None:
     notes = [on_next(210, Message(1)), on_next(211, Message(2))]
     assert limited((1, 50.0), *notes, disposed=250.0) == [(210, 1)]
 
 
-def test_streams_that_share_a_limit_have_it_together() -> None:
+def test_rate_limit_is_shared_by_streams() -> None:
     scheduler = TestScheduler()
     limit = RateLimit(3, 50.0)
     sources: Any = [
@@ -62,10 +62,10 @@ def test_streams_that_share_a_limit_have_it_together() -> None:
     observer: Any = scheduler.start(
         lambda: reactivex.merge(*[source.pipe(ops.rate_limit(limit)) for source in sources])
     )
-    assert [each.time for each in observer.messages] == [210, 210, 211, 260, 260, 260]
+    assert [note.time for note in observer.messages] == [210, 210, 211, 260, 260, 260]
 
 
-def test_the_thread_of_the_source_waits_until_the_limit_is_lifted() -> None:
+def test_emitting_thread_blocks_until_limit_is_lifted() -> None:
     limit = RateLimit(2, NEVER)
     source: Subject[Message[int]] = Subject()
     got: list[int] = []
@@ -92,7 +92,7 @@ def test_the_thread_of_the_source_waits_until_the_limit_is_lifted() -> None:
     assert got == [0, 1, 2, 3, 4]
 
 
-def test_disposing_lets_a_waiting_thread_go_and_counts_what_it_had() -> None:
+def test_disposal_unblocks_thread_and_counts_its_messages() -> None:
     source: Subject[Message[int]] = Subject()
     stream = source.pipe(ops.rate_limit(1, NEVER))
     subscription = stream.subscribe()
@@ -106,7 +106,7 @@ def test_disposing_lets_a_waiting_thread_go_and_counts_what_it_had() -> None:
     assert stream.stats().abandoned == 1
 
 
-def test_an_observer_may_feed_its_source() -> None:
+def test_observer_can_feed_its_source() -> None:
     source: Subject[Message[int]] = Subject()
     got: list[int] = []
 
@@ -130,10 +130,10 @@ def test_an_observer_may_feed_its_source() -> None:
         ((None, None), "interval"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused(arguments: Any, words: str) -> None:
+def test_rate_limit_refuses_invalid_arguments(arguments: Any, words: str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=words):
         ops.rate_limit(*arguments)
 
 
-def test_its_repr_says_what_holds() -> None:
+def test_rate_limit_repr_shows_limit() -> None:
     assert repr(RateLimit(5, 2)) == "RateLimit(5, 2.0)"

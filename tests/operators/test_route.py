@@ -24,14 +24,14 @@ on_next, on_error, on_completed = (
 
 def shown(observer: Any) -> list[tuple[float, Any]]:
     result = []
-    for each in observer.messages:
-        note = each.value
+    for item in observer.messages:
+        note = item.value
         if note.kind == "N":
             value = note.value
             data = [m.data for m in value] if isinstance(value, Batch) else value.data
-            result.append((each.time, data))
+            result.append((item.time, data))
         else:
-            result.append((each.time, "completed" if note.kind == "C" else note.exception))
+            result.append((item.time, "completed" if note.kind == "C" else note.exception))
     return result
 
 
@@ -42,7 +42,7 @@ def to(name: str, data: Any) -> Message[Any]:
 # route
 
 
-def test_each_message_goes_through_the_branch_that_it_names_to_the_tick() -> None:
+def test_message_passes_the_branch_that_it_names() -> None:
     scheduler = TestScheduler()
     source: Any = scheduler.create_hot_observable(
         on_next(210, Message(1)),
@@ -64,7 +64,7 @@ def test_each_message_goes_through_the_branch_that_it_names_to_the_tick() -> Non
     ]
 
 
-def test_an_error_comes_after_what_every_branch_holds() -> None:
+def test_route_flushes_branches_before_error() -> None:
     scheduler = TestScheduler()
     fault = ValueError("source")
     source: Any = scheduler.create_hot_observable(
@@ -77,7 +77,7 @@ def test_an_error_comes_after_what_every_branch_holds() -> None:
     assert sorted(data for _, data in shown(observer)[:-1]) == [[1], [2]]
 
 
-def test_nothing_comes_after_the_disposal() -> None:
+def test_route_emits_nothing_after_disposal() -> None:
     scheduler = TestScheduler()
     source: Any = scheduler.create_hot_observable(on_next(210, Message(1)))
     observer: Any = scheduler.start(
@@ -86,7 +86,7 @@ def test_nothing_comes_after_the_disposal() -> None:
     assert observer.messages == []
 
 
-def test_what_comes_out_is_what_the_branches_give() -> None:
+def test_route_emits_items_of_branches() -> None:
     source: Subject[Message[Any]] = Subject()
     assert isinstance(source.pipe(ops.route({"a": ops.acknowledge()})), MessageStream)
     assert isinstance(source.pipe(ops.route({"a": ops.batch()})), BatchStream)
@@ -105,17 +105,17 @@ def test_what_comes_out_is_what_the_branches_give() -> None:
         {"a": [ops.batch(), None]},
     ],
 )
-def test_branches_that_cannot_work_are_refused_at_once(branches: Any) -> None:
+def test_route_refuses_invalid_branches(branches: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="branches"):
         ops.route(branches)
 
 
-def test_branches_of_different_kinds_are_refused_at_once() -> None:
+def test_route_refuses_branches_of_different_kinds() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="BatchStream, MessageStream"):
         reactivex.never().pipe(ops.route({"a": ops.batch(), "b": ops.acknowledge()}))
 
 
-def test_messages_that_failed_before_are_acknowledged_and_go_nowhere() -> None:
+def test_route_acknowledges_failed_messages() -> None:
     acks = RecordingAcknowledger()
     got: list[Any] = []
     source: Subject[Message[Any]] = Subject()
@@ -124,7 +124,7 @@ def test_messages_that_failed_before_are_acknowledged_and_go_nowhere() -> None:
     assert (got, len(acks.failed)) == ([], 1)
 
 
-def test_each_subscription_has_branches_of_its_own() -> None:
+def test_route_has_branches_per_subscription() -> None:
     source: Subject[Message[Any]] = Subject()
     stream = source.pipe(ops.route({"default": ops.batch(2, 600.0)}))
     first: list[Any] = []
@@ -141,7 +141,7 @@ def test_each_subscription_has_branches_of_its_own() -> None:
 # partition
 
 
-def test_messages_of_one_number_go_through_one_branch() -> None:
+def test_messages_of_one_number_pass_one_branch() -> None:
     source: Subject[Message[int]] = Subject()
     batches: list[list[int]] = []
     source.pipe(ops.partition(lambda m: m.data, 2, ops.batch(2, 600.0))).subscribe(
@@ -154,7 +154,7 @@ def test_messages_of_one_number_go_through_one_branch() -> None:
 
 
 @pytest.mark.parametrize("number", [-1, "a", None, 1.5, True])
-def test_a_number_that_is_none_fails_the_message(number: Any) -> None:
+def test_message_fails_when_number_is_invalid(number: Any) -> None:
     acks = RecordingAcknowledger()
     failed: list[Any] = []
 
@@ -173,7 +173,7 @@ def test_a_number_that_is_none_fails_the_message(number: Any) -> None:
     ("arguments", "words"),
     [((5, 2, ops.batch()), "by="), ((abs, 0, ops.batch()), "n="), ((abs, 2), "operators")],
 )
-def test_arguments_of_partition_that_cannot_work_are_refused(arguments: Any, words: str) -> None:
+def test_partition_refuses_invalid_arguments(arguments: Any, words: str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=words):
         ops.partition(*arguments)
 
@@ -181,7 +181,7 @@ def test_arguments_of_partition_that_cannot_work_are_refused(arguments: Any, wor
 # acknowledge
 
 
-def test_messages_are_acknowledged_by_their_status_and_passed_on() -> None:
+def test_acknowledge_follows_status_and_passes_on() -> None:
     acks = RecordingAcknowledger()
     got: list[Any] = []
     source: Subject[Message[Any]] = Subject()
@@ -197,9 +197,9 @@ def test_messages_are_acknowledged_by_their_status_and_passed_on() -> None:
 # deliver
 
 
-def test_a_batch_comes_out_with_what_became_of_each_message() -> None:
+def test_deliver_emits_batch_with_statuses() -> None:
     def subscriber(batch: Batch[int]) -> list[Message[int]]:
-        return [each.failed("odd") if each.data % 2 else each for each in batch]
+        return [item.failed("odd") if item.data % 2 else item for item in batch]
 
     settled: list[Batch[int]] = []
     source: Subject[Message[int]] = Subject()
@@ -216,7 +216,7 @@ def test_a_batch_comes_out_with_what_became_of_each_message() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [None, 1, 3])
-def test_the_subscriber_is_told_of_the_end_after_the_last_batch(concurrency: int | None) -> None:
+def test_deliver_ends_subscriber_after_last_batch(concurrency: int | None) -> None:
     told: list[Any] = []
     over = threading.Event()
 
@@ -235,35 +235,63 @@ def test_the_subscriber_is_told_of_the_end_after_the_last_batch(concurrency: int
     assert (sorted(told[:-1]), told[-1]) == ([1, 2, 2], "completed")
 
 
-def test_a_full_line_makes_the_source_wait_and_disposing_lets_it_go() -> None:
+def test_full_queue_blocks_source_until_disposal() -> None:
     held = threading.Event()
     source: Subject[Message[int]] = Subject()
     stream = source.pipe(ops.batch(1, 600.0), ops.deliver(lambda _: held.wait(PATIENCE), 1))
     subscription = stream.subscribe()
     sent: list[int] = []
+    second_sent = threading.Event()
 
     def emit() -> None:
         for number in range(10):
             source.on_next(Message(number))
             sent.append(number)
+            if number == 1:
+                second_sent.set()
 
     emitter = threading.Thread(target=emit)
     emitter.start()
-    emitter.join(0.2)
+    assert second_sent.wait(PATIENCE)
+    emitter.join(0.05)  # would end, or send more, without the block
     assert emitter.is_alive()
     assert len(sent) == 2  # one is being delivered, one waits
     subscription.dispose()
     emitter.join(PATIENCE)
     held.set()
-    assert stream.stats().abandoned == 2  # the one that waited, and the one that wanted to
+    assert stream.stats().abandoned == 2  # the waiting one, and the one of the blocked thread
 
 
-def test_it_comes_right_after_batch() -> None:
+def test_deliver_uses_thread_of_source_when_none_can_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name.startswith("rxtweets-subscriber"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    threads: list[threading.Thread] = []
+    source: Subject[Message[int]] = Subject()
+    stream = source.pipe(
+        ops.batch(2, 600.0), ops.deliver(lambda _: threads.append(threading.current_thread()), 2)
+    )
+    stream.subscribe()
+    for number in range(4):
+        source.on_next(Message(number))
+    source.on_completed()
+    assert threads == [threading.current_thread()] * 2
+    assert stream.stats().batched == 4
+
+
+def test_deliver_refuses_source_other_than_batch() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="right after batch"):
         reactivex.never().pipe(ops.deliver(print))
 
 
 @pytest.mark.parametrize(("arguments", "words"), [((5,), "subscriber"), ((print, 0), "concurr")])
-def test_arguments_of_deliver_that_cannot_work_are_refused(arguments: Any, words: str) -> None:
+def test_deliver_refuses_invalid_arguments(arguments: Any, words: str) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=words):
         ops.deliver(*arguments)

@@ -51,7 +51,7 @@ from rxtweets.cli import _main as cli
 from rxtweets.cli import _sources as commands
 from rxtweets.cli import _tail as tail
 from rxtweets.display import _live as live
-from rxtweets.operators import _batcher, _delivery, _event_loop, _threads
+from rxtweets.operators import _batching_observer, _deliver, _event_loop, _threads
 from rxtweets.pipeline import _intake
 from rxtweets.streams import _isolated as isolated
 from rxtweets.streams import _reader_process as reader_process
@@ -264,12 +264,12 @@ def ends(pipeline: Pipeline, kind: type[BaseException]) -> bool:
 
 
 def source(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_intake._Inlet, "_subscribe", Raising(kind))
+    patch.setattr(_intake._RunningSource, "_subscribe", Raising(kind))
     assert ends(Pipeline(numbers(), batchers={"default": Batcher(print)}), kind)
 
 
 def restart(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_intake._Inlet, "_again", Raising(kind))
+    patch.setattr(_intake._RunningSource, "_start_again", Raising(kind))
     failing: Observable[Message[Any]] = reactivex.throw(ValueError("at first"))
     policy = Restart(wait=tenacity.wait_none())
     assert ends(Pipeline(failing, batchers={"default": Batcher(print)}, restart=policy), kind)
@@ -341,7 +341,7 @@ def loop_of_a_subscriber(kind: type[BaseException], patch: Patch, _: Log) -> Non
 
 
 def batch(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_batcher.Batcher, "_emit_due", Raising(kind))
+    patch.setattr(_batching_observer.BatchingObserver, "_emit_due", Raising(kind))
     source: Subject[Message[Any]] = Subject()
     end = End(source.pipe(ops.batch(20, 0.01)))
     source.on_next(Message("good"))
@@ -350,8 +350,8 @@ def batch(kind: type[BaseException], patch: Patch, _: Log) -> None:
 
 
 def subscriber(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    deliver = _delivery.Delivery._deliver
-    patch.setattr(_delivery.Delivery, "_deliver", Raising(kind, deliver, times=1))
+    deliver = _deliver.DeliveringObserver._deliver
+    patch.setattr(_deliver.DeliveringObserver, "_deliver", Raising(kind, deliver, times=1))
     stream = numbers(3).pipe(ops.batch(1, 1.0), ops.deliver(print, 1, waiting=3))
     assert End(stream).is_of(kind)
     assert stream.stats().abandoned >= 1

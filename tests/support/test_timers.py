@@ -20,10 +20,10 @@ def timers() -> Any:
 
 
 def threads() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == NAME]
+    return [thread for thread in threading.enumerate() if thread.name == NAME]
 
 
-def test_functions_are_called_in_the_order_of_their_times(
+def test_functions_are_called_in_order_of_due_times(
     timers: ThreadTimers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, called, done = [0.0], list[str](), threading.Event()
@@ -36,7 +36,7 @@ def test_functions_are_called_in_the_order_of_their_times(
     assert called == ["first", "second"]
 
 
-def test_those_of_one_time_are_called_in_the_order_in_which_they_came(
+def test_functions_of_one_time_are_called_in_order(
     timers: ThreadTimers,
 ) -> None:
     called: list[int] = []
@@ -48,20 +48,20 @@ def test_those_of_one_time_are_called_in_the_order_in_which_they_came(
     assert called == list(range(100))
 
 
-def test_one_that_is_sooner_than_all_others_does_not_wait_for_them(timers: ThreadTimers) -> None:
+def test_sooner_function_does_not_wait_for_others(timers: ThreadTimers) -> None:
     done = threading.Event()
     timers.after(3600.0, lambda: None)
     timers.after(0.0, done.set)
     assert done.wait(PATIENCE)
 
 
-def test_no_thread_starts_before_the_first(timers: ThreadTimers) -> None:
+def test_thread_starts_with_first_function(timers: ThreadTimers) -> None:
     assert threads() == []
     timers.after(3600.0, lambda: None)
     assert len(threads()) == 1
 
 
-def test_stopping_forgets_what_is_to_come_and_ends_the_thread(timers: ThreadTimers) -> None:
+def test_stop_cancels_functions_and_ends_thread(timers: ThreadTimers) -> None:
     called = threading.Event()
     timers.after(0.05, called.set)
     [thread] = threads()
@@ -72,7 +72,7 @@ def test_stopping_forgets_what_is_to_come_and_ends_the_thread(timers: ThreadTime
     assert not called.wait(0.1)
 
 
-def test_a_scheduler_keeps_its_own_time() -> None:
+def test_scheduler_timers_follow_virtual_time() -> None:
     scheduler, called = TestScheduler(), list[float]()
     timers = SchedulerTimers(scheduler)
     timers.after(10.0, lambda: called.append(scheduler.clock))
