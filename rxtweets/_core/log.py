@@ -1,8 +1,7 @@
-"""Events as lines of the standard library's log, under the name ``rxtweets``.
+"""Events as lines of the log ``rxtweets``.
 
-What went wrong is a warning, what ended a stream an error, the rest is for those who ask for more.
-Something that happens thousands of times a second is written once a second, with its count; what is
-left at the end of a stream is counted there.
+A failure is a warning, the final error of a stream is an error, the rest is info or debug. A
+frequent event is logged once a second, with the number of events left out.
 """
 
 from __future__ import annotations
@@ -11,81 +10,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from logging import DEBUG, ERROR, INFO, WARNING
+from typing import Any
 
 from rxtweets._core import events
+from rxtweets._core.failures import Failure, Failures
 from rxtweets._messages.message import Failed, Message
 from rxtweets._support.notebook_shell import is_notebook
 
-__all__ = ["EventLog", "keep_log_out_of_cells", "line_for"]
+__all__ = ["EventLog", "keep_log_out_of_cells"]
 
 log = logging.getLogger("rxtweets")
 nowhere = logging.NullHandler()
 
 INTERVAL = 1.0
-
-
-def keep_log_out_of_cells() -> None:
-    """In a notebook, let the log go where the user has sent it, and else nowhere.
-
-    Without this, Python prints the warnings of threads into whatever cell runs just then. They
-    are in the picture and in ``errors``; ``logging.basicConfig()`` brings them back.
-    """
-    if is_notebook() and nowhere not in log.handlers:
-        log.addHandler(nowhere)
-
-
-class EventLog:
-    """Writes events to the log, each frequent kind at most once an interval.
-
-    Args:
-        interval: seconds.
-        clock: monotonic seconds.
-    """
-
-    def __init__(
-        self, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._interval = interval
-        self._clock = clock
-        self._written: dict[type[events.Event], float] = {}
-        self._left_out: dict[type[events.Event], tuple[int, int]] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, event: events.Event) -> None:
-        """Write the event, or leave it out for now."""
-        if isinstance(event, ENDS):
-            self._account_for_the_rest()
-        level, text = line_for(event)
-        if not log.isEnabledFor(level):
-            return
-        more = self._due(event, level)
-        if more is None:
-            return
-        line = " ".join(text.split())  # what a server sends cannot forge lines of the log
-        where = f"{event.part}: " if event.part else ""
-        log.log(level, "%s%s%s", where, line, f" (and {more} more like it)" if more else "")
-
-    def _account_for_the_rest(self) -> None:
-        with self._lock:
-            rest, self._left_out = self._left_out, {}
-        for kind, (level, count) in rest.items():
-            log.log(level, "%d more of %s, each left out here", count, kind.__name__)
-
-    def _due(self, event: events.Event, level: int) -> int | None:
-        """How many of its kind were left out before this one; ``None`` to leave it out too."""
-        kind, now = type(event), self._clock()
-        if kind not in FREQUENT:
-            return 0
-        with self._lock:
-            if now - self._written.get(kind, -self._interval) < self._interval:
-                self._left_out[kind] = level, self._left_out.get(kind, (level, 0))[1] + 1
-                return None
-            self._written[kind] = now
-            return self._left_out.pop(kind, (level, 0))[1]
-
-
-ENDS = (events.StreamEnded, events.PipelineEnded)
-"""After these, there may be no other line that could say how many were left out."""
+"""Seconds between two lines of a frequent event."""
 
 FREQUENT = {
     events.AcknowledgerFailed,
@@ -103,117 +42,235 @@ FREQUENT = {
     events.WorkerReplaced,
 }
 
-
-def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PLR0912, PLR0915 - a line an event
-    """The level of the event, and what happened in words."""
-    match event:
-        case events.Connecting(number, url):
-            return logging.DEBUG, f"connection {number}: connecting to {url}"
-        case events.Connected(number, version):
-            return logging.INFO, f"connection {number}: connected over {version}"
-        case events.DisconnectAnnounced(kind, detail):
-            return logging.INFO, f"the server announces a disconnect ({kind}): {detail}"
-        case events.Disconnected(number, error, lines, seconds):
-            why = "closed from here" if error is None else str(error)
-            lived = f"over after {lines} lines in {seconds:.1f} s"
-            return logging.INFO, f"connection {number}: {lived}: {why}"
-        case events.Reconnecting(delay, attempt, error, wait_from):
-            count = f"{wait_from}, failure {attempt} in a row"
-            return logging.WARNING, f"connecting again in {delay:.2f} s ({count}): {error}"
-        case events.StateChanged(state):
-            return logging.DEBUG, f"the connection is {state}"
-        case events.Gap(start, end):
-            missed = f"from {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
-            return logging.WARNING, f"missed what came {missed} ({(end - start)})"
-        case events.BackfillRequested(number, minutes):
-            return logging.INFO, f"connection {number}: asked for the last {minutes} minutes too"
-        case events.BackfillRefused(error):
-            return logging.WARNING, f"this account has no backfill: {error}"
-        case events.ConnectionsClosed(count, None):
-            return logging.WARNING, f"X gave up {count} connections of this token"
-        case events.ConnectionsClosed(_, error):
-            return logging.WARNING, f"X could not be asked to give up connections: {error}"
-        case events.LimitReached(messages, _):
-            return logging.INFO, f"the limit is reached after {messages} messages"
-        case events.PartEnded(error):
-            ended = "complete" if error is None else f"failed: {error}"
-            level = logging.INFO if error is None else logging.ERROR
-            return level, f"this connection is {ended}; the others go on"
-        case events.StateFileFailed(path, error):
-            return logging.WARNING, f"the position was not written to {path}: {error}"
-        case events.RulesSynced(added, deleted, kept):
-            return logging.INFO, f"rules: {added} added, {deleted} deleted, {kept} kept"
-        case events.StreamEnded(error):
-            ended = "the stream is complete" if error is None else f"the stream has failed: {error}"
-            return logging.INFO if error is None else logging.ERROR, ended
-        case events.OverflowStarted(policy, capacity):
-            return logging.WARNING, f"{capacity} messages are waiting: dropping ({policy})"
-        case events.OverflowEnded(_, dropped):
-            return logging.WARNING, f"the burst is over: {dropped} messages dropped"
-        case events.UndecodableLine(error, place):
-            left_out = f"{_at(place)}a line was left out: {error}"
-            return logging.WARNING, f"{left_out}; it begins {error.line[:80]!r}"
-        case events.UnknownMessage(_, line, place):
-            return logging.WARNING, f"{_at(place)}a message of unknown shape: {line[:200]!r}"
-        case events.PartialErrors(message):
-            return logging.DEBUG, f"tweet {message.id} came with errors about parts of it"
-        case events.HandlerFailed(message):
-            return logging.WARNING, f"the handler failed {_named(message)}: {_reason(message)}"
-        case events.HandlerRetried(message, attempt, delay):
-            again = f"attempt {attempt} failed, again in {delay:.2f} s"
-            return logging.INFO, f"{_named(message)}: {again}: {_reason(message)}"
-        case events.FailureHandlerFailed(messages, error):
-            return logging.WARNING, f"on_failed raised {error!r} on {len(messages)} messages"
-        case events.WorkerReplaced(what, error, messages, lost):
-            fate = "hangs and is given up" if lost else "died"
-            return logging.WARNING, f"{what} {fate} with {messages} messages: {error!r}"
-        case events.SubscriberFailed(value, error):
-            return logging.WARNING, f"a subscriber raised {error!r} on {str(value)[:80]}"
-        case events.PipelineStarted(topology):
-            names = ", ".join(each.name for each in topology.batchers) or "none"
-            return logging.DEBUG, f"the pipeline has begun; batchers: {names}"
-        case events.PipelineEnded(None, seconds):
-            return logging.DEBUG, f"the pipeline is over after {seconds:.1f} s"
-        case events.PipelineEnded(error, seconds):
-            return logging.ERROR, f"the pipeline has failed after {seconds:.1f} s: {error}"
-        case events.Paused() | events.Resumed():
-            did = "paused" if isinstance(event, events.Paused) else "resumed"
-            return logging.INFO, f"the pipeline is {did}"
-        case events.SourceRestarting(source, attempt, delay, error):
-            count = f"failure {attempt} in a row"
-            return (
-                logging.WARNING,
-                f"source {source} restarts in {delay:.2f} s ({count}): {error!r}",
-            )
-        case events.SourceFailed(source, error):
-            return logging.ERROR, f"source {source} has failed for good: {error}"
-        case events.BatchStarted(batch):
-            return logging.DEBUG, f"a batch of {len(batch)} is being delivered"
-        case events.FailureHandled(messages, seconds):
-            return logging.DEBUG, f"{len(messages)} failures were handled in {seconds:.3f} s"
-        case events.BatchFailed(batch, error):
-            return logging.WARNING, f"a batch of {len(batch)} failed: {error!r}"
-        case events.AcknowledgerFailed(messages, error):
-            return logging.WARNING, f"{len(messages)} messages not acknowledged: {error!r}"
-        case events.DrainUnavailable(number, source):
-            return logging.WARNING, (
-                f"source {number} ({source}) cannot be drained: an operator subscribes to it later "
-                "or on another thread; a stop drops and counts what waits in it"
-            )
-        case events.Abandoned(count, where):
-            return logging.WARNING, f"{count} messages in flight were abandoned in {where}"
-        case _:
-            return logging.DEBUG, repr(event)
+ENDS = (events.StreamEnded, events.PipelineEnded, events.PartEnded)
+"""Errors if they have one. Few lines follow them, so they count the events left out."""
 
 
-def _at(place: str) -> str:
-    return f"{place}: " if place else ""
+def keep_log_out_of_cells() -> None:
+    """In a notebook, log only where the user has configured it.
+
+    Otherwise Python prints warnings of threads into the cell that runs. They are in the picture
+    and in ``errors`` anyway; ``logging.basicConfig()`` prints them again.
+    """
+    if is_notebook() and nowhere not in log.handlers:
+        log.addHandler(nowhere)
 
 
-def _named(message: Message[object]) -> str:
+class EventLog:
+    """Writes events to the log, and keeps failures.
+
+    Args:
+        interval: seconds between two lines of a frequent event.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.failures = Failures()
+        self._interval = interval
+        self._clock = clock
+        self._written: dict[type[events.Event], float] = {}
+        self._left_out: dict[type[events.Event], tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, ENDS):
+            self._count_left_out()
+        level, describe = LINES.get(type(event), (DEBUG, repr))
+        if isinstance(event, ENDS) and event.error is not None:
+            level = ERROR
+        is_logged = log.isEnabledFor(level)
+        if level < WARNING and not is_logged:
+            return
+        # Split and joined, so that text of a server cannot forge lines of the log.
+        text = " ".join(describe(event).split())
+        text = f"{event.part}: {text}" if event.part else text
+        if level >= WARNING:
+            self.failures.add(Failure(time.time(), text, event))
+        if is_logged and (left_out := self._due(event, level)) is not None:
+            log.log(level, "%s%s", text, f" (and {left_out} more like it)" if left_out else "")
+
+    def _count_left_out(self) -> None:
+        with self._lock:
+            left_out, self._left_out = self._left_out, {}
+        for kind, (level, count) in left_out.items():
+            log.log(level, "%d more of %s, each left out here", count, kind.__name__)
+
+    def _due(self, event: events.Event, level: int) -> int | None:
+        # The number left out before this event; None to leave this one out as well.
+        kind, now = type(event), self._clock()
+        if kind not in FREQUENT:
+            return 0
+        with self._lock:
+            if now - self._written.get(kind, -self._interval) < self._interval:
+                self._left_out[kind] = level, self._left_out.get(kind, (level, 0))[1] + 1
+                return None
+            self._written[kind] = now
+            return self._left_out.pop(kind, (level, 0))[1]
+
+
+def _ended(event: events.StreamEnded | events.PipelineEnded | events.PartEnded) -> str:
+    return "completed" if event.error is None else f"failed: {event.error}"
+
+
+def _place(event: events.UndecodableLine | events.UnknownMessage) -> str:
+    return f"{event.place}: " if event.place else ""
+
+
+def _named(message: Message[Any]) -> str:
     return f"tweet {message.id}" if message.id else "a message without an id"
 
 
-def _reason(message: Message[object]) -> str:
-    status = message.status
-    return repr(status.reason) if isinstance(status, Failed) else "ok"
+def _reason(message: Message[Any]) -> str:
+    return repr(message.status.reason) if isinstance(message.status, Failed) else "ok"
+
+
+LINES: dict[type[events.Event], tuple[int, Callable[[Any], str]]] = {
+    # Connections.
+    events.StateChanged: (DEBUG, lambda e: f"the connection is {e.state}"),
+    events.Connecting: (DEBUG, lambda e: f"connection {e.number}: connecting to {e.url}"),
+    events.Connected: (INFO, lambda e: f"connection {e.number}: connected over {e.http_version}"),
+    events.DisconnectAnnounced: (
+        INFO,
+        lambda e: f"the server announces a disconnect ({e.disconnect_type}): {e.detail}",
+    ),
+    events.Disconnected: (
+        INFO,
+        lambda e: (
+            f"connection {e.number}: ended after {e.lines} lines in {e.seconds:.1f} s: "
+            f"{'closed by rxtweets' if e.error is None else e.error}"
+        ),
+    ),
+    events.Reconnecting: (
+        WARNING,
+        lambda e: (
+            f"reconnecting in {e.delay:.2f} s ({e.wait_from}, failure {e.attempt} in a row): "
+            f"{e.error}"
+        ),
+    ),
+    events.ConnectionsClosed: (
+        WARNING,
+        lambda e: (
+            f"X closed {e.count} connections of this token"
+            if e.error is None
+            else f"the request to close connections of this token failed: {e.error}"
+        ),
+    ),
+    events.PartEnded: (INFO, lambda e: f"this connection {_ended(e)}; the others continue"),
+    events.StreamEnded: (INFO, lambda e: f"the stream {_ended(e)}"),
+    events.LimitReached: (INFO, lambda e: f"the limit is reached after {e.messages} messages"),
+    events.RulesSynced: (
+        INFO,
+        lambda e: f"rules: {e.added} added, {e.deleted} deleted, {e.kept} kept",
+    ),
+    # Gaps.
+    events.Gap: (
+        WARNING,
+        lambda e: (
+            f"gap from {e.start:%Y-%m-%d %H:%M:%S} to {e.end:%H:%M:%S} UTC ({e.end - e.start})"
+        ),
+    ),
+    events.BackfillRequested: (
+        INFO,
+        lambda e: f"connection {e.number}: requested a backfill of {e.minutes} minutes",
+    ),
+    events.BackfillRefused: (WARNING, lambda e: f"this account has no backfill: {e.error}"),
+    events.StateFileFailed: (
+        WARNING,
+        lambda e: f"the state file {e.path} could not be written: {e.error}",
+    ),
+    # Lines and messages of a stream.
+    events.OverflowStarted: (
+        WARNING,
+        lambda e: f"the buffer is full with {e.capacity} messages: dropping ({e.policy})",
+    ),
+    events.OverflowEnded: (
+        WARNING,
+        lambda e: f"the buffer has room again: {e.dropped} messages dropped",
+    ),
+    events.UndecodableLine: (
+        WARNING,
+        lambda e: f"{_place(e)}a line was left out: {e.error}; it begins {e.error.line[:80]!r}",
+    ),
+    events.UnknownMessage: (
+        WARNING,
+        lambda e: f"{_place(e)}a message of unknown shape: {e.line[:200]!r}",
+    ),
+    events.PartialErrors: (
+        DEBUG,
+        lambda e: f"{_named(e.message)} carries errors about parts of it",
+    ),
+    # Handlers.
+    events.HandlerFailed: (
+        WARNING,
+        lambda e: f"the handler failed {_named(e.message)}: {_reason(e.message)}",
+    ),
+    events.HandlerRetried: (
+        INFO,
+        lambda e: (
+            f"{_named(e.message)}: attempt {e.attempt} failed, next one in {e.delay:.2f} s: "
+            f"{_reason(e.message)}"
+        ),
+    ),
+    events.WorkerReplaced: (
+        WARNING,
+        lambda e: (
+            f"{e.what} {'hangs' if e.lost else 'died'} with {e.messages} messages and was "
+            f"replaced: {e.error!r}"
+        ),
+    ),
+    events.FailureHandled: (
+        DEBUG,
+        lambda e: f"on_failed handled {len(e.messages)} messages in {e.seconds:.3f} s",
+    ),
+    events.FailureHandlerFailed: (
+        WARNING,
+        lambda e: f"on_failed raised {e.error!r} on {len(e.messages)} messages",
+    ),
+    # Subscribers and acknowledgers.
+    events.BatchStarted: (DEBUG, lambda e: f"delivering a batch of {len(e.batch)}"),
+    events.BatchDelivered: (
+        DEBUG,
+        lambda e: f"a batch of {len(e.batch)} was delivered in {e.seconds:.3f} s",
+    ),
+    events.BatchFailed: (WARNING, lambda e: f"a batch of {len(e.batch)} failed: {e.error!r}"),
+    events.SubscriberFailed: (
+        WARNING,
+        lambda e: f"a subscriber raised {e.error!r} on {str(e.value)[:80]}",
+    ),
+    events.AcknowledgerFailed: (
+        WARNING,
+        lambda e: f"{len(e.messages)} messages were not acknowledged: {e.error!r}",
+    ),
+    events.Abandoned: (
+        WARNING,
+        lambda e: f"{e.count} messages in flight were abandoned in {e.where}",
+    ),
+    # Pipelines.
+    events.PipelineStarted: (
+        DEBUG,
+        lambda e: (
+            "the pipeline started; batchers: "
+            f"{', '.join(stage.name for stage in e.topology.batchers) or 'none'}"
+        ),
+    ),
+    events.PipelineEnded: (DEBUG, lambda e: f"after {e.seconds:.1f} s the pipeline {_ended(e)}"),
+    events.Paused: (INFO, lambda _: "the pipeline is paused"),
+    events.Resumed: (INFO, lambda _: "the pipeline is resumed"),
+    events.SourceRestarting: (
+        WARNING,
+        lambda e: (
+            f"source {e.source} restarts in {e.delay:.2f} s (failure {e.attempt} in a row): "
+            f"{e.error!r}"
+        ),
+    ),
+    events.SourceFailed: (ERROR, lambda e: f"source {e.source} failed for good: {e.error}"),
+    events.DrainUnavailable: (
+        WARNING,
+        lambda e: (
+            f"source {e.number} ({e.source}) cannot be drained: an operator subscribes to it "
+            "later or on another thread; a stop drops and counts the messages that wait in it"
+        ),
+    ),
+}

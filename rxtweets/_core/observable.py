@@ -21,7 +21,7 @@ from reactivex.scheduler import CurrentThreadScheduler
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 
 from rxtweets._core.events import Abandoned, Event, Span
-from rxtweets._core.failures import Failure, Failures
+from rxtweets._core.failures import Failure
 from rxtweets._core.log import EventLog, keep_log_out_of_cells
 from rxtweets._core.subscriber import Contained, FunctionSubscriber, Settlement, as_exception
 from rxtweets._core.telemetry import StageStats, Stats, Telemetry
@@ -1012,9 +1012,9 @@ def new_telemetry(parts: Sequence[Telemetry] = (), source: str = "") -> Telemetr
     """
     keep_log_out_of_cells()
     telemetry = Telemetry(parts, source)
-    telemetry.bus.tap(EventLog())
-    telemetry.failures = Failures()
-    telemetry.bus.tap(telemetry.failures)
+    log = EventLog()
+    telemetry.bus.tap(log)
+    telemetry.failures = log.failures
     return telemetry
 
 
