@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 import pytest
 
-from rxtweets._core import telemetry
+from rxtweets._core import event_bus
 from rxtweets.api import _client as client
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -81,7 +81,7 @@ def command_of(process: str) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _event_threads_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "LINGER", 0.01)
+    monkeypatch.setattr(event_bus, "LINGER", 0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import pytest
 from reactivex import operators as ops
 
 from rxtweets import Stats
-from rxtweets._core.telemetry import MAX_PENDING_EVENTS, EventBus, Telemetry
+from rxtweets._core.event_bus import MAX_PENDING_EVENTS, EventBus
+from rxtweets._core.telemetry import Telemetry
 from rxtweets.events import Abandoned, Connecting, Event
 
 PATIENCE = 20.0

@@ -41,7 +41,7 @@ from rxtweets import (
     simulator,
 )
 from rxtweets import operators as ops
-from rxtweets._core.telemetry import EventBus
+from rxtweets._core.event_bus import EventBus
 from rxtweets._messages.decoding import decode
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
