@@ -24,20 +24,19 @@ class Working:
     A class, since a generator costs more and each batch enters one.
     """
 
-    __slots__ = ("_was_working", "_workers")
+    __slots__ = ("_is_outermost", "_thread", "_workers")
 
     def __init__(self, workers: set[int]) -> None:
         self._workers = workers
-        self._was_working = False
 
     def __enter__(self) -> None:
-        thread = threading.get_ident()
-        self._was_working = thread in self._workers
-        self._workers.add(thread)
+        self._thread = threading.get_ident()
+        self._is_outermost = self._thread not in self._workers
+        self._workers.add(self._thread)
 
     def __exit__(self, *_: object) -> None:
-        if not self._was_working:
-            self._workers.discard(threading.get_ident())
+        if self._is_outermost:
+            self._workers.discard(self._thread)
 
 
 class _Stage(NamedTuple):

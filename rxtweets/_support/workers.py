@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rxtweets.errors import RxTweetsError, StreamError
 
-__all__ = ["Died", "WorkerPool", "is_interrupt", "start_thread", "unexpected"]
+__all__ = ["Died", "WorkerPool", "as_exception", "is_interrupt", "start_thread", "unexpected"]
 
 log = logging.getLogger("rxtweets")
 
@@ -75,6 +75,15 @@ def unexpected(doing: str, error: BaseException) -> RxTweetsError:
     died = StreamError(f"{doing} failed unexpectedly: {error!r}")
     died.__cause__ = error
     return died
+
+
+def as_exception(error: BaseException) -> Exception:
+    """Return the error as ``on_error`` takes it; a SystemExit is wrapped."""
+    if isinstance(error, Exception):
+        return error
+    wrapped = RuntimeError(f"{error!r} was raised, where an Exception was expected")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def is_interrupt(error: BaseException) -> bool:
