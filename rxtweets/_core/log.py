@@ -26,22 +26,6 @@ nowhere = logging.NullHandler()
 INTERVAL = 1.0
 """Seconds between two lines of a frequent event."""
 
-FREQUENT = {
-    events.AcknowledgerFailed,
-    events.BatchDelivered,
-    events.BatchFailed,
-    events.BatchStarted,
-    events.FailureHandled,
-    events.FailureHandlerFailed,
-    events.HandlerFailed,
-    events.HandlerRetried,
-    events.PartialErrors,
-    events.SubscriberFailed,
-    events.UndecodableLine,
-    events.UnknownMessage,
-    events.WorkerReplaced,
-}
-
 ENDS = (events.StreamEnded, events.PipelineEnded, events.PartEnded)
 """Errors if they have one. Few lines follow them, so they count the events left out."""
 
@@ -77,14 +61,14 @@ class EventLog:
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, ENDS):
             self._count_left_out()
-        level, describe = LINES.get(type(event), (DEBUG, repr))
+        level, line = LINES.get(type(event), (DEBUG, "{0!r}"))
         if isinstance(event, ENDS) and event.error is not None:
             level = ERROR
         is_logged = log.isEnabledFor(level)
         if level < WARNING and not is_logged:
             return
         # Split and joined, so that text of a server cannot forge lines of the log.
-        text = " ".join(describe(event).split())
+        text = " ".join((line.format(event) if isinstance(line, str) else line(event)).split())
         text = f"{event.part}: {text}" if event.part else text
         if level >= WARNING:
             self.failures.add(Failure(time.time(), text, event))
@@ -110,14 +94,6 @@ class EventLog:
             return self._left_out.pop(kind, (level, 0))[1]
 
 
-def _ended(event: events.StreamEnded | events.PipelineEnded | events.PartEnded) -> str:
-    return "completed" if event.error is None else f"failed: {event.error}"
-
-
-def _place(event: events.UndecodableLine | events.UnknownMessage) -> str:
-    return f"{event.place}: " if event.place else ""
-
-
 def _named(message: Message[Any]) -> str:
     return f"tweet {message.id}" if message.id else "a message without an id"
 
@@ -126,151 +102,134 @@ def _reason(message: Message[Any]) -> str:
     return repr(message.status.reason) if isinstance(message.status, Failed) else "ok"
 
 
-LINES: dict[type[events.Event], tuple[int, Callable[[Any], str]]] = {
-    # Connections.
-    events.StateChanged: (DEBUG, lambda e: f"the connection is {e.state}"),
-    events.Connecting: (DEBUG, lambda e: f"connection {e.number}: connecting to {e.url}"),
-    events.Connected: (INFO, lambda e: f"connection {e.number}: connected over {e.http_version}"),
+def _ended(event: events.StreamEnded | events.PipelineEnded | events.PartEnded) -> str:
+    return "completed" if event.error is None else f"failed: {event.error}"
+
+
+def _disconnected(event: events.Disconnected) -> str:
+    why = "closed by rxtweets" if event.error is None else str(event.error)
+    lived = f"ended after {event.lines} lines in {event.seconds:.1f} s"
+    return f"connection {event.number}: {lived}: {why}"
+
+
+def _connections_closed(event: events.ConnectionsClosed) -> str:
+    if event.error is None:
+        return f"X closed {event.count} connections of this token"
+    return f"the request to close connections of this token failed: {event.error}"
+
+
+def _left_out(event: events.UndecodableLine | events.UnknownMessage) -> str:
+    place = f"{event.place}: " if event.place else ""
+    if isinstance(event, events.UnknownMessage):
+        return f"{place}a message of unknown shape: {event.line[:200]!r}"
+    return f"{place}a line was left out: {event.error}; it begins {event.error.line[:80]!r}"
+
+
+def _retried(event: events.HandlerRetried) -> str:
+    then = f"attempt {event.attempt} failed, next one in {event.delay:.2f} s"
+    return f"{_named(event.message)}: {then}: {_reason(event.message)}"
+
+
+def _replaced(event: events.WorkerReplaced) -> str:
+    fate = "hangs" if event.lost else "died"
+    return f"{event.what} {fate} with {event.messages} messages and was replaced: {event.error!r}"
+
+
+def _pipeline_started(event: events.PipelineStarted) -> str:
+    names = ", ".join(stage.name for stage in event.topology.batchers)
+    return f"the pipeline started; batchers: {names or 'none'}"
+
+
+Line = tuple[int, str | Callable[[Any], str]]
+"""The level, and a template for the event or a function of it."""
+
+RARE: dict[type[events.Event], Line] = {
+    events.StateChanged: (DEBUG, "the connection is {0.state}"),
+    events.Connecting: (DEBUG, "connection {0.number}: connecting to {0.url}"),
+    events.Connected: (INFO, "connection {0.number}: connected over {0.http_version}"),
     events.DisconnectAnnounced: (
         INFO,
-        lambda e: f"the server announces a disconnect ({e.disconnect_type}): {e.detail}",
+        "the server announces a disconnect ({0.disconnect_type}): {0.detail}",
     ),
-    events.Disconnected: (
-        INFO,
-        lambda e: (
-            f"connection {e.number}: ended after {e.lines} lines in {e.seconds:.1f} s: "
-            f"{'closed by rxtweets' if e.error is None else e.error}"
-        ),
-    ),
+    events.Disconnected: (INFO, _disconnected),
     events.Reconnecting: (
         WARNING,
-        lambda e: (
-            f"reconnecting in {e.delay:.2f} s ({e.wait_from}, failure {e.attempt} in a row): "
-            f"{e.error}"
-        ),
+        "reconnecting in {0.delay:.2f} s ({0.wait_from}, failure {0.attempt} in a row): {0.error}",
     ),
-    events.ConnectionsClosed: (
-        WARNING,
-        lambda e: (
-            f"X closed {e.count} connections of this token"
-            if e.error is None
-            else f"the request to close connections of this token failed: {e.error}"
-        ),
-    ),
-    events.PartEnded: (INFO, lambda e: f"this connection {_ended(e)}; the others continue"),
-    events.StreamEnded: (INFO, lambda e: f"the stream {_ended(e)}"),
-    events.LimitReached: (INFO, lambda e: f"the limit is reached after {e.messages} messages"),
-    events.RulesSynced: (
-        INFO,
-        lambda e: f"rules: {e.added} added, {e.deleted} deleted, {e.kept} kept",
-    ),
-    # Gaps.
+    events.ConnectionsClosed: (WARNING, _connections_closed),
+    events.PartEnded: (INFO, lambda event: f"this connection {_ended(event)}; the others continue"),
+    events.StreamEnded: (INFO, lambda event: f"the stream {_ended(event)}"),
+    events.LimitReached: (INFO, "the limit is reached after {0.messages} messages"),
+    events.RulesSynced: (INFO, "rules: {0.added} added, {0.deleted} deleted, {0.kept} kept"),
     events.Gap: (
         WARNING,
-        lambda e: (
-            f"gap from {e.start:%Y-%m-%d %H:%M:%S} to {e.end:%H:%M:%S} UTC ({e.end - e.start})"
-        ),
+        lambda event: f"gap of {event.end - event.start} from {event.start:%Y-%m-%d %H:%M:%S} UTC",
     ),
     events.BackfillRequested: (
         INFO,
-        lambda e: f"connection {e.number}: requested a backfill of {e.minutes} minutes",
+        "connection {0.number}: requested a backfill of {0.minutes} minutes",
     ),
-    events.BackfillRefused: (WARNING, lambda e: f"this account has no backfill: {e.error}"),
-    events.StateFileFailed: (
-        WARNING,
-        lambda e: f"the state file {e.path} could not be written: {e.error}",
-    ),
-    # Lines and messages of a stream.
+    events.BackfillRefused: (WARNING, "this account has no backfill: {0.error}"),
+    events.StateFileFailed: (WARNING, "the state file {0.path} could not be written: {0.error}"),
     events.OverflowStarted: (
         WARNING,
-        lambda e: f"the buffer is full with {e.capacity} messages: dropping ({e.policy})",
+        "the buffer is full with {0.capacity} messages: dropping ({0.policy})",
     ),
-    events.OverflowEnded: (
-        WARNING,
-        lambda e: f"the buffer has room again: {e.dropped} messages dropped",
-    ),
-    events.UndecodableLine: (
-        WARNING,
-        lambda e: f"{_place(e)}a line was left out: {e.error}; it begins {e.error.line[:80]!r}",
-    ),
-    events.UnknownMessage: (
-        WARNING,
-        lambda e: f"{_place(e)}a message of unknown shape: {e.line[:200]!r}",
-    ),
-    events.PartialErrors: (
+    events.OverflowEnded: (WARNING, "the buffer has room again: {0.dropped} messages dropped"),
+    events.Abandoned: (WARNING, "{0.count} messages in flight were abandoned in {0.where}"),
+    events.PipelineStarted: (DEBUG, _pipeline_started),
+    events.PipelineEnded: (
         DEBUG,
-        lambda e: f"{_named(e.message)} carries errors about parts of it",
+        lambda event: f"after {event.seconds:.1f} s the pipeline {_ended(event)}",
     ),
-    # Handlers.
-    events.HandlerFailed: (
-        WARNING,
-        lambda e: f"the handler failed {_named(e.message)}: {_reason(e.message)}",
-    ),
-    events.HandlerRetried: (
-        INFO,
-        lambda e: (
-            f"{_named(e.message)}: attempt {e.attempt} failed, next one in {e.delay:.2f} s: "
-            f"{_reason(e.message)}"
-        ),
-    ),
-    events.WorkerReplaced: (
-        WARNING,
-        lambda e: (
-            f"{e.what} {'hangs' if e.lost else 'died'} with {e.messages} messages and was "
-            f"replaced: {e.error!r}"
-        ),
-    ),
-    events.FailureHandled: (
-        DEBUG,
-        lambda e: f"on_failed handled {len(e.messages)} messages in {e.seconds:.3f} s",
-    ),
-    events.FailureHandlerFailed: (
-        WARNING,
-        lambda e: f"on_failed raised {e.error!r} on {len(e.messages)} messages",
-    ),
-    # Subscribers and acknowledgers.
-    events.BatchStarted: (DEBUG, lambda e: f"delivering a batch of {len(e.batch)}"),
-    events.BatchDelivered: (
-        DEBUG,
-        lambda e: f"a batch of {len(e.batch)} was delivered in {e.seconds:.3f} s",
-    ),
-    events.BatchFailed: (WARNING, lambda e: f"a batch of {len(e.batch)} failed: {e.error!r}"),
-    events.SubscriberFailed: (
-        WARNING,
-        lambda e: f"a subscriber raised {e.error!r} on {str(e.value)[:80]}",
-    ),
-    events.AcknowledgerFailed: (
-        WARNING,
-        lambda e: f"{len(e.messages)} messages were not acknowledged: {e.error!r}",
-    ),
-    events.Abandoned: (
-        WARNING,
-        lambda e: f"{e.count} messages in flight were abandoned in {e.where}",
-    ),
-    # Pipelines.
-    events.PipelineStarted: (
-        DEBUG,
-        lambda e: (
-            "the pipeline started; batchers: "
-            f"{', '.join(stage.name for stage in e.topology.batchers) or 'none'}"
-        ),
-    ),
-    events.PipelineEnded: (DEBUG, lambda e: f"after {e.seconds:.1f} s the pipeline {_ended(e)}"),
-    events.Paused: (INFO, lambda _: "the pipeline is paused"),
-    events.Resumed: (INFO, lambda _: "the pipeline is resumed"),
+    events.Paused: (INFO, "the pipeline is paused"),
+    events.Resumed: (INFO, "the pipeline is resumed"),
     events.SourceRestarting: (
         WARNING,
-        lambda e: (
-            f"source {e.source} restarts in {e.delay:.2f} s (failure {e.attempt} in a row): "
-            f"{e.error!r}"
-        ),
+        "source {0.source} restarts in {0.delay:.2f} s (failure {0.attempt} in a row): {0.error!r}",
     ),
-    events.SourceFailed: (ERROR, lambda e: f"source {e.source} failed for good: {e.error}"),
+    events.SourceFailed: (ERROR, "source {0.source} failed for good: {0.error}"),
     events.DrainUnavailable: (
         WARNING,
-        lambda e: (
-            f"source {e.number} ({e.source}) cannot be drained: an operator subscribes to it "
-            "later or on another thread; a stop drops and counts the messages that wait in it"
+        (
+            "source {0.number} ({0.source}) cannot be drained: an operator subscribes to it later "
+            "or on another thread; a stop drops and counts the messages that wait in it"
         ),
     ),
 }
+
+FREQUENT: dict[type[events.Event], Line] = {
+    events.UndecodableLine: (WARNING, _left_out),
+    events.UnknownMessage: (WARNING, _left_out),
+    events.PartialErrors: (DEBUG, "tweet {0.message.id} carries errors about parts of it"),
+    events.HandlerFailed: (
+        WARNING,
+        lambda event: f"the handler failed {_named(event.message)}: {_reason(event.message)}",
+    ),
+    events.HandlerRetried: (INFO, _retried),
+    events.WorkerReplaced: (WARNING, _replaced),
+    events.FailureHandled: (
+        DEBUG,
+        lambda event: f"on_failed handled {len(event.messages)} messages in {event.seconds:.3f} s",
+    ),
+    events.FailureHandlerFailed: (
+        WARNING,
+        lambda event: f"on_failed raised {event.error!r} on {len(event.messages)} messages",
+    ),
+    events.BatchStarted: (DEBUG, "delivering a batch of {0.batch.info.size}"),
+    events.BatchDelivered: (
+        DEBUG,
+        "a batch of {0.batch.info.size} was delivered in {0.seconds:.3f} s",
+    ),
+    events.BatchFailed: (WARNING, "a batch of {0.batch.info.size} failed: {0.error!r}"),
+    events.SubscriberFailed: (
+        WARNING,
+        lambda event: f"a subscriber raised {event.error!r} on {str(event.value)[:80]}",
+    ),
+    events.AcknowledgerFailed: (
+        WARNING,
+        lambda event: f"{len(event.messages)} messages were not acknowledged: {event.error!r}",
+    ),
+}
+
+LINES = RARE | FREQUENT

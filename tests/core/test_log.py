@@ -153,7 +153,7 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (
         events.Gap(NOON, NOON + timedelta(seconds=90), "1", "2"),
         "WARNING",
-        "gap from 2026-01-02 12:00:00 to 12:01:30 UTC (0:01:30)",
+        "gap of 0:01:30 from 2026-01-02 12:00:00 UTC",
     ),
     (
         events.BackfillRequested(2, 5, NOON),
@@ -238,7 +238,7 @@ def test_log_lines_are_tested_for_every_event_but_spans() -> None:
 
 
 def test_burst_is_tested_for_every_frequent_event() -> None:
-    assert {type(event) for event in BURSTS} == FREQUENT
+    assert {type(event) for event in BURSTS} == set(FREQUENT)
 
 
 @pytest.mark.parametrize("event", BURSTS, ids=name_of)
