@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from reactivex import ConnectableObservable, Observable, abc
 from reactivex import operators as stock
-from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
+from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.observer import AutoDetachObserver
 from reactivex.scheduler import CurrentThreadScheduler
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 
@@ -182,18 +183,17 @@ class _Stream(Observable[T_co]):
     def _attach(
         self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None
     ) -> abc.DisposableBase:
-        # Observable.subscribe would drop items after a disposal; this gate counts them.
+        # As Observable.subscribe, with a gate and a boundary of our own.
         gate = _ItemGate(self._contain(observer), self.telemetry, self._uncounted)
 
         def connect(*_: Any) -> None:
             try:
                 subscription: Any = self._subscribe_core(gate, scheduler)
                 # An operator of the user may return a disposable, a function or nothing.
-                if not hasattr(subscription, "dispose"):
-                    subscription = Disposable(subscription)
-                gate.source.disposable = subscription
+                is_disposable = hasattr(subscription, "dispose")
+                gate.subscription = subscription if is_disposable else Disposable(subscription)
             except Exception as error:
-                if gate.closed:
+                if gate.is_stopped:
                     raise
                 gate.on_error(error)
 
@@ -317,9 +317,8 @@ class _Connectable(_Stream[Any], ConnectableObservable[Any]):
             self.subscription.dispose()
 
 
-class _ItemGate(abc.ObserverBase[Any]):
-    # Passes single items on until the end or a disposal, and counts those that come later. As RxPY
-    # does, the end disposes of the source.
+class _ItemGate(AutoDetachObserver[Any]):
+    # The observer of Observable.subscribe drops items after a disposal; this one counts them.
 
     def __init__(
         self,
@@ -327,41 +326,15 @@ class _ItemGate(abc.ObserverBase[Any]):
         telemetry: Telemetry,
         uncounted: type[Any] | tuple[()],
     ) -> None:
-        self._observer = observer
+        super().__init__(observer.on_next, observer.on_error, observer.on_completed)
         self._telemetry = telemetry
         self._uncounted = uncounted
-        self._lock = threading.Lock()
-        self.source = SingleAssignmentDisposable()
-        self.closed = False
 
     def on_next(self, value: Any) -> None:
-        if not self.closed:
-            self._observer.on_next(value)
+        if not self.is_stopped:
+            self._on_next(value)
         elif isinstance(value, self._uncounted):
             abandon(value, self._telemetry, "subscription")
-
-    def on_error(self, error: Exception) -> None:
-        if self._close():
-            try:
-                self._observer.on_error(error)
-            finally:
-                self.source.dispose()
-
-    def on_completed(self) -> None:
-        if self._close():
-            try:
-                self._observer.on_completed()
-            finally:
-                self.source.dispose()
-
-    def dispose(self) -> None:
-        self._close()
-        self.source.dispose()
-
-    def _close(self) -> bool:
-        with self._lock:
-            was_open, self.closed = not self.closed, True
-            return was_open
 
 
 class _OneByOne(abc.ObserverBase[Chunk]):

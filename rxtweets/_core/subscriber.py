@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
@@ -210,7 +211,7 @@ class Settlement(Contained[Batch[Any]]):
         """
         if self._telemetry.bus.has_observers:
             self._telemetry.publish(BatchStarted(batch))
-        pending = PendingBatch(batch, self, self._telemetry)
+        pending = PendingBatch(batch, self, self._telemetry, outcome=batch)
         pending.deliver(self._observer.on_next, batch)
         return pending.outcome
 
@@ -252,44 +253,32 @@ class Settlement(Contained[Batch[Any]]):
         return batch.replaced(handled)
 
 
+@dataclass(slots=True, eq=False)
 class PendingBatch:
     """A batch without a final outcome, and the number of deliveries that are still to end.
 
     The first delivery is the one of the thread that brings the batch; `take_over` adds others.
     """
 
-    __slots__ = (
-        "_batch",
-        "_deliveries",
-        "_error",
-        "_is_counted",
-        "_lock",
-        "_settlement",
-        "_started",
-        "_telemetry",
-        "outcome",
-    )
-
-    def __init__(self, batch: Batch[Any], settlement: Settlement, telemetry: Telemetry) -> None:
-        self.outcome = batch
-        self._batch = batch
-        self._settlement = settlement
-        self._telemetry = telemetry
-        self._started = perf_counter()
-        self._lock = threading.Lock()
-        self._deliveries = 1
-        self._is_counted = False
-        self._error: BaseException | None = None
+    batch: Batch[Any]
+    settlement: Settlement
+    telemetry: Telemetry
+    outcome: Batch[Any]
+    deliveries: int = 1
+    is_counted: bool = False
+    error: BaseException | None = None
+    started: float = field(default_factory=perf_counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def join(self) -> None:
-        with self._lock:
-            self._deliveries += 1
+        with self.lock:
+            self.deliveries += 1
 
     def deliver(self, take: Callable[..., object], *args: object) -> None:
         """Call the function; its result or exception is the outcome of one delivery."""
         outer, _current.batch = _current.batch, self
         returned, error = None, None
-        with self._telemetry.working():
+        with self.telemetry.working():
             try:
                 returned = take(*args)
             except BaseException as raised:  # a SystemExit would end a thread silently
@@ -302,40 +291,40 @@ class PendingBatch:
 
     def fail(self, batch: object, error: BaseException) -> bool:
         """Fail the batch by an observer downstream; ``False`` if it has failed already."""
-        with self._lock:
-            is_first = batch is self._batch and self._error is None
+        with self.lock:
+            is_first = batch is self.batch and self.error is None
             if is_first:
-                self._error = error
+                self.error = error
         return is_first
 
     def _end(self, returned: object, error: BaseException | None) -> None:
-        with self._lock:
-            self._deliveries -= 1
+        with self.lock:
+            self.deliveries -= 1
             if returned is not None or error is not None:
                 self._note(returned, error)
-            is_pending = self._deliveries > 0
-            if is_pending is not self._is_counted:
-                self._is_counted = is_pending
-                count = len(self._batch)
-                self._telemetry.add(unsettled=count if is_pending else -count)
+            is_pending = self.deliveries > 0
+            if is_pending is not self.is_counted:
+                self.is_counted = is_pending
+                count = len(self.batch)
+                self.telemetry.add(unsettled=count if is_pending else -count)
             if is_pending:
                 return
-        took = perf_counter() - self._started
-        self.outcome = self._settlement.finish(self._batch, self.outcome, self._error, took)
+        took = perf_counter() - self.started
+        self.outcome = self.settlement.finish(self.batch, self.outcome, self.error, took)
 
     def _note(self, returned: object, error: BaseException | None) -> None:
-        outcome = self._batch
+        outcome = self.batch
         if error is None:
             try:
-                outcome = _outcome(self._batch, returned)
+                outcome = _outcome(self.batch, returned)
             except HandlerError as wrong:
                 error = wrong
-        self._error = self._error or error
-        if self.outcome is self._batch:
+        self.error = self.error or error
+        if self.outcome is self.batch:
             self.outcome = outcome
-        elif outcome is not self._batch:
+        elif outcome is not self.batch:
             pairs = zip(self.outcome, outcome, strict=True)
-            self.outcome = self._batch.replaced(a if a.status != "ok" else b for a, b in pairs)
+            self.outcome = self.batch.replaced(a if a.status != "ok" else b for a, b in pairs)
 
 
 class DetachedBatch:
