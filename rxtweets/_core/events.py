@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, dataclass_transform
 
 from rxtweets._core.connection_state import ConnectionState
 from rxtweets._messages.batch import Batch
@@ -64,9 +64,10 @@ WaitFrom = Literal["backoff", "Retry-After", "x-rate-limit-reset", "window", "co
 """The origin of a wait; see `Reconnecting`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+@dataclass(frozen=True)
 class Event:
-    """The base of all events.
+    """The base of all events, which are frozen dataclasses.
 
     Attributes:
         part: name of the connection, where a stream merges several; else empty.
@@ -74,18 +75,19 @@ class Event:
 
     part: str = field(default="", kw_only=True)
 
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
+
 
 # Connections.
 
 
-@dataclass(frozen=True, slots=True)
 class StateChanged(Event):
     """The state of the connection changed."""
 
     state: ConnectionState
 
 
-@dataclass(frozen=True, slots=True)
 class Connecting(Event):
     """A connection is being opened; ``number`` counts from 1 over the life of the stream."""
 
@@ -93,7 +95,6 @@ class Connecting(Event):
     url: str
 
 
-@dataclass(frozen=True, slots=True)
 class Connected(Event):
     """The server answered with the stream."""
 
@@ -101,7 +102,6 @@ class Connected(Event):
     http_version: str
 
 
-@dataclass(frozen=True, slots=True)
 class DisconnectAnnounced(Event):
     """The server announced a disconnect in the stream, with X's name for the reason."""
 
@@ -109,7 +109,6 @@ class DisconnectAnnounced(Event):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
 class Disconnected(Event):
     """A connection ended.
 
@@ -126,7 +125,6 @@ class Disconnected(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class Reconnecting(Event):
     """The stream reconnects after a wait.
 
@@ -145,7 +143,6 @@ class Reconnecting(Event):
     wait_from: WaitFrom = "backoff"
 
 
-@dataclass(frozen=True, slots=True)
 class ConnectionsClosed(Event):
     """X was asked to close the connections of this token, as all were taken.
 
@@ -158,7 +155,6 @@ class ConnectionsClosed(Event):
     error: RxTweetsError | None
 
 
-@dataclass(frozen=True, slots=True)
 class PartEnded(Event):
     """One connection of several ended; the others continue.
 
@@ -169,14 +165,12 @@ class PartEnded(Event):
     error: Exception | None
 
 
-@dataclass(frozen=True, slots=True)
 class StreamEnded(Event):
     """The stream completed (``error`` is ``None``) or failed for good."""
 
     error: RxTweetsError | None
 
 
-@dataclass(frozen=True, slots=True)
 class LimitReached(Event):
     """The stream completes because it reached its ``limit``.
 
@@ -189,7 +183,6 @@ class LimitReached(Event):
     left_out: int
 
 
-@dataclass(frozen=True, slots=True)
 class RulesSynced(Event):
     """The rules at X now equal the rules given to the stream.
 
@@ -207,7 +200,6 @@ class RulesSynced(Event):
 # Gaps.
 
 
-@dataclass(frozen=True, slots=True)
 class Gap(Event):
     """The stream was not read for a time, and backfill did not cover it.
 
@@ -227,7 +219,6 @@ class Gap(Event):
     before: str
 
 
-@dataclass(frozen=True, slots=True)
 class BackfillRequested(Event):
     """A connection requested backfill.
 
@@ -242,14 +233,12 @@ class BackfillRequested(Event):
     since: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
 class BackfillRefused(Event):
     """The account has no backfill; the stream does not request it again."""
 
     error: RxTweetsError
 
 
-@dataclass(frozen=True, slots=True)
 class StateFileFailed(Event):
     """The state file could not be written; the stream continues."""
 
@@ -260,7 +249,6 @@ class StateFileFailed(Event):
 # Lines and messages of a stream.
 
 
-@dataclass(frozen=True, slots=True)
 class OverflowStarted(Event):
     """The buffer is full, and messages are dropped by this policy."""
 
@@ -268,7 +256,6 @@ class OverflowStarted(Event):
     capacity: int
 
 
-@dataclass(frozen=True, slots=True)
 class OverflowEnded(Event):
     """The buffer has room again; ``dropped`` messages were lost since the overflow started."""
 
@@ -276,7 +263,6 @@ class OverflowEnded(Event):
     dropped: int
 
 
-@dataclass(frozen=True, slots=True)
 class UndecodableLine(Event):
     """A line is not JSON, too long, or cut off; ``error.line`` has its bytes.
 
@@ -289,7 +275,6 @@ class UndecodableLine(Event):
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class UnknownMessage(Event):
     """A line has JSON of unknown shape.
 
@@ -304,7 +289,6 @@ class UnknownMessage(Event):
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class PartialErrors(Event):
     """A tweet carries errors about parts of it; they are in its metadata."""
 
@@ -314,14 +298,12 @@ class PartialErrors(Event):
 # Handlers.
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerFailed(Event):
     """A handler raised, broke its contract, or failed the message; see ``message.status``."""
 
     message: Message[Any]
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerRetried(Event):
     """A failed message is handled again.
 
@@ -336,7 +318,6 @@ class HandlerRetried(Event):
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerReplaced(Event):
     """A thread, event loop or executor died or hangs, and another one replaced it.
 
@@ -353,7 +334,6 @@ class WorkerReplaced(Event):
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class FailureHandled(Event):
     """``on_failed`` or ``handle_failed`` returned; published only while an observer is subscribed.
 
@@ -366,7 +346,6 @@ class FailureHandled(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class FailureHandlerFailed(Event):
     """``on_failed`` or ``handle_failed`` raised or broke its contract.
 
@@ -386,14 +365,12 @@ class FailureHandlerFailed(Event):
 # Subscribers and acknowledgers.
 
 
-@dataclass(frozen=True, slots=True)
 class BatchStarted(Event):
     """A subscriber is given a batch; published only while an observer is subscribed."""
 
     batch: Batch[Any]
 
 
-@dataclass(frozen=True, slots=True)
 class BatchDelivered(Event):
     """A subscriber took a batch; published only while an observer is subscribed.
 
@@ -406,7 +383,6 @@ class BatchDelivered(Event):
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class BatchFailed(Event):
     """A subscriber raised on a batch; its messages were acknowledged as failed."""
 
@@ -415,7 +391,6 @@ class BatchFailed(Event):
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class SubscriberFailed(Event):
     """A subscriber raised on this value; the stream continues."""
 
@@ -423,7 +398,6 @@ class SubscriberFailed(Event):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
 class AcknowledgerFailed(Event):
     """An acknowledger raised; its source may not know the outcome of these messages."""
 
@@ -431,7 +405,6 @@ class AcknowledgerFailed(Event):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
 class Abandoned(Event):
     """Messages were in flight when a stage stopped at once, or when one of its threads died."""
 
@@ -442,7 +415,6 @@ class Abandoned(Event):
 # Pipelines.
 
 
-@dataclass(frozen=True, slots=True)
 class PipelineStarted(Event):
     """A pipeline started.
 
@@ -453,7 +425,6 @@ class PipelineStarted(Event):
     topology: Any
 
 
-@dataclass(frozen=True, slots=True)
 class PipelineEnded(Event):
     """A pipeline ended.
 
@@ -466,17 +437,14 @@ class PipelineEnded(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class Paused(Event):
     """A pipeline was paused: it takes nothing from its sources."""
 
 
-@dataclass(frozen=True, slots=True)
 class Resumed(Event):
     """A paused pipeline was resumed."""
 
 
-@dataclass(frozen=True, slots=True)
 class SourceRestarting(Event):
     """A source of a pipeline failed, and the pipeline subscribes to it again.
 
@@ -493,7 +461,6 @@ class SourceRestarting(Event):
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
 class SourceFailed(Event):
     """A source of a pipeline failed for good, and the pipeline ends."""
 
@@ -501,7 +468,6 @@ class SourceFailed(Event):
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
 class DrainUnavailable(Event):
     """A pipeline cannot drain a source: a stop drops and counts the messages that wait in it.
 
@@ -520,7 +486,6 @@ class DrainUnavailable(Event):
 # Spans.
 
 
-@dataclass(frozen=True, slots=True)
 class Span(Event):
     """Work started or stopped; published only on ``spans``, while an observer is subscribed.
 
@@ -533,12 +498,10 @@ class Span(Event):
     started: float
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessorStarted(Span):
     """A processor takes messages."""
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessorStopped(Span):
     """A processor finished its messages.
 
@@ -553,7 +516,6 @@ class ProcessorStopped(Span):
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
 class Prepared(Span):
     """``prepare`` was called with messages, before their handlers.
 
@@ -568,7 +530,6 @@ class Prepared(Span):
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerStarted(Span):
     """A handler is called.
 
@@ -581,7 +542,6 @@ class HandlerStarted(Span):
     message: Message[Any]
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerStopped(Span):
     """A handler returned.
 
@@ -596,7 +556,6 @@ class HandlerStopped(Span):
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerRaised(Span):
     """A handler raised, or was stopped.
 

@@ -431,5 +431,4 @@ def _as_observer(
     if callable(getattr(on_next, "on_next", None)):
         observer: abc.ObserverBase[Any] = on_next
         return observer
-    # Without on_error an Observer of RxPY raises; the end of a stream is an event and in the log.
     return FunctionSubscriber(on_next, on_error, on_completed)

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from reactivex import Observer, abc
+from reactivex.internal import noop
 
 from rxtweets._core.acknowledgement import (
     OnFailed,
@@ -93,29 +94,21 @@ class Subscriber(Observer[Batch[T]], Generic[T]):
         """The stream completed, and every batch was delivered; called once."""
 
 
-class FunctionSubscriber(abc.ObserverBase[T]):
+class FunctionSubscriber(Observer[T]):
     """Functions as an observer that returns their results; the one of RxPY does not."""
 
     def __init__(
         self,
         on_next: Callable[[T], object] | None,
-        on_error: Callable[[Exception], object] | None = None,
-        on_completed: Callable[[], object] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
     ) -> None:
+        # Without on_error, RxPY raises; the end of a stream is an event and in the log anyway.
+        super().__init__(None, on_error or noop, on_completed)
         self.function = on_next
-        self._on_error = on_error
-        self._on_completed = on_completed
 
     def on_next(self, value: T) -> Any:
         return None if self.function is None else self.function(value)
-
-    def on_error(self, error: Exception) -> None:
-        if self._on_error is not None:
-            self._on_error(error)
-
-    def on_completed(self) -> None:
-        if self._on_completed is not None:
-            self._on_completed()
 
 
 class _Current(threading.local):

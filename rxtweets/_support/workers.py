@@ -86,7 +86,7 @@ def as_exception(error: BaseException) -> Exception:
 def is_interrupt(error: BaseException) -> bool:
     """Whether this is Ctrl-C of the user, raised on the main thread.
 
-    That happens if a source or a scheduler of the user runs there; a `Pipeline` has its own threads.
+    That happens if a source or a scheduler of the user runs there, not in a `Pipeline`.
     """
     on_main_thread = threading.current_thread() is threading.main_thread()
     return isinstance(error, KeyboardInterrupt) and on_main_thread
