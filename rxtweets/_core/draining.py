@@ -1,14 +1,6 @@
 """Draining: the sources of a consumer end in order, through operators of RxPY.
 
-A drain reaches sources through fluent operators, ``pipe``, ``merge``, ``concat``, ``share``,
-``publish``, ``repeat`` and ``observe_on``, several in a row and mixed with ours. It does not reach:
-
-- a source that is subscribed to later or on another thread: ``subscribe_on``,
-  ``delay_subscription``, or ``merge`` and ``concat`` before an operator that takes time,
-- a source that follows a shared merge: ``merge(a, b).share().concat(c)``.
-
-A pipeline warns of the first kind at its start (`DrainUnavailable`); the second kind ends at the
-time limit of the drain.
+`events.DrainUnavailable` describes which sources a drain reaches.
 """
 
 from __future__ import annotations
@@ -27,7 +19,7 @@ from rxtweets._core.telemetry import Telemetry
 __all__ = ["Drain", "SharedSource", "SourceSubscription", "Successor", "current_drain"]
 
 MOST_REFUSALS = 100
-"""Sources that complete in turn after the end of a drain; ``repeat()`` would go on for ever."""
+"""Sources that complete in turn after the end of a drain; ``repeat()`` would never end."""
 
 
 def current_drain() -> Drain | None:
@@ -86,7 +78,7 @@ class Drain:
     def lift(self, lift: Callable[[], None]) -> None:
         """Call this bound method before the sources end: it releases messages that wait.
 
-        Only a weak reference is kept, since ``retry`` and ``repeat`` make another object each time.
+        Only a weak reference is kept, since ``retry`` and ``repeat`` make further objects.
         """
         with self._lock:
             alive = (method for method in self._lifts if method() is not None)
@@ -102,15 +94,17 @@ class Drain:
         for drain in drains:  # which grow meanwhile
             expected |= drain._expected  # noqa: SLF001
             found |= drain.found
-            shared = [each.shared.drain for each in drain._sources if each.shared is not None]  # noqa: SLF001
-            drains += [each for each in (drain.heir, *shared) if each and each not in drains]
+            shared = (source.shared for source in drain._sources)  # noqa: SLF001
+            others = (drain.heir, *(one.drain for one in shared if one is not None))
+            drains += [other for other in others if other is not None and other not in drains]
         return not expected <= found
 
     def reaches(self) -> bool:
         """Whether there is a source to end."""
         sources = self._sources
         gates = {source.gate for source in sources}
-        return any(each.shared is None or each.shared.is_reached(gates) for each in sources)
+        shares = [source.shared for source in sources]
+        return any(shared is None or shared.is_reached(gates) for shared in shares)
 
     def finish(self) -> bool:
         """End the sources in order; ``False`` if there is none."""

@@ -112,7 +112,8 @@ class EventBus:
         while (event := self._next()) is not None:
             is_span = isinstance(event, Span)
             observers = self.spans.observers if is_span else self.events.observers
-            for take in (*(() if is_span else self._taps), *(each.on_next for each in observers)):
+            functions = [] if is_span else list(self._taps)
+            for take in (*functions, *(observer.on_next for observer in observers)):
                 try:
                     take(event)
                 except BaseException:  # a SystemExit would end the thread

@@ -406,7 +406,10 @@ class AcknowledgerFailed(Event):
 
 
 class Abandoned(Event):
-    """Messages were in flight when a stage stopped at once, or when one of its threads died."""
+    """Messages were in flight when a stage stopped at once, or when one of its threads died.
+
+    They are not acknowledged, so a broker redelivers them.
+    """
 
     count: int
     where: str
@@ -471,8 +474,20 @@ class SourceFailed(Event):
 class DrainUnavailable(Event):
     """A pipeline cannot drain a source: a stop drops and counts the messages that wait in it.
 
-    An operator such as ``subscribe_on`` or ``delay_subscription`` subscribes to the stream later,
-    or on another thread.
+    A drain reaches streams through operators of RxPY, fluent or in ``pipe``, several in a row and
+    mixed with ours: ``merge``, ``concat``, ``share``, ``publish``, ``repeat``, ``observe_on``. It
+    does not reach a stream that is subscribed to later or on another thread: ``subscribe_on``,
+    ``delay_subscription``, or ``merge`` and ``concat`` before an operator that takes time.
+
+    Some drains fail without this event:
+
+    - A drain misses a stream that follows a shared merge (``merge(a, b).share().concat(c)``), or
+      that is merged with a source that never completes. It ends at its time limit. Give such
+      sources to the pipeline in a list instead of merging them.
+    - With a merge behind ``share`` of `reactivex.operators`, or a share of a merge of shares, the
+      pipeline that stops first completes the others.
+    - Messages in operators of RxPY (``delay``, ``observe_on``, ``buffer``) at an immediate stop, or
+      at the time limit of a drain, are not counted.
 
     Attributes:
         number: of the source, from 0.

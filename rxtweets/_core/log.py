@@ -79,7 +79,7 @@ class EventLog:
         with self._lock:
             left_out, self._left_out = self._left_out, {}
         for kind, (level, count) in left_out.items():
-            log.log(level, "%d more of %s, each left out here", count, kind.__name__)
+            log.log(level, "%d more of %s were left out", count, kind.__name__)
 
     def _due(self, event: events.Event, level: int) -> int | None:
         # The number left out before this event; None to leave this one out as well.

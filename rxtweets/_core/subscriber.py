@@ -64,8 +64,8 @@ class Subscriber(Observer[Batch[T]], Generic[T]):
     - ``on_completed`` or ``on_error`` is called once at the end: close there what you opened.
     - ``async def on_next`` is awaited behind ``ops.deliver`` and in a `Pipeline`.
 
-    Is the subscriber slow? `rxtweets.subscribers.Buffered` gives it a queue and a thread. Does it
-    fail at times? `rxtweets.subscribers.Retrying` calls it again.
+    A slow subscriber blocks the others of the same stream: `rxtweets.subscribers.Buffered` gives it
+    a queue and a thread. `rxtweets.subscribers.Retrying` calls one again that fails at times.
 
     ::
 
@@ -222,8 +222,8 @@ class Settlement(Contained[Batch[Any]]):
 
     def _succeed(self, batch: Batch[Any], outcome: Batch[Any], took: float) -> Batch[Any]:
         # No failed message gets into a batch, so an unchanged batch has succeeded.
-        failed = [] if outcome is batch else [each for each in outcome if each.status != "ok"]
-        good = [each for each in outcome if each.status == "ok"] if failed else outcome
+        failed = [] if outcome is batch else [one for one in outcome if one.status != "ok"]
+        good = [one for one in outcome if one.status == "ok"] if failed else outcome
         self._telemetry.add(batches=1, batched=len(good), batched_failed=len(failed))
         if self._telemetry.bus.has_observers:
             self._telemetry.publish(BatchDelivered(outcome, took))
@@ -231,7 +231,7 @@ class Settlement(Contained[Batch[Any]]):
             acknowledge(good, failed, self._telemetry)
             return outcome
         handled = iter(settle(good, failed, self._on_failed, self._telemetry))
-        return outcome.replaced(each if each.status == "ok" else next(handled) for each in outcome)
+        return outcome.replaced(one if one.status == "ok" else next(handled) for one in outcome)
 
     def _fail(self, batch: Batch[Any], error: BaseException, took: float) -> Batch[Any]:
         self._telemetry.add(batches_failed=1, batched_failed=len(batch), subscriber_errors=1)

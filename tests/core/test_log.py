@@ -242,7 +242,7 @@ def test_burst_is_tested_for_every_frequent_event() -> None:
 
 
 @pytest.mark.parametrize("event", BURSTS, ids=name_of)
-def test_frequent_event_is_logged_once_an_interval_with_its_count(
+def test_frequent_event_is_logged_once_an_interval_and_counted(
     log: pytest.LogCaptureFixture, event: events.Event
 ) -> None:
     clock = Clock()
@@ -274,7 +274,7 @@ def test_final_event_counts_the_events_left_out(
         write(events.HandlerFailed(TWEET.failed(FAULT)))
     write(end)
     write(end)
-    assert log.messages[1:] == ["2 more of HandlerFailed, each left out here"]
+    assert log.messages[1:] == ["2 more of HandlerFailed were left out"]
 
 
 def test_frequent_events_do_not_silence_each_other(log: pytest.LogCaptureFixture) -> None:
