@@ -60,7 +60,10 @@ __all__ = [
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-Subscribe = Callable[[Any, abc.SchedulerBase | None], abc.DisposableBase]
+AnyObserver = abc.ObserverBase[Any]
+Scheduler = abc.SchedulerBase | None
+Subscription = abc.DisposableBase
+Subscribe = Callable[[Any, Scheduler], Subscription]
 
 
 class _Stream(Observable[T_co]):
@@ -155,7 +158,7 @@ class _Stream(Observable[T_co]):
     def share(self) -> Observable[T_co]:
         """Subscribe once for several subscribers; see `operators.share`."""
 
-        def subscribe(observer: Any, scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+        def subscribe(observer: Any, scheduler: Scheduler) -> Subscription:
             return self.subscribe(observer, scheduler=scheduler)
 
         return Derived(Observable(Sharing(subscribe, self.telemetry).join), self.telemetry)
@@ -175,14 +178,10 @@ class _Stream(Observable[T_co]):
         )
         return last.__await__()
 
-    def _subscribe_core(
-        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
+    def _subscribe_core(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         return self._subscribe_to_source(observer, scheduler)
 
-    def _attach(
-        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None
-    ) -> abc.DisposableBase:
+    def _attach(self, observer: AnyObserver, scheduler: Scheduler) -> Subscription:
         # As Observable.subscribe, with a gate and a boundary of our own.
         gate = _ItemGate(self._contain(observer), self.telemetry, self._uncounted)
 
@@ -204,7 +203,7 @@ class _Stream(Observable[T_co]):
             connect()
         return Disposable(gate.dispose)
 
-    def _contain(self, observer: abc.ObserverBase[Any]) -> abc.ObserverBase[Any]:
+    def _contain(self, observer: AnyObserver) -> AnyObserver:
         return Contained(observer, self.telemetry)
 
 
@@ -215,9 +214,7 @@ class Derived(_Stream[T_co]):
         # Not source.subscribe, whose observer drops items without a trace.
         super().__init__(source._subscribe_core, telemetry)  # noqa: SLF001
 
-    def _subscribe_core(
-        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
+    def _subscribe_core(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         if (drain := current_drain()) is not None:
             drain.expect(self.telemetry)
         return super()._subscribe_core(observer, scheduler)
@@ -240,9 +237,7 @@ class MessageStream(_Stream[Message[T_co]], Generic[T_co]):
         """Subscribe once for several subscribers; see `operators.share`."""
         return MessageStream(Sharing(self.subscribe_chunks, self.telemetry).join, self.telemetry)
 
-    def subscribe_chunks(
-        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
+    def subscribe_chunks(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         """Subscribe an observer whose ``on_next`` takes a list of messages, never empty.
 
         For authors of operators. The observer must not raise and must not keep the list.
@@ -252,9 +247,7 @@ class MessageStream(_Stream[Message[T_co]], Generic[T_co]):
             return drain.refuse(observer)
         return self._subscribe_to_source(observer, scheduler)
 
-    def _subscribe_core(
-        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
+    def _subscribe_core(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         single = _OneByOne(observer, self.telemetry)
         upstream = self.subscribe_chunks(single, scheduler)
         return CompositeDisposable(Disposable(single.close), upstream)
@@ -267,15 +260,15 @@ class BatchStream(_Stream[Batch[T_co]], Generic[T_co]):
     _uncounted = Batch
 
     def subscribe_batches(
-        self, observer: abc.ObserverBase[Batch[Any]], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
+        self, observer: abc.ObserverBase[Batch[Any]], scheduler: Scheduler = None
+    ) -> Subscription:
         """Subscribe an observer that settles the batches, or passes them on unsettled.
 
         For authors of operators. The observer must not raise.
         """
         return self._subscribe_to_source(observer, scheduler)
 
-    def _contain(self, observer: abc.ObserverBase[Any]) -> abc.ObserverBase[Any]:
+    def _contain(self, observer: AnyObserver) -> AnyObserver:
         return Settlement(observer, self.telemetry)
 
 
@@ -295,18 +288,16 @@ class _Connectable(_Stream[Any], ConnectableObservable[Any]):
         self._shared = SharedSource(telemetry, self._cut)
         self._shared.drain.found.add(telemetry)  # nothing is missing before connect()
 
-    def connect(self, scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase | None:
+    def connect(self, scheduler: Scheduler = None) -> Subscription | None:
         """Connect, unless it is connected."""
         if self.has_subscription:
             return self.subscription
-        connected: abc.DisposableBase = self._shared.restart().apart(
+        connected: Subscription = self._shared.restart().apart(
             lambda: ConnectableObservable.connect(self, scheduler)
         )
         return connected
 
-    def _subscribe_core(
-        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
+    def _subscribe_core(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         gate: ChunkGate[Any] = ChunkGate(observer)
         self._shared.add(gate)
         subscription = self._shared.subscription(gate)
@@ -322,7 +313,7 @@ class _ItemGate(AutoDetachObserver[Any]):
 
     def __init__(
         self,
-        observer: abc.ObserverBase[Any],
+        observer: AnyObserver,
         telemetry: Telemetry,
         uncounted: type[Any] | tuple[()],
     ) -> None:
@@ -342,7 +333,7 @@ class _OneByOne(abc.ObserverBase[Chunk]):
     # For that, the delivering and the disposing thread take messages from the same iterator: a
     # check for each message would cost more.
 
-    def __init__(self, observer: abc.ObserverBase[Any], telemetry: Telemetry) -> None:
+    def __init__(self, observer: AnyObserver, telemetry: Telemetry) -> None:
         self._observer = observer
         self._telemetry = telemetry
         self._rest: Iterator[Message[Any]] = iter(())
@@ -382,8 +373,8 @@ def share(source: Observable[T]) -> Observable[T]:
 def subscribe_in_chunks(
     source: Observable[Message[Any]],
     observer: abc.ObserverBase[Chunk],
-    scheduler: abc.SchedulerBase | None,
-) -> abc.DisposableBase:
+    scheduler: Scheduler,
+) -> Subscription:
     """Subscribe to lists of messages where the source has them, else to lists of one.
 
     Other values are not passed on: the source's ``on_next`` raises a `HandlerError`.
@@ -425,10 +416,10 @@ def new_telemetry(parts: Sequence[Telemetry] = (), source: str = "") -> Telemetr
 
 def _as_observer(
     on_next: Any, on_error: abc.OnError | None, on_completed: abc.OnCompleted | None
-) -> abc.ObserverBase[Any]:
+) -> AnyObserver:
     if isinstance(on_next, type) and issubclass(on_next, abc.ObserverBase):
         no_class("on_next", on_next)
     if callable(getattr(on_next, "on_next", None)):
-        observer: abc.ObserverBase[Any] = on_next
+        observer: AnyObserver = on_next
         return observer
     return FunctionSubscriber(on_next, on_error, on_completed)
