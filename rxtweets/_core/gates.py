@@ -1,4 +1,4 @@
-"""Gates: an observer gets nothing after its end, and nothing after its subscription is closed."""
+"""Gates: an observer gets no value after its end, and none after its subscription is closed."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any
 
 from rxtweets._core.event_bus import EventBus
 from rxtweets._core.events import Event
@@ -39,11 +39,6 @@ class Working:
             self._workers.discard(self._thread)
 
 
-class _Stage(NamedTuple):
-    read: Callable[[], StageStats]
-    ended: float
-
-
 class Telemetry:
     """The counters, stages and events of one stream; from any thread.
 
@@ -63,7 +58,8 @@ class Telemetry:
         self._gauges: dict[str, list[Callable[[], int]]] = {}
         self._shown: dict[str, Callable[[], Any]] = {}
         self._moments = itertools.count()
-        self._stages: dict[int, _Stage] = {}  # by the moment of their start
+        self._stages: dict[int, Callable[[], StageStats]] = {}  # by the moment of their start
+        self._ended: dict[int, int] = {}  # the moments of their starts and ends
         self._workers: set[int] = set()
         self._states = 0
 
@@ -109,18 +105,18 @@ class Telemetry:
         """Show a stage; after the returned function is called, show its last snapshot."""
         with self._lock:
             started = next(self._moments)
-            self._stages[started] = _Stage(read, math.inf)
+            self._stages[started] = read
 
         def end() -> None:
             last = read()
             with self._lock:
-                stage = self._stages.get(started)
-                if stage is None or stage.ended < math.inf:
+                if self._stages.get(started) is not read:
                     return
-                self._stages[started] = _Stage(lambda: last, next(self._moments))
-                for moment, earlier in tuple(self._stages.items()):
-                    if earlier.ended < started and _is_successor(last, earlier.read()):
-                        del self._stages[moment]
+                self._stages[started] = lambda: last
+                self._ended[started] = next(self._moments)
+                for moment, ended in tuple(self._ended.items()):
+                    if ended < started and _is_successor(last, self._stages[moment]()):
+                        del self._stages[moment], self._ended[moment]
 
         return end
 
@@ -131,12 +127,15 @@ class Telemetry:
         of several branches are all there.
         """
         with self._lock:
-            stages = tuple(self._stages.items())
-        own = [(started, stage.ended, stage.read()) for started, stage in stages]
+            reads, ends = tuple(self._stages.items()), dict(self._ended)
+        own = [(started, read()) for started, read in reads]
         current = [
             stage
-            for _, ended, stage in own
-            if not any(start > ended and _is_successor(other, stage) for start, _, other in own)
+            for started, stage in own
+            if not any(
+                later > ends.get(started, math.inf) and _is_successor(other, stage)
+                for later, other in own
+            )
         ]
         return (*(stage for part in self._parts for stage in part.stages()), *current)
 
