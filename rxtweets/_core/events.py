@@ -353,7 +353,7 @@ class FailureHandlerFailed(Event):
 
     Attributes:
         messages: given to the function.
-        error: raised by the function, or what is wrong with its result.
+        error: raised by the function, or a `HandlerError` about its result.
         seconds: taken by the function.
     """
 
@@ -537,7 +537,7 @@ class Prepared(Span):
     Attributes:
         messages: returned by it; failed, if it raised.
         duration: seconds.
-        error: raised by it, or what is wrong with its result.
+        error: raised by it, or a `HandlerError` about its result.
     """
 
     messages: tuple[Message[Any], ...]

@@ -61,7 +61,7 @@ class Subscriber(Observer[Batch[T]], Generic[T]):
       `rxtweets.subscribers` do.
     - Calls never overlap, but come from different threads. So a subscriber needs no lock, unless
       ``concurrency`` of a `Batcher` or of ``ops.deliver`` is above 1.
-    - ``on_completed`` or ``on_error`` is called once at the end: close there what you opened.
+    - ``on_completed`` or ``on_error`` is called once at the end: close your resources there.
     - ``async def on_next`` is awaited behind ``ops.deliver`` and in a `Pipeline`.
 
     A slow subscriber blocks the others of the same stream: `rxtweets.subscribers.Buffered` gives it
@@ -85,7 +85,7 @@ class Subscriber(Observer[Batch[T]], Generic[T]):
 
     def on_next(self, batch: Batch[T]) -> Any:
         """Take one batch; raise to fail it, or return its messages to fail some of them."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what to do: write on_next")
+        raise NotImplementedError(f"{type(self).__name__} has no on_next(batch): write on_next")
 
     def on_error(self, error: Exception) -> None:
         """The stream failed for good; called once, after the last batch."""

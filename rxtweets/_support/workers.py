@@ -54,7 +54,7 @@ def _report(name: str, error: BaseException, died: Died | None) -> None:
         if died is not None:
             died(error)
             return
-    except BaseException as raised:  # noqa: BLE001 - the log is what is left
+    except BaseException as raised:  # noqa: BLE001 - then it is logged
         error = raised
     with contextlib.suppress(Exception):  # a log must not end the thread
         log.warning("the thread %s died of %r", name, error, exc_info=error)
