@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import orjson
 import pytest
 
-from rxtweets._core import telemetry
+from rxtweets._core import event_bus
 from rxtweets.api import _client as client
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -27,7 +27,7 @@ OTHERS = {
     "test_readme",
     "test_their_rules",
 }
-"""Files in which a cluster, a kernel or another client of X keeps what it needs for itself."""
+"""Files in which a cluster, a kernel or another client of X keeps sockets and processes open."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def _nothing_outlives_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
     for thread in threading.enumerate():
         is_ours = thread.name.startswith(OURS) or isinstance(thread, threading.Timer)
         if thread not in threads and is_ours:
-            # One that is just beginning is listed here, and cannot be joined yet.
+            # A thread that is starting is listed here, but cannot be joined yet.
             thread._started.wait(DEADLINE)  # type: ignore[attr-defined]
             thread.join(DEADLINE)
             assert not thread.is_alive(), f"{thread.name} is still there after the test"
@@ -55,21 +55,21 @@ def _nothing_outlives_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def open_sockets() -> set[str]:
-    """The sockets of this process, by their numbers; none where the system does not show them."""
+    """The sockets of this process; none where the system has no ``/proc``."""
     found = set()
     for entry in Path("/proc/self/fd").glob("*"):
         with contextlib.suppress(OSError):
             found.add(str(entry.readlink()))
-    return {each for each in found if each.startswith("socket:")}
+    return {name for name in found if name.startswith("socket:")}
 
 
 def child_processes() -> set[str]:
-    """The processes that this one has started; multiprocessing keeps one of its own for ever."""
+    """The child processes, without the one that multiprocessing keeps."""
     found = set()
     for children in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
             found |= set(children.read_text().split())
-    return {each for each in found if b"resource_tracker" not in command_of(each)}
+    return {process for process in found if b"resource_tracker" not in command_of(process)}
 
 
 def command_of(process: str) -> bytes:
@@ -81,7 +81,7 @@ def command_of(process: str) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _event_threads_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "LINGER", 0.01)
+    monkeypatch.setattr(event_bus, "LINGER", 0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Asked(NamedTuple):
-    """A request as it came."""
+    """A request."""
 
     method: str
     path: str
@@ -117,7 +117,7 @@ class Stub:
             do_POST = do_DELETE = do_GET  # noqa: N815 - the names that are called
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Do not log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -125,7 +125,7 @@ class Stub:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def answers(self, *answers: Any) -> None:
-        """What to say to the next requests, one after the other."""
+        """Set the answers to the next requests."""
         self._answers += answers
 
     def answer_to(self, request: BaseHTTPRequestHandler) -> None:
@@ -154,7 +154,7 @@ class Stub:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    """A server of fixed answers; attempts follow each other at once."""
+    """A server of fixed answers; the client retries without a pause."""
     monkeypatch.setattr(client, "PAUSE", 0.0)
     server = Stub()
     yield server
@@ -177,18 +177,18 @@ def recorded() -> Path:
 
 @pytest.fixture(scope="session")
 def newer_description() -> Path:
-    """X's description of its API, with the newer names."""
+    """The OpenAPI description of X, with the newer names."""
     return _shared("x-openapi-2.167.json")
 
 
 @pytest.fixture(scope="session")
 def older_description() -> Path:
-    """X's description of its API, with the older names."""
+    """The OpenAPI description of X, with the older names."""
     return _shared("x-openapi-2.159.json")
 
 
 def _shared(name: str) -> Path:
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"{name} is not here: real input lies beside a checkout, not in it")
+        pytest.skip(f"{name} is missing: real input is not part of the repository")
     return path

@@ -18,8 +18,7 @@ THEIRS = {
     *("anyio", "certifi", "click", "idna", "pygments", "rich", "sniffio", "socksio", "tornado"),
     *("typing_extensions", "zstandard"),
 }
-"""What the core dependencies import, or use where it is there; httpcore and the protocols below it
-only for a client."""
+"""Imported by the core dependencies, some only if installed; httpcore only by a client."""
 
 PROGRAM = """
 import json, sys
@@ -29,7 +28,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - b
 """
 
 
-def test_importing_imports_no_optional_dependency() -> None:
+def test_import_loads_no_optional_dependency() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True
     )
@@ -38,7 +37,7 @@ def test_importing_imports_no_optional_dependency() -> None:
     assert outside == set()
 
 
-def test_the_simulator_is_imported_when_it_is_used() -> None:
+def test_simulator_is_imported_on_first_use() -> None:
     program = """
 import sys
 import rxtweets

@@ -1,4 +1,4 @@
-"""What every stage builds on: observables with chunks, settlement, telemetry, events, limits.
+"""The base of every stage: observables with chunks, settlement, telemetry, events, limits.
 
 May import: `rxtweets._messages` and below.
 """

@@ -1,4 +1,4 @@
-"""How many calls may run at once: a number that can be changed while they run."""
+"""`Concurrency`: a limit of concurrent calls that can be changed while they run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["Concurrency"]
 
 
 class Concurrency:
-    """A limit that several operators may share the reading of, and anybody may change.
+    """A limit of concurrent calls, for one or several operators; from any thread.
 
     ::
 
-        hands = rxtweets.Concurrency(10)
-        stream.pipe(ops.process(handler, hands))
-        hands.limit = 50                  # forty more may begin at once
+        concurrency = rxtweets.Concurrency(10)
+        stream.pipe(ops.process(handler, concurrency))
+        concurrency.limit = 50            # forty more calls may start now
 
-    A smaller limit interrupts no call: those above it end, and no other begins in their place.
-    Each operator that is given it may run so many calls of its own.
+    A smaller limit interrupts no call: running calls end, and no others start in their place. Each
+    operator may run that many calls of its own.
 
     Args:
-        limit: calls at once at most, 1 or more.
+        limit: concurrent calls, 1 or more.
 
     Raises:
-        ConfigurationError: the limit is no such number.
+        ConfigurationError: the limit is not a whole number of 1 or more.
     """
 
     def __init__(self, limit: int = 50) -> None:
@@ -36,7 +36,7 @@ class Concurrency:
 
     @property
     def limit(self) -> int:
-        """Calls at once at most; set it from any thread, and it holds when that returns."""
+        """Concurrent calls; can be set from any thread, with immediate effect."""
         return self._limit
 
     @limit.setter
@@ -48,14 +48,14 @@ class Concurrency:
             changed()
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Call ``changed`` after every change, until the returned function is called."""
-        with self._lock:
-            self._watchers += (changed,)
+        """Call the function after every change, until the returned function is called."""
 
         def remove() -> None:
             with self._lock:
-                self._watchers = tuple(each for each in self._watchers if each is not changed)
+                self._watchers = tuple(other for other in self._watchers if other is not changed)
 
+        with self._lock:
+            self._watchers += (changed,)
         return remove
 
     def __repr__(self) -> str:

@@ -11,20 +11,20 @@ __all__ = ["ConnectionState", "StateName"]
 StateName = Literal[
     "connected", "stalled", "connecting", "backing off", "idle", "stopped", "failed"
 ]
-"""In the order of how far they are from ``connected``."""
+"""In the order of their distance from ``connected``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
-    """What a connection is at.
+    """The state of a connection.
 
     Attributes:
-        name: ``idle`` (nobody has subscribed), ``connecting``, ``connected``, ``stalled`` (silent
+        name: ``idle`` (without a subscriber), ``connecting``, ``connected``, ``stalled`` (silent
             for three quarters of the stall timeout), ``backing off`` (until the next connect),
             ``stopped`` or ``failed``.
-        until: when the next connect is made, in UTC, while backing off; else ``None``.
-        error: that led here, if one did.
-        number: grows with each change.
+        until: time of the next connect, in UTC, while backing off; else ``None``.
+        error: the reason of the state, if it is an error.
+        number: increases with each change.
     """
 
     name: StateName

@@ -1,10 +1,10 @@
-"""What happens in a stream, as frozen values: logs, metrics and displays are made from these."""
+"""Events of streams and pipelines, as frozen values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, dataclass_transform
 
 from rxtweets._core.connection_state import ConnectionState
 from rxtweets._messages.batch import Batch
@@ -64,137 +64,37 @@ WaitFrom = Literal["backoff", "Retry-After", "x-rate-limit-reset", "window", "co
 """The origin of a wait; see `Reconnecting`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+@dataclass(frozen=True)
 class Event:
-    """The base of all events.
+    """The base of all events, which are frozen dataclasses.
 
     Attributes:
-        part: which of the connections it comes from, where a stream is a merge of several;
-            else empty.
+        part: name of the connection, where a stream merges several; else empty.
     """
 
     part: str = field(default="", kw_only=True)
 
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
-@dataclass(frozen=True, slots=True)
+
+# Connections.
+
+
 class StateChanged(Event):
-    """The connection is in another state."""
+    """The state of the connection changed."""
 
     state: ConnectionState
 
 
-@dataclass(frozen=True, slots=True)
-class Gap(Event):
-    """Of this time nothing was read, and nothing will be: what X sent in it is missing.
-
-    The ids are those of the messages before and after it, in the order of delivery, so where ids
-    grow with that order, what is missing lies between them. A ``start_time`` and an ``end_time``
-    on a second connection can bring it back, for a day.
-
-    Attributes:
-        start: when the stream last spoke, in UTC.
-        end: when it could be read again, or from when on backfill has made up for it.
-        after: id of the last message before; empty if there was none.
-        before: id of the first message after; empty if the stream first spoke in another way.
-    """
-
-    start: datetime
-    end: datetime
-    after: str
-    before: str
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillRequested(Event):
-    """A connection asked for what it missed.
-
-    Attributes:
-        number: of the connection.
-        minutes: that it asked for.
-        since: when the stream last spoke, in UTC; ``None`` if that is not known.
-    """
-
-    number: int
-    minutes: int
-    since: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillRefused(Event):
-    """The server gives no backfill to this account; from now on it is not asked for."""
-
-    error: RxTweetsError
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionsClosed(Event):
-    """The token's connections were taken: X was asked to give them up.
-
-    Attributes:
-        count: how many it gave up.
-        error: why it could not be asked; ``None`` if it could.
-    """
-
-    count: int
-    error: RxTweetsError | None
-
-
-@dataclass(frozen=True, slots=True)
-class LimitReached(Event):
-    """The stream completes because of its ``limit``.
-
-    Attributes:
-        messages: delivered so far.
-        left_out: messages that had come already, beyond the limit.
-    """
-
-    messages: int
-    left_out: int
-
-
-@dataclass(frozen=True, slots=True)
-class PartEnded(Event):
-    """One connection of several is over, the others go on.
-
-    Attributes:
-        error: that ended it for good; ``None`` if it is complete.
-    """
-
-    error: Exception | None
-
-
-@dataclass(frozen=True, slots=True)
-class StateFileFailed(Event):
-    """The position could not be written; the stream goes on."""
-
-    path: str
-    error: Exception
-
-
-@dataclass(frozen=True, slots=True)
-class RulesSynced(Event):
-    """The rules were made equal to those that the stream was given.
-
-    Attributes:
-        added: how many were added.
-        deleted: how many were deleted.
-        kept: how many were there already.
-    """
-
-    added: int
-    deleted: int
-    kept: int
-
-
-@dataclass(frozen=True, slots=True)
 class Connecting(Event):
-    """A connection is being made; ``number`` counts from 1 over the life of the stream."""
+    """A connection is being opened; ``number`` counts from 1 over the life of the stream."""
 
     number: int
     url: str
 
 
-@dataclass(frozen=True, slots=True)
 class Connected(Event):
     """The server answered with the stream."""
 
@@ -202,23 +102,21 @@ class Connected(Event):
     http_version: str
 
 
-@dataclass(frozen=True, slots=True)
 class DisconnectAnnounced(Event):
-    """The server said in the stream that it disconnects, with X's name for the reason."""
+    """The server announced a disconnect in the stream, with X's name for the reason."""
 
     disconnect_type: str
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
 class Disconnected(Event):
     """A connection ended.
 
     Attributes:
         number: of the connection.
-        error: why; ``None`` if we closed it ourselves.
-        lines: how many lines it brought, keep-alives included.
-        seconds: how long it lived after the answer.
+        error: the reason; ``None`` if rxtweets closed the connection.
+        lines: lines received, keep-alives included.
+        seconds: from the answer to the end.
     """
 
     number: int
@@ -227,17 +125,16 @@ class Disconnected(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class Reconnecting(Event):
-    """The next connection is made after a wait.
+    """The stream reconnects after a wait.
 
     Attributes:
-        delay: seconds until then.
-        attempt: how often in a row this kind of failure has happened, from 1.
+        delay: seconds to wait.
+        attempt: failures of this kind in a row, from 1.
         error: the failure.
-        wait_from: where the delay comes from: the schedule (``backoff``), the server
-            (``Retry-After``, ``x-rate-limit-reset``), X's window of 15 minutes because the server
-            named no plausible time (``window``), or the connects made so far (``connect budget``).
+        wait_from: origin of the delay: the schedule (``backoff``), the server (``Retry-After``,
+            ``x-rate-limit-reset``), X's window of 15 minutes where the server named no plausible
+            time (``window``), or the number of recent connects (``connect budget``).
     """
 
     delay: float
@@ -246,50 +143,145 @@ class Reconnecting(Event):
     wait_from: WaitFrom = "backoff"
 
 
-@dataclass(frozen=True, slots=True)
+class ConnectionsClosed(Event):
+    """X was asked to close the connections of this token, as all were taken.
+
+    Attributes:
+        count: connections that X closed.
+        error: the reason why the request failed; ``None`` if it succeeded.
+    """
+
+    count: int
+    error: RxTweetsError | None
+
+
+class PartEnded(Event):
+    """One connection of several ended; the others continue.
+
+    Attributes:
+        error: the final error; ``None`` if the connection completed.
+    """
+
+    error: Exception | None
+
+
 class StreamEnded(Event):
-    """The stream is over: completed (``error`` is ``None``) or failed for good."""
+    """The stream completed (``error`` is ``None``) or failed for good."""
 
     error: RxTweetsError | None
 
 
-@dataclass(frozen=True, slots=True)
+class LimitReached(Event):
+    """The stream completes because it reached its ``limit``.
+
+    Attributes:
+        messages: delivered so far.
+        left_out: messages received beyond the limit.
+    """
+
+    messages: int
+    left_out: int
+
+
+class RulesSynced(Event):
+    """The rules at X now equal the rules given to the stream.
+
+    Attributes:
+        added: number of rules added.
+        deleted: number of rules deleted.
+        kept: number of rules that were there already.
+    """
+
+    added: int
+    deleted: int
+    kept: int
+
+
+# Gaps.
+
+
+class Gap(Event):
+    """The stream was not read for a time, and backfill did not cover it.
+
+    Where ids grow with the order of delivery, the missing ids lie between ``after`` and
+    ``before``. A stream with ``start_time`` and ``end_time`` replays them for a day.
+
+    Attributes:
+        start: last time the stream was read before the gap, in UTC.
+        end: end of the gap, in UTC: the reconnect, or the first moment covered by backfill.
+        after: id of the last message before the gap; empty if there was none.
+        before: id of the first message after the gap; empty if no message followed directly.
+    """
+
+    start: datetime
+    end: datetime
+    after: str
+    before: str
+
+
+class BackfillRequested(Event):
+    """A connection requested backfill.
+
+    Attributes:
+        number: of the connection.
+        minutes: requested.
+        since: last time the stream was read, in UTC; ``None`` if unknown.
+    """
+
+    number: int
+    minutes: int
+    since: datetime | None
+
+
+class BackfillRefused(Event):
+    """The account has no backfill; the stream does not request it again."""
+
+    error: RxTweetsError
+
+
+class StateFileFailed(Event):
+    """The state file could not be written; the stream continues."""
+
+    path: str
+    error: Exception
+
+
+# Lines and messages of a stream.
+
+
 class OverflowStarted(Event):
-    """The hand-off is full and messages are being dropped, by this policy."""
+    """The buffer is full, and messages are dropped by this policy."""
 
     policy: str
     capacity: int
 
 
-@dataclass(frozen=True, slots=True)
 class OverflowEnded(Event):
-    """A burst of drops is over; ``dropped`` messages are lost since it began."""
+    """The buffer has room again; ``dropped`` messages were lost since the overflow started."""
 
     policy: str
     dropped: int
 
 
-@dataclass(frozen=True, slots=True)
 class UndecodableLine(Event):
-    """A line that is not JSON, is too long, or was cut off; ``error.line`` has its bytes.
+    """A line is not JSON, too long, or cut off; ``error.line`` has its bytes.
 
     Attributes:
-        error: says why.
-        place: of a recording, the file and the number of the line; else empty.
+        error: the reason.
+        place: file and line number in a recording; else empty.
     """
 
     error: DecodeError
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class UnknownMessage(Event):
-    """A message of a shape that is not known.
+    """A line has JSON of unknown shape.
 
     Attributes:
-        value: that was decoded.
+        value: the decoded JSON.
         line: its bytes.
-        place: of a recording, the file and the number of the line; else empty.
+        place: file and line number in a recording; else empty.
     """
 
     value: Any
@@ -297,28 +289,28 @@ class UnknownMessage(Event):
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class PartialErrors(Event):
-    """A tweet came with errors about parts of it; they are in its metadata."""
+    """A tweet carries errors about parts of it; they are in its metadata."""
 
     message: Message[Any]
 
 
-@dataclass(frozen=True, slots=True)
+# Handlers.
+
+
 class HandlerFailed(Event):
-    """A handler raised, broke its contract, or failed the message; ``message.status`` says why."""
+    """A handler raised, broke its contract, or failed the message; see ``message.status``."""
 
     message: Message[Any]
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerRetried(Event):
-    """A message that failed is given to its handler again.
+    """A failed message is handled again.
 
     Attributes:
-        message: failed; its ``status`` says why.
-        attempt: that failed, from 1.
-        delay: seconds until the next one.
+        message: failed; its ``status`` has the reason.
+        attempt: the attempt that failed, from 1.
+        delay: seconds until the next attempt.
     """
 
     message: Message[Any]
@@ -326,15 +318,14 @@ class HandlerRetried(Event):
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerReplaced(Event):
-    """A thread, event loop or executor is no good any more; another takes its place.
+    """A thread, event loop or executor died or hangs, and another one replaced it.
 
     Attributes:
         what: ``thread``, ``loop`` or ``executor``.
-        error: why.
-        messages: that were in its hands, and have failed.
-        lost: whether it goes on for nobody, as a thread does whose call takes too long.
+        error: the reason.
+        messages: number of messages that it was handling; they failed.
+        lost: the thread still runs, but its result is ignored.
     """
 
     what: str
@@ -343,35 +334,55 @@ class WorkerReplaced(Event):
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriberFailed(Event):
-    """A subscriber raised on this value; the stream went on."""
+class FailureHandled(Event):
+    """``on_failed`` or ``handle_failed`` returned; published only while an observer is subscribed.
 
-    value: object
+    Attributes:
+        messages: returned by the function.
+        seconds: taken by the function.
+    """
+
+    messages: tuple[Message[Any], ...]
+    seconds: float
+
+
+class FailureHandlerFailed(Event):
+    """``on_failed`` or ``handle_failed`` raised or broke its contract.
+
+    The messages are acknowledged as they were given.
+
+    Attributes:
+        messages: given to the function.
+        error: raised by the function, or a `HandlerError` about its result.
+        seconds: taken by the function.
+    """
+
+    messages: tuple[Message[Any], ...]
     error: BaseException
+    seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+# Subscribers and acknowledgers.
+
+
 class BatchStarted(Event):
-    """A subscriber is given a batch; published only while somebody listens."""
+    """A subscriber is given a batch; published only while an observer is subscribed."""
 
     batch: Batch[Any]
 
 
-@dataclass(frozen=True, slots=True)
 class BatchDelivered(Event):
-    """A subscriber took a batch; published only while somebody listens.
+    """A subscriber took a batch; published only while an observer is subscribed.
 
     Attributes:
-        batch: with the status that each message has now.
-        seconds: that the subscriber took.
+        batch: each message with its final status.
+        seconds: taken by the subscriber.
     """
 
     batch: Batch[Any]
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class BatchFailed(Event):
     """A subscriber raised on a batch; its messages were acknowledged as failed."""
 
@@ -380,48 +391,103 @@ class BatchFailed(Event):
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class FailureHandled(Event):
-    """`handle_failed` was given messages; published only while somebody listens.
+class SubscriberFailed(Event):
+    """A subscriber raised on this value; the stream continues."""
 
-    Attributes:
-        messages: what it returned.
-        seconds: that it took.
-    """
+    value: object
+    error: BaseException
+
+
+class AcknowledgerFailed(Event):
+    """An acknowledger raised; its source may not know the outcome of these messages."""
 
     messages: tuple[Message[Any], ...]
+    error: BaseException
+
+
+class Abandoned(Event):
+    """Messages were in flight when a stage stopped at once, or when one of its threads died.
+
+    They are not acknowledged, so a broker redelivers them.
+    """
+
+    count: int
+    where: str
+
+
+# Pipelines.
+
+
+class PipelineStarted(Event):
+    """A pipeline started.
+
+    Attributes:
+        topology: its stages, a `rxtweets.pipeline.Topology`.
+    """
+
+    topology: Any
+
+
+class PipelineEnded(Event):
+    """A pipeline ended.
+
+    Attributes:
+        error: the final error; ``None`` if it completed or was stopped.
+        seconds: since its start.
+    """
+
+    error: Exception | None
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class FailureHandlerFailed(Event):
-    """`handle_failed` raised or broke its contract; the messages were acknowledged as they were.
+class Paused(Event):
+    """A pipeline was paused: it takes nothing from its sources."""
+
+
+class Resumed(Event):
+    """A paused pipeline was resumed."""
+
+
+class SourceRestarting(Event):
+    """A source of a pipeline failed, and the pipeline subscribes to it again.
 
     Attributes:
-        messages: what it was given.
-        error: what it raised, or what was wrong with its answer.
-        seconds: that it took.
+        source: its number, from 0.
+        attempt: failures within the time that the policy counts, from 1.
+        delay: seconds until the restart.
+        error: the failure.
     """
 
-    messages: tuple[Message[Any], ...]
-    error: BaseException
-    seconds: float = 0.0
+    source: int
+    attempt: int
+    delay: float
+    error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class AcknowledgerFailed(Event):
-    """An acknowledger raised; the outcome of these messages is unknown to their source."""
+class SourceFailed(Event):
+    """A source of a pipeline failed for good, and the pipeline ends."""
 
-    messages: tuple[Message[Any], ...]
-    error: BaseException
+    source: int
+    error: Exception
 
 
-@dataclass(frozen=True, slots=True)
 class DrainUnavailable(Event):
-    """A pipeline has a source that it cannot drain: a stop drops messages that wait in there.
+    """A pipeline cannot drain a source: a stop drops and counts the messages that wait in it.
 
-    An operator such as ``subscribe_on`` or ``delay_subscription`` subscribes to the stream later,
-    or on another thread.
+    A drain reaches streams through operators of RxPY, fluent or in ``pipe``, several in a row and
+    mixed with ours: ``merge``, ``concat``, ``share``, ``publish``, ``repeat``, ``observe_on``. It
+    does not reach a stream that is subscribed to later or on another thread: ``subscribe_on``,
+    ``delay_subscription``, or ``merge`` and ``concat`` before an operator that takes time.
+
+    Some drains fail without this event:
+
+    - A drain misses a stream that follows a shared merge (``merge(a, b).share().concat(c)``), or
+      that is merged with a source that never completes. It ends at its time limit. Give such
+      sources to the pipeline in a list instead of merging them.
+    - With a merge behind ``share`` of `reactivex.operators`, or a share of a merge of shares, the
+      pipeline that stops first completes the others.
+    - Messages in operators of RxPY (``delay``, ``observe_on``, ``buffer``) at an immediate stop, or
+      at the time limit of a drain, are not counted.
 
     Attributes:
         number: of the source, from 0.
@@ -432,40 +498,32 @@ class DrainUnavailable(Event):
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Abandoned(Event):
-    """Messages were in flight when a stage stopped at once, or a thread of it died."""
-
-    count: int
-    where: str
+# Spans.
 
 
-@dataclass(frozen=True, slots=True)
 class Span(Event):
-    """Some work has begun, or is over. Made only while somebody has subscribed to ``spans``.
+    """Work started or stopped; published only on ``spans``, while an observer is subscribed.
 
     Attributes:
-        number: of this piece of work; the same when it begins and when it is over.
-        started: when it began, in seconds since 1970.
+        number: of this work; equal in the events of its start and its end.
+        started: seconds since 1970.
     """
 
     number: int
     started: float
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessorStarted(Span):
-    """A processor takes up messages."""
+    """A processor takes messages."""
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessorStopped(Span):
-    """A processor is through with the messages it took up.
+    """A processor finished its messages.
 
     Attributes:
-        successful: what became of those that are passed on.
-        failed: those that are not.
-        duration: seconds it took.
+        successful: messages passed on.
+        failed: messages that failed.
+        duration: seconds.
     """
 
     successful: tuple[Message[Any], ...]
@@ -473,14 +531,13 @@ class ProcessorStopped(Span):
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
 class Prepared(Span):
-    """``prepare`` was given messages, before their handlers.
+    """``prepare`` was called with messages, before their handlers.
 
     Attributes:
-        messages: what it gave back; failed, if it raised.
-        duration: seconds it took.
-        error: that it raised, or what was wrong with its answer.
+        messages: returned by it; failed, if it raised.
+        duration: seconds.
+        error: raised by it, or a `HandlerError` about its result.
     """
 
     messages: tuple[Message[Any], ...]
@@ -488,27 +545,25 @@ class Prepared(Span):
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerStarted(Span):
     """A handler is called.
 
     Attributes:
-        parent: the number of the processor's span that it belongs to.
-        message: that it is given.
+        parent: number of the processor's span.
+        message: given to the handler.
     """
 
     parent: int
     message: Message[Any]
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerStopped(Span):
-    """A handler has returned.
+    """A handler returned.
 
     Attributes:
-        parent: the number of the processor's span that it belongs to.
-        message: that it returned; it may have failed it.
-        duration: seconds it took.
+        parent: number of the processor's span.
+        message: returned by the handler; it may have failed.
+        duration: seconds.
     """
 
     parent: int
@@ -516,77 +571,17 @@ class HandlerStopped(Span):
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerRaised(Span):
-    """A handler has raised, or was stopped.
+    """A handler raised, or was stopped.
 
     Attributes:
-        parent: the number of the processor's span that it belongs to.
-        message: that it was given.
-        error: that it raised.
-        duration: seconds it took.
+        parent: number of the processor's span.
+        message: given to the handler.
+        error: raised by the handler.
+        duration: seconds.
     """
 
     parent: int
     message: Message[Any]
     error: BaseException
     duration: float
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineStarted(Event):
-    """A pipeline has begun.
-
-    Attributes:
-        topology: its stages, a `rxtweets.pipeline.Topology`.
-    """
-
-    topology: Any
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineEnded(Event):
-    """A pipeline is over.
-
-    Attributes:
-        error: what ended it; ``None`` if it is complete or was stopped.
-        seconds: since it was started.
-    """
-
-    error: Exception | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Paused(Event):
-    """A pipeline takes nothing from its sources for now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed(Event):
-    """A paused pipeline takes from its sources again."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRestarting(Event):
-    """A source of a pipeline failed and will be subscribed to again.
-
-    Attributes:
-        source: which one, from 0.
-        attempt: how often it has failed within the time that the policy looks at, from 1.
-        delay: seconds until then.
-        error: why.
-    """
-
-    source: int
-    attempt: int
-    delay: float
-    error: Exception
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFailed(Event):
-    """A source of a pipeline failed for good, and the pipeline ends."""
-
-    source: int
-    error: Exception

@@ -1,8 +1,7 @@
-"""Events as lines of the standard library's log, under the name ``rxtweets``.
+"""Events as lines of the log ``rxtweets``.
 
-What went wrong is a warning, what ended a stream an error, the rest is for those who ask for more.
-Something that happens thousands of times a second is written once a second, with its count; what is
-left at the end of a stream is counted there.
+A failure is a warning, the final error of a stream is an error, the rest is info or debug. A
+frequent event is logged once a second, with the number of events left out.
 """
 
 from __future__ import annotations
@@ -11,40 +10,48 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from logging import DEBUG, ERROR, INFO, WARNING
+from typing import Any
 
 from rxtweets._core import events
+from rxtweets._core.failures import Failure, Failures
 from rxtweets._messages.message import Failed, Message
 from rxtweets._support.notebook_shell import is_notebook
 
-__all__ = ["EventLog", "keep_log_out_of_cells", "line_for"]
+__all__ = ["EventLog", "keep_log_out_of_cells"]
 
 log = logging.getLogger("rxtweets")
 nowhere = logging.NullHandler()
 
 INTERVAL = 1.0
+"""Seconds between two lines of a frequent event."""
+
+ENDS = (events.StreamEnded, events.PipelineEnded, events.PartEnded)
+"""Errors if they have one. Few lines follow them, so they count the events left out."""
 
 
 def keep_log_out_of_cells() -> None:
-    """In a notebook, let the log go where the user has sent it, and else nowhere.
+    """In a notebook, log only where the user has configured it.
 
-    Without this, Python prints the warnings of threads into whatever cell runs just then. They
-    are in the picture and in ``errors``; ``logging.basicConfig()`` brings them back.
+    Otherwise Python prints warnings of threads into the cell that runs. They are in the picture
+    and in ``errors`` anyway; ``logging.basicConfig()`` prints them again.
     """
     if is_notebook() and nowhere not in log.handlers:
         log.addHandler(nowhere)
 
 
 class EventLog:
-    """Writes events to the log, each frequent kind at most once an interval.
+    """Writes events to the log, and keeps failures.
 
     Args:
-        interval: seconds.
+        interval: seconds between two lines of a frequent event.
         clock: monotonic seconds.
     """
 
     def __init__(
         self, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self.failures = Failures()
         self._interval = interval
         self._clock = clock
         self._written: dict[type[events.Event], float] = {}
@@ -52,27 +59,30 @@ class EventLog:
         self._lock = threading.Lock()
 
     def __call__(self, event: events.Event) -> None:
-        """Write the event, or leave it out for now."""
         if isinstance(event, ENDS):
-            self._account_for_the_rest()
-        level, text = line_for(event)
-        if not log.isEnabledFor(level):
+            self._count_left_out()
+        level, line = LINES.get(type(event), (DEBUG, "{0!r}"))
+        if isinstance(event, ENDS) and event.error is not None:
+            level = ERROR
+        is_logged = log.isEnabledFor(level)
+        if level < WARNING and not is_logged:
             return
-        more = self._due(event, level)
-        if more is None:
-            return
-        line = " ".join(text.split())  # what a server sends cannot forge lines of the log
-        where = f"{event.part}: " if event.part else ""
-        log.log(level, "%s%s%s", where, line, f" (and {more} more like it)" if more else "")
+        # Split and joined, so that text of a server cannot forge lines of the log.
+        text = " ".join((line.format(event) if isinstance(line, str) else line(event)).split())
+        text = f"{event.part}: {text}" if event.part else text
+        if level >= WARNING:
+            self.failures.add(Failure(time.time(), text, event))
+        if is_logged and (left_out := self._due(event, level)) is not None:
+            log.log(level, "%s%s", text, f" (and {left_out} more like it)" if left_out else "")
 
-    def _account_for_the_rest(self) -> None:
+    def _count_left_out(self) -> None:
         with self._lock:
-            rest, self._left_out = self._left_out, {}
-        for kind, (level, count) in rest.items():
-            log.log(level, "%d more of %s, each left out here", count, kind.__name__)
+            left_out, self._left_out = self._left_out, {}
+        for kind, (level, count) in left_out.items():
+            log.log(level, "%d more of %s were left out", count, kind.__name__)
 
     def _due(self, event: events.Event, level: int) -> int | None:
-        """How many of its kind were left out before this one; ``None`` to leave it out too."""
+        # The number left out before this event; None to leave this one out as well.
         kind, now = type(event), self._clock()
         if kind not in FREQUENT:
             return 0
@@ -84,136 +94,142 @@ class EventLog:
             return self._left_out.pop(kind, (level, 0))[1]
 
 
-ENDS = (events.StreamEnded, events.PipelineEnded)
-"""After these, there may be no other line that could say how many were left out."""
-
-FREQUENT = {
-    events.AcknowledgerFailed,
-    events.BatchDelivered,
-    events.BatchFailed,
-    events.BatchStarted,
-    events.FailureHandled,
-    events.FailureHandlerFailed,
-    events.HandlerFailed,
-    events.HandlerRetried,
-    events.PartialErrors,
-    events.SubscriberFailed,
-    events.UndecodableLine,
-    events.UnknownMessage,
-    events.WorkerReplaced,
-}
-
-
-def line_for(event: events.Event) -> tuple[int, str]:  # noqa: C901, PLR0911, PLR0912, PLR0915 - a line an event
-    """The level of the event, and what happened in words."""
-    match event:
-        case events.Connecting(number, url):
-            return logging.DEBUG, f"connection {number}: connecting to {url}"
-        case events.Connected(number, version):
-            return logging.INFO, f"connection {number}: connected over {version}"
-        case events.DisconnectAnnounced(kind, detail):
-            return logging.INFO, f"the server announces a disconnect ({kind}): {detail}"
-        case events.Disconnected(number, error, lines, seconds):
-            why = "closed from here" if error is None else str(error)
-            lived = f"over after {lines} lines in {seconds:.1f} s"
-            return logging.INFO, f"connection {number}: {lived}: {why}"
-        case events.Reconnecting(delay, attempt, error, wait_from):
-            count = f"{wait_from}, failure {attempt} in a row"
-            return logging.WARNING, f"connecting again in {delay:.2f} s ({count}): {error}"
-        case events.StateChanged(state):
-            return logging.DEBUG, f"the connection is {state}"
-        case events.Gap(start, end):
-            missed = f"from {start:%Y-%m-%d %H:%M:%S} to {end:%H:%M:%S} UTC"
-            return logging.WARNING, f"missed what came {missed} ({(end - start)})"
-        case events.BackfillRequested(number, minutes):
-            return logging.INFO, f"connection {number}: asked for the last {minutes} minutes too"
-        case events.BackfillRefused(error):
-            return logging.WARNING, f"this account has no backfill: {error}"
-        case events.ConnectionsClosed(count, None):
-            return logging.WARNING, f"X gave up {count} connections of this token"
-        case events.ConnectionsClosed(_, error):
-            return logging.WARNING, f"X could not be asked to give up connections: {error}"
-        case events.LimitReached(messages, _):
-            return logging.INFO, f"the limit is reached after {messages} messages"
-        case events.PartEnded(error):
-            ended = "complete" if error is None else f"failed: {error}"
-            level = logging.INFO if error is None else logging.ERROR
-            return level, f"this connection is {ended}; the others go on"
-        case events.StateFileFailed(path, error):
-            return logging.WARNING, f"the position was not written to {path}: {error}"
-        case events.RulesSynced(added, deleted, kept):
-            return logging.INFO, f"rules: {added} added, {deleted} deleted, {kept} kept"
-        case events.StreamEnded(error):
-            ended = "the stream is complete" if error is None else f"the stream has failed: {error}"
-            return logging.INFO if error is None else logging.ERROR, ended
-        case events.OverflowStarted(policy, capacity):
-            return logging.WARNING, f"{capacity} messages are waiting: dropping ({policy})"
-        case events.OverflowEnded(_, dropped):
-            return logging.WARNING, f"the burst is over: {dropped} messages dropped"
-        case events.UndecodableLine(error, place):
-            left_out = f"{_at(place)}a line was left out: {error}"
-            return logging.WARNING, f"{left_out}; it begins {error.line[:80]!r}"
-        case events.UnknownMessage(_, line, place):
-            return logging.WARNING, f"{_at(place)}a message of unknown shape: {line[:200]!r}"
-        case events.PartialErrors(message):
-            return logging.DEBUG, f"tweet {message.id} came with errors about parts of it"
-        case events.HandlerFailed(message):
-            return logging.WARNING, f"the handler failed {_named(message)}: {_reason(message)}"
-        case events.HandlerRetried(message, attempt, delay):
-            again = f"attempt {attempt} failed, again in {delay:.2f} s"
-            return logging.INFO, f"{_named(message)}: {again}: {_reason(message)}"
-        case events.FailureHandlerFailed(messages, error):
-            return logging.WARNING, f"on_failed raised {error!r} on {len(messages)} messages"
-        case events.WorkerReplaced(what, error, messages, lost):
-            fate = "hangs and is given up" if lost else "died"
-            return logging.WARNING, f"{what} {fate} with {messages} messages: {error!r}"
-        case events.SubscriberFailed(value, error):
-            return logging.WARNING, f"a subscriber raised {error!r} on {str(value)[:80]}"
-        case events.PipelineStarted(topology):
-            names = ", ".join(each.name for each in topology.batchers) or "none"
-            return logging.DEBUG, f"the pipeline has begun; batchers: {names}"
-        case events.PipelineEnded(None, seconds):
-            return logging.DEBUG, f"the pipeline is over after {seconds:.1f} s"
-        case events.PipelineEnded(error, seconds):
-            return logging.ERROR, f"the pipeline has failed after {seconds:.1f} s: {error}"
-        case events.Paused() | events.Resumed():
-            did = "paused" if isinstance(event, events.Paused) else "resumed"
-            return logging.INFO, f"the pipeline is {did}"
-        case events.SourceRestarting(source, attempt, delay, error):
-            count = f"failure {attempt} in a row"
-            return (
-                logging.WARNING,
-                f"source {source} restarts in {delay:.2f} s ({count}): {error!r}",
-            )
-        case events.SourceFailed(source, error):
-            return logging.ERROR, f"source {source} has failed for good: {error}"
-        case events.BatchStarted(batch):
-            return logging.DEBUG, f"a batch of {len(batch)} is being delivered"
-        case events.FailureHandled(messages, seconds):
-            return logging.DEBUG, f"{len(messages)} failures were handled in {seconds:.3f} s"
-        case events.BatchFailed(batch, error):
-            return logging.WARNING, f"a batch of {len(batch)} failed: {error!r}"
-        case events.AcknowledgerFailed(messages, error):
-            return logging.WARNING, f"{len(messages)} messages not acknowledged: {error!r}"
-        case events.DrainUnavailable(number, source):
-            return logging.WARNING, (
-                f"source {number} ({source}) cannot be drained: an operator subscribes to it later "
-                "or on another thread; a stop drops and counts what waits in it"
-            )
-        case events.Abandoned(count, where):
-            return logging.WARNING, f"{count} messages in flight were abandoned in {where}"
-        case _:
-            return logging.DEBUG, repr(event)
-
-
-def _at(place: str) -> str:
-    return f"{place}: " if place else ""
-
-
-def _named(message: Message[object]) -> str:
+def _named(message: Message[Any]) -> str:
     return f"tweet {message.id}" if message.id else "a message without an id"
 
 
-def _reason(message: Message[object]) -> str:
-    status = message.status
-    return repr(status.reason) if isinstance(status, Failed) else "ok"
+def _reason(message: Message[Any]) -> str:
+    return repr(message.status.reason) if isinstance(message.status, Failed) else "ok"
+
+
+def _ended(event: events.StreamEnded | events.PipelineEnded | events.PartEnded) -> str:
+    return "completed" if event.error is None else f"failed: {event.error}"
+
+
+def _disconnected(event: events.Disconnected) -> str:
+    why = "closed by rxtweets" if event.error is None else str(event.error)
+    lived = f"ended after {event.lines} lines in {event.seconds:.1f} s"
+    return f"connection {event.number}: {lived}: {why}"
+
+
+def _connections_closed(event: events.ConnectionsClosed) -> str:
+    if event.error is None:
+        return f"X closed {event.count} connections of this token"
+    return f"the request to close connections of this token failed: {event.error}"
+
+
+def _left_out(event: events.UndecodableLine | events.UnknownMessage) -> str:
+    place = f"{event.place}: " if event.place else ""
+    if isinstance(event, events.UnknownMessage):
+        return f"{place}a message of unknown shape: {event.line[:200]!r}"
+    return f"{place}a line was left out: {event.error}; it begins {event.error.line[:80]!r}"
+
+
+def _retried(event: events.HandlerRetried) -> str:
+    then = f"attempt {event.attempt} failed, next one in {event.delay:.2f} s"
+    return f"{_named(event.message)}: {then}: {_reason(event.message)}"
+
+
+def _replaced(event: events.WorkerReplaced) -> str:
+    fate = "hangs" if event.lost else "died"
+    return f"{event.what} {fate} with {event.messages} messages and was replaced: {event.error!r}"
+
+
+def _pipeline_started(event: events.PipelineStarted) -> str:
+    names = ", ".join(stage.name for stage in event.topology.batchers)
+    return f"the pipeline started; batchers: {names or 'none'}"
+
+
+Line = tuple[int, str | Callable[[Any], str]]
+"""The level, and a template for the event or a function of it."""
+
+RARE: dict[type[events.Event], Line] = {
+    events.StateChanged: (DEBUG, "the connection is {0.state}"),
+    events.Connecting: (DEBUG, "connection {0.number}: connecting to {0.url}"),
+    events.Connected: (INFO, "connection {0.number}: connected over {0.http_version}"),
+    events.DisconnectAnnounced: (
+        INFO,
+        "the server announces a disconnect ({0.disconnect_type}): {0.detail}",
+    ),
+    events.Disconnected: (INFO, _disconnected),
+    events.Reconnecting: (
+        WARNING,
+        "reconnecting in {0.delay:.2f} s ({0.wait_from}, failure {0.attempt} in a row): {0.error}",
+    ),
+    events.ConnectionsClosed: (WARNING, _connections_closed),
+    events.PartEnded: (INFO, lambda event: f"this connection {_ended(event)}; the others continue"),
+    events.StreamEnded: (INFO, lambda event: f"the stream {_ended(event)}"),
+    events.LimitReached: (INFO, "the limit is reached after {0.messages} messages"),
+    events.RulesSynced: (INFO, "rules: {0.added} added, {0.deleted} deleted, {0.kept} kept"),
+    events.Gap: (
+        WARNING,
+        lambda event: f"gap of {event.end - event.start} from {event.start:%Y-%m-%d %H:%M:%S} UTC",
+    ),
+    events.BackfillRequested: (
+        INFO,
+        "connection {0.number}: requested a backfill of {0.minutes} minutes",
+    ),
+    events.BackfillRefused: (WARNING, "this account has no backfill: {0.error}"),
+    events.StateFileFailed: (WARNING, "the state file {0.path} could not be written: {0.error}"),
+    events.OverflowStarted: (
+        WARNING,
+        "the buffer is full with {0.capacity} messages: dropping ({0.policy})",
+    ),
+    events.OverflowEnded: (WARNING, "the buffer has room again: {0.dropped} messages dropped"),
+    events.Abandoned: (WARNING, "{0.count} messages in flight were abandoned in {0.where}"),
+    events.PipelineStarted: (DEBUG, _pipeline_started),
+    events.PipelineEnded: (
+        DEBUG,
+        lambda event: f"after {event.seconds:.1f} s the pipeline {_ended(event)}",
+    ),
+    events.Paused: (INFO, "the pipeline is paused"),
+    events.Resumed: (INFO, "the pipeline is resumed"),
+    events.SourceRestarting: (
+        WARNING,
+        "source {0.source} restarts in {0.delay:.2f} s (failure {0.attempt} in a row): {0.error!r}",
+    ),
+    events.SourceFailed: (ERROR, "source {0.source} failed for good: {0.error}"),
+    events.DrainUnavailable: (
+        WARNING,
+        (
+            "source {0.number} ({0.source}) cannot be drained: an operator subscribes to it later "
+            "or on another thread; a stop drops and counts the messages that wait in it"
+        ),
+    ),
+}
+
+FREQUENT: dict[type[events.Event], Line] = {
+    events.UndecodableLine: (WARNING, _left_out),
+    events.UnknownMessage: (WARNING, _left_out),
+    events.PartialErrors: (DEBUG, "tweet {0.message.id} carries errors about parts of it"),
+    events.HandlerFailed: (
+        WARNING,
+        lambda event: f"the handler failed {_named(event.message)}: {_reason(event.message)}",
+    ),
+    events.HandlerRetried: (INFO, _retried),
+    events.WorkerReplaced: (WARNING, _replaced),
+    events.FailureHandled: (
+        DEBUG,
+        lambda event: f"on_failed handled {len(event.messages)} messages in {event.seconds:.3f} s",
+    ),
+    events.FailureHandlerFailed: (
+        WARNING,
+        lambda event: f"on_failed raised {event.error!r} on {len(event.messages)} messages",
+    ),
+    events.BatchStarted: (DEBUG, "delivering a batch of {0.batch.info.size}"),
+    events.BatchDelivered: (
+        DEBUG,
+        "a batch of {0.batch.info.size} was delivered in {0.seconds:.3f} s",
+    ),
+    events.BatchFailed: (WARNING, "a batch of {0.batch.info.size} failed: {0.error!r}"),
+    events.SubscriberFailed: (
+        WARNING,
+        lambda event: f"a subscriber raised {event.error!r} on {str(event.value)[:80]}",
+    ),
+    events.AcknowledgerFailed: (
+        WARNING,
+        lambda event: f"{len(event.messages)} messages were not acknowledged: {event.error!r}",
+    ),
+}
+
+LINES = RARE | FREQUENT

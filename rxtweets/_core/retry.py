@@ -1,4 +1,4 @@
-"""When a message that failed is handled once more: two strategies of tenacity and a condition."""
+"""`Retry`: when a failed message is handled again, by strategies of tenacity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import tenacity
 
-from rxtweets._support.validation import function
+from rxtweets._support.validation import function, optional
 
 __all__ = ["Retry"]
 
@@ -18,7 +18,7 @@ DOUBLED = tenacity.wait_exponential(multiplier=0.1, max=10.0) + tenacity.wait_ra
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often, and after which waits, a failed message is given to its handler again.
+    """How often, and after which waits, a failed message is handled again.
 
     ::
 
@@ -26,17 +26,17 @@ class Retry:
 
     Attributes:
         stop: a stop strategy of tenacity; by default after three attempts, the first included.
-        wait: a wait strategy of tenacity, in seconds; by default 0.1 s, 0.2 s, 0.4 s and so
-            on, at most 10 s, and up to 0.1 s more by chance.
-        when: whether this failure is worth another attempt. It gets the reason of the failure: the
-            exception that was raised, or what was given to ``message.failed``. By default all are,
-            but what is no `Exception`, such as a ``SystemExit``.
+        wait: a wait strategy of tenacity, in seconds; by default 0.1 s, 0.2 s, 0.4 s and so on,
+            at most 10 s, plus a random time up to 0.1 s.
+        when: called with the reason of the failure, the exception raised or the argument of
+            ``message.failed``; returns whether to retry. By default every failure is retried,
+            except a reason like ``SystemExit``, which is no `Exception`.
 
     Raises:
-        ConfigurationError: one of them cannot be called.
+        ConfigurationError: an attribute cannot be called.
     """
 
-    # Strategies of tenacity have no repr, so theirs are left out of this one.
+    # Strategies of tenacity have no repr, so they are left out of this one.
     stop: Callable[[tenacity.RetryCallState], bool] = field(
         default_factory=lambda: THREE_ATTEMPTS, repr=False
     )
@@ -48,33 +48,26 @@ class Retry:
     def __post_init__(self) -> None:
         function("stop", self.stop)
         function("wait", self.wait)
-        if self.when is not None:
-            function("when", self.when)
+        optional(function, "when", self.when)
 
     def delay(self, reason: object, attempt: int, first: float, now: float) -> float | None:
-        """Seconds until the next attempt; ``None`` for none.
+        """Return the seconds until the next attempt; ``None`` for no attempt.
 
         Args:
             reason: of the failure.
             attempt: that failed, from 1.
-            first: when the first attempt began, in monotonic seconds.
+            first: start of the first attempt, in monotonic seconds.
             now: monotonic seconds.
         """
         if isinstance(reason, BaseException) and not isinstance(reason, Exception):
             return None
         if self.when is not None and not self.when(reason):
             return None
-        state = _state(reason, attempt, first, now)
+        state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+        state.attempt_number = attempt
+        state.start_time = first
+        error = reason if isinstance(reason, Exception) else Exception(reason)
+        state.set_exception((type(error), error, None))
+        state.outcome_timestamp = now
         state.upcoming_sleep = delay = max(0.0, float(self.wait(state)))
         return None if self.stop(state) else delay
-
-
-def _state(reason: object, attempt: int, first: float, now: float) -> tenacity.RetryCallState:
-    """What tenacity's strategies look at."""
-    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-    state.attempt_number = attempt
-    state.start_time = first
-    error = reason if isinstance(reason, Exception) else Exception(reason)
-    state.set_exception((type(error), error, None))
-    state.outcome_timestamp = now
-    return state

@@ -1,4 +1,4 @@
-"""Helpers that know nothing of streams: validation, threads, timers, files, optional imports.
+"""Helpers without streams: validation, threads, timers, files, optional imports.
 
 May import: `rxtweets.errors`.
 """

@@ -1,4 +1,4 @@
-"""Whether a notebook runs this program; IPython is asked only where it runs already."""
+"""Detection of a notebook; IPython is only used if it was imported already."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["is_notebook", "shell"]
 
 
 def shell() -> Any:
-    """The IPython that this program runs in; ``None`` outside."""
+    """Return the IPython shell that runs this program; ``None`` outside."""
     ipython = sys.modules.get("IPython")
     return None if ipython is None else ipython.get_ipython()
 
 
 def is_notebook() -> bool:
-    """Whether this program is the kernel of a notebook, and no terminal, script or test."""
+    """Whether this program is the kernel of a notebook."""
     return getattr(shell(), "kernel", None) is not None

@@ -1,4 +1,4 @@
-"""Libraries that only some need: imported when they are needed, and named when they are missing."""
+"""Imports of optional dependencies, when they are needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ __all__ = ["needed"]
 
 
 def needed(module: str, extra: str) -> Any:
-    """The module, imported now.
-
-    Args:
-        module: its name.
-        extra: of rxtweets that brings it.
+    """Import a module of an extra of rxtweets.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: it is not installed; the error names the extra.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""X's times as datetimes."""
+"""Timestamps of X as datetimes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ __all__ = ["moment"]
 
 
 def moment(value: object) -> datetime | None:
-    """A time as X writes it, with a time zone; ``None`` if it is none.
-
-    X's times are in UTC, so that is what one without a zone is in.
-    """
+    """Parse a timestamp of X; ``None`` for any other value. Without a time zone it is in UTC."""
     try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+        parsed = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found
+    return parsed.replace(tzinfo=UTC) if parsed is not None and parsed.tzinfo is None else parsed

@@ -1,4 +1,4 @@
-"""Any value as JSON: what handlers make of a message must not break a store."""
+"""Any value as JSON, so that the results of handlers cannot break a store."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ import orjson
 
 __all__ = ["readable", "to_json"]
 
-OPTIONS = orjson.OPT_NON_STR_KEYS
-
 
 def to_json(value: object) -> bytes:
-    """The value as JSON, in UTF-8.
+    """Return the value as JSON, in UTF-8; never raises.
 
-    Dataclasses, times, dates, enums and UUIDs are written as orjson does it, mappings as objects,
-    sets as arrays, bytes as text, and whatever JSON cannot hold as its ``repr``; of what is nested
-    deeper than that can be written, the outer levels. It never raises: of a value whose ``repr``
-    raises, the type is named.
+    orjson writes dataclasses, times, dates, enums and UUIDs. Mappings become objects, sets become
+    arrays, bytes become text, and other values become their ``repr``. Too deep values are cut.
     """
     try:
-        return orjson.dumps(value, _other, OPTIONS)
+        return orjson.dumps(value, _other, orjson.OPT_NON_STR_KEYS)
     except (orjson.JSONEncodeError, RecursionError):
-        # Too deep, too large a number, half a surrogate pair: the value as a whole, readable.
+        # Too deep, too large a number, half a surrogate pair: then the whole value is a text.
         return orjson.dumps(readable(value))
 
 
@@ -40,10 +36,10 @@ def _other(value: Any) -> Any:
 
 
 def readable(value: object) -> str:
-    """The ``repr`` in ASCII; of what is nested too deep even for that, its outer levels."""
+    """Return the ``repr`` in ASCII; of a too deep value its outer levels; never raises."""
     try:
         return ascii(value)
     except RecursionError:
         return reprlib.repr(value).encode("ascii", "backslashreplace").decode()
-    except Exception as error:  # noqa: BLE001 - a repr is anybody's code
+    except Exception as error:  # noqa: BLE001 - a repr may be code of the user
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"

@@ -1,4 +1,4 @@
-"""The one place that starts threads, and a pool of threads that take tasks."""
+"""Threads: the function that starts them all, and a pool."""
 
 from __future__ import annotations
 
@@ -9,29 +9,26 @@ from collections.abc import Callable
 
 from rxtweets.errors import RxTweetsError, StreamError
 
-__all__ = ["Died", "WorkerPool", "is_interrupt", "start_thread", "unexpected"]
+__all__ = ["Died", "WorkerPool", "as_exception", "is_interrupt", "start_thread", "unexpected"]
 
 log = logging.getLogger("rxtweets")
 
-Task = Callable[[], None]
-
 Died = Callable[[BaseException], object]
-"""Tells those who wait for a thread what it died of; called on that thread."""
+"""Takes the exception that ended a thread; called on that thread."""
 
 
 def start_thread(
     name: str, work: Callable[[], object], died: Died | None = None, *, goes_on: bool = False
 ) -> threading.Thread:
-    """Start a daemon thread that cannot die unseen.
+    """Start a daemon thread whose exceptions are reported.
 
-    Python prints what a thread raises, which few programs collect, and of a SystemExit it says
-    nothing (`threading.excepthook`).
+    Python prints exceptions of a thread, and ignores a SystemExit (`threading.excepthook`).
 
     Args:
         name: of the thread.
-        work: what it does.
-        died: tells those who wait for it. Without this there is a warning in the log.
-        goes_on: the work begins again after that.
+        work: the function to run.
+        died: called with an exception of the work; without it, or if it raises, it is logged.
+        goes_on: run the work again after an exception.
 
     Raises:
         RuntimeError: the system starts no more threads.
@@ -42,7 +39,7 @@ def start_thread(
             try:
                 work()
             except BaseException as error:  # noqa: BLE001 - a SystemExit too
-                _tell(name, error, died)
+                _report(name, error, died)
                 if goes_on:
                     continue
             return
@@ -52,23 +49,23 @@ def start_thread(
     return thread
 
 
-def _tell(name: str, error: BaseException, died: Died | None) -> None:
+def _report(name: str, error: BaseException, died: Died | None) -> None:
     try:
         if died is not None:
             died(error)
             return
-    except BaseException as raised:  # noqa: BLE001 - nobody else is left to tell
+    except BaseException as raised:  # noqa: BLE001 - then it is logged
         error = raised
-    with contextlib.suppress(Exception):  # nothing that a log does may end a thread that goes on
+    with contextlib.suppress(Exception):  # a log must not end the thread
         log.warning("the thread %s died of %r", name, error, exc_info=error)
 
 
 def unexpected(doing: str, error: BaseException) -> RxTweetsError:
-    """What ``on_error`` is given where a thread died: the error itself if it is one of ours.
+    """Return the error for ``on_error`` of observers whose thread died.
 
     Args:
-        doing: what the thread did, such as ``reading``.
-        error: what it died of.
+        doing: activity of the thread, such as ``reading``.
+        error: raised by the thread; returned as it is, if it is an error of rxtweets.
     """
     if isinstance(error, RxTweetsError):
         return error
@@ -77,10 +74,19 @@ def unexpected(doing: str, error: BaseException) -> RxTweetsError:
     return died
 
 
-def is_interrupt(error: BaseException) -> bool:
-    """Whether this is the user's Ctrl-C: on the main thread, not what some code of theirs raised.
+def as_exception(error: BaseException) -> Exception:
+    """Return the error as ``on_error`` takes it; a SystemExit is wrapped."""
+    if isinstance(error, Exception):
+        return error
+    wrapped = RuntimeError(f"{error!r} was raised, where an Exception was expected")
+    wrapped.__cause__ = error
+    return wrapped
 
-    Only where a source or a scheduler of theirs runs there; a `Pipeline` has threads of its own.
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this is Ctrl-C of the user, raised on the main thread.
+
+    That happens if a source or a scheduler of the user runs there, not in a `Pipeline`.
     """
     on_main_thread = threading.current_thread() is threading.main_thread()
     return isinstance(error, KeyboardInterrupt) and on_main_thread
@@ -89,13 +95,12 @@ def is_interrupt(error: BaseException) -> bool:
 class WorkerPool:
     """Daemon threads for tasks that never raise.
 
-    Handing a task to a parked thread costs one lock, a fifth of a submit to a
-    `ThreadPoolExecutor`; and as daemons they do not hold up the end of the program while a
-    handler hangs.
+    Waking a parked thread costs one lock, less than a submit to a `ThreadPoolExecutor`. Daemons do
+    not delay the exit of the program while a handler hangs.
 
     Args:
-        name: of the threads, a number is added.
-        died: takes what a task raised all the same; its thread ends.
+        name: of the threads, followed by a number.
+        died: called with an exception of a task, whose thread ends.
     """
 
     def __init__(self, name: str, died: Died | None = None) -> None:
@@ -106,64 +111,56 @@ class WorkerPool:
         self._count = 0
         self._closed = False
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Callable[[], None]) -> None:
         """Run the task on a parked thread, or on a new one."""
         with self._lock:
             if self._parked:
                 self._parked.pop().wake(task)
                 return
             self._count += 1
-            number = self._count
+            name = f"{self._name}-{self._count}"
         worker = _Worker(task)
-        start_thread(f"{self._name}-{number}", lambda: worker.run(self), self._died)
+        start_thread(name, lambda: self._work(worker), self._died)
 
     def close(self) -> None:
-        """Let parked threads end, and the others after their tasks."""
+        """End parked threads now, and the others after their tasks."""
         with self._lock:
             self._closed = True
-            parked, self._parked = self._parked, []
-            for worker in parked:
+            for worker in self._parked:
                 worker.wake(None)
+            self._parked.clear()
 
-    def park(self, worker: _Worker) -> bool:
-        """Keep the worker for later; ``False`` if the pool is closed."""
-        with self._lock:
-            if not self._closed:
-                self._parked.append(worker)
-            return not self._closed
-
-    def bury(self, worker: _Worker) -> None:
-        """The worker's thread dies: a task that it was given and has not begun goes to another."""
-        with self._lock:
-            if worker in self._parked:
-                self._parked.remove(worker)
-            task = worker.take()
-        if task is not None:
-            self.submit(task)
+    def _work(self, worker: _Worker) -> None:
+        try:
+            while (task := worker.take()) is not None:
+                task()
+                with self._lock:
+                    if self._closed:
+                        return
+                    self._parked.append(worker)
+                worker.woken.acquire()
+        except BaseException:
+            # The thread dies: another one runs the task that this one was given and did not start.
+            with self._lock:
+                if worker in self._parked:
+                    self._parked.remove(worker)
+                task = worker.take()
+            if task is not None:
+                self.submit(task)
+            raise
 
 
 class _Worker:
-    def __init__(self, task: Task) -> None:
-        self._task: Task | None = task
-        self._woken = threading.Lock()
-        self._woken.acquire()
+    def __init__(self, task: Callable[[], None]) -> None:
+        self._task: Callable[[], None] | None = task
+        self.woken = threading.Lock()
+        self.woken.acquire()
 
-    def wake(self, task: Task | None) -> None:
-        """Only with the pool's lock, so that no thread dies in the middle of it unnoticed."""
+    def wake(self, task: Callable[[], None] | None) -> None:
+        # Called with the lock of the pool, so that the thread cannot die unnoticed meanwhile.
         self._task = task
-        self._woken.release()
+        self.woken.release()
 
-    def take(self) -> Task | None:
+    def take(self) -> Callable[[], None] | None:
         task, self._task = self._task, None
         return task
-
-    def run(self, pool: WorkerPool) -> None:
-        try:
-            while (task := self.take()) is not None:
-                task()
-                if not pool.park(self):
-                    return
-                self._woken.acquire()
-        except BaseException:
-            pool.bury(self)
-            raise

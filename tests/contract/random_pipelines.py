@@ -1,12 +1,12 @@
-"""Random pipelines on threads that change places at almost every step; what they did is counted.
+"""Random pipelines on threads that switch at almost every step.
 
-Run it for as long as you like::
+::
 
     python -m tests.contract.random_pipelines --seconds 3600 --seed 1
 
-Each pipeline is made of its seed: sources, handler, options, batchers, faults, and how it ends.
-Each message that a source gives must be acknowledged exactly once, or counted as abandoned; the
-counters must add up, every drain must end, and no thread may be left.
+The seed decides sources, handler, options, batchers, faults, and the end of each pipeline. Each
+message of a source must be acknowledged exactly once, or counted as abandoned. The counters must
+add up, every drain must end, and no thread may be left.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from rxtweets import Batch, Batcher, Concurrency, Message, Pipeline, RateLimit, 
 
 SWITCH_INTERVAL = 1e-6
 HANGS = 60.0
-"""Seconds after which a pipeline that does not end, or a thread of its own, hangs."""
+"""Seconds after which a pipeline or a thread counts as hanging."""
 
 APART = 1_000_000
-"""Numbers of messages between two sources."""
+"""Distance between the numbers of two sources."""
 
 PUSHED = "pushed"
 """A stock source on a thread of its own: RxPY drops what it emits while it is disposed."""
@@ -49,7 +49,7 @@ Messages = Sequence[Message[Any]]
 
 
 class Ledger:
-    """Makes messages, and is their acknowledger."""
+    """Makes messages, and acknowledges them."""
 
     def __init__(self, chance: random.Random) -> None:
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ class Ledger:
 
     def ack(self, successful: Messages, failed: Messages) -> None:
         with self._lock:
-            self.told.update(each.ack_data for each in (*successful, *failed))
+            self.told.update(message.ack_data for message in (*successful, *failed))
         if self._raises and next(self._calls) % self._raises == 0:
             raise RuntimeError("an acknowledger that raises now and then")
 
@@ -84,7 +84,7 @@ class Ledger:
 
 
 class Script:
-    """The functions of the user, and what they do with each message."""
+    """The functions of the user."""
 
     def __init__(self, seed: int, chance: random.Random, ledger: Ledger) -> None:
         self._seed = seed
@@ -132,7 +132,11 @@ class Script:
             raise SystemExit("handle_failed")
         if fate < 0.1:
             self._ledger.acknowledge(messages[-1])
-        return [] if fate < 0.15 else [each.put_data(("dead", each.data)) for each in messages]
+        return (
+            []
+            if fate < 0.15
+            else [message.put_data(("dead", message.data)) for message in messages]
+        )
 
     def take(self, batch: Batch[Any]) -> Any:
         if self.subscriber_delay:
@@ -200,7 +204,7 @@ class Script:
             raise SystemExit("subscriber")
         if fate == 2:
             return list(batch)[:1] + list(batch)
-        return [each.failed("asked for") if die.random() < 0.5 else each for each in batch]
+        return [message.failed("asked for") if die.random() < 0.5 else message for message in batch]
 
     def _stop(self, *, drain: bool) -> None:
         self.was_stopped = self.was_stopped or not drain
@@ -211,7 +215,7 @@ class Script:
 
 
 def handle_elsewhere(message: Message[int]) -> Any:
-    """The handler in another process, which dies now and then."""
+    """The handler in another process, which it kills now and then."""
     if message.data % 97 == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     if message.data % 11 == 0:
@@ -220,7 +224,7 @@ def handle_elsewhere(message: Message[int]) -> Any:
 
 
 class Sources:
-    """Up to three sources, which give as many messages each."""
+    """Up to three sources of as many messages."""
 
     def __init__(self, chance: random.Random, ledger: Ledger) -> None:
         self._chance = chance
@@ -233,7 +237,7 @@ class Sources:
         self.all = [made[kind](number * APART) for number, kind in enumerate(self.kinds)]
 
     def pushed(self, number: int) -> bool:
-        """Whether the message came from a stock source, of which RxPY may have dropped it."""
+        """Whether the message is of a stock source, from which RxPY may drop messages."""
         return number < len(self.kinds) * APART and self.kinds[number // APART] == PUSHED
 
     def _iterated(self, first: int) -> Any:
@@ -281,7 +285,7 @@ class Sources:
 
 
 class Trial:
-    """One pipeline: made of its seed, run, disturbed, ended and looked at."""
+    """One pipeline: it is made, run, disturbed, stopped and checked."""
 
     def __init__(self, seed: int) -> None:
         self.problems: list[str] = []
@@ -306,10 +310,10 @@ class Trial:
         self._disturbance = random.Random(chance.random())
 
     def describe(self, stats: Stats) -> str:
-        """What is needed to understand a failure."""
+        """Return the facts that explain a failure."""
         batchers = {
-            name: (each.subscriber.__name__, each.size, each.timeout, each.concurrency)
-            for name, each in self._options.get("batchers", {}).items()
+            name: (batcher.subscriber.__name__, batcher.size, batcher.timeout, batcher.concurrency)
+            for name, batcher in self._options.get("batchers", {}).items()
         }
         options = {
             name: value for name, value in self._options.items() if isinstance(value, int | float)
@@ -328,7 +332,7 @@ class Trial:
         )
 
     def run(self) -> None:
-        """Run it to its end, and note what is wrong."""
+        """Run it to its end, and note problems."""
         before = set(threading.enumerate())
         pipeline = Pipeline(self._sources.all, **self._options)
         self._script.pipeline = pipeline
@@ -456,7 +460,7 @@ class Trial:
         gives_up = time.monotonic() + HANGS
         while (left := _left(before)) and time.monotonic() < gives_up:
             time.sleep(0.005)  # nothing tells when a thread has ended
-        self._expect(not left, f"threads are left: {sorted(each.name for each in left)}")
+        self._expect(not left, f"threads are left: {sorted(thread.name for thread in left)}")
         if left:
             faulthandler.dump_traceback(all_threads=True)
         self._add_up(pipeline.stats())
@@ -496,14 +500,14 @@ class Trial:
 
 def _left(before: set[threading.Thread]) -> list[threading.Thread]:
     return [
-        each
-        for each in threading.enumerate()
-        if each not in before and each.name.startswith("rxtweets-")
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and thread.name.startswith("rxtweets-")
     ]
 
 
 def main() -> None:
-    """Run pipelines of one seed after the other; exit with 1 if something was wrong with one."""
+    """Run one seed after the other; exit with 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True, help="of the first pipeline")
     parser.add_argument("--count", type=int, default=sys.maxsize, help="pipelines at most")
@@ -531,7 +535,7 @@ def main() -> None:
 
 
 def say(*lines: str) -> None:
-    """Write at once: whoever kills this program sees how far it came."""
+    """Write immediately, so that a killed program shows its progress."""
     sys.stdout.write("\n    ".join(lines) + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Random pipelines: no message is lost or acknowledged twice, whatever the threads do."""
+"""Random pipelines lose no message and acknowledge none twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 COUNT = 60
-"""Pipelines of one run, half a second each on an idle machine."""
+"""Pipelines per seed."""
 
 
 @pytest.mark.exhaustive

@@ -28,38 +28,38 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (
         events.Disconnected(3, LOST, 12, 1.25),
         "INFO",
-        "connection 3: over after 12 lines in 1.2 s: the server ended the response",
+        "connection 3: ended after 12 lines in 1.2 s: the server ended the response",
     ),
     (
         events.Disconnected(3, None, 12, 60.0),
         "INFO",
-        "connection 3: over after 12 lines in 60.0 s: closed from here",
+        "connection 3: ended after 12 lines in 60.0 s: closed by rxtweets",
     ),
     (
         events.Reconnecting(0.25, 2, LOST),
         "WARNING",
-        "connecting again in 0.25 s (backoff, failure 2 in a row): the server ended the response",
+        "reconnecting in 0.25 s (backoff, failure 2 in a row): the server ended the response",
     ),
     (
         events.Reconnecting(120.0, 1, ServerError("503: no", 503, "", {}), "Retry-After"),
         "WARNING",
-        "connecting again in 120.00 s (Retry-After, failure 1 in a row): 503: no",
+        "reconnecting in 120.00 s (Retry-After, failure 1 in a row): 503: no",
     ),
-    (events.StreamEnded(None), "INFO", "the stream is complete"),
+    (events.StreamEnded(None), "INFO", "the stream completed"),
     (
         events.StreamEnded(AuthenticationError("401: no", 401, "", {})),
         "ERROR",
-        "the stream has failed: 401: no",
+        "the stream failed: 401: no",
     ),
     (
         events.OverflowStarted("drop_oldest", 10),
         "WARNING",
-        "10 messages are waiting: dropping (drop_oldest)",
+        "the buffer is full with 10 messages: dropping (drop_oldest)",
     ),
     (
         events.OverflowEnded("drop_oldest", 99),
         "WARNING",
-        "the burst is over: 99 messages dropped",
+        "the buffer has room again: 99 messages dropped",
     ),
     (
         events.UndecodableLine(DecodeError("not JSON", b'{"data":')),
@@ -71,7 +71,7 @@ LEVELS: list[tuple[events.Event, str, str]] = [
         "WARNING",
         "a message of unknown shape: b'{\"hello\":1}'",
     ),
-    (events.PartialErrors(TWEET), "DEBUG", "tweet 17 came with errors about parts of it"),
+    (events.PartialErrors(TWEET), "DEBUG", "tweet 17 carries errors about parts of it"),
     (
         events.HandlerFailed(TWEET.failed(FAULT)),
         "WARNING",
@@ -80,7 +80,7 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (
         events.HandlerRetried(TWEET.failed(FAULT), 2, 0.4),
         "INFO",
-        "tweet 17: attempt 2 failed, again in 0.40 s: ValueError('a fault of the user')",
+        "tweet 17: attempt 2 failed, next one in 0.40 s: ValueError('a fault of the user')",
     ),
     (
         events.FailureHandlerFailed((TWEET, TWEET), FAULT),
@@ -90,12 +90,12 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (
         events.WorkerReplaced("executor", FAULT, 7),
         "WARNING",
-        "executor died with 7 messages: ValueError('a fault of the user')",
+        "executor died with 7 messages and was replaced: ValueError('a fault of the user')",
     ),
     (
         events.WorkerReplaced("thread", FAULT, 1, lost=True),
         "WARNING",
-        "thread hangs and is given up with 1 messages: ValueError('a fault of the user')",
+        "thread hangs with 1 messages and was replaced: ValueError('a fault of the user')",
     ),
     (
         events.SubscriberFailed(TWEET, FAULT),
@@ -112,17 +112,17 @@ LEVELS: list[tuple[events.Event, str, str]] = [
             Pipeline(DummySource(), handle_message=lambda message: message).topology()
         ),
         "DEBUG",
-        "the pipeline has begun; batchers: none",
+        "the pipeline started; batchers: none",
     ),
-    (events.PipelineEnded(None, 1.5), "DEBUG", "the pipeline is over after 1.5 s"),
-    (events.PipelineEnded(LOST, 1.5), "ERROR", f"the pipeline has failed after 1.5 s: {LOST}"),
+    (events.PipelineEnded(None, 1.5), "DEBUG", "after 1.5 s the pipeline completed"),
+    (events.PipelineEnded(LOST, 1.5), "ERROR", f"after 1.5 s the pipeline failed: {LOST}"),
     (events.Paused(), "INFO", "the pipeline is paused"),
     (
         events.DrainUnavailable(0, "sample_stream"),
         "WARNING",
         (
             "source 0 (sample_stream) cannot be drained: an operator subscribes to it later "
-            "or on another thread; a stop drops and counts what waits in it"
+            "or on another thread; a stop drops and counts the messages that wait in it"
         ),
     ),
     (events.Resumed(), "INFO", "the pipeline is resumed"),
@@ -131,13 +131,14 @@ LEVELS: list[tuple[events.Event, str, str]] = [
         "WARNING",
         f"source 1 restarts in 0.10 s (failure 2 in a row): {LOST!r}",
     ),
-    (events.SourceFailed(1, LOST), "ERROR", f"source 1 has failed for good: {LOST}"),
-    (events.BatchStarted(BATCH), "DEBUG", "a batch of 2 is being delivered"),
-    (events.FailureHandled((TWEET,), 0.5), "DEBUG", "1 failures were handled in 0.500 s"),
+    (events.SourceFailed(1, LOST), "ERROR", f"source 1 failed for good: {LOST}"),
+    (events.BatchDelivered(BATCH, 0.5), "DEBUG", "a batch of 2 was delivered in 0.500 s"),
+    (events.BatchStarted(BATCH), "DEBUG", "delivering a batch of 2"),
+    (events.FailureHandled((TWEET,), 0.5), "DEBUG", "on_failed handled 1 messages in 0.500 s"),
     (
         events.AcknowledgerFailed((TWEET, TWEET), FAULT),
         "WARNING",
-        "2 messages not acknowledged: ValueError('a fault of the user')",
+        "2 messages were not acknowledged: ValueError('a fault of the user')",
     ),
     (
         events.Abandoned(7, "processors"),
@@ -152,35 +153,35 @@ LEVELS: list[tuple[events.Event, str, str]] = [
     (
         events.Gap(NOON, NOON + timedelta(seconds=90), "1", "2"),
         "WARNING",
-        "missed what came from 2026-01-02 12:00:00 to 12:01:30 UTC (0:01:30)",
+        "gap of 0:01:30 from 2026-01-02 12:00:00 UTC",
     ),
     (
         events.BackfillRequested(2, 5, NOON),
         "INFO",
-        "connection 2: asked for the last 5 minutes too",
+        "connection 2: requested a backfill of 5 minutes",
     ),
     (events.BackfillRefused(LOST), "WARNING", f"this account has no backfill: {LOST}"),
-    (events.ConnectionsClosed(1, None), "WARNING", "X gave up 1 connections of this token"),
+    (events.ConnectionsClosed(1, None), "WARNING", "X closed 1 connections of this token"),
     (
         events.ConnectionsClosed(0, LOST),
         "WARNING",
-        f"X could not be asked to give up connections: {LOST}",
+        f"the request to close connections of this token failed: {LOST}",
     ),
     (events.LimitReached(7, 2), "INFO", "the limit is reached after 7 messages"),
     (
         events.PartEnded(LOST, part="partition 3"),
         "ERROR",
-        f"partition 3: this connection is failed: {LOST}; the others go on",
+        f"partition 3: this connection failed: {LOST}; the others continue",
     ),
     (
         events.PartEnded(None, part="partition 3"),
         "INFO",
-        "partition 3: this connection is complete; the others go on",
+        "partition 3: this connection completed; the others continue",
     ),
     (
         events.StateFileFailed("position.json", OSError("disk full")),
         "WARNING",
-        "the position was not written to position.json: disk full",
+        "the state file position.json could not be written: disk full",
     ),
     (events.RulesSynced(1, 2, 3), "INFO", "rules: 1 added, 2 deleted, 3 kept"),
 ]
@@ -221,7 +222,7 @@ def name_of(event: events.Event) -> str:
 
 
 @pytest.mark.parametrize(("event", "level", "text"), LEVELS)
-def test_each_kind_of_event_has_its_level_and_its_sentence(
+def test_event_has_its_level_and_line(
     log: pytest.LogCaptureFixture, event: events.Event, level: str, text: str
 ) -> None:
     EventLog()(event)
@@ -230,24 +231,18 @@ def test_each_kind_of_event_has_its_level_and_its_sentence(
     ]
 
 
-def test_a_delivered_batch_is_for_those_who_debug(log: pytest.LogCaptureFixture) -> None:
-    EventLog()(events.BatchDelivered(BATCH))
-    assert [record.levelname for record in log.records] == ["DEBUG"]
-    assert "2 messages" in log.text
-
-
-def test_every_kind_of_event_but_spans_is_tried_here() -> None:
+def test_log_lines_are_tested_for_every_event_but_spans() -> None:
     every = {getattr(events, name) for name in events.__all__} - {events.Event}
     kinds = {kind for kind in every if not issubclass(kind, events.Span)}
-    assert {type(event) for event, _, _ in LEVELS} | {events.BatchDelivered} == kinds
+    assert {type(event) for event, _, _ in LEVELS} == kinds
 
 
-def test_every_frequent_kind_is_tried_here() -> None:
-    assert {type(event) for event in BURSTS} == FREQUENT
+def test_burst_is_tested_for_every_frequent_event() -> None:
+    assert {type(event) for event in BURSTS} == set(FREQUENT)
 
 
 @pytest.mark.parametrize("event", BURSTS, ids=name_of)
-def test_a_frequent_kind_is_written_once_an_interval_with_its_count(
+def test_frequent_event_is_logged_once_an_interval_and_counted(
     log: pytest.LogCaptureFixture, event: events.Event
 ) -> None:
     clock = Clock()
@@ -260,7 +255,7 @@ def test_a_frequent_kind_is_written_once_an_interval_with_its_count(
     assert log.messages[1] == f"{log.messages[0]} (and 3 more like it)"
 
 
-def test_the_count_starts_anew_after_it_was_written(log: pytest.LogCaptureFixture) -> None:
+def test_count_restarts_after_it_was_logged(log: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     write = EventLog(interval=1.0, clock=clock)
     for now in (0.0, 0.5, 1.0, 2.0):
@@ -270,7 +265,7 @@ def test_the_count_starts_anew_after_it_was_written(log: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("end", [events.StreamEnded(None), events.PipelineEnded(None, 1.0)])
-def test_at_the_end_those_that_were_left_out_are_counted(
+def test_final_event_counts_the_events_left_out(
     log: pytest.LogCaptureFixture, end: events.Event
 ) -> None:
     log.set_level(logging.WARNING, "rxtweets")
@@ -279,31 +274,31 @@ def test_at_the_end_those_that_were_left_out_are_counted(
         write(events.HandlerFailed(TWEET.failed(FAULT)))
     write(end)
     write(end)
-    assert log.messages[1:] == ["2 more of HandlerFailed, each left out here"]
+    assert log.messages[1:] == ["2 more of HandlerFailed were left out"]
 
 
-def test_one_frequent_kind_does_not_silence_another(log: pytest.LogCaptureFixture) -> None:
+def test_frequent_events_do_not_silence_each_other(log: pytest.LogCaptureFixture) -> None:
     write = EventLog(clock=Clock())
     for event in BURSTS * 3:
         write(event)
     assert len(log.records) == len(BURSTS)
 
 
-def test_rare_kinds_are_all_written(log: pytest.LogCaptureFixture) -> None:
+def test_rare_events_are_all_logged(log: pytest.LogCaptureFixture) -> None:
     write = EventLog(clock=Clock())
     for _ in range(5):
         write(events.Reconnecting(1.0, 1, LOST))
     assert len(log.records) == 5
 
 
-def test_two_logs_keep_their_own_counts(log: pytest.LogCaptureFixture) -> None:
+def test_logs_keep_separate_counts(log: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     for _ in range(2):
         EventLog(clock=clock)(BURSTS[0])
     assert len(log.records) == 2
 
 
-def test_what_the_level_hides_is_not_written_and_not_counted(
+def test_event_below_the_level_is_neither_logged_nor_counted(
     log: pytest.LogCaptureFixture,
 ) -> None:
     write = EventLog(clock=Clock())
@@ -314,7 +309,7 @@ def test_what_the_level_hides_is_not_written_and_not_counted(
     assert log.messages == ["the handler failed tweet 17: ValueError('a fault of the user')"]
 
 
-def test_a_long_line_is_cut_short(log: pytest.LogCaptureFixture) -> None:
+def test_long_line_is_cut(log: pytest.LogCaptureFixture) -> None:
     EventLog()(events.UndecodableLine(DecodeError("too long", b"x" * 1_000_000)))
     EventLog()(events.UnknownMessage({}, b"y" * 1_000_000))
     EventLog()(events.SubscriberFailed("z" * 1_000_000, FAULT))
@@ -322,25 +317,25 @@ def test_a_long_line_is_cut_short(log: pytest.LogCaptureFixture) -> None:
     assert all(len(message) < 400 for message in log.messages)
 
 
-def test_a_line_cannot_break_out_of_its_log_line(log: pytest.LogCaptureFixture) -> None:
+def test_newline_of_a_server_stays_in_its_log_line(log: pytest.LogCaptureFixture) -> None:
     EventLog()(events.UndecodableLine(DecodeError("not JSON", b"a\nroot: all is well\x1b[2J")))
     assert "\n" not in log.messages[0]
     assert "\x1b" not in log.messages[0]
 
 
-def test_a_percent_sign_in_a_text_is_just_a_percent_sign(log: pytest.LogCaptureFixture) -> None:
+def test_percent_sign_is_logged_literally(log: pytest.LogCaptureFixture) -> None:
     EventLog()(events.DisconnectAnnounced("100 %s", "%d of %(all)s"))
     assert log.messages == ["the server announces a disconnect (100 %s): %d of %(all)s"]
 
 
-def test_a_message_that_a_handler_failed_by_itself_shows_the_reason(
+def test_message_failed_by_its_handler_shows_the_reason(
     log: pytest.LogCaptureFixture,
 ) -> None:
     EventLog()(events.HandlerFailed(TWEET.failed("no verdict")))
     assert log.messages == ["the handler failed tweet 17: 'no verdict'"]
 
 
-def test_no_event_of_a_stream_writes_its_token(log: pytest.LogCaptureFixture) -> None:
+def test_no_event_logs_the_token(log: pytest.LogCaptureFixture) -> None:
     token = "AAAA-very-secret"
     stream = sample_stream(token=token, base_url="http://127.0.0.1:9")
     write = EventLog(clock=Clock())

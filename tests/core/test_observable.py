@@ -24,7 +24,7 @@ PATIENCE = 20.0
 
 
 def stream_of(*texts: str) -> MessageStream[Any]:
-    """A cold stream of messages, as the sources of the library are made."""
+    """A cold stream of messages."""
     messages = [rxtweets.Message(text) for text in texts]
 
     def subscribe(observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
@@ -56,19 +56,19 @@ def test_counters_and_events_reach_through_stock_operators() -> None:
     assert failed.wait(10)
 
 
-def test_stock_operators_in_pipe_do_the_same() -> None:
+def test_counters_reach_through_stock_operators_in_pipe() -> None:
     stream = stream_of("good", "bad")
     stream.pipe(stock.map(lambda message: message), ops.process(picky), stock.to_list()).run()
     assert stream.stats().processed == 1
 
 
-def test_what_a_stock_operator_made_can_be_asked_for_figures() -> None:
+def test_stock_operators_keep_the_stats() -> None:
     lengths: Any = stream_of("a", "bb").map(lambda message: len(message.data))
     assert lengths.to_list().run() == [1, 2]
     assert lengths.stats().state == "idle"
 
 
-def test_a_raising_subscriber_behind_stock_operators_gets_the_next_items() -> None:
+def test_subscriber_that_raises_gets_the_next_items() -> None:
     stream = stream_of("a", "b", "c")
     got = []
 
@@ -82,7 +82,7 @@ def test_a_raising_subscriber_behind_stock_operators_gets_the_next_items() -> No
 
 
 @pytest.mark.parametrize("share", [ops.share, stock.share], ids=["ours", "RxPY's"])
-def test_a_batch_fails_if_one_of_those_who_share_it_raises(share: Any) -> None:
+def test_shared_batch_fails_when_one_subscriber_raises(share: Any) -> None:
     acks = RecordingAcknowledger()
     got: list[Any] = []
     message = rxtweets.Message("a").with_acknowledger(acks)
@@ -98,17 +98,17 @@ def test_a_batch_fails_if_one_of_those_who_share_it_raises(share: Any) -> None:
     together.on_next(message)
     together.on_completed()
     assert [len(batch) for batch in got] == [1]
-    assert [each.data for each in acks.failed] == ["a"]
+    assert data_of(acks.failed) == ["a"]
     stats = shared.stats()
     assert (stats.batches, stats.batches_failed, stats.subscriber_errors) == (0, 1, 2)
 
 
-def test_the_class_of_an_observer_is_refused() -> None:
+def test_subscribe_refuses_the_class_of_an_observer() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=r"give an instance, Subscriber\("):
         stream_of("a").subscribe(rxtweets.Subscriber)  # type: ignore[arg-type]  # what is tested
 
 
-def test_what_is_no_message_is_reported_where_one_is_expected() -> None:
+def test_value_that_is_no_message_is_reported() -> None:
     stream, over = stream_of("a", "b"), threading.Event()
     texts: Any = stream.map(lambda message: message.data)
     texts.pipe(ops.process(picky)).subscribe(on_completed=over.set)
@@ -118,7 +118,7 @@ def test_what_is_no_message_is_reported_where_one_is_expected() -> None:
     assert "a str came where a Message was expected" in str(stream.errors[-1])
 
 
-def test_the_last_item_can_be_awaited_on_an_event_loop() -> None:
+def test_await_returns_the_last_item() -> None:
     async def last() -> Any:
         slow = rxtweets.from_iterable("abc").map(lambda message: message.data)
         return await asyncio.wait_for(slow, 10)
@@ -126,7 +126,7 @@ def test_the_last_item_can_be_awaited_on_an_event_loop() -> None:
     assert asyncio.run(last()) == "c"
 
 
-def test_awaiting_a_stream_without_an_item_raises() -> None:
+def test_await_raises_without_an_item() -> None:
     async def last() -> Any:
         return await rxtweets.from_iterable("")
 
@@ -134,13 +134,13 @@ def test_awaiting_a_stream_without_an_item_raises() -> None:
         asyncio.run(last())
 
 
-def test_an_error_of_a_stock_operator_comes_to_on_error() -> None:
+def test_error_of_a_stock_operator_is_passed_to_on_error() -> None:
     errors: list[Exception] = []
     stream_of("a").map(lambda message: {}[message.data]).subscribe(on_error=errors.append)
     assert isinstance(errors[0], KeyError)
 
 
-def test_connectable_observables_stay_what_they_are() -> None:
+def test_publish_is_connectable() -> None:
     shared: Any = stream_of("a").publish()
     got: list[Any] = []
     shared.subscribe(got.append)
@@ -148,7 +148,7 @@ def test_connectable_observables_stay_what_they_are() -> None:
     assert len(got) == 1
 
 
-def test_publish_gives_items_to_others_when_one_observer_raises() -> None:
+def test_publish_delivers_to_others_when_an_observer_raises() -> None:
     stream, got = stream_of("a"), list[Any]()
     shared: Any = stream.publish()
     shared.subscribe(lambda message: {}[message])
@@ -168,7 +168,7 @@ def test_virtual_time_passes_through_stock_operators() -> None:
 
 
 class Hot:
-    """A source that gives lists of two when told to, and notes its subscriptions."""
+    """A hot source that emits on demand and counts its subscriptions."""
 
     def __init__(self) -> None:
         self.observers: list[Any] = []
@@ -189,7 +189,7 @@ def data_of(found: list[Any]) -> list[Any]:
     return [message.data for message in found]
 
 
-def test_share_subscribes_once_and_leaves_with_the_last() -> None:
+def test_share_subscribes_once_and_disposes_with_the_last() -> None:
     hot, one, two = Hot(), list[Any](), list[Any]()
     shared = hot.stream.pipe(ops.share())
     first, second = shared.subscribe(one.append), shared.subscribe(two.append)
@@ -202,7 +202,7 @@ def test_share_subscribes_once_and_leaves_with_the_last() -> None:
     assert (data_of(one), data_of(two)) == (["a", "b"], ["a", "b", "c"])
 
 
-def test_share_begins_again_after_the_last_has_left() -> None:
+def test_share_subscribes_again_after_the_last_disposed() -> None:
     hot, got = Hot(), list[Any]()
     shared = hot.stream.share()
     for text in ("a", "b"):
@@ -213,7 +213,7 @@ def test_share_begins_again_after_the_last_has_left() -> None:
 
 
 @pytest.mark.parametrize("end", ["on_completed", "on_error"])
-def test_share_begins_again_after_the_end(end: str) -> None:
+def test_share_subscribes_again_after_the_end(end: str) -> None:
     hot, got, ends = Hot(), list[Any](), list[Any]()
     shared = hot.stream.share()
     shared.subscribe(got.append, lambda error: ends.append(str(error)), lambda: ends.append("over"))
@@ -224,7 +224,7 @@ def test_share_begins_again_after_the_end(end: str) -> None:
     assert data_of(got) == ["again"]
 
 
-def test_share_begins_again_after_a_subscription_that_raised() -> None:
+def test_share_subscribes_again_after_subscribe_raised() -> None:
     hot, got, errors = Hot(), list[Any](), list[str]()
 
     def subscribe(observer: Any, scheduler: Any) -> Any:
@@ -240,7 +240,7 @@ def test_share_begins_again_after_a_subscription_that_raised() -> None:
     assert data_of(got) == ["a"]
 
 
-def test_share_gives_lists_to_operators_behind_it() -> None:
+def test_share_passes_lists_to_operators() -> None:
     hot, chunks = Hot(), list[Any]()
     shared: Any = hot.stream.pipe(ops.share())
     shared.subscribe_chunks(reactivex.Observer(chunks.append))
@@ -248,7 +248,7 @@ def test_share_gives_lists_to_operators_behind_it() -> None:
     assert [data_of(chunk) for chunk in chunks] == [["a", "b"]]
 
 
-def test_share_takes_any_observable() -> None:
+def test_share_accepts_any_observable() -> None:
     numbers: Subject[int] = Subject()
     one, two = list[int](), list[int]()
     shared = numbers.pipe(ops.share())
@@ -259,7 +259,7 @@ def test_share_takes_any_observable() -> None:
     assert (one, two) == ([1, 2], [1])
 
 
-def test_share_gives_items_to_others_when_a_subscriber_raises() -> None:
+def test_share_delivers_to_others_when_a_subscriber_raises() -> None:
     hot, got = Hot(), list[Any]()
     shared = hot.stream.map(lambda message: message.data).share()
 
@@ -273,7 +273,7 @@ def test_share_gives_items_to_others_when_a_subscriber_raises() -> None:
 
 
 class Pulled:
-    """An observer that wants so many messages."""
+    """An observer with a fixed demand."""
 
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
@@ -287,7 +287,7 @@ class Pulled:
     on_error = on_completed = on_next
 
 
-def test_share_asks_for_as_much_as_all_subscribers_want() -> None:
+def test_share_demands_what_all_subscribers_want() -> None:
     hot = Hot()
     shared: Any = hot.stream.share()
     shared.subscribe_chunks(Pulled(5))
@@ -304,7 +304,7 @@ def _threads_switch_all_the_time() -> Iterator[None]:
 
 
 class Ticking:
-    """A hot source: each subscription has a thread that gives messages until it is disposed."""
+    """A hot source: each subscription has a thread that emits messages until it is disposed."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -328,10 +328,10 @@ class Ticking:
 
 @pytest.mark.usefixtures("_threads_switch_all_the_time")
 @pytest.mark.parametrize("kind", ["messages", "items"])
-def test_share_gives_messages_to_who_comes_as_others_leave(kind: str) -> None:
+def test_share_delivers_to_subscribers_that_come_as_others_leave(kind: str) -> None:
     ticking = Ticking()
     source: Any = ticking.stream
-    shared = (source if kind == "messages" else source.map(lambda each: each)).share()
+    shared = (source if kind == "messages" else source.map(lambda message: message)).share()
     silent: list[int] = []
 
     def come_and_leave(number: int) -> None:
@@ -361,7 +361,7 @@ def test_messages_after_a_disposal_are_counted() -> None:
     assert hot.stream.stats().abandoned == 2
 
 
-def test_messages_in_stock_operators_at_a_disposal_are_counted() -> None:
+def test_messages_in_stock_operators_at_disposal_are_counted() -> None:
     hot, got = Hot(), list[Any]()
     inside, leave = threading.Event(), threading.Event()
 
@@ -403,20 +403,20 @@ def test_stream_repr_names_function_server_and_state() -> None:
         (lambda token: rxtweets.filtered_stream(token=token), "filtered_stream"),
     ],
 )
-def test_a_stream_is_named_after_its_function(make: Any, name: str) -> None:
+def test_stream_is_named_after_its_function(make: Any, name: str) -> None:
     stream = make("secret")
     assert repr(stream) == f"<{name} of https://api.x.com: idle>"
-    assert {each.telemetry.source for each in stream.parts} == {name}
+    assert {part.telemetry.source for part in stream.parts} == {name}
 
 
-def test_a_source_is_named_after_its_function() -> None:
+def test_source_is_named_after_its_function() -> None:
     sources = [
         rxtweets.from_iterable([]),
         rxtweets.from_queue(queue.Queue()),
         rxtweets.polling_source(lambda _: None),
         DummySource(),
     ]
-    assert [repr(each) for each in sources] == [
+    assert [repr(source) for source in sources] == [
         "<from_iterable>",
         "<from_queue>",
         "<polling_source>",

@@ -32,7 +32,7 @@ class Acks:
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         self.calls.append((texts_of(successful), texts_of(failed)))
-        self.reasons += [each.status for each in failed]
+        self.reasons += [message.status for message in failed]
         if self._fault is not None:
             raise self._fault
 
@@ -68,7 +68,7 @@ def stage() -> Iterator[Stage]:
 # Kinds of subscribers.
 
 
-def test_a_function_gets_batches(stage: Stage) -> None:
+def test_function_gets_batches(stage: Stage) -> None:
     got: list[str] = []
     stage.batches.subscribe(lambda batch: got.append(texts_of(batch)))
     stage.send("abc")
@@ -86,7 +86,7 @@ def test_three_functions_get_batches_and_the_end(stage: Stage) -> None:
     assert got == ["ab", "end"]
 
 
-def test_a_subscriber_gets_batches_and_the_end(stage: Stage) -> None:
+def test_subscriber_gets_batches_and_the_end(stage: Stage) -> None:
     class Kept(rxtweets.Subscriber[str]):
         def __init__(self) -> None:  # without super().__init__(), as people write
             self.got: list[object] = []
@@ -104,7 +104,7 @@ def test_a_subscriber_gets_batches_and_the_end(stage: Stage) -> None:
     assert kept.got == ["ab", "end"]
 
 
-def test_an_observer_of_rxpy_gets_batches_and_the_error(stage: Stage) -> None:
+def test_rxpy_observer_gets_batches_and_the_error(stage: Stage) -> None:
     got: list[object] = []
     fault = ValueError("source")
     stage.batches.subscribe(
@@ -115,14 +115,14 @@ def test_an_observer_of_rxpy_gets_batches_and_the_error(stage: Stage) -> None:
     assert got == ["ab", "c", fault]
 
 
-def test_a_subscriber_that_does_not_say_what_to_do_fails_its_batches(stage: Stage) -> None:
+def test_subscriber_without_on_next_fails_its_batches(stage: Stage) -> None:
     stage.batches.subscribe(rxtweets.Subscriber())
     stage.send("ab")
     [event] = stage.of(events.BatchFailed)
     assert "write on_next" in str(event.error)
 
 
-def test_an_error_that_nobody_takes_is_not_thrown(stage: Stage) -> None:
+def test_error_without_on_error_is_not_raised(stage: Stage) -> None:
     stage.batches.subscribe(lambda _: None)
     stage.source.on_error(ValueError("source"))
 
@@ -130,7 +130,7 @@ def test_an_error_that_nobody_takes_is_not_thrown(stage: Stage) -> None:
 # Settlement.
 
 
-def test_a_batch_that_was_taken_is_counted_reported_and_acknowledged(stage: Stage) -> None:
+def test_delivered_batch_is_counted_reported_and_acknowledged(stage: Stage) -> None:
     acks = Acks()
     stage.batches.subscribe(lambda _: None)
     stage.send("ab", acks)
@@ -141,7 +141,7 @@ def test_a_batch_that_was_taken_is_counted_reported_and_acknowledged(stage: Stag
     assert texts_of(event.batch) == "ab"
 
 
-def test_a_batch_on_which_the_subscriber_raised_is_failed_and_the_next_comes(stage: Stage) -> None:
+def test_batch_fails_when_its_subscriber_raises(stage: Stage) -> None:
     acks = Acks()
     got: list[str] = []
     fault = ValueError("no ab")
@@ -165,7 +165,7 @@ def test_a_batch_on_which_the_subscriber_raised_is_failed_and_the_next_comes(sta
         assert status.reason.__cause__ is fault
 
 
-def test_every_acknowledger_is_told_its_part_once(stage: Stage) -> None:
+def test_each_acknowledger_gets_its_messages_once(stage: Stage) -> None:
     one, two = Acks(), Acks()
     stage.batches.subscribe(lambda _: None)
     stage.send("a", one)
@@ -176,7 +176,7 @@ def test_every_acknowledger_is_told_its_part_once(stage: Stage) -> None:
     assert two.calls == [("b", "")]
 
 
-def test_an_acknowledger_that_raises_does_not_stop_the_others(stage: Stage) -> None:
+def test_acknowledger_that_raises_does_not_stop_the_others(stage: Stage) -> None:
     fault = ValueError("ack")
     bad, good = Acks(fault), Acks()
     stage.batches.subscribe(lambda _: None)
@@ -195,17 +195,17 @@ def test_messages_are_acknowledged_after_the_subscriber_returned(stage: Stage) -
     assert acks.calls == [("subscriber", ""), ("ab", "")]
 
 
-def test_kept_messages_are_not_acknowledged_after_their_batch(stage: Stage) -> None:
+def test_messages_kept_after_their_batch_are_not_acknowledged(stage: Stage) -> None:
     acks = Acks()
     kept: list[Message[Any]] = []
     stage.batches.subscribe(kept.extend)
     stage.send("ab", acks)
-    rxtweets.ack_immediately([each.failed("too late").put_data("x") for each in kept])
+    rxtweets.ack_immediately([message.failed("too late").put_data("x") for message in kept])
     assert acks.calls == [("ab", "")]
     assert stage.batches.stats().late_acknowledgements == 2
 
 
-def test_batch_acknowledges_the_rest_when_a_message_was_before(stage: Stage) -> None:
+def test_batch_acknowledges_messages_not_yet_acknowledged(stage: Stage) -> None:
     acks = Acks()
 
     def take(batch: Batch[Any]) -> None:
@@ -230,7 +230,7 @@ def test_messages_are_acknowledged_once_when_two_stages_do() -> None:
 
 
 @pytest.mark.parametrize("end", ["on_completed", "on_error"])
-def test_a_subscriber_that_raises_at_the_end_is_counted(stage: Stage, end: str) -> None:
+def test_subscriber_that_raises_at_the_end_is_counted(stage: Stage, end: str) -> None:
     def raising(*_: object) -> None:
         raise ValueError("end")
 
@@ -244,7 +244,7 @@ def test_a_subscriber_that_raises_at_the_end_is_counted(stage: Stage, end: str) 
     assert str(event.error) == "end"
 
 
-def test_a_source_that_raises_when_it_is_subscribed_is_an_error_of_the_stream() -> None:
+def test_source_that_raises_on_subscribe_ends_the_stream() -> None:
     fault = ValueError("subscribe")
 
     def refuse(*_: object) -> reactivex.abc.DisposableBase:
@@ -256,7 +256,7 @@ def test_a_source_that_raises_when_it_is_subscribed_is_an_error_of_the_stream() 
     assert errors == [fault]
 
 
-def test_calls_of_a_subscriber_never_overlap() -> None:
+def test_subscriber_calls_never_overlap() -> None:
     source: Subject[Message[Any]] = Subject()
     inside = threading.Lock()
     overlaps = 0
@@ -269,7 +269,7 @@ def test_calls_of_a_subscriber_never_overlap() -> None:
         threading.Event().wait(0.001)  # time for another call to come in, if one could
         inside.release()
 
-    source.pipe(ops.process(lambda each: each, 8), ops.batch(3, 0.001)).subscribe(take)
+    source.pipe(ops.process(lambda message: message, 8), ops.batch(3, 0.001)).subscribe(take)
 
     def feed() -> None:
         for _ in range(50):

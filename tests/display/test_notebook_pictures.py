@@ -183,7 +183,7 @@ def test_warnings_of_threads_do_not_land_in_cells() -> None:
         "[failure.text.split(' in ')[0] for failure in tweets.errors]",
     )
     assert kernels.streams(cells) == set()
-    assert "connecting again" in kernels.value(cells[1])
+    assert "reconnecting" in kernels.value(cells[1])
 
 
 # Without a kernel.

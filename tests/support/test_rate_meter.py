@@ -13,7 +13,7 @@ class Clock:
         return self.now
 
 
-def test_what_comes_evenly_has_one_rate_at_every_moment() -> None:
+def test_rate_of_a_steady_flow_is_constant() -> None:
     clock = Clock()
     meter = Throughput(clock)
     rates: list[float] = []
@@ -25,7 +25,7 @@ def test_what_comes_evenly_has_one_rate_at_every_moment() -> None:
     assert rates[100:] == pytest.approx([1_000.0] * 2_900, rel=0.01)
 
 
-def test_what_is_ten_seconds_old_counts_no_more() -> None:
+def test_rate_forgets_counts_after_ten_seconds() -> None:
     clock = Clock()
     meter = Throughput(clock)
     meter.add(90)
@@ -35,7 +35,7 @@ def test_what_is_ten_seconds_old_counts_no_more() -> None:
     assert meter.rate() == 0.0
 
 
-def test_the_first_second_is_not_made_shorter() -> None:
+def test_rate_counts_the_first_second_in_full() -> None:
     clock = Clock()
     meter = Throughput(clock)
     meter.add(5)

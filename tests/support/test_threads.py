@@ -1,7 +1,7 @@
-"""Every thread that the library starts, and who is told when it dies.
+"""Every thread that the library starts, and the report of its death.
 
-Each row makes an inner step of one thread raise. Whoever waits for the thread gets the error; where
-nobody can, there is a line in the log and the thread goes on.
+Each row makes an inner step of one thread raise. The observers that wait for the thread get the
+error; without them, it is logged and the thread continues.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from rxtweets import (
     simulator,
 )
 from rxtweets import operators as ops
-from rxtweets._core.telemetry import EventBus
+from rxtweets._core.event_bus import EventBus
 from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
@@ -103,8 +103,8 @@ class End:
         self._over.set()
 
     def is_of(self, kind: type[BaseException]) -> bool:
-        """Whether it ends with an error that was this one, or came of it."""
-        assert self._over.wait(PATIENCE), "nobody was told"
+        """Whether it ends with an error of this kind, or with one caused by it."""
+        assert self._over.wait(PATIENCE), "the stream did not end"
         self.subscription.dispose()
         return came_of(self.error, kind)
 
@@ -118,7 +118,7 @@ def came_of(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 
 class Log(logging.Handler):
-    """What the log says."""
+    """The errors in the log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ def kill(kind: type[BaseException], patch: Patch, log: Log) -> None:
             self.kill = Raising(kind, self.killed.set, times=1)
 
         def send(self, order: object) -> None:
-            """It does not do as it is told."""
+            """It ignores the order."""
 
     url, process = httpx.URL("http://127.0.0.1"), Process()
     connection = isolated.IsolatedConnection(
@@ -346,7 +346,7 @@ def batch(kind: type[BaseException], patch: Patch, _: Log) -> None:
     end = End(source.pipe(ops.batch(20, 0.01)))
     source.on_next(Message("good"))
     assert end.is_of(kind)
-    assert [len(each) for each in end.items] == [1]
+    assert [len(batch) for batch in end.items] == [1]
 
 
 def subscriber(kind: type[BaseException], patch: Patch, _: Log) -> None:
@@ -453,7 +453,7 @@ def of_the_simulator(kind: type[BaseException], _patch: Patch, log: Log) -> None
             assert arrived.wait(PATIENCE)
 
 
-# The process of an isolated reader: it ends, which the other end sees.
+# The process of an isolated reader exits, and the stream sees that.
 
 
 def outlet(kind: type[BaseException], patch: Patch, _: Log) -> None:
@@ -546,12 +546,12 @@ STARTERS = {"start_thread", "WorkerPool", "ThreadTimer", "ThreadTimers"}
 
 
 def started_names() -> set[str]:
-    """What the package calls its threads."""
+    """Names of the threads of the package."""
     found: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in STARTERS:
-                texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
+                texts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
                 found |= {text for text in texts if isinstance(text, str)}
     return found
 
@@ -578,7 +578,7 @@ def test_one_file_starts_all_threads() -> None:
 # The one place.
 
 
-def test_death_is_logged_when_it_cannot_be_told(log: Log) -> None:
+def test_thread_death_is_logged_when_its_callback_raises(log: Log) -> None:
     def cannot(_: BaseException) -> None:
         raise LookupError
 
@@ -586,7 +586,7 @@ def test_death_is_logged_when_it_cannot_be_told(log: Log) -> None:
     assert log.says(LookupError)
 
 
-def test_error_is_told_as_it_is_when_it_is_ours() -> None:
+def test_unexpected_returns_errors_of_rxtweets_unchanged() -> None:
     ours = ConfigurationError("ours")
     assert unexpected("reading", ours) is ours
     other = ValueError("another's")
@@ -594,7 +594,7 @@ def test_error_is_told_as_it_is_when_it_is_ours() -> None:
     assert (str(told), told.__cause__) == (f"reading failed unexpectedly: {other!r}", other)
 
 
-def test_stream_can_be_tried_again_when_no_thread_starts(
+def test_stream_can_be_subscribed_again_when_no_thread_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begin = threading.Thread.start
@@ -614,7 +614,7 @@ def test_stream_can_be_tried_again_when_no_thread_starts(
             assert arrived.wait(PATIENCE)
 
 
-def test_good_messages_come_before_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_delivered_before_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     feed, calls = LineFramer.feed, iter(range(10**9))
 
     def fail_later(framer: LineFramer, data: bytes) -> Any:
@@ -631,7 +631,7 @@ def test_good_messages_come_before_the_error(monkeypatch: pytest.MonkeyPatch) ->
     assert len(end.items) == stats.delivered == stats.received > 0
 
 
-def test_other_subscribers_go_on_when_one_breaks() -> None:
+def test_stream_continues_for_others_when_one_subscriber_breaks() -> None:
     broken = threading.Event()
     observer = reactivex.Observer(Raising(SystemExit), lambda _: broken.set())
     with simulator.serve(rate=100) as x:
@@ -673,7 +673,7 @@ def test_state_file_failure_is_reported_when_unforeseen(
             assert isinstance(failures.get(timeout=PATIENCE).error, ValueError)
 
 
-def test_picture_is_drawn_on_when_its_end_is_unknown() -> None:
+def test_picture_is_redrawn_when_its_end_is_unknown() -> None:
     picture = live.Live(lambda: "drawn", until=Raising(SystemExit))
     caught: list[Any] = []
     start_thread("rxtweets-test", lambda: caught.append(picture._look())).join(PATIENCE)

@@ -13,10 +13,14 @@ dies = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadException
 
 
 def names() -> set[str]:
-    return {each.name for each in threading.enumerate() if each.name.startswith("rxtweets-test")}
+    return {
+        name
+        for thread in threading.enumerate()
+        if (name := thread.name).startswith("rxtweets-test")
+    }
 
 
-def test_tasks_run_at_once_each_on_a_thread() -> None:
+def test_pool_runs_tasks_concurrently() -> None:
     pool = WorkerPool("rxtweets-test")
     together = threading.Barrier(6)
 
@@ -29,7 +33,7 @@ def test_tasks_run_at_once_each_on_a_thread() -> None:
     pool.close()
 
 
-def test_a_parked_thread_takes_the_next_task() -> None:
+def test_pool_reuses_a_parked_thread() -> None:
     pool = WorkerPool("rxtweets-test")
     for _ in range(50):
         done = threading.Event()
@@ -41,28 +45,28 @@ def test_a_parked_thread_takes_the_next_task() -> None:
     pool.close()
 
 
-def test_no_thread_starts_before_the_first_task() -> None:
+def test_pool_starts_no_thread_before_the_first_task() -> None:
     WorkerPool("rxtweets-test")
     assert names() == set()
 
 
 def kill(thread: threading.Thread) -> None:
-    """Let it raise SystemExit wherever it is, as soon as it runs again."""
+    """Raise SystemExit in the thread, as soon as it runs again."""
     assert thread.ident is not None
     number = ctypes.c_ulong(thread.ident)
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(SystemExit)) == 1
 
 
 @dies
-def test_a_task_for_a_thread_that_dies_as_it_wakes_is_done_by_another() -> None:
+def test_pool_runs_the_task_of_a_thread_that_dies_on_another() -> None:
     pool = WorkerPool("rxtweets-test")
     first = threading.Event()
     pool.submit(first.set)
     assert first.wait(PATIENCE)
     while len(pool._parked) < 1:
         threading.Event().wait(0.001)
-    [thread] = [each for each in threading.enumerate() if each.name == "rxtweets-test-1"]
-    threading.Event().wait(0.05)  # it is parked now, not on its way
+    [thread] = [thread for thread in threading.enumerate() if thread.name == "rxtweets-test-1"]
+    threading.Event().wait(0.05)  # until it is parked
     kill(thread)
     done = threading.Event()
     by: list[str] = []
@@ -78,7 +82,7 @@ def test_a_task_for_a_thread_that_dies_as_it_wakes_is_done_by_another() -> None:
 
 
 @dies
-def test_a_task_that_raises_is_not_done_twice() -> None:
+def test_pool_runs_a_task_that_raises_once() -> None:
     pool = WorkerPool("rxtweets-test")
     calls: list[int] = []
 
@@ -96,7 +100,7 @@ def test_a_task_that_raises_is_not_done_twice() -> None:
     assert calls == [1]
 
 
-def test_closing_lets_running_tasks_end() -> None:
+def test_close_lets_running_tasks_end() -> None:
     pool = WorkerPool("rxtweets-test")
     go, ended = threading.Event(), threading.Event()
 
@@ -110,7 +114,7 @@ def test_closing_lets_running_tasks_end() -> None:
     assert ended.wait(PATIENCE)
 
 
-def test_threads_are_daemons_that_hold_up_nobody() -> None:
+def test_pool_threads_are_daemons() -> None:
     pool = WorkerPool("rxtweets-test")
     daemon: list[bool] = []
     done = threading.Event()
