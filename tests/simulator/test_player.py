@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from rxtweets.simulator import _player as player
-from rxtweets.simulator._player import Delivery, Playing
-from rxtweets.simulator._timeline import Tape
+from rxtweets.simulator._player import Player, PlayerOptions
+from rxtweets.simulator._timeline import Cursor
 from rxtweets.simulator._transport import Gone
 from rxtweets.simulator.script import (
     DISCONNECT_TYPES,
@@ -57,13 +57,10 @@ class Client:
 
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.look()
-
-    def look(self) -> None:
         if self.clock.now >= self.leaves_at:
             raise Gone
 
-    def give_up_after(self, seconds: float | None) -> None:
+    def set_patience(self, seconds: float | None) -> None:
         pass
 
     def __getattr__(self, name: str) -> Any:
@@ -74,7 +71,7 @@ class Client:
         return b"".join(piece for _, piece in self.sent)
 
 
-class Frames(Tape):
+class Frames(Cursor):
     """So many frames, at once."""
 
     def __init__(self, count: int) -> None:
@@ -88,17 +85,17 @@ class Frames(Tape):
         self.ended = not self.left
         return taken
 
-    def rest(self) -> float:
+    def delay(self) -> float:
         return 3600.0 if self.ended else 0.0
 
-    def behind(self) -> int:
+    def backlog(self) -> int:
         return self.waiting
 
 
 class Stage:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.tape = Frames(0)
+        self.cursor = Frames(0)
         self.reason = ""
         self.is_unnoticed = False
         self.ended: bool | None = None
@@ -122,18 +119,18 @@ class Stage:
             "packet": 0,
         }
         client = Client(self.clock, leaves_at)
-        self.tape = Frames(frames)
+        self.cursor = Frames(frames)
         self.counted = 0
 
         def count(tweets: int) -> None:
             self.counted += tweets
 
         made: Any = client
-        delivery = Delivery(**(settings | options))
-        self.playing = Playing(made, self.tape, delivery, compress=compress, on_sent=count)
+        chosen = PlayerOptions(**(settings | options))
+        self.player = Player(made, self.cursor, chosen, compress=compress, on_sent=count)
         self.ended = None
         with contextlib.suppress(Gone):
-            self.ended = self.playing.play(steps)
+            self.ended = self.player.play(steps)
         return client
 
 
@@ -180,9 +177,9 @@ def test_a_stall_is_scaled_with_the_time(stage: Stage) -> None:
 
 def test_who_leaves_during_a_stall_is_not_noticed(stage: Stage) -> None:
     stage.play(Stall(), leaves_at=10.0)
-    assert stage.playing.is_unnoticed
+    assert stage.player.is_unnoticed
     stage.play(Stall(5.0), leaves_at=10.0)
-    assert not stage.playing.is_unnoticed
+    assert not stage.player.is_unnoticed
 
 
 def test_lines_raw_bytes_and_keep_alives_go_out_as_they_are(stage: Stage) -> None:
@@ -205,7 +202,7 @@ def test_disconnects_are_announced_as_x_does(stage: Stage, kind: str, wrapped: b
         "detail": f"This stream has been disconnected {upstream}for operational reasons.",
         "type": "https://api.x.com/2/problems/operational-disconnect",
     }
-    assert stage.playing.reason == kind
+    assert stage.player.reason == kind
 
 
 @pytest.mark.parametrize(
@@ -240,7 +237,7 @@ def test_an_abort_after_the_last_frame_cuts_nothing(stage: Stage) -> None:
 @pytest.mark.parametrize("noticed", [True, False])
 def test_an_abort_may_go_unnoticed(stage: Stage, noticed: bool) -> None:
     stage.play(Abort(noticed=noticed))
-    assert stage.playing.is_unnoticed is not noticed
+    assert stage.player.is_unnoticed is not noticed
 
 
 def test_after_its_steps_a_part_streams(stage: Stage) -> None:
@@ -280,17 +277,17 @@ def test_gzip_that_is_broken_off_has_no_end(stage: Stage) -> None:
 
 
 def test_who_is_too_far_behind_is_cut_off(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Frames, "behind", lambda _: 11)
+    monkeypatch.setattr(Frames, "backlog", lambda _: 11)
     client = stage.play(frames=100, buffer=10)
     assert client.done == ["abort"]
-    assert stage.playing.reason == "SlowReader"
+    assert stage.player.reason == "SlowReader"
     assert stage.counted == 64
 
 
 def test_who_is_just_not_too_far_behind_is_served(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Frames, "behind", lambda _: 10)
+    monkeypatch.setattr(Frames, "backlog", lambda _: 10)
     client = stage.play(frames=100, buffer=10, leaves_at=10.0)
     assert client.done == []
     assert stage.counted == 100
@@ -300,5 +297,5 @@ def test_a_replay_is_closed_at_its_end(stage: Stage, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Frames, "is_replay", True)
     client = stage.play(Serve(math.inf), frames=3)  # type: ignore[arg-type]  # more than there are
     assert client.done == ["end"]
-    assert stage.playing.reason == "replayed"
+    assert stage.player.reason == "replayed"
     assert stage.ended

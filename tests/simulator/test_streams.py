@@ -14,9 +14,9 @@ import orjson
 import pytest
 
 from rxtweets import simulator
-from rxtweets.simulator._access import Gate
-from rxtweets.simulator._api import Api, Content, Stream
-from rxtweets.simulator._feed import SimulatedTweets
+from rxtweets.simulator._access import Access
+from rxtweets.simulator._api import Api, Content, OpenedStream
+from rxtweets.simulator._frames import GeneratedFrames
 from rxtweets.simulator._ruleset import Ruleset
 from rxtweets.simulator._timeline import Timeline
 from rxtweets.simulator._transport import Head
@@ -94,15 +94,15 @@ def test_live_backfill_gives_the_same_bytes_again(client: Any) -> None:
 @pytest.mark.parametrize("minutes", [0, 1, 5])
 def test_live_minutes_of_backfill_are_scaled_with_the_time(minutes: int) -> None:
     timeline = Timeline(10.0, 60.0, lambda: 0.0, lambda: 1_000_000.0)
-    frames = SimulatedTweets(simulator.Tweets())
-    content = Content(frames, 0, 0, 10.0, 1, timeline, backfill=True, time_scale=0.1)
-    api = Api(Gate(None, 1, 900.0, 0.0), Ruleset(), content, None, "any")
+    source = GeneratedFrames(simulator.Tweets())
+    content = Content(lambda: source, 0, 0, 10.0, 1, timeline, backfill=True, time_scale=0.1)
+    api = Api(Access(None, 1, 900.0, 0.0), Ruleset(), content, None, "any")
     target = f"{SAMPLE}?backfill_minutes={minutes}"
     head = Head("GET", target, {"authorization": "Bearer any"}, "HTTP/1.1")
     answer = api.answer(head, "127.0.0.1", lambda: None)
-    assert isinstance(answer, Stream)
+    assert isinstance(answer, OpenedStream)
     got = 0
-    while taken := len(answer.tape.take(math.inf)):
+    while taken := len(answer.cursor.take(math.inf)):
         got += taken
     assert got == minutes * 6 * 10
 
