@@ -135,7 +135,11 @@ def test_live_reads_the_server_of_the_environment_with_the_token_of_the_environm
         (["simulate", "--port", "99999"], "port=99999"),
         (["simulate", "--from", "no-such-file"], "no-such-file"),
         (["simulate", "--tls-cert", "a.pem"], "--tls-key"),
-        (["simulate", "--close-after", "-1"], "--close-after -1"),
+        (["simulate", "--close-after", "0"], "--close-after 0: give 1 or more"),
+        (["simulate", "--token", ""], "token: it is empty"),
+        (["simulate", "--history", "inf", "--live"], "history=inf"),
+        (["simulate", "--rate", "inf", "--live"], "rate=inf"),
+        (["simulate", "--from", os.devnull], "read twice"),
         (["simulate", "--chunking", "0"], "chunking=0"),
         (["frobnicate"], "frobnicate"),
     ],
@@ -168,7 +172,7 @@ def test_run_exits_with_1_when_every_batch_failed(monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise ValueError("the printer is on fire")
 
-    monkeypatch.setattr("rxtweets.cli._main._Printer.on_next", fail)
+    monkeypatch.setattr("rxtweets.cli._run.BatchPrinter.on_next", fail)
     assert main(["run", "--rate", "2000", "--limit", "40"]) == 1
 
 
@@ -272,7 +276,8 @@ def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
     program = tmp_path / "stuck.py"
     program.write_text(
         "import sys, threading\n"
-        "from rxtweets.cli import _main as cli\n"
+        "from rxtweets import cli\n"
+        "from rxtweets.cli import _run\n"
         "from rxtweets.pipeline._intake import Intake\n"
         "shut = Intake.shut\n"
         "def saying(valve):\n"
@@ -282,7 +287,7 @@ def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
         "def stuck(message):\n"
         "    print('in flight', flush=True)\n"
         "    threading.Event().wait()\n"
-        "cli.upcase = stuck\n"
+        "_run.upcase = stuck\n"
         "sys.exit(cli.main(['run', '--quiet']))\n"
     )
     with subprocess.Popen(

@@ -158,6 +158,17 @@ def test_a_file_is_text_json_lines_or_an_array(run: Run, stub: Stub, file: Path,
     assert (code, out) == (0, "0 added, 0 deleted, 2 kept; 1 request(s)\n")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_file_may_have_any_unicode_encoding(
+    run: Run, stub: Stub, file: Path, encoding: str
+) -> None:
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    file.write_bytes(mark + "// 猫\r\ncat has:media\tcats\r\ndog\r".encode(encoding))
+    stub.answers({"data": [CATS, DOGS]})
+    code, out, _ = run("sync", str(file), "--base-url", stub.url)
+    assert (code, out) == (0, "0 added, 0 deleted, 2 kept; 1 request(s)\n")
+
+
 def test_a_file_without_rules_deletes_none(run: Run, stub: Stub, file: Path) -> None:
     file.write_text("// nothing yet\n")
     code, _, err = run("sync", str(file), "--base-url", stub.url)
@@ -216,7 +227,7 @@ def test_a_file_that_is_none_of_these_is_refused_without_a_request(
     assert words in err
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"cat \xff", b"\xff\xfec"])
 def test_a_file_that_cannot_be_read_is_refused(
     run: Run, stub: Stub, file: Path, content: bytes | None
 ) -> None:

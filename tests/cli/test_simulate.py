@@ -106,10 +106,10 @@ def test_what_cannot_work_is_refused(
 
 
 def test_lines_left_out_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    simulate._report_left_out([f"t.jsonl:{number}: cut off" for number in range(1, 1_235)])
+    simulate.report_left_out([f"t.jsonl:{number}: cut off" for number in range(1, 1_235)])
     first, *_, last = capsys.readouterr().err.splitlines()
     assert (first, last) == ("left out: t.jsonl:1: cut off", "lines left out 1,234")
-    simulate._report_left_out([])
+    simulate.report_left_out([])
     assert capsys.readouterr().err == ""
 
 

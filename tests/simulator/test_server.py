@@ -156,6 +156,18 @@ def test_line_that_cannot_be_served_is_refused_by_number(
     assert f"{path}:2: " in str(refused.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"\n\r\n", b'{"data":{"id":"3","te'], ids=repr)
+@pytest.mark.parametrize("loop", [True, False])
+def test_recording_without_a_whole_line_is_refused(
+    content: bytes, loop: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(rxtweets.ConfigurationError, match="no whole line") as refused:
+        simulator.serve(source=path, loop=loop)
+    assert str(path) in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -403,6 +415,13 @@ def test_a_second_stream_on_one_connection_of_http2_is_refused() -> None:
         {"script": Close()},
         {"tls": ("no-such-cert", "no-such-key")},
         {"port": 70_000},
+        {"token": ""},
+        {"token": "a b"},
+        {"window": math.inf},
+        {"history": math.inf, "live": True},
+        {"rate": math.inf, "live": True},
+        {"burst": 1.5},
+        {"packet": -1},
     ],
     ids=str,
 )
