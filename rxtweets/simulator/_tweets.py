@@ -313,91 +313,59 @@ def _base36(rng: random.Random, length: int) -> str:
     return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=length))
 
 
-PHRASES: dict[str, tuple[str, ...]] = {
-    "en": (
-        "just missed the last train and honestly the walk home was worth it",
-        "can someone explain why the oven clock is always four minutes fast",
-        "new album on repeat since this morning",
-        "the match went to penalties and I cannot feel my hands",
-        "hot take: soup is a drink",
-        "finally fixed the flaky test, it was the clock, it is always the clock",
-    ),
-    "es": (
-        "hoy el café sabe a lunes pero igual me lo tomo",
-        "¿alguien más se quedó sin luz en el barrio?",
-        "qué partido, señores, qué partido",
-        "mañana madrugo y sigo aquí viendo videos de gatos",
-    ),
-    "pt": (
-        "não acredito que já é novembro, cadê o ano",
-        "a fila do pão às sete da manhã é um evento social",
-        "chuva boa pra dormir e eu aqui trabalhando",
-    ),
-    "fr": (
-        "encore un retard sur la ligne, la routine",
-        "ça sent déjà l’été à la fenêtre",
-        "qui a mangé le dernier croissant, avouez",
-    ),
-    "de": (
-        "Straße gesperrt, Bus voll, Laune überraschend gut",
-        "heißer Tipp: der Kuchen beim Bäcker an der Ecke",
-        "nächste Woche wird alles anders, ganz sicher",
-    ),
-    "tr": (
-        "İstanbul’da ışıklar yanınca her şey güzel",
-        "bugün hava çok güzel, dışarı çıkıyorum",
-    ),
-    "in": (
-        "macet lagi, sabar ya teman-teman",
-        "nasi goreng jam dua pagi memang beda rasanya",
-    ),
-    "ja": (
-        "電車が遅れてるけど空がきれいだから許す",
-        "今日のお昼はカレーにしようかな",
-        "推しの新曲、三回目で泣いた",
-        "明日は早起きするぞ(たぶん)",
-    ),
-    "ko": (
-        "오늘 하늘 진짜 예쁘다",
-        "퇴근하고 떡볶이 먹을 사람",
-        "새 앨범 무한 반복 중입니다",
-    ),
-    "zh": (
-        "下雨天最适合在家喝茶看书",
-        "這家店的排隊人潮真的太誇張了",
-    ),
-    "ar": (
-        "صباح الخير يا أصدقاء، القهوة جاهزة",
-        "المباراة اليوم كانت رائعة بكل المقاييس",
-        "الجو جميل والقلب أجمل",
-    ),
-    "he": (
-        "שבת שלום לכולם, הים היום פשוט חלום",
-        "מי עוד ער בשעה הזאת?",
-    ),
-    "fa": (
-        "باران که می‌بارد دلم هوای خانه می‌کند",
-        "چای داغ و یک کتاب خوب",
-    ),
-    "hi": (
-        "आज की चाय कुछ ख़ास थी",
-        "क्या मैच था यार, दिल जीत लिया",
-    ),
-    "th": (
-        "วันนี้ฝนตกทั้งวันเลย อยากกินอะไรร้อนๆ",
-        "เพลงใหม่เพราะมากกก",
-    ),
-    "ru": (
-        "опять понедельник, но кофе спасает",
-        "кто ещё видел сегодня этот закат?",
-    ),
-    "el": ("καλημέρα από το νησί, ο ήλιος βγήκε",),
-    "art": (
-        "𝓰𝓸𝓸𝓭 𝓿𝓲𝓫𝓮𝓼 only",
-        "𝗯𝗿𝗲𝗮𝗸𝗶𝗻𝗴: nothing happened",
-        "Z̸a̷l̵g̶o̴ was here",
-    ),
-}
+PHRASES: dict[str, list[str]] = {}
+for _line in """\
+en  just missed the last train and honestly the walk home was worth it
+en  can someone explain why the oven clock is always four minutes fast
+en  new album on repeat since this morning
+en  the match went to penalties and I cannot feel my hands
+en  hot take: soup is a drink
+en  finally fixed the flaky test, it was the clock, it is always the clock
+es  hoy el café sabe a lunes pero igual me lo tomo
+es  ¿alguien más se quedó sin luz en el barrio?
+es  qué partido, señores, qué partido
+es  mañana madrugo y sigo aquí viendo videos de gatos
+pt  não acredito que já é novembro, cadê o ano
+pt  a fila do pão às sete da manhã é um evento social
+pt  chuva boa pra dormir e eu aqui trabalhando
+fr  encore un retard sur la ligne, la routine
+fr  ça sent déjà l’été à la fenêtre
+fr  qui a mangé le dernier croissant, avouez
+de  Straße gesperrt, Bus voll, Laune überraschend gut
+de  heißer Tipp: der Kuchen beim Bäcker an der Ecke
+de  nächste Woche wird alles anders, ganz sicher
+tr  İstanbul’da ışıklar yanınca her şey güzel
+tr  bugün hava çok güzel, dışarı çıkıyorum
+in  macet lagi, sabar ya teman-teman
+in  nasi goreng jam dua pagi memang beda rasanya
+ja  電車が遅れてるけど空がきれいだから許す
+ja  今日のお昼はカレーにしようかな
+ja  推しの新曲、三回目で泣いた
+ja  明日は早起きするぞ(たぶん)
+ko  오늘 하늘 진짜 예쁘다
+ko  퇴근하고 떡볶이 먹을 사람
+ko  새 앨범 무한 반복 중입니다
+zh  下雨天最适合在家喝茶看书
+zh  這家店的排隊人潮真的太誇張了
+ar  صباح الخير يا أصدقاء، القهوة جاهزة
+ar  المباراة اليوم كانت رائعة بكل المقاييس
+ar  الجو جميل والقلب أجمل
+he  שבת שלום לכולם, הים היום פשוט חלום
+he  מי עוד ער בשעה הזאת?
+fa  باران که می‌بارد دلم هوای خانه می‌کند
+fa  چای داغ و یک کتاب خوب
+hi  आज की चाय कुछ ख़ास थी
+hi  क्या मैच था यार, दिल जीत लिया
+th  วันนี้ฝนตกทั้งวันเลย อยากกินอะไรร้อนๆ
+th  เพลงใหม่เพราะมากกก
+ru  опять понедельник, но кофе спасает
+ru  кто ещё видел сегодня этот закат?
+el  καλημέρα από το νησί, ο ήλιος βγήκε
+art 𝓰𝓸𝓸𝓭 𝓿𝓲𝓫𝓮𝓼 only
+art 𝗯𝗿𝗲𝗮𝗸𝗶𝗻𝗴: nothing happened
+art Z̸a̷l̵g̶o̴ was here
+""".splitlines():
+    PHRASES.setdefault(_line[:4].rstrip(), []).append(_line[4:])
 
 EMOJI = (
     *("😂", "😭", "🔥", "✨", "☕️", "⚽", "🫠", "🙏🏽", "🧑🏿‍🚀"),

@@ -167,7 +167,7 @@ class Tweepy(Client):
             self._client.disconnect()
 
     def _hear_errors(self, errors: list[dict[str, str]]) -> None:
-        self.heard.announced += [each["disconnect_type"] for each in errors]
+        self.heard.announced += [problem["disconnect_type"] for problem in errors]
 
     def _hear_rules(self, rules: list[Any]) -> None:
         self.heard.tags |= {rule.tag for rule in rules}
@@ -175,7 +175,7 @@ class Tweepy(Client):
     def _changed(self, answer: Any) -> Changed:
         return Changed(
             rules=[(rule.id, rule.value, rule.tag or "") for rule in answer.data or ()],
-            problems=[each["title"] for each in answer.errors],
+            problems=[error["title"] for error in answer.errors],
             deleted=answer.meta.get("summary", {}).get("deleted", 0),
         )
 
@@ -314,7 +314,7 @@ class Xdk(Client):
         summary = getattr(answer.meta, "summary", None) or {}
         rules = [(rule.id, rule.value, rule.tag or "") for rule in answer.data or ()]
         return Changed(
-            rules, [each.title for each in answer.errors or ()], summary.get("deleted", 0)
+            rules, [error.title for error in answer.errors or ()], summary.get("deleted", 0)
         )
 
 
@@ -367,7 +367,7 @@ class Twarc(Client):
         with contextlib.closing(stream):
             for frame in stream:
                 problems = frame.get("errors", [])
-                self.heard.announced += [each["disconnect_type"] for each in problems]
+                self.heard.announced += [problem["disconnect_type"] for problem in problems]
                 if "data" in frame:
                     self.heard.tweets.append((frame["data"]["id"], frame["data"]["text"]))
                 self.heard.tags |= {rule["tag"] for rule in frame.get("matching_rules", ())}
@@ -380,7 +380,7 @@ class Twarc(Client):
             rules=[
                 (rule["id"], rule["value"], rule.get("tag", "")) for rule in answer.get("data", ())
             ],
-            problems=[each["title"] for each in answer.get("errors", ())],
+            problems=[error["title"] for error in answer.get("errors", ())],
             deleted=answer["meta"].get("summary", {}).get("deleted", 0),
         )
 

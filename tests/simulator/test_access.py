@@ -46,7 +46,7 @@ def test_a_token_holds_one_stream_of_an_endpoint() -> None:
     assert refusal.body["connection_issue"] == "TooManyConnections"
 
 
-def test_another_endpoint_another_partition_and_another_token_have_room_of_their_own() -> None:
+def test_limit_is_by_token_endpoint_and_partition() -> None:
     access, _ = made()
     assert access.hold(slot("firehose_stream", "1")) is None
     assert access.hold(slot("firehose_stream", "2")) is None
@@ -55,12 +55,12 @@ def test_another_endpoint_another_partition_and_another_token_have_room_of_their
     assert access.hold(slot("firehose_stream", "1")) is not None
 
 
-def test_two_redundant_connections_are_two_and_not_three() -> None:
+def test_limit_of_two_allows_two_connections() -> None:
     access, _ = made(most=2)
     assert [access.hold(slot()) is None for _ in range(3)] == [True, True, False]
 
 
-def test_who_leaves_makes_room() -> None:
+def test_released_slot_can_be_held_again() -> None:
     access, _ = made()
     first = slot()
     access.hold(first)
@@ -68,7 +68,7 @@ def test_who_leaves_makes_room() -> None:
     assert access.hold(slot()) is None
 
 
-def test_one_that_vanished_is_held_until_it_is_forgotten() -> None:
+def test_vanished_slot_is_held_until_it_is_forgotten() -> None:
     access, clock = made(forget=300.0)
     first = slot()
     access.hold(first)
@@ -79,7 +79,7 @@ def test_one_that_vanished_is_held_until_it_is_forgotten() -> None:
     assert access.hold(slot()) is None
 
 
-def test_without_memory_one_that_vanished_makes_room_at_once() -> None:
+def test_vanished_slot_is_free_at_once_without_forget_after() -> None:
     access, _ = made(forget=0.0)
     first = slot()
     access.hold(first)
@@ -88,7 +88,7 @@ def test_without_memory_one_that_vanished_makes_room_at_once() -> None:
 
 
 @pytest.mark.parametrize("which", ["all", "sample_stream"])
-def test_one_that_vanished_can_be_given_up(which: str) -> None:
+def test_vanished_slot_can_be_killed(which: str) -> None:
     access, _ = made(forget=300.0)
     first = slot()
     access.hold(first)
@@ -99,7 +99,7 @@ def test_one_that_vanished_can_be_given_up(which: str) -> None:
     assert access.hold(slot()) is None
 
 
-def test_connections_are_listed_as_x_shows_them() -> None:
+def test_connections_are_listed_with_the_fields_of_x() -> None:
     access, clock = made()
     first = slot()
     access.hold(first)
@@ -118,16 +118,16 @@ def test_connections_are_listed_as_x_shows_them() -> None:
     assert ended["disconnect_reason"] == "closed"
 
 
-def test_active_inactive_and_all_are_told_apart() -> None:
+def test_list_is_filtered_by_status() -> None:
     access, _ = made(most=5)
     first, second = slot(), slot()
     access.hold(first)
     access.hold(second)
     access.release(first, "closed", unnoticed=False)
-    assert [each["id"] for each in listed(access)] == [second.id]
-    assert [each["id"] for each in listed(access, status="active")] == [second.id]
-    assert [each["id"] for each in listed(access, status="inactive")] == [first.id]
-    assert [each["id"] for each in listed(access, status="all")] == [second.id, first.id]
+    assert [shown["id"] for shown in listed(access)] == [second.id]
+    assert [shown["id"] for shown in listed(access, status="active")] == [second.id]
+    assert [shown["id"] for shown in listed(access, status="inactive")] == [first.id]
+    assert [shown["id"] for shown in listed(access, status="all")] == [second.id, first.id]
 
 
 def test_an_unknown_status_is_refused() -> None:
@@ -135,7 +135,7 @@ def test_an_unknown_status_is_refused() -> None:
     assert access.connections("one", {"status": "open"}).status == 400
 
 
-def test_one_that_vanished_is_active_until_it_is_forgotten() -> None:
+def test_vanished_slot_is_active_until_it_is_forgotten() -> None:
     access, clock = made(forget=10.0)
     first = slot()
     access.hold(first)
@@ -146,12 +146,13 @@ def test_one_that_vanished_is_active_until_it_is_forgotten() -> None:
     assert listed(access, status="inactive")[0]["id"] == first.id
 
 
-def test_the_list_is_filtered_by_endpoints() -> None:
+def test_list_is_filtered_by_endpoints() -> None:
     access, _ = made()
     for name in ("sample_stream", "filtered_stream", "activity_stream"):
         access.hold(slot(name))
     names = {
-        each["endpoint_name"] for each in listed(access, endpoints="sample_stream,firehose_stream")
+        shown["endpoint_name"]
+        for shown in listed(access, endpoints="sample_stream,firehose_stream")
     }
     assert names == {"sample_stream"}
 
@@ -171,11 +172,11 @@ def test_the_connections_of_one_endpoint_can_be_ended() -> None:
         access.hold(Slot(("one", name, ""), name, "", lambda name=name: killed.append(name)))  # type: ignore[misc]  # a default binds the name
     access.kill("one", "filtered_stream", b"")
     assert killed == ["filtered_stream"]
-    assert [each["endpoint_name"] for each in listed(access)] == ["sample_stream"]
+    assert [shown["endpoint_name"] for shown in listed(access)] == ["sample_stream"]
     assert listed(access, status="inactive")[0]["disconnect_reason"] == "operator_disconnect"
 
 
-def test_connections_can_be_ended_by_id_and_unknown_ones_are_named() -> None:
+def test_connections_are_killed_by_id_and_unknown_ids_named() -> None:
     access, _ = made(most=2)
     first, second = slot(), slot()
     access.hold(first)
@@ -186,7 +187,7 @@ def test_connections_can_be_ended_by_id_and_unknown_ones_are_named() -> None:
         "failed_kills": 1,
         "results": [{"uuid": second.id, "success": True}, {"uuid": "nobody", "success": False}],
     }
-    assert [each["id"] for each in listed(access)] == [first.id]
+    assert [shown["id"] for shown in listed(access)] == [first.id]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def test_connections_can_be_ended_by_id_and_unknown_ones_are_named() -> None:
         orjson.dumps({"uuids": ["x"] * 101}),
     ],
 )
-def test_ids_that_are_none_are_refused(body: bytes) -> None:
+def test_invalid_ids_are_refused(body: bytes) -> None:
     access, _ = made()
     assert access.kill("one", "", body).status == 400
 
@@ -212,7 +213,7 @@ def test_an_unknown_endpoint_is_refused() -> None:
     assert access.kill("one", "nothing", b"").status == 400
 
 
-def test_of_connections_that_ended_the_last_thousand_are_kept() -> None:
+def test_last_thousand_ended_connections_are_kept() -> None:
     access, _ = made()
     for _ in range(_access.KEPT_SLOTS + 5):
         one = slot()
@@ -221,7 +222,7 @@ def test_of_connections_that_ended_the_last_thousand_are_kept() -> None:
     assert len(listed(access, status="all")) == _access.KEPT_SLOTS
 
 
-def test_requests_beyond_the_limit_are_refused_until_the_window_ends() -> None:
+def test_requests_above_the_limit_are_refused_in_the_window() -> None:
     access, clock = made(window=900.0)
     assert [access.spend("one", "x", 2) is None for _ in range(3)] == [True, True, False]
     clock.now += 899.0
@@ -230,7 +231,7 @@ def test_requests_beyond_the_limit_are_refused_until_the_window_ends() -> None:
     assert access.spend("one", "x", 2) is None
 
 
-def test_the_headers_say_limit_rest_and_end_of_the_window() -> None:
+def test_headers_have_limit_remaining_and_reset() -> None:
     access, clock = made(window=900.0)
     clock.now += 0.25
     left = []
@@ -244,7 +245,7 @@ def test_the_headers_say_limit_rest_and_end_of_the_window() -> None:
     assert left == ["1", "0", "0", "0"]
 
 
-def test_who_comes_back_at_the_reset_is_let_in() -> None:
+def test_request_at_the_reset_is_accepted() -> None:
     access, clock = made(window=900.3)
     access.spend("one", "x", 1)
     refusal = access.spend("one", "x", 1)
@@ -253,10 +254,10 @@ def test_who_comes_back_at_the_reset_is_let_in() -> None:
     assert access.spend("one", "x", 1) is None
 
 
-def test_budgets_are_by_token_and_by_what_is_asked_for() -> None:
+def test_budgets_are_by_token_and_resource() -> None:
     access, _ = made()
     asked = [("one", "x"), ("one", "y"), ("two", "x"), ("one", "x")]
-    assert [access.spend(*each, 1) is None for each in asked] == [True, True, True, False]
+    assert [access.spend(*pair, 1) is None for pair in asked] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(

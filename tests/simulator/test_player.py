@@ -141,7 +141,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(clock)
 
 
-def test_keep_alives_come_when_nothing_was_said_for_their_time(stage: Stage) -> None:
+def test_keep_alives_come_after_silence(stage: Stage) -> None:
     client = stage.play(leaves_at=100.0)
     assert [piece for _, piece in client.sent] == [b"\r\n"] * 4
     times = [at for at, _ in client.sent]
@@ -157,7 +157,7 @@ def test_keep_alives_are_scaled_with_the_time(stage: Stage, scale: float) -> Non
     )
 
 
-def test_a_tweet_puts_the_keep_alive_off(stage: Stage) -> None:
+def test_tweet_delays_the_keep_alive(stage: Stage) -> None:
     client = stage.play(Stall(15.0), Serve(1), frames=1, leaves_at=36.0)
     assert client.sent[0] == (15.0, b"frame 0\r\n")
     at, said = client.sent[1]
@@ -175,7 +175,7 @@ def test_a_stall_is_scaled_with_the_time(stage: Stage) -> None:
     assert client.sent == [(30.0, b"x\r\n")]
 
 
-def test_who_leaves_during_a_stall_is_not_noticed(stage: Stage) -> None:
+def test_client_that_leaves_during_a_stall_is_unnoticed(stage: Stage) -> None:
     stage.play(Stall(), leaves_at=10.0)
     assert stage.player.is_unnoticed
     stage.play(Stall(5.0), leaves_at=10.0)
@@ -191,7 +191,9 @@ def test_lines_raw_bytes_and_keep_alives_go_out_as_they_are(stage: Stage) -> Non
 
 @pytest.mark.parametrize("wrapped", [True, False])
 @pytest.mark.parametrize("kind", DISCONNECT_TYPES)
-def test_disconnects_are_announced_as_x_does(stage: Stage, kind: str, wrapped: bool) -> None:
+def test_disconnect_is_announced_with_the_problem_of_x(
+    stage: Stage, kind: str, wrapped: bool
+) -> None:
     client = stage.play(Disconnect(kind, wrapped=wrapped), Close())
     payload = orjson.loads(client.body)
     problem = payload["errors"][0] if wrapped else payload
@@ -228,7 +230,7 @@ def test_an_abort_can_cut_the_next_frame_in_two(stage: Stage) -> None:
     assert stage.counted == 1
 
 
-def test_an_abort_after_the_last_frame_cuts_nothing(stage: Stage) -> None:
+def test_abort_after_the_last_frame_sends_no_half_frame(stage: Stage) -> None:
     client = stage.play(Serve(1), Abort(mid_frame=True), frames=1)
     assert client.body == b"frame 0\r\n"
     assert client.done == ["abort"]
@@ -256,12 +258,12 @@ def test_serving_none_sends_none(stage: Stage) -> None:
     assert client.body == b""
 
 
-def test_a_reply_cannot_stand_behind_other_steps(stage: Stage) -> None:
+def test_reply_must_be_the_first_step(stage: Stage) -> None:
     with pytest.raises(TypeError, match="first step"):
         stage.play(Line(b"a"), Reply(503))
 
 
-def test_gzip_can_be_read_as_soon_as_it_is_sent(stage: Stage) -> None:
+def test_gzip_is_flushed_after_every_frame(stage: Stage) -> None:
     client = stage.play(Serve(3), KeepAlive(), Close(), frames=3, compress=True)
     inflate = zlib.decompressobj(31)
     read = [inflate.decompress(piece) for _, piece in client.sent]
@@ -269,14 +271,16 @@ def test_gzip_can_be_read_as_soon_as_it_is_sent(stage: Stage) -> None:
     assert inflate.eof
 
 
-def test_gzip_that_is_broken_off_has_no_end(stage: Stage) -> None:
+def test_aborted_gzip_has_no_end(stage: Stage) -> None:
     client = stage.play(Serve(3), Abort(), frames=3, compress=True)
     inflate = zlib.decompressobj(31)
     assert inflate.decompress(client.body).count(b"\n") == 3
     assert not inflate.eof
 
 
-def test_who_is_too_far_behind_is_cut_off(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_with_too_large_a_backlog_is_disconnected(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Frames, "backlog", lambda _: 11)
     client = stage.play(frames=100, buffer=10)
     assert client.done == ["abort"]
@@ -284,9 +288,7 @@ def test_who_is_too_far_behind_is_cut_off(stage: Stage, monkeypatch: pytest.Monk
     assert stage.counted == 64
 
 
-def test_who_is_just_not_too_far_behind_is_served(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_client_with_a_full_buffer_is_served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Frames, "backlog", lambda _: 10)
     client = stage.play(frames=100, buffer=10, leaves_at=10.0)
     assert client.done == []

@@ -56,7 +56,7 @@ def test_a_frame_may_match_several_rules() -> None:
     assert len(orjson.loads(got)["matching_rules"]) == 2
 
 
-def test_the_rules_of_a_recording_give_way() -> None:
+def test_recorded_rules_are_replaced() -> None:
     select, _ = ruled("cat")
     old = frame("a cat", matching_rules=[{"id": "7", "tag": "old"}])
     got = select(0, old + b" ")
@@ -82,7 +82,7 @@ def test_a_change_of_the_rules_acts_at_once(period: int) -> None:
     [b"", b"no json", b"7", b"[]", b'{"errors":[{"title":"x"}]}', b'{"data":[]}', b'{"data":null}'],
 )
 @pytest.mark.parametrize("name", ["filtered_stream", "firehose_stream_lang_ja"])
-def test_what_is_no_tweet_passes(line: bytes, name: str) -> None:
+def test_lines_that_are_no_tweets_pass(line: bytes, name: str) -> None:
     _, rules = ruled("cat")
     select = Selection(ENDPOINTS[name], 0, rules if name == "filtered_stream" else None, 0)
     assert select(0, line) == line

@@ -129,7 +129,7 @@ def test_pages_and_odd_lines_of_a_recording_are_served(tmp_path: Path) -> None:
             b'{ "data":{"text":"a"}}',
             b"",
         ]
-        assert [each.split(": ")[0] for each in x.left_out] == [f"{path}:1", f"{path}:5"]
+        assert [line.split(": ")[0] for line in x.left_out] == [f"{path}:1", f"{path}:5"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_pages_and_odd_lines_of_a_recording_are_served(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_line_that_cannot_be_served_is_refused_by_number(
+def test_invalid_line_of_a_recording_is_refused_by_number(
     line: bytes, why: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "t-2.jsonl"
@@ -181,7 +181,7 @@ def test_recording_without_a_whole_line_is_refused(
         ({"source": Path("/dev/null")}, "read twice"),
     ],
 )
-def test_source_that_cannot_work_is_refused(
+def test_invalid_source_is_refused(
     options: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "t.jsonl").write_bytes(b'{"data":{"id":"1","text":"a"}}\n')
@@ -259,7 +259,7 @@ def test_an_abort_in_the_middle_of_a_frame_breaks_the_connection(http1: bool) ->
 
 
 @BOTH
-def test_replies_stand_in_for_the_stream(http1: bool) -> None:
+def test_replies_replace_the_stream(http1: bool) -> None:
     with (
         simulator.serve(script=[unavailable(), no_rules(), rate_limited(reset=17)]) as x,
         client(x, http1) as http,
@@ -361,7 +361,7 @@ def test_closing_ends_every_connection_thread_and_socket(http1: bool) -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT", b"PRI * HTTP/2.0"], ids=repr)
-def test_closing_does_not_wait_for_a_client_that_says_nothing(said: bytes) -> None:
+def test_close_does_not_wait_for_a_silent_client(said: bytes) -> None:
     x = simulator.serve()
     with socket.create_connection(("127.0.0.1", x.port)) as silent:
         silent.sendall(said)
@@ -381,7 +381,7 @@ def test_garbage_is_answered_with_400() -> None:
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
 
 
-def test_a_second_stream_on_one_connection_of_http2_is_refused() -> None:
+def test_second_http2_stream_of_a_connection_is_refused() -> None:
     with (
         simulator.serve(connections=5) as x,
         client(x, http1=False) as http,
@@ -432,7 +432,7 @@ def test_wrong_options_are_refused_before_anything_listens(options: dict[str, An
     assert threading.active_count() == before
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_port_in_use_is_named() -> None:
     with simulator.serve() as x, pytest.raises(rxtweets.ConfigurationError, match=str(x.port)):
         simulator.serve(port=x.port)
 

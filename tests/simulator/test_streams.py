@@ -133,7 +133,7 @@ def test_live_a_recording_goes_by_the_clock(loop: bool, client: Any) -> None:
 
 
 @BOTH
-def test_live_who_stops_reading_is_cut_off_and_the_slot_is_free(http1: bool, client: Any) -> None:
+def test_live_slow_reader_is_disconnected_and_frees_its_slot(http1: bool, client: Any) -> None:
     identity = {"accept-encoding": "identity"}
     options: dict[str, Any] = {"rate": 3_000, "live": True, "buffer": 100, "size": "large"}
     with simulator.serve(**options) as x:
@@ -145,7 +145,7 @@ def test_live_who_stops_reading_is_cut_off_and_the_slot_is_free(http1: bool, cli
 
 
 @BOTH
-def test_live_who_reads_is_never_cut_off(http1: bool, client: Any) -> None:
+def test_live_fast_reader_stays_connected(http1: bool, client: Any) -> None:
     with (
         simulator.serve(rate=1_000, live=True, buffer=5_000) as x,
         client(x, http1=http1).stream("GET", SAMPLE) as response,
@@ -164,7 +164,7 @@ def test_a_change_of_rules_acts_on_an_open_connection(client: Any) -> None:
             other.post(RULES, json={"add": [{"value": "#art", "tag": "new"}]})
             other.post(RULES, json={"delete": {"values": ["#music"]}})
             tags = [orjson.loads(next(lines))["matching_rules"][-1]["tag"] for _ in range(60)]
-        streams = [each for each in x.requests if each.path == FILTERED]
+        streams = [request for request in x.requests if request.path == FILTERED]
     assert tags[-1] == "new"
     assert "old" not in tags[tags.index("new") + 30 :]
     assert len(streams) == 1
@@ -174,7 +174,7 @@ def test_open_connections_of_a_token_are_listed(client: Any) -> None:
     with simulator.serve(rules=["x"]) as x:
         http = client(x)
         with http.stream("GET", SAMPLE), http.stream("GET", FILTERED):
-            found = {each["endpoint_name"] for each in listed(http, "active")}
+            found = {held["endpoint_name"] for held in listed(http, "active")}
             assert found == {"sample_stream", "filtered_stream"}
             assert listed(client(x, token="other"), "active") == []
 
@@ -200,9 +200,7 @@ def test_a_kill_ends_the_stream_and_frees_the_slot(how: str, http1: bool, client
 
 
 @pytest.mark.parametrize("part", [Stall(), Abort(noticed=False)])
-def test_one_that_vanished_locks_its_token_out_until_it_is_given_up(
-    part: Part, client: Any
-) -> None:
+def test_vanished_connection_blocks_its_token_until_it_is_killed(part: Part, client: Any) -> None:
     with simulator.serve(forget_after=1e6, script=[part]) as x:
         http = client(x)
         try:
@@ -217,7 +215,7 @@ def test_one_that_vanished_locks_its_token_out_until_it_is_given_up(
             assert response.status_code == 200
 
 
-def test_one_that_vanished_is_forgotten_after_its_time(client: Any) -> None:
+def test_vanished_connection_is_forgotten_after_its_time(client: Any) -> None:
     script = [Abort(noticed=False)]
     with simulator.serve(forget_after=300, time_scale=0.003, script=script, connects=1_000) as x:
         http = client(x)
@@ -238,7 +236,7 @@ def test_the_reason_of_an_end_is_listed(client: Any) -> None:
         http.get(SAMPLE)
         http.get(SAMPLE)
         assert ended(http)["disconnect_reason"] == "ForceDisconnect"
-        reasons = [each["disconnect_reason"] for each in listed(http, "inactive")]
+        reasons = [ended_one["disconnect_reason"] for ended_one in listed(http, "inactive")]
     assert reasons == ["ForceDisconnect", "closed"]
 
 
@@ -292,8 +290,8 @@ def without_time(value: Any) -> Any:
         names = {"created_at", "event_at", "timestamp_ms", "event_uuid"}
         if "text" in value:
             names |= {"id", "edit_history_tweet_ids", "edit_history_post_ids"}
-        return {name: without_time(each) for name, each in value.items() if name not in names}
-    return [without_time(each) for each in value] if isinstance(value, list) else value
+        return {name: without_time(item) for name, item in value.items() if name not in names}
+    return [without_time(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -320,7 +318,7 @@ def test_a_rule_is_matched_in_a_recording(client: Any) -> None:
     assert orjson.loads(got[3])["matching_rules"] != [{"id": "1"}]
 
 
-def test_many_connections_leave_nothing_behind(client: Any) -> None:
+def test_many_connections_leak_no_threads_and_no_slots(client: Any) -> None:
     ends: list[Step] = [Close(), Abort(), Fin(), GoAway(), ResetStream(), Abort(mid_frame=True)]
     parts: list[Part] = [[Serve(2, rate=math.inf), end] for end in ends]
     with simulator.serve(script=lambda r: parts[r.number % len(ends)], connects=1_000) as x:
@@ -332,7 +330,7 @@ def test_many_connections_leave_nothing_behind(client: Any) -> None:
         assert x.answered == 120
         watcher = client(x)
         for _ in range(TRIES):
-            threads = [each for each in threading.enumerate() if each.name == "simulator"]
+            threads = [thread for thread in threading.enumerate() if thread.name == "simulator"]
             if not listed(watcher, "active") and len(threads) <= 4:
                 break
             threading.Event().wait(0.05)

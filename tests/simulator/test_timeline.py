@@ -80,7 +80,7 @@ def numbers(frames: list[bytes]) -> list[int]:
     return [int(frame) for frame in frames]
 
 
-def test_a_connection_gets_what_happens_after_it_came() -> None:
+def test_live_connection_gets_the_frames_after_its_start() -> None:
     world = World()
     world.pass_time(1.05)
     cursor = world.cursor()
@@ -99,7 +99,7 @@ def test_two_connections_get_the_same_bytes_at_the_same_time() -> None:
         assert one.take(math.inf) == two.take(math.inf) != []
 
 
-def test_what_nobody_reads_is_missed() -> None:
+def test_live_frames_without_a_connection_are_missed() -> None:
     world = World()
     world.cursor()
     world.pass_time(60)
@@ -119,7 +119,7 @@ def test_backfill_brings_the_same_bytes_again() -> None:
     assert len(seen) == 30
 
 
-def test_history_lies_before_the_start() -> None:
+def test_history_is_before_the_start() -> None:
     world = World(history=5.0)
     assert world.timeline.start == START - 5.0
     assert numbers(
@@ -149,7 +149,7 @@ def test_a_replay_ends() -> None:
     assert cursor.ended
 
 
-def test_a_replay_of_nothing_ends_at_once() -> None:
+def test_empty_replay_ends_at_once() -> None:
     cursor = World().cursor(1, 1)
     assert cursor.take(math.inf) == []
     assert cursor.ended
@@ -171,7 +171,7 @@ def test_the_rest_is_the_time_until_the_next_position() -> None:
     assert cursor.delay() == pytest.approx(0.04)
 
 
-def test_nothing_happens_at_a_rate_of_zero() -> None:
+def test_live_rate_of_zero_gives_no_frames() -> None:
     world = World(rate=0.0)
     cursor = world.cursor()
     world.pass_time(1e6)
@@ -180,7 +180,7 @@ def test_nothing_happens_at_a_rate_of_zero() -> None:
     assert cursor.backlog() == 0
 
 
-def test_who_does_not_read_falls_behind() -> None:
+def test_backlog_grows_without_reads() -> None:
     world = World()
     cursor = world.cursor()
     world.pass_time(10.0)
@@ -189,7 +189,7 @@ def test_who_does_not_read_falls_behind() -> None:
     assert cursor.backlog() == 36
 
 
-def test_who_reads_is_never_behind() -> None:
+def test_backlog_is_empty_with_enough_reads() -> None:
     world = World()
     cursor = world.cursor()
     for _ in range(100):
@@ -198,7 +198,7 @@ def test_who_reads_is_never_behind() -> None:
         assert cursor.backlog() == 0
 
 
-def test_what_lay_in_the_past_does_not_count_as_being_behind() -> None:
+def test_backlog_excludes_frames_from_before_the_start() -> None:
     world = World(history=100.0)
     cursor = world.cursor(start=0)
     assert cursor.backlog() == 0
@@ -208,7 +208,7 @@ def test_what_lay_in_the_past_does_not_count_as_being_behind() -> None:
         assert cursor.backlog() == 0
 
 
-def test_who_is_slower_than_the_stream_falls_behind_in_the_past_as_well() -> None:
+def test_backlog_grows_while_a_slow_client_reads_the_past() -> None:
     world = World(history=100.0)
     cursor = world.cursor(start=0)
     for _ in range(10):
@@ -217,7 +217,7 @@ def test_who_is_slower_than_the_stream_falls_behind_in_the_past_as_well() -> Non
     assert cursor.backlog() == 60
 
 
-def test_after_catching_up_the_past_is_no_excuse() -> None:
+def test_backlog_counts_all_frames_after_catching_up() -> None:
     world = World(history=10.0)
     cursor = world.cursor(start=0)
     while cursor.take(math.inf):
@@ -226,21 +226,21 @@ def test_after_catching_up_the_past_is_no_excuse() -> None:
     assert cursor.backlog() == 100
 
 
-def test_a_partition_counts_its_own_share() -> None:
+def test_backlog_of_a_partition_is_its_share() -> None:
     world = World()
     cursor = world.cursor(partitions=4)
     world.pass_time(10.0)
     assert cursor.backlog() == 25
 
 
-def test_a_replay_is_never_behind() -> None:
+def test_backlog_of_a_replay_is_empty() -> None:
     world = World(history=100.0)
     cursor = world.cursor(0, 1_000)
     world.pass_time(1_000)
     assert cursor.backlog() == 0
 
 
-def test_where_nothing_is_chosen_the_client_is_seen_to_in_between() -> None:
+def test_sparse_selection_examines_limited_positions_at_once() -> None:
     looked_at: list[int] = []
 
     def nothing(position: int, _: bytes) -> None:
@@ -347,7 +347,7 @@ def test_recording_by_the_clock_has_the_lines_of_the_stream(tmp_path: Path) -> N
     assert [recording.at(place, 0.0) for place in (4, 0, 2)] == [FRAME % n for n in (1, 0, 2)]
 
 
-def test_on_demand_the_end_of_a_recording_ends_the_tape() -> None:
+def test_on_demand_recording_ends_the_cursor() -> None:
     cursor = OnDemandCursor(recorded(b"1", b"2"), math.inf, 1, every)
     assert cursor.take(math.inf) == [b"1", b"2"]
     assert cursor.ended
@@ -355,13 +355,13 @@ def test_on_demand_the_end_of_a_recording_ends_the_tape() -> None:
     assert cursor.backlog() == 0
 
 
-def test_on_demand_frames_that_are_not_chosen_are_gone_and_the_tape_rests() -> None:
+def test_on_demand_unselected_frames_cause_a_delay() -> None:
     cursor = OnDemandCursor(numbered(), math.inf, 1, lambda _, __: None)
     assert cursor.take(math.inf) == []
     assert cursor.delay() > 0.0
 
 
-def test_on_demand_the_pace_can_change() -> None:
+def test_on_demand_rate_can_change() -> None:
     cursor = OnDemandCursor(numbered(), 0.0, 1, every)
     assert cursor.take(math.inf) == []
     cursor.set_rate(math.inf)
