@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     connections = Connections(**server_options(options))
     for held in connections.list(options.status, options.endpoints):
-        write(_as_json(held) if options.json else _as_line(held))
+        write(_connection_json(held) if options.json else _as_line(held))
     return ENDED
 
 
@@ -55,7 +55,7 @@ def _free(options: argparse.Namespace) -> int:
     return ENDED
 
 
-def _as_json(held: HeldConnection) -> str:
+def _connection_json(held: HeldConnection) -> str:
     start, end = held.connected_at, held.disconnected_at
     shown = {
         "id": held.id,

@@ -212,7 +212,7 @@ class BatchPrinter(Subscriber[Any]):
             return
         try:
             if self._is_json:
-                self._screen.print(_as_json(self._batches, batch))
+                self._screen.print(_batch_json(self._batches, batch))
             else:
                 self._screen.print(batch_line(self._batches, batch, self._screen.width))
         except BrokenPipeError:
@@ -220,7 +220,7 @@ class BatchPrinter(Subscriber[Any]):
             self.on_closed()
 
 
-def _as_json(number: int, batch: Batch[Any]) -> str:
+def _batch_json(number: int, batch: Batch[Any]) -> str:
     messages = [{"id": message.id, "data": message.data} for message in batch]
     record = {"batch": number, "trigger": batch.info.trigger, "messages": messages}
     return json.dumps(record, ensure_ascii=False)

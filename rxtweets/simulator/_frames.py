@@ -17,7 +17,14 @@ from rxtweets._messages.line_files import FileLine, read_file, recording_at
 from rxtweets._messages.message import payload_of
 from rxtweets.errors import ConfigurationError
 
-__all__ = ["FrameSource", "GeneratedFrames", "Generator", "ReadFrames", "Recording", "open_source"]
+__all__ = [
+    "FrameSource",
+    "GeneratedFrames",
+    "FrameGenerator",
+    "ReadFrames",
+    "Recording",
+    "open_source",
+]
 
 ReadFrames = Callable[[], Iterator[tuple[float | None, bytes]]]
 """Reads a recording from its start: the time of arrival, in seconds since 1970, and the frame."""
@@ -45,7 +52,7 @@ class FrameSource(ABC):
         return 0.0
 
 
-class Generator(Protocol):
+class FrameGenerator(Protocol):
     """Makes frames from positions; `rxtweets.simulator.Tweets` is one."""
 
     def frames(self, start: int, count: int) -> list[bytes]: ...
@@ -56,7 +63,7 @@ class Generator(Protocol):
 class GeneratedFrames(FrameSource):
     """Frames without end."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: FrameGenerator) -> None:
         self._generator = generator
         self._position = 0
         self._lock = threading.Lock()
@@ -167,15 +174,15 @@ def open_source(
     """
     if isinstance(source, Path):
         files = recording_at(source)
-        left_out = _check(files, is_timed=is_timed)
-        return lambda: _read(files), left_out
+        left_out = _check_files(files, is_timed=is_timed)
+        return lambda: _read_files(files), left_out
     if is_timed:
         raise ConfigurationError("pace='recorded' needs a recording: give its path as source")
     frames = list(source) if loop else source
     return lambda: ((None, _without_line_end(frame)) for frame in frames), []
 
 
-def _read(files: list[Path]) -> Iterator[tuple[float | None, bytes]]:
+def _read_files(files: list[Path]) -> Iterator[tuple[float | None, bytes]]:
     for file in files:
         for line, decoded in read_file(file):
             for message in decoded.messages:
@@ -185,7 +192,7 @@ def _read(files: list[Path]) -> Iterator[tuple[float | None, bytes]]:
                 yield None, _without_line_end(line.content)
 
 
-def _check(files: list[Path], *, is_timed: bool) -> list[str]:
+def _check_files(files: list[Path], *, is_timed: bool) -> list[str]:
     """Refuse files that cannot be served; return the lines that are left out."""
     left_out: list[str] = []
     is_empty, has_times = True, False

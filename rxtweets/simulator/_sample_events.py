@@ -79,7 +79,7 @@ def _like_compliance(rng: random.Random, _: int, seconds: float) -> dict[str, An
     return {"delete": {"favorite": favorite, "event_at": stamp(int(seconds * 1000))}}
 
 
-def _label_event(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
+def _tweet_label(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     event: dict[str, Any] = {
         "tweet": {"id": _id(rng), "author_id": _id(rng)},
         "application": rng.choice(("apply", "remove")),
@@ -139,6 +139,6 @@ WRITERS: dict[str, Callable[[random.Random, int, float], dict[str, Any]]] = {
     "tweets_compliance_stream": _tweet_compliance,
     "users_compliance_stream": _user_compliance,
     "likes_compliance_stream": _like_compliance,
-    "tweet_label_stream": _label_event,
+    "tweet_label_stream": _tweet_label,
     "activity_stream": _activity_event,
 }

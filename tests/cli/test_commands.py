@@ -1,4 +1,4 @@
-"""`rxtweets record`, `replay` and `tail` as a shell sees them."""
+"""`rxtweets record`, `replay` and `tail` in a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command as a shell sees it: output, exit codes, signals."""
+"""The command in a shell: output, exit codes, signals."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_simulate_can_end_every_connection() -> None:
 
 
 def screen_of(arguments: list[str], until: bytes, then: signal.Signals) -> tuple[bytes, int]:
-    """What a terminal gets until it shows something, then a signal, then the rest."""
+    """Return the output to a terminal; a text in it causes a signal."""
     primary, secondary = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, *arguments], stdin=secondary, stdout=secondary, stderr=secondary

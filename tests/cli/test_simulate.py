@@ -22,7 +22,7 @@ PATIENCE = 30.0
 
 
 def options_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
-    """What the server is started with."""
+    """Return the arguments of `serve`."""
     given: dict[str, Any] = {}
 
     def serve(host: str, port: int, **options: Any) -> None:

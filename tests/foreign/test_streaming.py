@@ -1,4 +1,4 @@
-"""Other people's clients listen to the simulator as they listen to X."""
+"""Clients of other projects read the simulator's streams."""
 
 from __future__ import annotations
 

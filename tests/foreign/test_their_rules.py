@@ -1,4 +1,4 @@
-"""Other people's clients manage the simulator's rules as they manage X's."""
+"""Clients of other projects manage the simulator's rules."""
 
 from __future__ import annotations
 

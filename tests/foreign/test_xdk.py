@@ -1,4 +1,4 @@
-"""X's own client, whose models are made from X's description, reads all that the simulator has."""
+"""X's own client, whose models come from X's description, reads every stream of the simulator."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_line_of_every_stream_fits_its_model(
         read = [answer.model_dump(exclude_unset=True) for answer in islice(stream, 200)]
     assert len(read) == 200
     assert all(item["data"] for item in read)
-    assert not caplog.messages  # it tells of the lines that it leaves out here and nowhere else
+    assert not caplog.messages  # the client logs the lines that it leaves out
 
 
 def test_it_finds_and_ends_connections(use: Use, x: Simulator) -> None:

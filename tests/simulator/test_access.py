@@ -1,4 +1,4 @@
-"""Who is let in, and for how long what has gone is remembered; by a clock of the test's."""
+"""Tokens, connection limits and rate limits, by a fake clock."""
 
 from __future__ import annotations
 
@@ -130,9 +130,12 @@ def test_list_is_filtered_by_status() -> None:
     assert [shown["id"] for shown in listed(access, status="all")] == [second.id, first.id]
 
 
-def test_an_unknown_status_is_refused() -> None:
+@pytest.mark.parametrize("query", [{"status": "open"}, {"endpoints": "sample_stream,no_stream"}])
+def test_invalid_filter_is_refused(query: dict[str, str]) -> None:
     access, _ = made()
-    assert access.connections("one", {"status": "open"}).status == 400
+    answer = access.connections("one", query)
+    assert answer.status == 400
+    assert list(answer.body["errors"][0]["parameters"]) == list(query)
 
 
 def test_vanished_slot_is_active_until_it_is_forgotten() -> None:
@@ -200,6 +203,7 @@ def test_connections_are_killed_by_id_and_unknown_ids_named() -> None:
         b'{"uuids":"abc"}',
         b'{"uuids":[{}]}',
         b'{"uuids":[1]}',
+        b'{"ids":["a"]}',
         orjson.dumps({"uuids": ["x"] * 101}),
     ],
 )

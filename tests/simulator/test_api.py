@@ -1,4 +1,4 @@
-"""X's endpoints as any HTTP client sees them: paths, parameters, refusals, budgets."""
+"""X's endpoints over HTTP: paths, parameters, refusals, rate limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How connections begin and end, as raw sockets see it."""
+"""The start and the end of connections, by raw sockets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def everything(raw: socket.socket) -> bytes:
 
 
 def body_of(answer: bytes) -> bytes:
-    """The chunks of an answer, and whether there is a last one is to be seen at their end."""
+    """Return the chunks of an answer, with the last chunk if it was sent."""
     return answer.partition(b"\r\n\r\n")[2]
 
 
@@ -76,7 +76,7 @@ def test_http1_abort_resets_the_connection(step: Abort | ResetStream) -> None:
 
 
 class Http2Client:
-    """A bare client of HTTP/2 with prior knowledge."""
+    """A minimal client of HTTP/2 with prior knowledge."""
 
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
@@ -97,7 +97,7 @@ class Http2Client:
         self._raw.sendall(self._http.data_to_send())
 
     def until(self, *kinds: type[h2.events.Event]) -> list[Any]:
-        """The events up to one of these, or to the end of the connection."""
+        """Return the events up to one of these kinds, or to the end of the connection."""
         found: list[Any] = []
         while not any(isinstance(event, kinds) for event in found):
             data = self._raw.recv(65_536)
@@ -170,7 +170,7 @@ def authority() -> trustme.CA:
 
 @contextlib.contextmanager
 def over_tls(authority: trustme.CA, script: list[Part], **options: Any) -> Iterator[ssl.SSLSocket]:
-    """A client that sees whether TLS says goodbye."""
+    """A client that fails without close_notify."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("x.test").configure_cert(server)
     context = ssl.create_default_context()
@@ -198,7 +198,7 @@ def test_tls_fin_sends_no_close_notify(authority: trustme.CA) -> None:
 
 
 def test_packets_may_be_of_one_byte(authority: trustme.CA) -> None:
-    # A record of TLS is read at a time, so that packets cannot run together on the way.
+    # A read gives one TLS record, so that packets cannot be joined by the network.
     sizes: list[int] = []
     with over_tls(authority, [[Line(b"abc"), Close()]], packet=1) as secure:
         while block := secure.recv(100):
@@ -209,7 +209,7 @@ def test_packets_may_be_of_one_byte(authority: trustme.CA) -> None:
 
 
 class Recorder:
-    """A socket that notes what is sent at a time."""
+    """A socket that records the calls of sendall."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

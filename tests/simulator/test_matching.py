@@ -1,4 +1,4 @@
-"""Which tweets a rule matches."""
+"""The tweets that a rule matches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CASES = [
     ("café", "un café", True),
     ("cafe", "un café", False),
     ("STRASSE", "die Straße", True),
-    # scripts without spaces are searched for the letters themselves
+    # without spaces between words, a keyword matches within words
     ("電車", "今日の電車が遅れてる", True),
     ("飛行機", "今日の電車が遅れてる", False),
     ("ฝน", "วันนี้ฝนตกทั้งวันเลย", True),
@@ -302,7 +302,7 @@ def test_a_larger_sample_contains_the_smaller() -> None:
 
 
 RULES: dict[str, Any] = {
-    # rule: what a reader of X's documentation would choose, without our matcher
+    # rule: a matcher by X's documentation, independent of the simulator's
     "python": lambda t: "python" in words(t),
     "#python": lambda t: "python" in tags(t),
     "電車": lambda t: "電車" in t["data"]["text"],

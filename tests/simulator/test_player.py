@@ -1,4 +1,4 @@
-"""How the steps of a part go out to a client, by a clock of the test's."""
+"""The steps of a part, played to a client by a fake clock."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Client:
-    """A transport that notes what is done to it, and when; it leaves at a time."""
+    """A transport that records its calls and their times; it leaves at a time."""
 
     packet = 0
 
@@ -72,7 +72,7 @@ class Client:
 
 
 class Frames(Cursor):
-    """So many frames, at once."""
+    """A number of frames that are due at once."""
 
     def __init__(self, count: int) -> None:
         self.left = [b"frame %d" % number for number in range(count)]

@@ -180,6 +180,9 @@ def test_all_rules_can_be_deleted_at_once() -> None:
         b'{"delete":{"ids":17}}',
         b'{"delete":{"values":[{}]}}',
         b'{"replace":[{"value":"a"}]}',
+        b'{"add":[{"tag":"no value"}]}',
+        b'{"add":[{"value":"a","tag":["b"]}]}',
+        b'{"delete":{"ids":[123]}}',
     ],
 )
 def test_other_bodies_are_refused(body: bytes) -> None:

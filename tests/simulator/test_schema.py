@@ -1,4 +1,4 @@
-"""What the simulator says is what X's own descriptions of its API allow.
+"""The simulator's answers are valid by X's descriptions of its API.
 
 The descriptions lie beside a checkout, not in it; without them these tests are skipped. Each answer
 is validated against the response schema of its own operation, and more strictly than OpenAPI

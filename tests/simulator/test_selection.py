@@ -1,4 +1,4 @@
-"""Which frames a connection gets."""
+"""The frames that a connection gets, by partition, language and rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulator as any HTTP client sees it."""
+"""The simulator over HTTP."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def client(x: simulator.Simulator, http1: bool = True, token: str = "any") -> ht
 
 
 def body(x: simulator.Simulator, http1: bool = True, **headers: str) -> bytes:
-    """All that one connection gives."""
+    """Return the body of one connection."""
     with client(x, http1) as http, http.stream("GET", STREAM, headers=headers) as response:
         assert response.status_code == 200
         return b"".join(response.iter_bytes())
@@ -341,7 +341,7 @@ def test_a_slow_reader_makes_the_server_wait(http1: bool) -> None:
         sent = -1
         while x.sent > sent:
             sent = x.sent
-            threading.Event().wait(0.2)  # time for what must not happen
+            threading.Event().wait(0.2)  # the server has time to send more
         assert sent < 50_000
 
 

@@ -1,4 +1,4 @@
-"""Whole streams over HTTP: by the clock, by rules, by script; and who is cut off."""
+"""Streams over HTTP: live, filtered, scripted, and the end of slow clients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TRIES = 200
 
 
 def lines_of(response: httpx.Response) -> Iterator[bytes]:
-    """The lines that are not empty, as they come."""
+    """Yield the lines that are not empty."""
     got = b""
     for block in response.iter_bytes():
         *lines, got = (got + block).split(b"\r\n")
@@ -61,7 +61,7 @@ def listed(http: httpx.Client, status: str) -> list[dict[str, Any]]:
 
 
 def ended(http: httpx.Client) -> dict[str, Any]:
-    """The first connection that is over, as soon as one is."""
+    """Wait for the end of a connection, and return it."""
     for _ in range(TRIES):
         if found := listed(http, "inactive"):
             return found[0]
@@ -272,7 +272,7 @@ PATHS = [SAMPLE, "/2/likes/compliance/stream", "/2/tweets/label/stream", "/2/act
 
 
 def run_of(seed: int, client: Any, path: str) -> list[Any]:
-    """What a client sees of a run, without ids and times."""
+    """Return the payloads of a run, without ids and times."""
     script: list[Part] = [
         [Serve(20, rate=math.inf), Disconnect("InternalError"), Close()],
         [Serve(30, rate=math.inf), Close()],

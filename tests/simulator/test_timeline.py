@@ -315,7 +315,7 @@ def paced(path: Path, *arrivals: object, loop: bool = False) -> tuple[OnDemandCu
 
 def test_recorded_frames_come_when_they_are_due(tmp_path: Path) -> None:
     cursor, clock = paced(tmp_path / "t.jsonl", 1000, 1010, "null", 1004, 1030)
-    clock.now += 100.0  # nobody has asked yet
+    clock.now += 100.0  # before the first take
     assert cursor.take(math.inf) == [FRAME % 0]
     assert cursor.delay() == 5.0
     clock.now += 4.0
