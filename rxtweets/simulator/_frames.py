@@ -18,9 +18,9 @@ from rxtweets._messages.message import payload_of
 from rxtweets.errors import ConfigurationError
 
 __all__ = [
+    "FrameGenerator",
     "FrameSource",
     "GeneratedFrames",
-    "FrameGenerator",
     "ReadFrames",
     "Recording",
     "open_source",

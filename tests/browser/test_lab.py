@@ -164,7 +164,7 @@ class Page:
         return self.prompt(cell) != before
 
     def accept_kernel(self) -> None:
-        """Answer JupyterLab's question for a kernel, which it asks if the list of kernels is late."""
+        """Choose a kernel, which JupyterLab asks for if its list of kernels is late."""
         dialog = self.page.locator("dialog.jp-Dialog")
         if dialog.count():
             assert dialog.first.inner_text().startswith("Select Kernel")
