@@ -10,6 +10,9 @@ Without a token, everything runs against a simulator of X's stream, over real HT
   rxtweets tail                      print tweets as they come
   rxtweets record FILE               write a stream to a file, for rxtweets replay
   rxtweets bench                     measure this machine, in a minute
+
+The token for X comes from X_BEARER_TOKEN or TWITTER_BEARER_TOKEN, another server from
+RXTWEETS_BASE_URL. No command prints the token.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def _add_server(where: argparse._ArgumentGroup) -> None:
     add_option(where, "--tls-key", None, "the key of the certificate", metavar="FILE")
     add_flag(where, "--http1-only", "do not speak HTTP/2", clears="http2")
     add_flag(where, "--no-gzip", "do not compress", clears="gzip")
-    add_option(where, "--token", None, "the only accepted bearer token; without it, any")
+    add_option(where, "--token", None, "the only accepted bearer token (default: any)")
 
 
 def _add_content(what: argparse._ArgumentGroup) -> None:
@@ -84,12 +84,12 @@ def _add_account(account: argparse._ArgumentGroup) -> None:
     )
     text = "connections of an endpoint and partition that a token may hold"
     add_option(account, "--connections", 1, text, metavar="N")
-    text = "for which a connection counts as open after it broke unnoticed"
+    text = "how long a connection counts as open after it broke unnoticed"
     add_option(account, "--forget-after", 0.0, text, metavar="SECONDS")
     add_flag(account, "--no-backfill", "refuse backfill_minutes", clears="backfill")
     text = "accept parameters, fields and expansions that X does not have"
     add_flag(account, "--lenient", text, clears="strict")
-    text = "that wait for a slow client before it is disconnected; with --live"
+    text = "tweets that wait for a slow client before it is disconnected; with --live"
     add_option(account, "--buffer", 10_000, text, metavar="TWEETS")
 
 

@@ -42,7 +42,10 @@ ANY_TOKEN = "simulated"  # noqa: S105 - servers that are not X need a token, and
 
 def add_server(parser: argparse._ActionsContainer) -> None:
     """Add ``--base-url``; see `server_options`."""
-    text = f"ask this server instead of X; the token comes from {TOKENS[0]} or {TOKENS[1]}"
+    text = (
+        f"ask this server instead of X; it gets the token of {TOKENS[0]} or {TOKENS[1]}, or a "
+        "placeholder"
+    )
     add_option(parser, "--base-url", None, text, metavar="URL")
 
 

@@ -30,9 +30,9 @@ ID, TIME = "\ue000", "\ue001"  # private use area: no phrase has them
 class Tweets:
     """Frames of X's stream, without end: texts by seed, ids and times by the clock.
 
-    Texts are in twenty languages and a dozen scripts, with emoji of several code points,
-    hashtags, mentions and links. Entities give their places in code points, as X does. Of the
-    tweets, 20 % are retweets, 10 % quotes and 17 % replies. Texts repeat after 4,096 tweets.
+    Texts are in 17 languages and a dozen scripts, with emoji of several code points, hashtags,
+    mentions and links. Entities give their places in code points, as X does. Of the tweets, 20 %
+    are retweets, 10 % quotes and 17 % replies. Texts repeat after 4,096 tweets.
 
     Args:
         seed: the same seed gives the same texts in the same order.
@@ -134,7 +134,7 @@ class _Writer:
         rng = self._rng
         author = self._user(number)
         lang = rng.choice(list(PHRASES))
-        text = _Text(rng)
+        text = _Text()
         kind = rng.choices(("", "retweeted", "quoted", "replied_to"), (53, 20, 10, 17))[0]
         users, other = [author], None
         if kind:
@@ -215,7 +215,7 @@ class _Writer:
         identifier = str(rng.randint(1_700_000_000_000_000_000, 1_790_000_000_000_000_000))
         milliseconds = (int(identifier) >> 22) + SNOWFLAKE_EPOCH_MS
         lang = rng.choice(list(PHRASES))
-        text = _Text(rng)
+        text = _Text()
         self._say(text, lang)
         return {
             "author_id": author["id"],
@@ -266,8 +266,7 @@ class _Writer:
 class _Text:
     """Builds a text and its entities."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self) -> None:
         self._text = ""
         self.entities: dict[str, list[dict[str, Any]]] = {}
 
