@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
+from datetime import datetime
 
 from rxtweets.api._connections import Connections, HeldConnection
 from rxtweets.api._endpoints import ENDPOINTS
@@ -41,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     connections = Connections(**server_options(options))
     for held in connections.list(options.status, options.endpoints):
-        write(_connection_json(held) if options.json else _as_line(held))
+        as_json = json.dumps(asdict(held), default=datetime.isoformat)
+        write(as_json if options.json else _as_line(held))
     return ENDED
 
 
@@ -53,19 +56,6 @@ def _free(options: argparse.Namespace) -> int:
         freed = sum(connections.free(endpoint) for endpoint in options.endpoints)
     write(f"{freed} connection(s) freed")
     return ENDED
-
-
-def _connection_json(held: HeldConnection) -> str:
-    start, end = held.connected_at, held.disconnected_at
-    shown = {
-        "id": held.id,
-        "endpoint": held.endpoint,
-        "client_ip": held.client_ip,
-        "connected_at": start and start.isoformat(),
-        "disconnected_at": end and end.isoformat(),
-        "disconnect_reason": held.disconnect_reason,
-    }
-    return json.dumps(shown)
 
 
 def _as_line(held: HeldConnection) -> str:

@@ -177,9 +177,6 @@ class Screen:
         """Redraw the last line."""
         self._write(self._err, "", status)
 
-    def flush(self) -> None:
-        """Do nothing, for a log handler: every text is flushed."""
-
     def _write(self, stream: TextIO, text: str, status: str) -> None:
         with self._lock:
             if self._status:

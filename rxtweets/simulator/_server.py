@@ -122,8 +122,8 @@ def serve(
 
     By default, frames come on demand: each frame goes to one connection, and the stream waits
     while no client is connected. With ``live=True`` they come by the clock, as on X: all
-    connections to a stream get the same frames, and a client misses the frames that come while it
-    is away, unless it asks for backfill or a replay. A replay has the frames from ``start_time``
+    connections to a stream get the same frames. A client misses the frames that come while it is
+    away, unless it requests backfill or a replay. A replay has the frames from ``start_time``
     until before ``end_time``, and then ends the connection.
 
     The server checks the fields and expansions of a request, but does not apply them: frames are
@@ -175,10 +175,6 @@ def serve(
     Raises:
         ConfigurationError: an option is invalid, or the address is in use.
     """
-    for name, value in (("keep_alive", keep_alive), ("window", window), ("time_scale", time_scale)):
-        _check_number(name, value, above=0)
-    for name, value in (("history", history), ("forget_after", forget_after)):
-        _check_number(name, value)
     for name, number, least in (
         ("burst", burst, 1),
         ("connections", connections, 1),
@@ -188,11 +184,19 @@ def serve(
         ("port", port, 0),
     ):
         whole_number(name, number, least)
-    _check_rate(rate, live=live)
-    if port > 65_535:
-        raise ConfigurationError(f"port={port!r}: give 0 (a free one) to 65535")
-    if history and not live:
-        raise ConfigurationError(f"history={history!r}: a past needs live=True")
+    for name, value, is_valid, advice in (
+        ("keep_alive", keep_alive, keep_alive > 0, "seconds above 0"),
+        ("window", window, 0 < window < math.inf, "seconds above 0"),
+        ("time_scale", time_scale, 0 < time_scale < math.inf, "a factor above 0"),
+        ("forget_after", forget_after, forget_after >= 0, "seconds, 0 or more"),
+        ("history", history, 0 <= history < math.inf, "seconds, 0 or more"),
+        ("history", history, live or not history, "0, or a past with live=True"),
+        ("rate", rate, rate is None or rate >= 0, "tweets a second, 0 or more, or None"),
+        ("rate", rate, not live or rate not in {None, math.inf}, "tweets a second for live=True"),
+        ("port", port, port <= 65_535, "0 (a free one) to 65535"),
+    ):
+        if not is_valid:
+            raise ConfigurationError(f"{name}={value!r}: give {advice}")
     if token is not None and not re.fullmatch(r"\S+", token):
         raise ConfigurationError("token: it is empty or has white space; give another, or None")
     ruleset = Ruleset()
@@ -525,20 +529,6 @@ def _checked_chunking(chunking: Chunking) -> Chunking:
     raise ConfigurationError(
         f"chunking={chunking!r}: give 'frame', 'read', a number of bytes, or a function"
     )
-
-
-def _check_number(name: str, value: float, above: float | None = None) -> None:
-    is_number = isinstance(value, (int, float)) and math.isfinite(value)
-    if not is_number or value < 0 or value == above:
-        least = "0 or more" if above is None else f"above {above:g}"
-        raise ConfigurationError(f"{name}={value!r}: give a number {least}")
-
-
-def _check_rate(rate: float | None, *, live: bool) -> None:
-    if rate is not None and not (isinstance(rate, (int, float)) and rate >= 0):
-        raise ConfigurationError(f"rate={rate!r}: give tweets a second, 0 or more, or None")
-    if live and (rate is None or math.isinf(rate)):
-        raise ConfigurationError(f"rate={rate!r}: live=True needs tweets a second")
 
 
 def _tls_context(

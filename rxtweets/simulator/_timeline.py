@@ -39,7 +39,7 @@ class Cursor(ABC):
 
     @abstractmethod
     def take(self, most: float) -> list[bytes]:
-        """Return the frames that are due, at most so many."""
+        """Return the frames that are due, at most ``most`` of them."""
 
     @abstractmethod
     def delay(self) -> float:
@@ -115,7 +115,7 @@ class OnDemandCursor(Cursor):
 
 
 class Timeline:
-    """Positions of a stream and their times: so many a second, whether a client reads or not.
+    """Positions of a stream and their times, which pass even if no client reads.
 
     Args:
         rate: positions a second.

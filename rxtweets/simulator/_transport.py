@@ -205,7 +205,7 @@ class Transport(ABC):
             self._socket.close()
 
     def _receive(self, seconds: float) -> None:
-        """Process what the client has sent, and wait for it at most so many seconds."""
+        """Process bytes of the client, and wait for them at most ``seconds``."""
         try:
             has_data = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
             if not has_data and not select.select([self._socket], [], [], seconds)[0]:

@@ -422,6 +422,10 @@ def test_second_http2_stream_of_a_connection_is_refused() -> None:
         {"rate": math.inf, "live": True},
         {"burst": 1.5},
         {"packet": -1},
+        {"forget_after": math.nan},
+        {"time_scale": math.inf},
+        {"history": 60},
+        {"live": True, "rate": None},
     ],
     ids=str,
 )
