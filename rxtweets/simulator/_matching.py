@@ -83,6 +83,8 @@ class Tweet:
         """Return names and ids of the authors of the tweets that this one refers to."""
         wanted = {ref["id"] for ref in self.references(kind)}
         ids = {str(tweet.get("author_id")) for tweet in self._tweets if tweet.get("id") in wanted}
+        if kind == "replied_to":
+            ids.add(str(self.data.get("in_reply_to_user_id")))
         return ids | {
             str(user["username"]).casefold()
             for user in self._includes.get("users") or ()
@@ -175,18 +177,12 @@ def _from_author(term: Term, tweet: Tweet) -> bool:
     return _name(term) in known
 
 
-def _to_author(term: Term, tweet: Tweet) -> bool:
-    if not tweet.references("replied_to"):
-        return False
-    addressed = tweet.entities("mentions", "username")[:1]
-    known = {str(tweet.data.get("in_reply_to_user_id")), *addressed}
-    return _name(term) in known | tweet.other_author("replied_to")
+def _author_of(kind: str) -> Operator:
+    def match(term: Term, tweet: Tweet) -> bool:
+        known = tweet.other_author(kind) | set(tweet.entities("mentions", "username")[:1])
+        return bool(tweet.references(kind)) and _name(term) in known
 
-
-def _retweets_of(term: Term, tweet: Tweet) -> bool:
-    named = set(tweet.entities("mentions", "username")[:1])
-    known = tweet.other_author("retweeted") | named
-    return bool(tweet.references("retweeted")) and _name(term) in known
+    return match
 
 
 def _in_urls(*fields: str) -> Operator:
@@ -262,10 +258,10 @@ OPERATORS: dict[str, Operator] = {
     "lang": _lang,
     "mention": _tagged("mentions"),
     "phrase": _phrase,
-    "retweets_of": _retweets_of,
+    "retweets_of": _author_of("retweeted"),
     "retweets_of_tweet_id": _refers("retweeted"),
     "sample": _sample,
-    "to": _to_author,
+    "to": _author_of("replied_to"),
     "url": URL,
     "url_contains": URL,
     "url_description": _in_urls("description"),

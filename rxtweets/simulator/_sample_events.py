@@ -123,15 +123,8 @@ def _id(rng: random.Random) -> str:
 
 COUNTRIES: Sequence[str] = ("BR", "DE", "FR", "IN", "TR")
 USER_ACTIONS = (
-    "user_delete",
-    "user_undelete",
-    "user_protect",
-    "user_unprotect",
-    "user_suspend",
-    "user_unsuspend",
-    "user_withheld",
-    "scrub_geo",
-    "user_profile_modification",
+    *("user_delete", "user_undelete", "user_protect", "user_unprotect", "user_suspend"),
+    *("user_unsuspend", "user_withheld", "scrub_geo", "user_profile_modification"),
 )
 WRITERS: dict[str, Callable[[random.Random, int, float], dict[str, Any]]] = {
     "likes_firehose_stream": _like_event,
