@@ -72,14 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a file, if it exists; else a rule"
     checking.add_argument("rules", nargs="+", metavar="FILE|VALUE", help=text)
     counting = command("counts", "show the number of rules and its limits", _counts)
-    for parser_of in (adding, deleting, syncing):
-        add_flag(parser_of, "--dry-run", "let X check the change, and change nothing")
-    for parser_of in (adding, syncing, checking):
-        add_option(parser_of, "--longest", LONGEST, "characters of a rule")
-    for parser_of in (listing, counting):
-        add_flag(parser_of, "--json", "print a JSON object a line")
-    for parser_of in (listing, adding, deleting, syncing, counting):
-        add_server(parser_of)
+    for subparser in (adding, deleting, syncing):
+        add_flag(subparser, "--dry-run", "let X check the change, and change nothing")
+    for subparser in (adding, syncing, checking):
+        add_option(subparser, "--longest", LONGEST, "characters of a rule")
+    for subparser in (listing, counting):
+        add_flag(subparser, "--json", "print a JSON object a line")
+    for subparser in (listing, adding, deleting, syncing, counting):
+        add_server(subparser)
 
 
 def _list(options: argparse.Namespace) -> int:

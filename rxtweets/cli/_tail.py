@@ -5,6 +5,9 @@ Print tweets as they come, until Ctrl-C.
   rxtweets tail                          from a simulator
   rxtweets tail x --live                 from X, below figures that are kept up to date
   rxtweets tail tweets.jsonl.gz --speed 10
+
+The last line on standard error counts the lines of a recording that were left out. The exit code is
+1 if no line could be read.
 """
 
 from __future__ import annotations
