@@ -1,53 +1,51 @@
-"""The command ``rxtweets connections``: what X holds for the token, and giving it up."""
+"""The connections that X holds.
+
+The connections that X holds for the token's app. X forgets a connection that vanished only after
+minutes, and refuses the next one until then (TooManyConnections). To avoid the wait, free it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+from dataclasses import asdict
+from datetime import datetime
 
 from rxtweets.api._connections import Connections, HeldConnection
 from rxtweets.api._endpoints import ENDPOINTS
-from rxtweets.cli._server import add_server_argument, server_options
+from rxtweets.cli._command import ENDED, add_flag, add_option, write
+from rxtweets.cli._sources import add_server, server_options
 from rxtweets.display._text import clean
 
 __all__ = ["add_arguments"]
 
-DESCRIPTION = """\
-The connections that X holds for the token's app. X forgets one that vanished only after minutes,
-and refuses the next one until then (TooManyConnections); to free it is the cure.
-"""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the commands below this one."""
-    parser.description = DESCRIPTION
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listing = commands.add_parser("list", help="the connections", description="The connections.")
+    listing = commands.add_parser("list", help="list them", description="List the connections.")
     listing.add_argument("endpoints", nargs="*", metavar="STREAM", help="such as filtered_stream")
-    listing.add_argument(
-        "--status", default="active", help="active, inactive or all (default active)"
-    )
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
-    add_server_argument(listing)
+    add_option(listing, "--status", "active", "active, inactive or all")
+    add_flag(listing, "--json", "print a JSON object a line")
+    add_server(listing)
     listing.set_defaults(run=_list)
     freeing = commands.add_parser(
         "free",
-        help="make X give up connections, those in use too",
-        description="Make X give up the connections of streams, those in use too.",
+        help="make X end connections, also those in use",
+        description="Make X end the connections of streams, also those in use.",
         epilog=f"streams: {', '.join(ENDPOINTS)}",
     )
     freeing.add_argument("endpoints", nargs="+", metavar="STREAM", help="a stream, or all")
-    add_server_argument(freeing)
+    add_server(freeing)
     freeing.set_defaults(run=_free)
 
 
 def _list(options: argparse.Namespace) -> int:
     connections = Connections(**server_options(options))
     for held in connections.list(options.status, options.endpoints):
-        line = json.dumps(_as_dict(held)) if options.json else _as_line(held)
-        sys.stdout.write(f"{line}\n")
-    return 0
+        as_json = json.dumps(asdict(held), default=datetime.isoformat)
+        write(as_json if options.json else _as_line(held))
+    return ENDED
 
 
 def _free(options: argparse.Namespace) -> int:
@@ -56,20 +54,8 @@ def _free(options: argparse.Namespace) -> int:
         freed = connections.free_all()
     else:
         freed = sum(connections.free(endpoint) for endpoint in options.endpoints)
-    sys.stdout.write(f"{freed} connection(s) freed\n")
-    return 0
-
-
-def _as_dict(held: HeldConnection) -> dict[str, str | None]:
-    times = {
-        name: None if at is None else at.isoformat()
-        for name, at in (
-            ("connected_at", held.connected_at),
-            ("disconnected_at", held.disconnected_at),
-        )
-    }
-    about = {"id": held.id, "endpoint": held.endpoint, "client_ip": held.client_ip}
-    return {**about, **times, "disconnect_reason": held.disconnect_reason}
+    write(f"{freed} connection(s) freed")
+    return ENDED
 
 
 def _as_line(held: HeldConnection) -> str:

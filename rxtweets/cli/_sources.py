@@ -1,9 +1,10 @@
-"""Where commands read: X, another server, a recording, or a simulator of their own."""
+"""Sources of the commands: X, another server, a recording, or a simulator for the run."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import cast
@@ -12,57 +13,112 @@ from rxtweets import simulator
 from rxtweets._core.telemetry import Stats
 from rxtweets._support.validation import seconds
 from rxtweets._support.workers import start_thread
-from rxtweets.cli._server import STAND_IN, stand_in_token
+from rxtweets.api._options import ServerOptions
+from rxtweets.cli._command import add_option
 from rxtweets.errors import ConfigurationError
 from rxtweets.pipeline import Pipeline
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._replay import replay
 from rxtweets.streams._sources import StreamOptions, sample_stream
 
-__all__ = ["add_source", "ending", "exit_code", "source_of", "speed_of"]
+__all__ = [
+    "add_end",
+    "add_server",
+    "add_simulator",
+    "add_source",
+    "add_speed",
+    "all_failed",
+    "ending",
+    "server_options",
+    "simulated",
+    "source_of",
+    "speed_of",
+]
+
+TOKENS = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
+
+ANY_TOKEN = "simulated"  # noqa: S105 - servers that are not X need a token, and take any
+
+
+def add_server(parser: argparse._ActionsContainer) -> None:
+    """Add ``--base-url``; see `server_options`."""
+    text = (
+        f"ask this server instead of X; it gets the token of {TOKENS[0]} or {TOKENS[1]}, or a "
+        "placeholder"
+    )
+    add_option(parser, "--base-url", None, text, metavar="URL")
 
 
 def add_source(parser: argparse.ArgumentParser, *, recordings: bool) -> None:
-    """Declare the options of `source_of`, and of `ending`."""
-    more = ", or a recording" if recordings else ""
+    """Add the options of `source_of` and `ending`."""
+    recording = ", or a recording" if recordings else ""
     parser.add_argument(
         "source",
         nargs="?",
         default="simulator",
         metavar="SOURCE",
-        help=f"simulator (the default), x, the URL of a server{more}; the token for X comes from "
-        "X_BEARER_TOKEN or TWITTER_BEARER_TOKEN",
+        help=f"simulator (the default), x, the URL of a server{recording}; the token for X comes "
+        f"from {TOKENS[0]} or {TOKENS[1]}",
     )
-    parser.add_argument(
-        "--rate", type=float, default=50.0, help="tweets a second of the simulator (default 50)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulator (default 0)")
+    add_simulator(parser)
     if recordings:
-        parser.add_argument(
-            "--speed", default="1", help="of a recording: 10 is ten times as fast, or max"
-        )
+        add_speed(parser)
+    add_end(parser)
+
+
+def add_simulator(parser: argparse._ActionsContainer) -> None:
+    """Add the options of a simulator."""
+    add_option(parser, "--rate", 50.0, "tweets a second of the simulator")
+    add_option(parser, "--seed", 0, "seed of the simulator")
+
+
+def add_speed(parser: argparse._ActionsContainer) -> None:
+    """Add ``--speed``; see `speed_of`."""
+    add_option(parser, "--speed", "1", "of a recording: 10 is ten times as fast, or max")
+
+
+def add_end(parser: argparse.ArgumentParser) -> None:
+    """Add ``--limit`` and ``--duration``."""
     end = parser.add_argument_group("end")
-    end.add_argument("--limit", type=int, metavar="N", help="stop after N messages")
-    end.add_argument("--duration", type=float, metavar="S", help="stop after S seconds")
+    add_option(end, "--limit", None, "stop after N messages", type=int, metavar="N")
+    add_option(end, "--duration", None, "stop after S seconds", type=float, metavar="S")
+
+
+def server_options(options: argparse.Namespace) -> ServerOptions:
+    """Return the options of the named server; empty for X with the token of the environment."""
+    url = options.base_url or os.environ.get("RXTWEETS_BASE_URL")
+    return _server(url) if url else ServerOptions()
+
+
+def _server(url: str) -> ServerOptions:
+    if any(os.environ.get(name) for name in TOKENS):
+        return ServerOptions(base_url=url)
+    return ServerOptions(base_url=url, token=ANY_TOKEN)
+
+
+@contextlib.contextmanager
+def simulated(options: argparse.Namespace) -> Iterator[StreamOptions]:
+    """The stream options of a simulator, which runs until the end of the block."""
+    with simulator.serve(rate=options.rate, seed=options.seed) as x:
+        yield StreamOptions(base_url=x.url, token=ANY_TOKEN)
 
 
 @contextlib.contextmanager
 def source_of(options: argparse.Namespace) -> Iterator[HotStream[object]]:
-    """The stream that was asked for; a simulator lives as long as the block.
+    """The stream of the options; a simulator runs until the end of the block.
 
     Raises:
-        ConfigurationError: there is no such source.
+        ConfigurationError: the source is unknown.
     """
     name = options.source
     limit = StreamOptions() if options.limit is None else StreamOptions(limit=options.limit)
     if name == "x":
         yield sample_stream(**limit)
     elif name == "simulator":
-        with simulator.serve(rate=options.rate, seed=options.seed) as x:
-            yield sample_stream(**(StreamOptions(base_url=x.url, token=STAND_IN) | limit))
+        with simulated(options) as server:
+            yield sample_stream(**(server | limit))
     elif "://" in name:
-        stand_in = cast("StreamOptions", stand_in_token())
-        yield sample_stream(**(StreamOptions(base_url=name) | stand_in | limit))
+        yield sample_stream(**(cast("StreamOptions", _server(name)) | limit))
     elif hasattr(options, "speed"):
         yield replay(name, speed_of(options.speed), hot=True)
     else:
@@ -70,7 +126,7 @@ def source_of(options: argparse.Namespace) -> Iterator[HotStream[object]]:
 
 
 def speed_of(text: str) -> float | None:
-    """The option ``--speed``.
+    """Return the value of ``--speed``; ``None`` for max.
 
     Raises:
         ConfigurationError: it is neither a number nor ``max``.
@@ -83,33 +139,32 @@ def speed_of(text: str) -> float | None:
         raise ConfigurationError(f"--speed {text}: give a number, or max") from None
 
 
-def exit_code(stats: Stats) -> int:
-    """1 if no line of a recording could be read, or if all batches failed; else 0."""
+def all_failed(stats: Stats) -> bool:
+    """Return whether no line of a recording could be read, or every batch failed."""
     left_out = stats.undecodable + stats.control
     is_unread = left_out and not (stats.delivered or stats.connects)
-    is_in_vain = stats.batched_failed and not stats.batched
-    return 1 if is_unread or is_in_vain else 0
+    return bool(is_unread or (stats.batched_failed and not stats.batched))
 
 
 @contextlib.contextmanager
 def ending(pipeline: Pipeline, duration: float | None) -> Iterator[None]:
-    """Stop after the time, if one was given.
+    """Stop the pipeline after ``duration`` seconds; ``None`` for no limit.
 
     Raises:
-        ConfigurationError: it is no time.
+        ConfigurationError: the duration is invalid.
     """
     if duration is None:
         yield
         return
     limit = seconds("--duration", duration)
-    over = threading.Event()
+    ended = threading.Event()
 
-    def work() -> None:
-        if not over.wait(min(limit, threading.TIMEOUT_MAX)):
+    def stop() -> None:
+        if not ended.wait(min(limit, threading.TIMEOUT_MAX)):
             pipeline.stop()
 
-    start_thread("rxtweets-duration", work, goes_on=True)
+    start_thread("rxtweets-duration", stop, goes_on=True)
     try:
         yield
     finally:
-        over.set()
+        ended.set()

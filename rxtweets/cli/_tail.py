@@ -1,4 +1,14 @@
-"""The command ``rxtweets tail``."""
+"""Print tweets as they come.
+
+Print tweets as they come, until Ctrl-C.
+
+  rxtweets tail                          from a simulator
+  rxtweets tail x --live                 from X, below figures that are kept up to date
+  rxtweets tail tweets.jsonl.gz --speed 10
+
+The last line on standard error counts the lines of a recording that were left out. The exit code is
+1 if no line could be read.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +16,6 @@ import argparse
 import contextlib
 import shutil
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,8 +23,8 @@ from typing import Any
 from rxtweets._core.subscriber import Subscriber
 from rxtweets._messages.batch import Batch
 from rxtweets._support.optional_imports import needed
-from rxtweets._support.workers import start_thread
-from rxtweets.cli._sources import add_source, ending, exit_code, source_of
+from rxtweets.cli._command import ENDED, FAILED, add_flag, complain, repeating
+from rxtweets.cli._sources import add_source, all_failed, ending, source_of
 from rxtweets.display._live import Watch
 from rxtweets.display._snapshot import Snapshot
 from rxtweets.display._text import end_line, tweet_line
@@ -23,125 +32,106 @@ from rxtweets.display._topology import topology_text
 from rxtweets.errors import ConfigurationError
 from rxtweets.pipeline import Batcher, Pipeline
 
-__all__ = ["DESCRIPTION", "add_arguments", "run"]
-
-DESCRIPTION = """\
-Print tweets as they come, until Ctrl-C.
-
-  rxtweets tail                          from a simulator
-  rxtweets tail x --live                 from X, with figures that are kept up to date
-  rxtweets tail tweets.jsonl.gz --speed 10
-"""
+__all__ = ["add_arguments"]
 
 REFRESH = 4
 """Times a second."""
 
-AROUND = 5
-"""Lines that are neither figures nor tweets: the frame, and what is written at the end."""
+OTHER_LINES = 5
+"""Lines of the terminal that are neither figures nor tweets."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the command."""
+    """Add the options of the command."""
     add_source(parser, recordings=True)
-    parser.add_argument("--json", action="store_true", help="the lines as they came")
-    parser.add_argument(
-        "--live",
-        action="store_true",
-        help="the last tweets under the figures that a notebook shows (needs the extra live)",
-    )
+    add_flag(parser, "--json", "print the lines as they came")
+    text = "show the last tweets below the figures of a notebook; needs the extra live"
+    add_flag(parser, "--live", text)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print until the end or a signal; the exit code.
+    """Print until the end or a signal; return the exit code.
 
     Raises:
-        RxTweetsError: an option cannot work, or the stream failed for good.
+        RxTweetsError: an option is invalid, or the stream failed for good.
     """
     if options.live and options.json:
         raise ConfigurationError("--live is for people, --json for programs: choose one")
-    view = _view if options.live else _no_view
     with source_of(options) as source:
-        tail = Tail(options)
-        pipeline = Pipeline(source, batchers={"default": Batcher(tail, size=100, timeout=0.1)})
-        tail.enough = pipeline.stop
-        with view(pipeline, tail), ending(pipeline, options.duration):
+        printer = TweetPrinter(options)
+        pipeline = Pipeline(source, batchers={"default": Batcher(printer, size=100, timeout=0.1)})
+        printer.on_enough = pipeline.stop
+        view = live_view(pipeline, printer) if options.live else contextlib.nullcontext()
+        with view, ending(pipeline, options.duration):
             stats = pipeline.run()
-    with contextlib.suppress(BrokenPipeError):
-        print(end_line(stats), file=sys.stderr)
-    return exit_code(stats)
+    complain(end_line(stats))
+    return FAILED if all_failed(stats) else ENDED
 
 
-class Tail(Subscriber[Any]):
-    """Prints tweets, or keeps the last ones for a view; ends the run when there were enough."""
+class TweetPrinter(Subscriber[Any]):
+    """Prints tweets, or keeps the last ones for a live view."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__()
         self._options = options
         self._left = options.limit
         self.last: deque[Any] = deque(maxlen=100)
-        self.enough: Callable[[], object] = lambda: None
+        self.on_enough: Callable[[], object] = lambda: None
+        """Called at the limit, or when no program reads the output any more."""
 
     def on_next(self, batch: Batch[Any]) -> None:
+        """Print a batch."""
         shown = batch[: self._left]
         if self._left is not None:
             self._left -= len(shown)
         try:
-            self._show(shown)
+            self._print(shown)
         except BrokenPipeError:
             self._left = 0
         if self._left == 0:
-            self.enough()
+            self.on_enough()
 
-    def _show(self, messages: Any) -> None:
+    def _print(self, messages: Any) -> None:
         if self._options.live:
             self.last.extend(messages)
             return
         width = shutil.get_terminal_size((120, 24)).columns
         for message in messages:
-            if self._options.json and not message.raw:
-                continue
-            if self._options.json:
-                sys.stdout.write(message.raw.decode(errors="replace") + "\n")
-            else:
+            if not self._options.json:
                 sys.stdout.write(tweet_line(message, width) + "\n")
+            elif message.raw:
+                sys.stdout.write(message.raw.decode(errors="replace") + "\n")
         sys.stdout.flush()
 
 
 @contextlib.contextmanager
-def _no_view(_pipeline: Pipeline, _tail: Tail) -> Iterator[None]:
-    yield
-
-
-@contextlib.contextmanager
-def _view(pipeline: Pipeline, tail: Tail) -> Iterator[None]:
-    """The figures and the last tweets, drawn anew until the end of the block."""
+def live_view(pipeline: Pipeline, printer: TweetPrinter) -> Iterator[None]:
+    """Draw the figures and the last tweets again and again until the end of the block."""
     live = needed("rich.live", "live")
     console = needed("rich.console", "live").Console()
-    over = threading.Event()
     watch = Watch(pipeline)
 
-    def draw() -> Any:
-        return _picture(watch.look(), tail, console.width, console.height)
+    def picture() -> Any:
+        return picture_of(watch.look(), printer, console.width, console.height)
 
-    def work() -> None:
-        while not over.wait(1 / REFRESH):
-            screen.update(draw(), refresh=True)
+    def draw() -> None:
+        screen.update(picture(), refresh=True)
 
-    with live.Live(draw(), console=console, auto_refresh=False) as screen:
-        thread = start_thread("rxtweets-view", work, goes_on=True)
+    with live.Live(picture(), console=console, auto_refresh=False) as screen:
         try:
-            yield
+            with repeating("rxtweets-view", 1 / REFRESH, draw):
+                yield
         finally:
-            over.set()
-            thread.join()
-            screen.update(draw(), refresh=True)
+            draw()
 
 
-def _picture(snapshot: Snapshot, tail: Tail, width: int, height: int) -> Any:
+def picture_of(snapshot: Snapshot, printer: TweetPrinter, width: int, height: int) -> Any:
+    """Return the picture of a live view, for rich."""
+    # As Text, which reads no markup: tweets have many brackets.
     text = needed("rich.text", "live").Text
-    # As Text, which reads no markup: tweets are full of brackets.
-    said = text(topology_text(snapshot), no_wrap=True, overflow="ellipsis")
-    rows = max(1, height - said.plain.count("\n") - AROUND)
-    lines = [text(tweet_line(each, width - 1)) for each in list(tail.last)[-rows:]]
-    frame = needed("rich.panel", "live").Panel(said)
+    figures = text(topology_text(snapshot), no_wrap=True, overflow="ellipsis")
+    rows = max(1, height - figures.plain.count("\n") - OTHER_LINES)
+    lines = [text(tweet_line(tweet, width - 1)) for tweet in list(printer.last)[-rows:]]
+    frame = needed("rich.panel", "live").Panel(figures)
     return needed("rich.console", "live").Group(frame, *lines)

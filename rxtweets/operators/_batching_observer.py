@@ -10,7 +10,7 @@ from typing import Any, Literal
 from reactivex import abc
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxtweets._core.observable import abandon
+from rxtweets._core.gates import abandon
 from rxtweets._core.subscriber import OnFailed, acknowledge, fail
 from rxtweets._core.telemetry import StageStats, Telemetry
 from rxtweets._messages.batch import Batch, Trigger

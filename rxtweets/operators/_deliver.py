@@ -12,7 +12,8 @@ from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets._core.observable import BatchStream, SettledStream, abandon
+from rxtweets._core.gates import abandon
+from rxtweets._core.observable import BatchStream, SettledStream
 from rxtweets._core.subscriber import FunctionSubscriber, OnFailed, Settled, Settlement
 from rxtweets._core.telemetry import StageStats, Telemetry
 from rxtweets._messages.batch import Batch

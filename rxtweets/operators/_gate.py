@@ -17,9 +17,9 @@ from reactivex.disposable import (
 )
 from reactivex.scheduler import VirtualTimeScheduler
 
+from rxtweets._core.gates import abandon
 from rxtweets._core.observable import (
     MessageStream,
-    abandon,
     current_drain,
     demand_of,
     subscribe_in_chunks,

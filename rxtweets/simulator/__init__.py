@@ -1,11 +1,14 @@
-"""X's stream on your desk: real HTTP, simulated or recorded tweets, faults by script.
+"""A simulator of X's streams on this machine: HTTP/1.1 and HTTP/2, tweets or a recording, faults.
 
 ::
 
     with rxtweets.simulator.serve(rate=1000, seed=7) as x:
         tweets = rxtweets.sample_stream(token="any", base_url=x.url)
 
-May import: `rxtweets.api`, `rxtweets._messages` and below.
+`serve` starts it, `rxtweets.simulator.script` has the faults, ``rxtweets simulate`` serves it to
+programs in any language.
+
+It may import `rxtweets.api`, `rxtweets._messages` and the rooms below them.
 """
 
 from rxtweets.simulator import script

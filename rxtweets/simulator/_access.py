@@ -1,4 +1,4 @@
-"""Who may come in: the token, so many streams at a time, so many requests in a window."""
+"""Access: tokens, the streams that they hold, and their requests in a window."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 
@@ -20,21 +19,18 @@ from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.simulator import script
 from rxtweets.simulator.script import Reply
 
-__all__ = ["Gate", "Slot"]
+__all__ = ["Access", "Slot"]
 
 GRACE = 0.5
-"""Seconds in which the end of a token's old connection is awaited before a new one is refused."""
+"""Seconds to wait for the end of a token's old connection before a new one is refused."""
 
 STATUSES = ("active", "inactive", "all")
 
-MOST_IDS = 100
-"""Connections that a request may name."""
+MOST_KILLED = 100
+"""Connections that one request may end by their ids."""
 
-KEPT = 1_000
-"""Connections that are remembered after their end."""
-
-MOST_IDS = 100
-"""Of connections that one request may end."""
+KEPT_SLOTS = 1_000
+"""Ended connections that the API lists."""
 
 
 @dataclass(eq=False)
@@ -42,9 +38,9 @@ class Slot:
     """A stream that a token holds.
 
     Attributes:
-        key: what may be held only so many times.
+        key: token, endpoint and partition; the number of slots of a key is limited.
         endpoint: name of the stream.
-        client_ip: where the client is.
+        client_ip: address of the client.
         kill: ends the connection.
     """
 
@@ -57,28 +53,28 @@ class Slot:
     disconnected_at: float | None = None
     reason: str = ""
 
-    def shown(self) -> dict[str, Any]:
-        """As the connections API shows it."""
+    def as_json(self, *, with_end: bool = True) -> dict[str, str]:
+        """Return the connection as X's API shows it."""
         shown = {
             "id": self.id,
             "endpoint_name": self.endpoint,
             "client_ip": self.client_ip,
             "connected_at": _stamp(self.connected_at),
         }
-        if self.disconnected_at is not None:
-            ended = {"disconnected_at": _stamp(self.disconnected_at)}
-            shown |= {**ended, "disconnect_reason": self.reason}
+        if with_end and self.disconnected_at is not None:
+            shown["disconnected_at"] = _stamp(self.disconnected_at)
+            shown["disconnect_reason"] = self.reason
         return shown
 
 
-class Gate:
-    """Knows tokens, what they hold, and what they have used up; from any thread.
+class Access:
+    """Checks tokens, connection limits and rate limits; from any thread.
 
     Args:
-        token: the only one that is accepted; ``None`` for any.
-        most: streams that a token may hold of one endpoint and partition.
-        window: seconds.
-        forget: seconds for which a connection whose end was not noticed is held yet.
+        token: the only accepted one; ``None`` for any.
+        most: streams of one endpoint and partition that a token may hold.
+        window: of the rate limits, in seconds.
+        forget_after: seconds for which a connection is held after an unnoticed end.
         clock: seconds since 1970.
     """
 
@@ -87,62 +83,65 @@ class Gate:
         token: str | None,
         most: int,
         window: float,
-        forget: float,
+        forget_after: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._token = token
         self._most = most
         self._window = window
-        self._forget = forget
+        self._forget_after = forget_after
         self._clock = clock
         self._changed = threading.Condition()
         self._held: list[Slot] = []
-        self._ended: deque[Slot] = deque(maxlen=KEPT)
+        self._ended: deque[Slot] = deque(maxlen=KEPT_SLOTS)
         self._budgets: dict[tuple[str, str], _Budget] = {}
 
     def token_of(self, headers: Mapping[str, str]) -> str | None:
-        """The token of a request, if it is accepted."""
+        """Return the token of a request; ``None`` if it is not accepted."""
         match = re.fullmatch(r"Bearer (\S+)", headers.get("authorization", ""))
         if match is None:
             return None
-        wanted = self._token
-        accepted = wanted is None or hmac.compare_digest(match[1].encode(), wanted.encode())
-        return match[1] if accepted else None
+        token, wanted = match[1], self._token
+        if wanted is None or hmac.compare_digest(token.encode(), wanted.encode()):
+            return token
+        return None
 
-    def spend(self, token: str, what: str, limit: int) -> Reply | None:
-        """Count a request; says no when there were more than ``limit`` in the window."""
+    def spend(self, token: str, resource: str, limit: int) -> Reply | None:
+        """Count a request; return a refusal if the window had ``limit`` of them before."""
         with self._changed:
-            budget = self._budgets.get((token, what))
+            budget = self._budgets.get((token, resource))
             if budget is None or self._clock() >= budget.reset:
-                budget = self._budgets[token, what] = _Budget(limit, self._clock() + self._window)
+                budget = self._budgets[token, resource] = _Budget(
+                    limit, self._clock() + self._window
+                )
             budget.used += 1
             if budget.used <= budget.limit:
                 return None
             return script.rate_limited(math.ceil(budget.reset))
 
     def hold(self, slot: Slot) -> Reply | None:
-        """Let a token hold one more stream; says no when it holds as many as it may."""
+        """Hold one more stream; return a refusal if the token is at its limit."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._is_room_awaited(slot), GRACE)
+            self._changed.wait_for(lambda: not self._may_get_room(slot), GRACE)
             if not self._has_room(slot):
                 return script.too_many_connections()
             slot.connected_at = self._clock()
             self._held.append(slot)
             return None
 
-    def leave(self, slot: Slot, reason: str, *, unnoticed: bool) -> None:
-        """The connection is over; if that goes unnoticed, it is held for a while yet."""
+    def release(self, slot: Slot, reason: str, *, unnoticed: bool) -> None:
+        """End a connection; after an unnoticed end it is held for some time."""
         with self._changed:
             slot.reason = slot.reason or reason
-            if unnoticed and self._forget and not slot.disconnected_at:
-                slot.disconnected_at = self._clock() + self._forget
+            if unnoticed and self._forget_after and not slot.disconnected_at:
+                slot.disconnected_at = self._clock() + self._forget_after
                 return
             self._drop(slot)
 
-    def headers(self, token: str, what: str) -> dict[str, str]:
-        """What X says about the window with every answer, after `spend`."""
+    def headers(self, token: str, resource: str) -> dict[str, str]:
+        """Return the rate limit headers, after `spend`."""
         with self._changed:
-            budget = self._budgets[token, what]
+            budget = self._budgets[token, resource]
             return {
                 "x-rate-limit-limit": str(budget.limit),
                 "x-rate-limit-remaining": str(max(0, budget.limit - budget.used)),
@@ -150,21 +149,19 @@ class Gate:
             }
 
     def connections(self, token: str, query: Mapping[str, str]) -> Reply:
-        """`GET /2/connections`."""
+        """Answer ``GET /2/connections``."""
         names = [name for name in query.get("endpoints", "").split(",") if name]
         status = query.get("status", "active")
-        for parameter, given, known in (
-            ("status", [status], STATUSES),
-            ("endpoints", names, tuple(ENDPOINTS)),
-        ):
-            for each in given:
-                if each not in known:
-                    return _unknown(parameter, each, known)
+        if status not in STATUSES:
+            return _unknown("status", status, STATUSES)
+        for name in names:
+            if name not in ENDPOINTS:
+                return _unknown("endpoints", name, tuple(ENDPOINTS))
         with self._changed:
-            self._forget_the_vanished()
-            # One that vanished is active in X's eyes: it has no end yet.
-            active = [(slot, _active(slot)) for slot in self._held]
-            ended = [(slot, slot.shown()) for slot in self._ended]
+            self._drop_forgotten()
+            # A connection whose end X has not noticed is active.
+            active = [(slot, slot.as_json(with_end=False)) for slot in self._held]
+            ended = [(slot, slot.as_json()) for slot in self._ended]
         chosen = {"active": active, "inactive": ended, "all": active + ended}[status]
         data = [
             shown
@@ -173,44 +170,41 @@ class Gate:
         ]
         return Reply(200, {**({"data": data} if data else {}), "meta": {"result_count": len(data)}})
 
-    def give_up(self, token: str, path_end: str, body: bytes) -> Reply:
-        """`DELETE /2/connections/…`: all, an endpoint's, or those with the ids of the body."""
-        ids = [] if path_end else _ids(body)
+    def kill(self, token: str, which: str, body: bytes) -> Reply:
+        """Answer ``DELETE /2/connections/WHICH``: all, an endpoint's, or the ids of the body."""
+        ids = [] if which else _ids(body)
         if ids is None:
-            text = "The `uuids` of the body must be a list of 1 to 100 ids"
+            text = f"The `uuids` of the body must be a list of 1 to {MOST_KILLED} ids"
             return script.invalid_request("uuids", "", text)
-        if path_end and path_end != "all" and path_end not in ENDPOINTS:
-            return _unknown("endpoint_id", path_end, tuple(ENDPOINTS))
+        if which and which != "all" and which not in ENDPOINTS:
+            return _unknown("endpoint_id", which, tuple(ENDPOINTS))
         with self._changed:
-            own = [slot for slot in self._held if slot.key[0] == token]
-            if path_end == "all":
-                chosen = own
-            elif path_end:
-                chosen = [slot for slot in own if slot.endpoint == path_end]
-            else:
-                chosen = [slot for slot in own if slot.id in ids]
+            chosen = [
+                slot
+                for slot in self._held
+                if slot.key[0] == token and (which in {"all", slot.endpoint} or slot.id in ids)
+            ]
             for slot in chosen:
                 slot.reason = "operator_disconnect"
                 self._drop(slot)
         for slot in chosen:
             slot.kill()
-        known = [slot.id for slot in chosen]
-        results = [{"uuid": each, "success": True} for each in known]
-        results += [{"uuid": each, "success": False} for each in ids if each not in known]
-        failed = len(results) - len(known)
-        data = {"successful_kills": len(known), "failed_kills": failed, "results": results}
+        killed = [slot.id for slot in chosen]
+        results = [{"uuid": id_, "success": True} for id_ in killed]
+        results += [{"uuid": id_, "success": False} for id_ in ids if id_ not in killed]
+        failed = len(results) - len(killed)
+        data = {"successful_kills": len(killed), "failed_kills": failed, "results": results}
         return Reply(200, {"data": data})
 
     def _has_room(self, slot: Slot) -> bool:
-        self._forget_the_vanished()
+        self._drop_forgotten()
         return sum(held.key == slot.key for held in self._held) < self._most
 
-    def _is_room_awaited(self, slot: Slot) -> bool:
-        """Whether there is none yet, and a connection that is just being closed may make some."""
+    def _may_get_room(self, slot: Slot) -> bool:
         own = [held for held in self._held if held.key == slot.key]
         return not self._has_room(slot) and any(held.disconnected_at is None for held in own)
 
-    def _forget_the_vanished(self) -> None:
+    def _drop_forgotten(self) -> None:
         now = self._clock()
         for slot in list(self._held):
             if slot.disconnected_at is not None and slot.disconnected_at <= now:
@@ -232,24 +226,18 @@ class _Budget:
 
 
 def _ids(body: bytes) -> list[str] | None:
-    """The ids in the body of a request, each once; ``None`` if it is not as it must be."""
     try:
         ids = orjson.loads(body)["uuids"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
-    if not isinstance(ids, list) or not 1 <= len(ids) <= MOST_IDS:
+    if not isinstance(ids, list) or not 1 <= len(ids) <= MOST_KILLED:
         return None
-    return list(dict.fromkeys(ids)) if all(isinstance(each, str) for each in ids) else None
+    return list(dict.fromkeys(ids)) if all(isinstance(id_, str) for id_ in ids) else None
 
 
 def _unknown(parameter: str, value: str, known: Sequence[str]) -> Reply:
     text = f"The `{parameter}` query parameter value [{value}] is not one of [{','.join(known)}]"
     return script.invalid_request(parameter, value, text)
-
-
-def _active(slot: Slot) -> dict[str, Any]:
-    shown = slot.shown()
-    return {name: shown[name] for name in ("id", "endpoint_name", "client_ip", "connected_at")}
 
 
 def _stamp(seconds: float) -> str:

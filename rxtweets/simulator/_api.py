@@ -1,4 +1,4 @@
-"""X's endpoints: what each request is answered with, a reply or a stream."""
+"""X's endpoints: answers each request with a reply or a stream."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from rxtweets.api._endpoints import ENDPOINTS, Endpoint
+from rxtweets.api._endpoints import ENDPOINTS, KNOWN, Endpoint
 from rxtweets.simulator import script
-from rxtweets.simulator._access import Gate, Slot
-from rxtweets.simulator._feed import Feed, Frames, MadeFrames, PacedFeed, Recording
-from rxtweets.simulator._parameters import names_refusal
-from rxtweets.simulator._ruleset import Ruleset
-from rxtweets.simulator._sample_events import happenings
-from rxtweets.simulator._selection import Selection
-from rxtweets.simulator._timeline import LiveTape, OnDemandTape, Tape, Timeline
+from rxtweets.simulator._access import Access, Slot
+from rxtweets.simulator._frames import FrameSource, GeneratedFrames
+from rxtweets.simulator._ruleset import Ruleset, Selection
+from rxtweets.simulator._sample_events import SampleEvents
+from rxtweets.simulator._timeline import Cursor, LiveCursor, OnDemandCursor, Timeline
 from rxtweets.simulator._transport import Head
-from rxtweets.simulator.script import Reply, invalid_request
+from rxtweets.simulator.script import Reply
 
-__all__ = ["Api", "Content", "Stream", "address_of"]
+__all__ = ["Api", "Content", "OpenedStream", "address_of"]
 
 RULES = "/2/tweets/search/stream/rules"
 CONNECTIONS = "/2/connections"
-MANAGED = {RULES, f"{RULES}/counts", CONNECTIONS}
 TOKEN = "/oauth2/token"  # noqa: S105 - a path
 STREAMS = {endpoint.path: endpoint for endpoint in ENDPOINTS.values()}
 MOST_BACKFILL = 5
 LONGEST_REPLAY = 86_400.0
 
-BUDGETS = {
+RATE_LIMIT = 50
+RATE_LIMITS = {
     "sample10_stream": 100,
     "tweets_compliance_stream": 100,
     "users_compliance_stream": 100,
@@ -43,52 +41,52 @@ BUDGETS = {
     "POST rules": 100,
     "connections": 450,
 }
-"""Requests in 15 minutes ("rate limits" of X's documentation); 50 for the other streams."""
+"""Requests in 15 minutes, if not `RATE_LIMIT`: https://docs.x.com/x-api/fundamentals/rate-limits"""
 
-CONNECTS = 50
+OF_ALL = {"backfill_minutes", "partition", "start_time", "end_time"}
+"""Parameters whose own checks refuse them where a stream does not take them."""
+
+NAMED = {
+    option.replace("_fields", ".fields"): option for option in KNOWN if option != "like_fields"
+} | {"like_with_tweet_author.fields": "like_fields"}
+"""Keys of `KNOWN` by X's parameters."""
+
+NOT_TAKEN = {"tweets": {"like_fields"}, "likes": {"place_fields", "poll_fields"}}
+"""Keys of `KNOWN`, by the content of a stream; other streams take none of them."""
 
 
 def address_of(head: Head) -> tuple[str, dict[str, str]]:
-    """Path and parameters; any target has some, whatever it is."""
+    """Split the target of a request into path and parameters; any text is a target."""
     path, _, query = re.sub("^https?://[^/?]*", "", head.target).partition("?")
     return path, dict(parse_qsl(query, keep_blank_values=True))
 
 
-class Stream(NamedTuple):
-    """A request was let in.
+class OpenedStream(NamedTuple):
+    """The answer to an accepted request for a stream.
 
     Attributes:
-        endpoint: name of the stream.
-        tape: what the client is told.
-        slot: what its token holds until it leaves.
+        cursor: the frames.
+        slot: the connection, until it is released.
         headers: of the answer, beside the usual ones.
     """
 
-    endpoint: str
-    tape: Tape
+    cursor: Cursor
     slot: Slot
     headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Content:
-    """What the streams are made of; see `rxtweets.simulator.serve` for each.
+    """The content of the streams; see `rxtweets.simulator.serve`.
 
     Attributes:
-        tweets: of all streams of tweets.
-        period: after how many positions the texts of the tweets come round again; 0 if they do
-            not.
-        seed: of what the other streams carry.
-        rate: a second.
-        burst: frames that come together.
-        timeline: if things happen by the clock.
-        backfill: whether the account has it.
-        time_scale: factor for minutes of backfill.
-        strict: whether parameters and names that X was not known to have are refused.
-        is_paced: whether tweets come at the pace at which they were recorded.
+        tweets: makes the source of one stream of tweets.
+        period: positions after which the texts of tweets repeat; 0 if they do not.
+        seed: of the other streams.
+        timeline: of a live server.
     """
 
-    tweets: Frames
+    tweets: Callable[[], FrameSource]
     period: int
     seed: int
     rate: float
@@ -100,171 +98,194 @@ class Content:
     is_paced: bool = False
 
 
+class _Refused(Exception):
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+class _Query(NamedTuple):
+    """The checked parameters of a request for a stream; times in seconds since 1970."""
+
+    partition: int
+    backfill_minutes: int
+    start: float | None
+    end: float | None
+
+
 class Api:
     """Answers requests; from any thread.
 
     Args:
-        gate: who may come in.
+        access: tokens and limits.
         rules: of the filtered stream.
         content: of the streams.
         connects: requests for one stream in a window; ``None`` for X's numbers.
-        token: that is handed out to those who ask for one.
+        token: the answer to a request for a token.
     """
 
     def __init__(
-        self, gate: Gate, rules: Ruleset, content: Content, connects: int | None, token: str
+        self, access: Access, rules: Ruleset, content: Content, connects: int | None, token: str
     ) -> None:
-        self._gate = gate
+        self._access = access
         self._rules = rules
         self._content = content
         self._connects = connects
         self._token = token
-        self._frames: dict[str, Frames] = {}
-        self._feeds: dict[str, Feed] = {}
-        for endpoint in ENDPOINTS.values():
-            frames = self._frames_of(endpoint)
-            self._frames[endpoint.name] = frames
-            if content.timeline is None:
-                feed = Feed(frames)
-                if content.is_paced and isinstance(frames, Recording):
-                    feed = PacedFeed(frames, content.time_scale)
-                self._feeds[endpoint.name] = feed
+        self._sources: dict[str, FrameSource] = {
+            endpoint.name: content.tweets()
+            if endpoint.carries == "tweets"
+            else GeneratedFrames(SampleEvents(endpoint.name, content.seed))
+            for endpoint in ENDPOINTS.values()
+        }
 
-    def answer(self, head: Head, client_ip: str, kill: Callable[[], None]) -> Reply | Stream:
-        """What the request is answered with.
+    def answer(self, head: Head, client_ip: str, kill: Callable[[], None]) -> Reply | OpenedStream:
+        """Answer a request.
 
         Args:
             head: of the request.
-            client_ip: of who asks.
+            client_ip: address of the client.
             kill: ends the connection, from another thread.
         """
         path, query = address_of(head)
         if path == TOKEN:
-            return self._hand_out(head)
+            return self._grant_token(head)
         endpoint = STREAMS.get(path)
-        if endpoint is None and path not in MANAGED and not path.startswith(CONNECTIONS + "/"):
+        is_managed = path in {RULES, f"{RULES}/counts", CONNECTIONS}
+        if endpoint is None and not is_managed and not path.startswith(f"{CONNECTIONS}/"):
             return script.not_found()
-        token = self._gate.token_of(head.headers)
+        token = self._access.token_of(head.headers)
         if token is None:
             return script.unauthorized()
         if endpoint is None:
             return self._manage(head, path, query, token)
         if head.method != "GET":
-            return _not_allowed()
+            return script.not_allowed()
         return self._open(endpoint, query, Slot((token, "", ""), endpoint.name, client_ip, kill))
 
-    def _frames_of(self, endpoint: Endpoint) -> Frames:
-        if endpoint.carries == "tweets":
-            return self._content.tweets
-        return MadeFrames(happenings(endpoint, self._content.seed))
-
-    def _open(self, endpoint: Endpoint, query: dict[str, str], slot: Slot) -> Reply | Stream:
-        name = endpoint.name
-        refusal = self._gate.spend(slot.key[0], name, self._connects or BUDGETS.get(name, CONNECTS))
+    def _open(
+        self, endpoint: Endpoint, parameters: dict[str, str], slot: Slot
+    ) -> Reply | OpenedStream:
+        name, token = endpoint.name, slot.key[0]
+        limit = self._connects or RATE_LIMITS.get(name, RATE_LIMIT)
+        refusal = self._access.spend(token, name, limit)
         if refusal is None:
-            refusal = self._refusal(endpoint, query)
-        if refusal is None:
-            slot.key = slot.key[0], name, str(int(query.get("partition") or "0"))
-            refusal = self._gate.hold(slot)
-        headers = self._gate.headers(slot.key[0], name)
+            try:
+                query = self._parse(endpoint, parameters)
+            except _Refused as refused:
+                refusal = refused.reply
+            else:
+                slot.key = token, name, str(query.partition)
+                refusal = self._access.hold(slot)
+        headers = self._access.headers(token, name)
         if refusal is not None:
             return _with_headers(refusal, headers)
-        return Stream(name, self._tape(endpoint, query), slot, headers)
+        return OpenedStream(self._cursor(endpoint, query), slot, headers)
 
-    def _refusal(self, endpoint: Endpoint, query: dict[str, str]) -> Reply | None:
-        """What is wrong with the query of a stream, if anything is."""
-        if self._content.strict and (refusal := names_refusal(endpoint, query)) is not None:
-            return refusal
-        for check in (self._partition_refusal, self._backfill_refusal, self._replay_refusal):
-            refusal = check(endpoint, query)
-            if refusal is not None:
-                return refusal
-        is_empty = endpoint.name == "filtered_stream" and not len(self._rules)
-        return script.no_rules() if is_empty else None
+    def _parse(self, endpoint: Endpoint, query: dict[str, str]) -> _Query:
+        if self._content.strict:
+            _check_names(endpoint, query)
+        partition = _partition(endpoint, query)
+        minutes = self._backfill_minutes(query)
+        start, end = self._bounds(endpoint, query)
+        if endpoint.name == "filtered_stream" and not len(self._rules):
+            raise _Refused(script.no_rules())
+        return _Query(partition, minutes, start, end)
 
-    def _partition_refusal(self, endpoint: Endpoint, query: dict[str, str]) -> Reply | None:
-        given = query.get("partition", "")
-        if not endpoint.partitions:
-            return _unexpected("partition", given) if given else None
-        if not given:
-            text = "The `partition` query parameter can not be empty"
-            return invalid_request("partition", "", text)
-        if given.isdecimal() and 1 <= int(given) <= endpoint.partitions:
-            return None
-        text = f"The `partition` query parameter value [{given}] is not between 1 and "
-        return invalid_request("partition", given, f"{text}{endpoint.partitions}")
-
-    def _backfill_refusal(self, _: Endpoint, query: dict[str, str]) -> Reply | None:
-        given = query.get("backfill_minutes", "0")
+    def _backfill_minutes(self, query: dict[str, str]) -> int:
+        name = "backfill_minutes"
+        given = query.get(name, "0")
         if not given.isdecimal() or int(given) > MOST_BACKFILL:
-            text = f"The `backfill_minutes` query parameter value [{given}] is not between 0 and 5"
-            return invalid_request("backfill_minutes", given, text)
+            raise _invalid(name, given, f"value [{given}] is not between 0 and {MOST_BACKFILL}")
         if int(given) and not self._content.backfill:
-            text = "The `backfill_minutes` query parameter is not available to this account"
-            return invalid_request("backfill_minutes", given, text)
-        return None
+            raise _invalid(name, given, "is not available to this account")
+        return int(given)
 
-    def _replay_refusal(self, endpoint: Endpoint, query: dict[str, str]) -> Reply | None:
-        names = ("start_time", "end_time")
-        given: dict[str, str] = {name: query[name] for name in names if name in query}
-        for name, text in given.items():
-            if not endpoint.replays:
-                return _unexpected(name, text)
-            if self._content.timeline is None:
-                return invalid_request(name, text, "This simulator keeps no past: serve(live=True)")
-            if _moment(text) is None:
-                shape = "it must look like 2026-01-31T12:00:00Z"
-                return invalid_request(name, text, f"The `{name}` query parameter: {shape}")
+    def _bounds(
+        self, endpoint: Endpoint, query: dict[str, str]
+    ) -> tuple[float | None, float | None]:
+        """The start and the end of a replay."""
+        start = self._moment("start_time", endpoint, query)
+        end = self._moment("end_time", endpoint, query)
         timeline = self._content.timeline
-        return None if timeline is None else _bounds_refusal(given, timeline.now())
+        if start is None or timeline is None:
+            return start, end
+        fault = ""
+        if start < timeline.now() - LONGEST_REPLAY:
+            fault = "is more than 24 hours ago"
+        elif start > timeline.now():
+            fault = "is in the future"
+        elif end is not None and end <= start:
+            fault = "is not before `end_time`"
+        if fault:
+            raise _invalid("start_time", query["start_time"], fault)
+        return start, end
 
-    def _tape(self, endpoint: Endpoint, query: dict[str, str]) -> Tape:
+    def _moment(self, name: str, endpoint: Endpoint, query: dict[str, str]) -> float | None:
+        text = query.get(name)
+        if text is None:
+            return None
+        if not endpoint.replays:
+            raise _unexpected(name, text)
+        if self._content.timeline is None:
+            message = "This simulator keeps no past: serve(live=True)"
+            raise _Refused(script.invalid_request(name, text, message))
+        try:
+            moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            raise _invalid(name, text, "must look like 2026-01-31T12:00:00Z") from None
+        return moment.timestamp()
+
+    def _cursor(self, endpoint: Endpoint, query: _Query) -> Cursor:
         content, timeline = self._content, self._content.timeline
-        rules = self._rules if endpoint.name == "filtered_stream" else None
-        partition = int(query["partition"]) if endpoint.partitions and timeline else None
-        period = content.period if endpoint.carries == "tweets" else 0
-        select = Selection(endpoint, partition, rules, period)
+        source = self._sources[endpoint.name]
+        is_filtered, has_tweets = endpoint.name == "filtered_stream", endpoint.carries == "tweets"
+        select = Selection(
+            endpoint,
+            # On demand, each frame goes to the connection that asks first, of any partition.
+            query.partition if timeline else 0,
+            self._rules if is_filtered else None,
+            content.period if has_tweets else 0,
+        )
         if timeline is None:
-            # Here whoever asks first gets the next frame, of several partitions too.
-            feed = self._feeds[endpoint.name]
-            rate = math.inf if isinstance(feed, PacedFeed) else content.rate
-            return OnDemandTape(feed, rate, content.burst, select)
+            rate = math.inf if content.is_paced and has_tweets else content.rate
+            return OnDemandCursor(source, rate, content.burst, select)
         now = timeline.now()
-        start, end = (_moment(query.get(name, "")) for name in ("start_time", "end_time"))
-        minutes = int(query.get("backfill_minutes", "0"))
-        first = timeline.until(now - minutes * 60 * content.time_scale)
-        until = None
-        if start is not None:
-            first = timeline.since(start)
-        if start is not None or end is not None:
-            until = timeline.until(now) if end is None or end > now else timeline.since(end)
-        share = endpoint.partitions or 1
-        return LiveTape(timeline, self._frames[endpoint.name], select, first, until, share)
+        first = timeline.position_after(now - query.backfill_minutes * 60 * content.time_scale)
+        last = None
+        if query.start is not None:
+            first = timeline.position_at(query.start)
+        if query.end is not None and query.end <= now:
+            last = timeline.position_at(query.end)
+        elif query.start is not None or query.end is not None:
+            last = timeline.position_after(now)
+        return LiveCursor(timeline, source, select, first, last, endpoint.partitions or 1)
 
     def _manage(self, head: Head, path: str, query: dict[str, str], token: str) -> Reply:
-        """Rules and connections."""
-        what = f"{head.method} rules" if path.startswith(RULES) else "connections"
-        refusal = self._gate.spend(token, what, BUDGETS.get(what, CONNECTS))
-        reply = refusal or self._managed(head, path, query, token)
-        return _with_headers(reply, self._gate.headers(token, what))
+        resource = f"{head.method} rules" if path.startswith(RULES) else "connections"
+        limit = RATE_LIMITS.get(resource, RATE_LIMIT)
+        reply = self._access.spend(token, resource, limit)
+        if reply is None:
+            reply = self._managed(head, path, query, token)
+        return _with_headers(reply, self._access.headers(token, resource))
 
     def _managed(self, head: Head, path: str, query: dict[str, str], token: str) -> Reply:
-        verb = head.method
-        if path == RULES and verb == "GET":
+        route = head.method, path
+        if route == ("GET", RULES):
             return self._rules.get(query)
-        if path == RULES and verb == "POST":
+        if route == ("POST", RULES):
             return self._rules.change(query, head.body)
-        if path == f"{RULES}/counts" and verb == "GET":
+        if route == ("GET", f"{RULES}/counts"):
             return self._rules.counts()
-        if path == CONNECTIONS and verb == "GET":
-            return self._gate.connections(token, query)
-        if path.startswith(CONNECTIONS) and verb == "DELETE":
+        if route == ("GET", CONNECTIONS):
+            return self._access.connections(token, query)
+        if head.method == "DELETE" and path.startswith(CONNECTIONS):
             which = path.removeprefix(CONNECTIONS).removeprefix("/")
-            return self._gate.give_up(token, which, head.body)
-        return _not_allowed()
+            return self._access.kill(token, which, head.body)
+        return script.not_allowed()
 
-    def _hand_out(self, head: Head) -> Reply:
-        """An app-only token for a key and a secret, whichever they are."""
+    def _grant_token(self, head: Head) -> Reply:
+        """An app-only token for any key and secret."""
         kind, _, given = head.headers.get("authorization", "").partition(" ")
         try:
             pair = base64.b64decode(given, validate=True) if kind == "Basic" else b""
@@ -276,37 +297,48 @@ class Api:
         return Reply(200, {"token_type": "bearer", "access_token": self._token})
 
 
+def _check_names(endpoint: Endpoint, query: Mapping[str, str]) -> None:
+    """Refuse parameters, fields and expansions that X does not have."""
+    not_taken = NOT_TAKEN.get(endpoint.carries, set(KNOWN))
+    lists = {name: option for name, option in NAMED.items() if option not in not_taken}
+    for name, given in query.items():
+        if name in OF_ALL:
+            continue
+        if name not in lists:
+            choice = ",".join(sorted(OF_ALL | lists.keys()))
+            message = f"The query parameter [{name}] is not one of [{choice}]"
+            raise _Refused(script.invalid_request(name, given, message))
+        known = KNOWN[lists[name]]
+        for value in given.split(","):
+            if value not in known:
+                choice = ",".join(sorted(known))
+                raise _invalid(name, value, f"value [{value}] is not one of [{choice}]")
+
+
+def _partition(endpoint: Endpoint, query: Mapping[str, str]) -> int:
+    """The partition from 1, of an undivided stream 0."""
+    given = query.get("partition", "")
+    if not endpoint.partitions:
+        if given:
+            raise _unexpected("partition", given)
+        return 0
+    if not given:
+        raise _invalid("partition", "", "can not be empty")
+    if not (given.isdecimal() and 1 <= int(given) <= endpoint.partitions):
+        fault = f"value [{given}] is not between 1 and {endpoint.partitions}"
+        raise _invalid("partition", given, fault)
+    return int(given)
+
+
+def _invalid(name: str, value: str, fault: str) -> _Refused:
+    message = f"The `{name}` query parameter {fault}"
+    return _Refused(script.invalid_request(name, value, message))
+
+
+def _unexpected(name: str, value: str) -> _Refused:
+    message = f"The query parameter [{name}] is not one of this stream"
+    return _Refused(script.invalid_request(name, value, message))
+
+
 def _with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
     return Reply(reply.status, reply.body, {**headers, **reply.headers})
-
-
-def _not_allowed() -> Reply:
-    return Reply(405, {"title": "Method Not Allowed", "type": "about:blank", "status": 405})
-
-
-def _unexpected(name: str, value: str) -> Reply:
-    return invalid_request(name, value, f"The query parameter [{name}] is not one of this stream")
-
-
-def _bounds_refusal(given: Mapping[str, str], now: float) -> Reply | None:
-    """What is wrong with the times of a replay, if anything is."""
-    start, end = (_moment(given.get(name, "")) for name in ("start_time", "end_time"))
-    if start is None:
-        return None
-    wrong = ""
-    if start < now - LONGEST_REPLAY:
-        wrong = "is more than 24 hours ago"
-    elif start > now:
-        wrong = "is in the future"
-    elif end is not None and end <= start:
-        wrong = "is not before `end_time`"
-    text = f"The `start_time` query parameter {wrong}"
-    return invalid_request("start_time", given["start_time"], text) if wrong else None
-
-
-def _moment(text: str) -> float | None:
-    """X's ``YYYY-MM-DDTHH:mm:ssZ`` in seconds since 1970."""
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return None

@@ -1,7 +1,7 @@
-"""Which tweets a rule of the filtered stream matches.
+"""Matches rules of the filtered stream.
 
-Words are compared without regard to case, but with regard to accents; languages that are written
-without spaces are searched for the letters themselves. A quote tweet matches on both texts.
+Case does not matter, accents do. In languages without spaces between words, a keyword matches
+within words. A quote tweet matches on both texts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,7 @@ TAGS: dict[str, tuple[str, Callable[[str], list[str]]]] = {
 
 
 class Tweet:
-    """What rules look at in one frame.
-
-    Args:
-        payload: the decoded frame.
-    """
+    """The properties of a decoded frame that rules match."""
 
     def __init__(self, payload: dict[str, Any]) -> None:
         self.data: dict[str, Any] = payload["data"]
@@ -42,7 +38,7 @@ class Tweet:
 
     @cached_property
     def texts(self) -> list[str]:
-        """The text, and that of a quoted tweet."""
+        """The text, and the text of a quoted tweet."""
         return [str(tweet.get("text", "")) for tweet in (self.data, *self._quoted)]
 
     @cached_property
@@ -52,20 +48,20 @@ class Tweet:
 
     @cached_property
     def author(self) -> dict[str, Any]:
-        """The profile of the author, as far as the frame has it."""
+        """The profile of the author; empty if the frame has none."""
         wanted = self.data.get("author_id")
         users = self._includes.get("users") or ()
         return next((user for user in users if user.get("id") == wanted), {})
 
     def references(self, kind: str) -> list[dict[str, Any]]:
-        """The tweets that this one retweets, quotes or replies to."""
+        """Return the tweets that this one retweets, quotes or replies to."""
         found = self.data.get("referenced_tweets") or self.data.get("referenced_posts") or ()
         return [ref for ref in found if ref.get("type") == kind]
 
     def tags(self, kind: str) -> set[str]:
-        """The hashtags, cashtags or mentions of the tweet and of a quoted one, in lower case.
+        """Return the hashtags, cashtags or mentions, also of a quoted tweet, in lower case.
 
-        They are those that X recognised; in a frame without entities, those in the text.
+        They come from the entities; in a frame without entities, from the text.
         """
         name, recognise = TAGS[kind]
         found: set[str] = set()
@@ -75,18 +71,20 @@ class Tweet:
                 found.update(map(str.casefold, recognise(str(tweet.get("text", "")))))
             else:
                 known = entities.get(kind) or ()
-                found.update(str(each.get(name, "")).casefold() for each in known)
+                found.update(str(entity.get(name, "")).casefold() for entity in known)
         return found
 
     def entities(self, kind: str, name: str) -> list[str]:
-        """A field of the tweet's entities, in lower case."""
+        """Return a field of the tweet's entities, in lower case."""
         found = (self.data.get("entities") or {}).get(kind) or ()
-        return [str(each.get(name, "")).casefold() for each in found]
+        return [str(entity.get(name, "")).casefold() for entity in found]
 
     def other_author(self, kind: str) -> set[str]:
-        """Names and ids of the authors of the tweets that this one refers to."""
+        """Return names and ids of the authors of the tweets that this one refers to."""
         wanted = {ref["id"] for ref in self.references(kind)}
-        ids = {str(each.get("author_id")) for each in self._tweets if each.get("id") in wanted}
+        ids = {str(tweet.get("author_id")) for tweet in self._tweets if tweet.get("id") in wanted}
+        if kind == "replied_to":
+            ids.add(str(self.data.get("in_reply_to_user_id")))
         return ids | {
             str(user["username"]).casefold()
             for user in self._includes.get("users") or ()
@@ -104,21 +102,27 @@ class Tweet:
         return list(found)
 
 
+Operator = Callable[[Term, Tweet], bool]
+
+
 def matches(node: Node, tweet: Tweet) -> bool:
-    """Whether the tweet matches the rule.
+    """Return whether the tweet matches the rule.
 
     Args:
         node: the rule, parsed; its operators are all in `SUPPORTED`.
         tweet: the tweet.
     """
-    # Not by recursion: a rule may nest deeper than Python's stack.
+    # No recursion: a rule may nest deeper than Python's stack.
     groups: list[tuple[AllOf | AnyOf, Iterator[Node]]] = []
     while True:
         while isinstance(node, (AllOf, AnyOf)):
             parts = iter(node.parts)
             groups.append((node, parts))
             node = next(parts)
-        matched = _is_met(node, tweet)
+        if isinstance(node, Not):
+            matched = not matches(node.part, tweet)
+        else:
+            matched = OPERATORS[node.operator](node, tweet)
         while groups:
             group, parts = groups[-1]
             part = None if matched == isinstance(group, AnyOf) else next(parts, None)
@@ -128,12 +132,6 @@ def matches(node: Node, tweet: Tweet) -> bool:
             groups.pop()
         else:
             return matched
-
-
-def _is_met(node: Term | Not, tweet: Tweet) -> bool:
-    if isinstance(node, Not):
-        return not matches(node.part, tweet)
-    return OPERATORS[node.operator](node, tweet)
 
 
 def _keyword(term: Term, tweet: Tweet) -> bool:
@@ -158,7 +156,6 @@ def _has_run(wanted: list[str], words: list[str]) -> bool:
 
 
 def _is_near(wanted: list[str], words: list[str], distance: int) -> bool:
-    """Whether all are there, with so many words between neighbours at most."""
     if len(wanted) != 2:
         return set(wanted) <= set(words)
     other = dict(zip(wanted, reversed(wanted), strict=True))
@@ -171,47 +168,29 @@ def _is_near(wanted: list[str], words: list[str], distance: int) -> bool:
     return False
 
 
-def _hashtag(term: Term, tweet: Tweet) -> bool:
-    return term.value.casefold() in tweet.tags("hashtags")
+def _tagged(kind: str) -> Operator:
+    return lambda term, tweet: term.value.casefold() in tweet.tags(kind)
 
 
-def _cashtag(term: Term, tweet: Tweet) -> bool:
-    return term.value.casefold() in tweet.tags("cashtags")
-
-
-def _mention(term: Term, tweet: Tweet) -> bool:
-    return term.value.casefold() in tweet.tags("mentions")
-
-
-def _from(term: Term, tweet: Tweet) -> bool:
+def _from_author(term: Term, tweet: Tweet) -> bool:
     known = {str(tweet.data.get("author_id")), str(tweet.author.get("username", "")).casefold()}
     return _name(term) in known
 
 
-def _to(term: Term, tweet: Tweet) -> bool:
-    if not tweet.references("replied_to"):
-        return False
-    addressed = tweet.entities("mentions", "username")[:1]
-    known = {str(tweet.data.get("in_reply_to_user_id")), *addressed}
-    return _name(term) in known | tweet.other_author("replied_to")
+def _author_of(kind: str) -> Operator:
+    def match(term: Term, tweet: Tweet) -> bool:
+        known = tweet.other_author(kind) | set(tweet.entities("mentions", "username")[:1])
+        return bool(tweet.references(kind)) and _name(term) in known
+
+    return match
 
 
-def _retweets_of(term: Term, tweet: Tweet) -> bool:
-    named = set(tweet.entities("mentions", "username")[:1])
-    known = tweet.other_author("retweeted") | named
-    return bool(tweet.references("retweeted")) and _name(term) in known
+def _in_urls(*fields: str) -> Operator:
+    def match(term: Term, tweet: Tweet) -> bool:
+        wanted = term.value.casefold()
+        return any(wanted in value for name in fields for value in tweet.entities("urls", name))
 
-
-def _url(term: Term, tweet: Tweet) -> bool:
-    fields = ("url", "expanded_url", "display_url", "unwound_url")
-    wanted = term.value.casefold()
-    return any(wanted in each for name in fields for each in tweet.entities("urls", name))
-
-
-def _title(term: Term, tweet: Tweet) -> bool:
-    field = "title" if term.operator == "url_title" else "description"
-    wanted = term.value.casefold()
-    return any(wanted in each for each in tweet.entities("urls", field))
+    return match
 
 
 def _lang(term: Term, tweet: Tweet) -> bool:
@@ -222,16 +201,16 @@ def _conversation(term: Term, tweet: Tweet) -> bool:
     return str(tweet.data.get("conversation_id", "")) == term.value
 
 
-def _refers(kind: str) -> Callable[[Term, Tweet], bool]:
-    return lambda term, tweet: any(str(each["id"]) == term.value for each in tweet.references(kind))
+def _refers(kind: str) -> Operator:
+    return lambda term, tweet: any(str(ref["id"]) == term.value for ref in tweet.references(kind))
 
 
-def _profile(field: str) -> Callable[[Term, Tweet], bool]:
-    def look(term: Term, tweet: Tweet) -> bool:
+def _profile(field: str) -> Operator:
+    def match(term: Term, tweet: Tweet) -> bool:
         words = WORD.findall(str(tweet.author.get(field, "")).casefold())
         return _has_run(WORD.findall(term.value.casefold()), words)
 
-    return look
+    return match
 
 
 def _sample(term: Term, tweet: Tweet) -> bool:
@@ -262,29 +241,31 @@ def _name(term: Term) -> str:
     return term.value.removeprefix("@").casefold()
 
 
-OPERATORS: dict[str, Callable[[Term, Tweet], bool]] = {
+URL = _in_urls("url", "expanded_url", "display_url", "unwound_url")
+
+OPERATORS: dict[str, Operator] = {
     "bio": _profile("description"),
     "bio_location": _profile("location"),
     "bio_name": _profile("name"),
-    "cashtag": _cashtag,
+    "cashtag": _tagged("cashtags"),
     "conversation_id": _conversation,
-    "from": _from,
+    "from": _from_author,
     "has": _has,
-    "hashtag": _hashtag,
+    "hashtag": _tagged("hashtags"),
     "in_reply_to_tweet_id": _refers("replied_to"),
     "is": _is,
     "keyword": _keyword,
     "lang": _lang,
-    "mention": _mention,
+    "mention": _tagged("mentions"),
     "phrase": _phrase,
-    "retweets_of": _retweets_of,
+    "retweets_of": _author_of("retweeted"),
     "retweets_of_tweet_id": _refers("retweeted"),
     "sample": _sample,
-    "to": _to,
-    "url": _url,
-    "url_contains": _url,
-    "url_description": _title,
-    "url_title": _title,
+    "to": _author_of("replied_to"),
+    "url": URL,
+    "url_contains": URL,
+    "url_description": _in_urls("description"),
+    "url_title": _in_urls("title"),
 }
 SUPPORTED = frozenset(OPERATORS)
-"""Operators that can be matched here; rules with others are refused."""
+"""Operators that the simulator matches; it refuses rules with other operators."""

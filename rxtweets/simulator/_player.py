@@ -1,18 +1,18 @@
-"""Plays one part of a script to one client: paced, chunked, perhaps compressed, kept alive."""
+"""Plays the steps of a script to one client: paced, chunked, compressed, with keep-alives."""
 
 from __future__ import annotations
 
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Literal
 
 import orjson
 
-from rxtweets.simulator._timeline import Tape
+from rxtweets.simulator._timeline import Cursor
 from rxtweets.simulator._transport import TooSlow, Transport
 from rxtweets.simulator.script import (
     Abort,
@@ -29,7 +29,7 @@ from rxtweets.simulator.script import (
     Step,
 )
 
-__all__ = ["Chunking", "Delivery", "Playing"]
+__all__ = ["Chunking", "Player", "PlayerOptions"]
 
 Chunking = Literal["frame", "read"] | int | Callable[[bytes], Iterable[bytes]]
 
@@ -37,13 +37,16 @@ BLOCK = 16_384
 """Bytes that ``read`` puts together: a TLS record, and HTTP/2's usual frame."""
 
 LATE = (0.000_25, 0.000_5, 0.000_6, 0.000_35)
-"""Shares of its time by which a keep-alive comes late: X's were seen after 20.005, 20.010, 20.012
-and 20.007 s."""
+"""How late a keep-alive is, as shares of its interval: X sent them after 20.005 to 20.012 s."""
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """How frames go out; see `rxtweets.simulator.serve` for each."""
+class PlayerOptions:
+    """How frames are sent; see `rxtweets.simulator.serve`.
+
+    Attributes:
+        patience: seconds that a client may take to make room for more; ``None`` for no limit.
+    """
 
     chunking: Chunking
     keep_alive: float
@@ -54,48 +57,47 @@ class Delivery:
     packet: int
 
 
-class Playing:
+class Player:
     """One response.
 
     Args:
         transport: of the client; the response has begun.
-        tape: what there is to say.
-        delivery: how.
+        cursor: the frames.
+        options: how they are sent.
         compress: whether the body is gzip.
-        on_sent: told the number of tweets after they were sent.
+        on_sent: called with the number of tweets after they were sent.
 
     Attributes:
-        reason: why it is over, as X names it; empty while it is not.
-        is_unnoticed: whether X would not have noticed yet that it is.
+        reason: why the response ended, in X's words; empty before the end.
+        is_unnoticed: whether X would not have noticed the end yet.
     """
 
     def __init__(
         self,
         transport: Transport,
-        tape: Tape,
-        delivery: Delivery,
+        cursor: Cursor,
+        options: PlayerOptions,
         *,
         compress: bool,
         on_sent: Callable[[int], None],
     ) -> None:
         self._transport = transport
-        self._tape = tape
-        self._delivery = delivery
-        # Flushed with every piece, as X does: what was sent can be read at once.
+        self._cursor = cursor
+        self._options = options
         self._deflate = zlib.compressobj(6, zlib.DEFLATED, 31) if compress else None
-        self._cut = _cutter(delivery.chunking)
+        self._cut = _cutter(options.chunking)
         self._on_sent = on_sent
         self._late = cycle(LATE)
-        self._spoken()
+        self._schedule_keep_alive()
         self.reason = ""
         self.is_unnoticed = False
         self._is_over = False
-        transport.packet = delivery.packet
-        if delivery.patience is not None:
-            transport.give_up_after(delivery.patience)
+        transport.packet = options.packet
+        if options.patience is not None:
+            transport.set_patience(options.patience)
 
     def play(self, steps: Sequence[Step]) -> bool:
-        """Play the steps, and stream for ever after them.
+        """Play the steps, then stream without end.
 
         Returns:
             Whether the connection is over; else only the response is.
@@ -106,10 +108,7 @@ class Playing:
         step: Step = Serve()
         try:
             for step in (*steps, Serve()):
-                if isinstance(step, (Close, Abort, Fin, GoAway, ResetStream)):
-                    self._end(step)
-                    break
-                self._say(step)
+                self._play(step)
                 if self._is_over:
                     break
         except TooSlow:
@@ -117,13 +116,38 @@ class Playing:
             raise
         return not isinstance(step, ResetStream)
 
-    def _end(self, step: Step) -> None:
-        self.reason = self.reason or "closed"
+    def _play(self, step: Step) -> None:
+        line_end = self._options.line_end
+        match step:
+            case Serve():
+                self._serve(step)
+            case Line(data):
+                self._send([data + line_end])
+            case Raw(data):
+                self._send([data])
+            case KeepAlive():
+                self._send([line_end])
+            case Disconnect(disconnect_type, wrapped):
+                self.reason = disconnect_type
+                self._send([_announcement(disconnect_type, wrapped=wrapped) + line_end])
+            case Stall(seconds):
+                self._stall(seconds)
+            case Close() | Abort() | Fin() | GoAway() | ResetStream():
+                self._is_over = True
+                self.reason = self.reason or "closed"
+                self._end(step)
+            case _:
+                raise TypeError(f"{step!r}: a Reply must be the first step of its part")
+
+    def _end(self, step: Close | Abort | Fin | GoAway | ResetStream) -> None:
         match step:
             case Close():
                 self._close()
             case Abort(mid_frame, noticed):
-                self._abort(mid_frame=mid_frame, noticed=noticed)
+                if mid_frame:
+                    self._send_half_frame()
+                self.is_unnoticed = not noticed
+                self._transport.abort()
             case Fin():
                 self._transport.fin()
             case GoAway(error_code):
@@ -131,106 +155,67 @@ class Playing:
             case ResetStream(error_code):
                 self._transport.reset_stream(error_code)
 
-    def _say(self, step: Step) -> None:
-        end = self._delivery.line_end
-        match step:
-            case Serve():
-                self._serve(step)
-            case Line(data):
-                self._send([data + end])
-            case Raw(data):
-                self._send([data])
-            case KeepAlive():
-                self._send([end])
-            case Disconnect(disconnect_type, wrapped):
-                self.reason = disconnect_type
-                self._send([_announcement(disconnect_type, wrapped=wrapped) + end])
-            case Stall(seconds):
-                self._stall(seconds)
-            case _:
-                raise TypeError(
-                    f"{step!r} cannot stand here: a Reply is the first step of its part"
-                )
-
     def _close(self) -> None:
         if self._deflate is not None:
             self._transport.send([self._deflate.flush(zlib.Z_FINISH)])
         self._transport.end()
 
-    def _abort(self, *, mid_frame: bool, noticed: bool) -> None:
-        if mid_frame:
-            while not (frames := self._tape.take(1)) and not self._tape.ended:
-                self._pause(self._tape.rest())
-            self._send([frame[: len(frame) // 2] for frame in frames])
-        self.is_unnoticed = not noticed
-        self._transport.abort()
+    def _send_half_frame(self) -> None:
+        while not (frames := self._cursor.take(1)) and not self._cursor.ended:
+            self._pause(self._cursor.delay())
+        self._send([frame[: len(frame) // 2] for frame in frames])
 
     def _stall(self, seconds: float | None) -> None:
-        # Nothing gets through, so neither does the client's goodbye.
+        # A stalled network does not carry the client's goodbye either.
         self.is_unnoticed = True
-        if seconds is None:
-            while True:
-                self._transport.wait(3600.0)
-        self._transport.wait(seconds * self._delivery.time_scale)
+        self._transport.wait(math.inf if seconds is None else seconds * self._options.time_scale)
         self.is_unnoticed = False
 
     def _serve(self, step: Serve) -> None:
-        tape = self._tape
+        cursor, line_end, buffer = self._cursor, self._options.line_end, self._options.buffer
         left = math.inf if step.count is None else step.count
-        tape.pace(step.rate)
+        cursor.set_rate(step.rate)
         while left > 0:
-            frames = tape.take(left)
+            frames = cursor.take(left)
             if frames:
-                end = self._delivery.line_end
-                self._send([frame + end for frame in frames])
+                self._send([frame + line_end for frame in frames])
                 self._on_sent(len(frames))
                 left -= len(frames)
-            if tape.ended and tape.is_replay:
+            if cursor.ended and cursor.is_replay:
                 self.reason, self._is_over = "replayed", True
                 self._close()
                 return
-            if self._is_too_slow():
-                # What waited is lost, and the message that says so as well, as X warns.
+            if buffer is not None and cursor.backlog() > buffer:
+                # X warns that the message about the disconnect is lost too.
                 self.reason, self._is_over = "SlowReader", True
                 self._transport.abort()
                 return
-            if tape.ended and step.count is not None:
+            if cursor.ended and step.count is not None:
                 return
-            self._pause(tape.rest())
-
-    def _is_too_slow(self) -> bool:
-        return self._delivery.buffer is not None and self._tape.behind() > self._delivery.buffer
+            self._pause(cursor.delay())
 
     def _pause(self, seconds: float) -> None:
-        """Pass time, with keep-alives."""
         until = time.monotonic() + seconds
         while True:
             now = time.monotonic()
             if now >= self._next_alive:
-                self._send([self._delivery.line_end])
+                self._send([self._options.line_end])
                 continue
             self._transport.wait(min(until, self._next_alive) - now)
             if time.monotonic() >= until:
-                self._transport.look()
                 return
 
     def _send(self, frames: Sequence[bytes]) -> None:
         pieces: Iterable[bytes] = frames
-        if self._deflate is not None:
-            pieces = self._deflated(frames)
+        if deflate := self._deflate:
+            # Flushed after every piece, as by X, so that the client can decode it at once.
+            pieces = [deflate.compress(f) + deflate.flush(zlib.Z_SYNC_FLUSH) for f in frames]
         self._transport.send(list(self._cut(pieces)))
-        self._spoken()
+        self._schedule_keep_alive()
 
-    def _spoken(self) -> None:
-        """The next keep-alive is due when nothing is said until then."""
-        self._next_alive = time.monotonic() + self._delivery.keep_alive * (1 + next(self._late))
-
-    def _deflated(self, frames: Sequence[bytes]) -> Iterator[bytes]:
-        deflate = self._deflate
-        if deflate is None:
-            return
-        for frame in frames:
-            yield deflate.compress(frame) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    def _schedule_keep_alive(self) -> None:
+        interval = self._options.keep_alive * (1 + next(self._late))
+        self._next_alive = time.monotonic() + interval
 
 
 def _announcement(disconnect_type: str, *, wrapped: bool) -> bytes:
@@ -245,15 +230,16 @@ def _announcement(disconnect_type: str, *, wrapped: bool) -> bytes:
 
 
 def _cutter(chunking: Chunking) -> Callable[[Iterable[bytes]], Iterable[bytes]]:
-    """How pieces of the body become chunks."""
+    """Return a function from frames to chunks of the body."""
     if chunking == "frame":
         return lambda pieces: pieces
     if callable(chunking):
         cut = chunking
         return lambda pieces: [part for piece in pieces for part in cut(piece) if part]
     size = BLOCK if chunking == "read" else int(chunking)
-    return lambda pieces: _in_blocks(b"".join(pieces), size)
 
+    def blocks(pieces: Iterable[bytes]) -> list[bytes]:
+        data = b"".join(pieces)
+        return [data[start : start + size] for start in range(0, len(data), size)]
 
-def _in_blocks(data: bytes, size: int) -> list[bytes]:
-    return [data[start : start + size] for start in range(0, len(data), size)]
+    return blocks

@@ -1,4 +1,4 @@
-"""The rules that the simulator keeps: added, deleted, counted as X does it, and matched."""
+"""The rules of the filtered stream, and the frames that a connection gets."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from typing import Any
 import orjson
 
 from rxtweets._support.validation import iterable
+from rxtweets.api._endpoints import Endpoint
 from rxtweets.api._rule_syntax import LONGEST, Node, check, parse, terms
 from rxtweets.errors import ConfigurationError, RuleSyntaxError
 from rxtweets.simulator._matching import SUPPORTED, Tweet, matches
 from rxtweets.simulator.script import Reply, invalid_request, problem
 
-__all__ = ["Ruleset"]
+__all__ = ["Ruleset", "Selection"]
 
 FIRST_ID = 1_900_000_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _StoredRule:
     id: str
     value: str
     tag: str
     node: Node
 
-    def shown(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, str]:
         shown = {"id": self.id, "value": self.value}
         return {**shown, "tag": self.tag} if self.tag else shown
 
@@ -37,49 +38,49 @@ class Ruleset:
     """The rules of one app; from any thread.
 
     Args:
-        cap: rules that there may be.
-        longest: characters that a rule may have.
+        cap: of the number of rules.
+        longest: characters of a rule.
     """
 
     def __init__(self, cap: int = 1_000, longest: int = LONGEST) -> None:
         self._cap = cap
         self._longest = longest
         self._lock = threading.Lock()
-        self._rules: dict[str, _Kept] = {}
-        self._made = 0
+        self._rules: dict[str, _StoredRule] = {}
+        self._created = 0
         self.version = 0
 
     def __len__(self) -> int:
         return len(self._rules)
 
-    def start_with(self, rules: Iterable[str]) -> None:
+    def start_with(self, values: Iterable[str]) -> None:
         """Add rules without tags.
 
         Raises:
-            ConfigurationError: one of them is no rule.
+            ConfigurationError: X would refuse one of them.
         """
-        kept = dict(self._rules)
-        for value in iterable("rules", rules, "['cats']"):
-            refusal = self._refusal(value, kept)
+        rules = dict(self._rules)
+        for value in iterable("rules", values, "['cats']"):
+            refusal = self._refusal(value, rules)
             if refusal is not None:
                 reasons = refusal.get("details") or [refusal["title"]]
                 raise ConfigurationError(f"rules: {value!r}: {'; '.join(reasons)}")
-            rule = self._make(value, "")
-            kept[rule.id] = rule
-        self._replace(kept)
+            rule = self._create(value, "")
+            rules[rule.id] = rule
+        self._replace(rules)
 
     def matching(self, payload: dict[str, Any]) -> list[dict[str, str]]:
-        """The rules that a decoded frame matches, as the frame names them.
+        """Return the rules that a decoded frame matches, as X names them in the frame.
 
-        The tag is always there, if only empty, as on X; tweepy ends without it.
+        The tag is there even if it is empty, as on X; tweepy fails without it.
         """
         tweet = Tweet(payload)
         found = [rule for rule in list(self._rules.values()) if matches(rule.node, tweet)]
         return [{"id": rule.id, "tag": rule.tag} for rule in found]
 
     def get(self, query: dict[str, str]) -> Reply:
-        """A page of the rules."""
-        ids = [each for each in query.get("ids", "").split(",") if each]
+        """Answer with a page of the rules."""
+        ids = [id_ for id_ in query.get("ids", "").split(",") if id_]
         most = query.get("max_results", "1000")
         start = query.get("pagination_token", "0")
         if not most.isdecimal() or not 1 <= int(most) <= 1_000:
@@ -94,77 +95,71 @@ class Ruleset:
         meta: dict[str, Any] = {"sent": _now(), "result_count": len(page)}
         if int(start) + len(page) < len(rules):
             meta["next_token"] = str(int(start) + len(page))
-        data = {"data": [rule.shown() for rule in page]} if page else {}
+        data = {"data": [rule.as_json() for rule in page]} if page else {}
         return Reply(200, {**data, "meta": meta})
 
     def counts(self) -> Reply:
-        """How many rules there are."""
-        count = str(len(self._rules))
-        return Reply(
-            200,
-            {
-                "data": {
-                    "cap_per_client_app": str(self._cap),
-                    "cap_per_project": str(self._cap),
-                    "client_app_rules_count": {"client_app_id": "1", "rule_count": len(self)},
-                    "project_rules_count": count,
-                }
-            },
-        )
+        """Answer with the number of rules."""
+        data = {
+            "cap_per_client_app": str(self._cap),
+            "cap_per_project": str(self._cap),
+            "client_app_rules_count": {"client_app_id": "1", "rule_count": len(self)},
+            "project_rules_count": str(len(self)),
+        }
+        return Reply(200, {"data": data})
 
     def change(self, query: dict[str, str], body: bytes) -> Reply:
-        """Add or delete."""
+        """Add or delete rules."""
         dry_run = query.get("dry_run") == "true"
         if query.get("delete_all") == "true":
             return self._delete(list(self._rules), [], dry_run=dry_run)
         try:
-            wanted = orjson.loads(body)
-            [(verb, what)] = wanted.items()
+            [(verb, change)] = orjson.loads(body).items()
         except (orjson.JSONDecodeError, AttributeError, ValueError):
             return invalid_request("body", "", "JSON doesn't match expected schema")
-        if verb == "add" and isinstance(what, list) and what and all(map(_is_rule, what)):
-            return self._add(what, dry_run=dry_run)
-        if verb == "delete" and isinstance(what, dict):
-            ids, values = what.get("ids") or [], what.get("values") or []
+        if verb == "add" and isinstance(change, list) and change and all(map(_is_rule, change)):
+            return self._add(change, dry_run=dry_run)
+        if verb == "delete" and isinstance(change, dict):
+            ids, values = change.get("ids") or [], change.get("values") or []
             if bool(ids) != bool(values) and _are_texts(ids) and _are_texts(values):
                 return self._delete(ids, values, dry_run=dry_run)
         return invalid_request(str(verb), "", "JSON doesn't match expected schema")
 
     def _add(self, wanted: list[dict[str, Any]], *, dry_run: bool) -> Reply:
-        made: list[dict[str, str]] = []
+        added: list[dict[str, str]] = []
         refused: list[dict[str, Any]] = []
         with self._lock:
-            kept = dict(self._rules)
-            for each in wanted:
-                refusal = self._refusal(each["value"], kept)
-                if refusal is None:
-                    rule = self._make(each["value"], each.get("tag") or "")
-                    kept[rule.id] = rule
-                    made.append(rule.shown())
-                else:
+            rules = dict(self._rules)
+            for item in wanted:
+                refusal = self._refusal(item["value"], rules)
+                if refusal is not None:
                     refused.append(refusal)
+                    continue
+                rule = self._create(item["value"], item.get("tag") or "")
+                rules[rule.id] = rule
+                added.append(rule.as_json())
             if not dry_run:
-                self._replace(kept)
-        created = 0 if dry_run else len(made)
+                self._replace(rules)
+        created = 0 if dry_run else len(added)
         summary = {
             "created": created,
             "not_created": len(wanted) - created,
-            "valid": len(made),
+            "valid": len(added),
             "invalid": len(refused),
         }
         answer: dict[str, Any] = {"meta": {"sent": _now(), "summary": summary}}
-        if made:
-            answer["data"] = made
+        if added:
+            answer["data"] = added
         if refused:
             answer["errors"] = refused
-        return Reply(201 if made else 200, answer)
+        return Reply(201 if added else 200, answer)
 
-    def _refusal(self, text: str, kept: dict[str, _Kept]) -> dict[str, Any] | None:
-        same = next((rule for rule in kept.values() if rule.value == text), None)
-        if same is not None:
-            kind = problem("DuplicateRule", "duplicate-rules")
-            return {"value": text, "id": same.id, **kind}
-        if len(kept) >= self._cap:
+    def _refusal(self, text: str, rules: dict[str, _StoredRule]) -> dict[str, Any] | None:
+        for rule in rules.values():
+            if rule.value == text:
+                kind = problem("DuplicateRule", "duplicate-rules")
+                return {"value": text, "id": rule.id, **kind}
+        if len(rules) >= self._cap:
             return {"value": text, **problem("RulesCapExceeded", "rule-cap")}
         details: list[str] = []
         try:
@@ -178,21 +173,21 @@ class Ruleset:
         kind = problem("UnprocessableEntity", "invalid-rules")
         return {"value": text, "details": details, **kind}
 
-    def _make(self, value: str, tag: str) -> _Kept:
-        self._made += 1
-        return _Kept(str(FIRST_ID + self._made), value, tag, parse(value))
+    def _create(self, value: str, tag: str) -> _StoredRule:
+        self._created += 1
+        return _StoredRule(str(FIRST_ID + self._created), value, tag, parse(value))
 
-    def _replace(self, rules: dict[str, _Kept]) -> None:
-        """Streams look at the rules without the lock, so a dict of rules never changes."""
+    def _replace(self, rules: dict[str, _StoredRule]) -> None:
+        # Streams read the rules without the lock, so this dict must never change.
         self._rules = rules
         self.version += 1
 
     def _delete(self, ids: list[str], values: list[str], *, dry_run: bool) -> Reply:
         with self._lock:
             by_value = {rule.value: rule.id for rule in self._rules.values()}
-            named = {each: each for each in ids} | {each: by_value.get(each) for each in values}
-            known = [each for each in named.values() if each in self._rules]
-            unknown = [name for name, each in named.items() if each not in self._rules]
+            named = {id_: id_ for id_ in ids} | {value: by_value.get(value) for value in values}
+            known = [id_ for id_ in named.values() if id_ in self._rules]
+            unknown = [name for name, id_ in named.items() if id_ not in self._rules]
             if not dry_run:
                 self._replace({id_: r for id_, r in self._rules.items() if id_ not in known})
         summary = {"deleted": len(known), "not_deleted": len(unknown)}
@@ -200,25 +195,89 @@ class Ruleset:
         if unknown:
             answer["errors"] = [
                 {
-                    "errors": [{"parameters": {}, "message": f"Rule does not exist: {each}"}],
+                    "errors": [{"parameters": {}, "message": f"Rule does not exist: {name}"}],
                     "detail": "One or more parameters to your request was invalid.",
                     **problem("Invalid Request", "invalid-request"),
                 }
-                for each in unknown
+                for name in unknown
             ]
         return Reply(200, answer)
 
 
 def _is_rule(item: object) -> bool:
-    """Whether a request's item is a value and perhaps a tag; ids are X's to give."""
     if not isinstance(item, dict) or not isinstance(item.get("value"), str):
         return False
     return isinstance(item.get("tag") or "", str)
 
 
 def _are_texts(given: object) -> bool:
-    return isinstance(given, list) and all(isinstance(each, str) for each in given)
+    return isinstance(given, list) and all(isinstance(text, str) for text in given)
 
 
 def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+
+
+class Selection:
+    """Chooses the frames of one connection, by partition, language and rules.
+
+    Lines of a recording that are no tweets pass: empty lines, broken lines, notices.
+
+    Args:
+        endpoint: the stream.
+        partition: from 1; 0 for all positions.
+        rules: of the filtered stream; ``None`` for other streams.
+        period: positions after which texts repeat, so that each is matched once; 0 if they do not.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, partition: int, rules: Ruleset | None, period: int
+    ) -> None:
+        self._lang = endpoint.lang
+        self._partition = partition
+        self._partitions = endpoint.partitions
+        self._rules = rules
+        self._period = period
+        self._endings: dict[int, bytes | None] = {}
+        self._version = -1
+
+    def __call__(self, position: int, frame: bytes) -> bytes | None:
+        """Return the frame as the connection gets it; ``None`` if it does not."""
+        if self._partition and position % self._partitions != self._partition - 1:
+            return None
+        if not self._lang and self._rules is None:
+            return frame
+        ending = self._ending_at(position, frame)
+        if not ending:
+            return None if ending is None else frame
+        if b'"matching_rules"' in frame:  # recorded, with the rules of that time
+            payload = orjson.loads(frame)
+            payload.pop("matching_rules", None)
+            frame = orjson.dumps(payload)
+        return frame.rstrip()[:-1] + ending
+
+    def _ending_at(self, position: int, frame: bytes) -> bytes | None:
+        if self._rules is not None and self._rules.version != self._version:
+            self._version = self._rules.version
+            self._endings.clear()
+        if not self._period:
+            return self._ending(frame)
+        place = position % self._period
+        if place not in self._endings:
+            self._endings[place] = self._ending(frame)
+        return self._endings[place]
+
+    def _ending(self, frame: bytes) -> bytes | None:
+        """What replaces the last brace; empty to keep the frame, ``None`` to leave it out."""
+        try:
+            payload = orjson.loads(frame)
+        except orjson.JSONDecodeError:
+            return b""
+        if not isinstance(payload, dict) or not isinstance(payload.get("data"), dict):
+            return b""
+        if self._lang and payload["data"].get("lang") != self._lang:
+            return None
+        if self._rules is None:
+            return b""
+        matching = self._rules.matching(payload)
+        return b',"matching_rules":' + orjson.dumps(matching) + b"}" if matching else None

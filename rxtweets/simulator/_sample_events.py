@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
-from rxtweets.api._endpoints import Endpoint
 from rxtweets.simulator._tweets import snowflake, stamp
 
-__all__ = ["happenings"]
-
-Frame = Callable[[int, float], bytes]
-"""From a position in the stream and a time, in seconds since 1970, to the frame."""
+__all__ = ["SampleEvents"]
 
 
-def happenings(endpoint: Endpoint, seed: int) -> Frame:
-    """What such a stream carries at each position; not for streams of tweets."""
-    write = WRITERS[endpoint.name]
+class SampleEvents:
+    """The frames of a stream that has no tweets: likes, compliance events, labels, activities.
 
-    def frame(position: int, seconds: float) -> bytes:
-        rng = random.Random(f"{seed} {endpoint.name} {position}")
-        return orjson.dumps({"data": write(rng, position, seconds)})
+    Args:
+        stream: name of the endpoint.
+        seed: the same seed gives the same frames, with other times.
+    """
 
-    return frame
+    def __init__(self, stream: str, seed: int) -> None:
+        self._stream = stream
+        self._write = WRITERS[stream]
+        self._seed = seed
+
+    def frames(self, start: int, count: int) -> list[bytes]:
+        """Return the frames from position ``start`` on, written now."""
+        now = time.time()
+        return [self.at(position, now) for position in range(start, start + count)]
+
+    def at(self, position: int, seconds: float) -> bytes:
+        """Return the frame of a position, written at that time."""
+        rng = random.Random(f"{self._seed} {self._stream} {position}")
+        return orjson.dumps({"data": self._write(rng, position, seconds)})
 
 
-def _like(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
+def _like_event(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     return {
         "id": f"{rng.getrandbits(128):032x}",
         "liked_tweet_id": _id(rng),
@@ -38,7 +48,7 @@ def _like(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _of_tweets(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
+def _tweet_compliance(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     action = rng.choice(("delete", "delete", "withheld", "drop", "undrop", "tweet_edit"))
     event: dict[str, Any] = {"tweet": {"id": _id(rng), "author_id": _id(rng)}}
     if action == "withheld":
@@ -52,7 +62,7 @@ def _of_tweets(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     return {action: {**event, "event_at": stamp(int(seconds * 1000))}}
 
 
-def _of_users(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
+def _user_compliance(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     action = rng.choice(USER_ACTIONS)
     event: dict[str, Any] = {"user": {"id": _id(rng)}}
     if action == "user_withheld":
@@ -64,12 +74,12 @@ def _of_users(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     return {action: {**event, "event_at": stamp(int(seconds * 1000))}}
 
 
-def _of_likes(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
+def _like_compliance(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     favorite = {"id": _id(rng), "user_id": _id(rng)}
     return {"delete": {"favorite": favorite, "event_at": stamp(int(seconds * 1000))}}
 
 
-def _label(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
+def _tweet_label(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     event: dict[str, Any] = {
         "tweet": {"id": _id(rng), "author_id": _id(rng)},
         "application": rng.choice(("apply", "remove")),
@@ -86,7 +96,7 @@ def _label(rng: random.Random, _: int, seconds: float) -> dict[str, Any]:
     return {"public_tweet_notice": event}
 
 
-def _activity(rng: random.Random, position: int, seconds: float) -> dict[str, Any]:
+def _activity_event(rng: random.Random, position: int, seconds: float) -> dict[str, Any]:
     kind = rng.choice(("profile.update.bio", "post.create", "post.delete", "follow.follow"))
     payloads: dict[str, dict[str, Any]] = {
         "profile.update.bio": {"before": "I read.", "after": "I write."},
@@ -113,22 +123,15 @@ def _id(rng: random.Random) -> str:
 
 COUNTRIES: Sequence[str] = ("BR", "DE", "FR", "IN", "TR")
 USER_ACTIONS = (
-    "user_delete",
-    "user_undelete",
-    "user_protect",
-    "user_unprotect",
-    "user_suspend",
-    "user_unsuspend",
-    "user_withheld",
-    "scrub_geo",
-    "user_profile_modification",
+    *("user_delete", "user_undelete", "user_protect", "user_unprotect", "user_suspend"),
+    *("user_unsuspend", "user_withheld", "scrub_geo", "user_profile_modification"),
 )
 WRITERS: dict[str, Callable[[random.Random, int, float], dict[str, Any]]] = {
-    "likes_firehose_stream": _like,
-    "likes_sample10_stream": _like,
-    "tweets_compliance_stream": _of_tweets,
-    "users_compliance_stream": _of_users,
-    "likes_compliance_stream": _of_likes,
-    "tweet_label_stream": _label,
-    "activity_stream": _activity,
+    "likes_firehose_stream": _like_event,
+    "likes_sample10_stream": _like_event,
+    "tweets_compliance_stream": _tweet_compliance,
+    "users_compliance_stream": _user_compliance,
+    "likes_compliance_stream": _like_compliance,
+    "tweet_label_stream": _tweet_label,
+    "activity_stream": _activity_event,
 }

@@ -1,4 +1,4 @@
-"""X's streams on your desk: a server on loopback, for programs, tests and notebooks."""
+"""The simulator: a server on this machine that speaks X's streams."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import math
+import re
 import socket
 import ssl
 import threading
@@ -20,17 +21,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from rxtweets._support.validation import iterable
+from rxtweets._support.validation import iterable, whole_number
 from rxtweets._support.workers import start_thread
 from rxtweets.errors import ConfigurationError
-from rxtweets.simulator._access import Gate
-from rxtweets.simulator._api import Api, Content, Stream, address_of
-from rxtweets.simulator._feed import Recording, SimulatedTweets
-from rxtweets.simulator._player import Chunking, Delivery, Playing
+from rxtweets.simulator._access import Access
+from rxtweets.simulator._api import Api, Content, OpenedStream, address_of
+from rxtweets.simulator._frames import FrameSource, GeneratedFrames, Recording, open_source
+from rxtweets.simulator._player import Chunking, Player, PlayerOptions
 from rxtweets.simulator._ruleset import Ruleset
 from rxtweets.simulator._timeline import Timeline
 from rxtweets.simulator._transport import Gone, Head, Headers, ResponseGone, Transport, accept
-from rxtweets.simulator._tweets import DIFFERENT, Names, Size, Tweets
+from rxtweets.simulator._tweets import DIFFERENT, Names, Tweets, TweetSize
 from rxtweets.simulator.script import Part, Reply, Step
 
 __all__ = ["Request", "Script", "Simulator", "serve"]
@@ -39,7 +40,13 @@ log = logging.getLogger("rxtweets")
 
 KEPT_REQUESTS = 10_000
 API_VERSION = "2.167"
-"""Of X's description that the answers follow."""
+"""The version of X's API description that the answers follow."""
+
+ACCEPT_PAUSE = 0.05
+"""Seconds until the next try after a connection could not be accepted."""
+
+SHORTEST_PATIENCE = 1.0
+"""Seconds that a slow client has at least, however small the buffer is."""
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -53,7 +60,7 @@ class Request:
         method: such as ``GET``.
         path: without the query.
         query: parameters by name.
-        headers: names in lower case; not shown in the repr, as one of them is the token.
+        headers: names in lower case; the repr hides them, as one of them has the token.
         http_version: ``HTTP/1.1`` or ``HTTP/2``.
         status: of the answer.
         at: monotonic seconds.
@@ -69,7 +76,6 @@ class Request:
     at: float
 
 
-Pace = Literal["rate", "recorded"]
 Script = Sequence[Part] | Callable[[Request], Part]
 
 
@@ -82,11 +88,11 @@ def serve(
     live: bool = False,
     history: float = 0.0,
     seed: int = 0,
-    size: Size = "small",
+    size: TweetSize = "small",
     names: Names = "both",
     source: Path | str | Iterable[bytes] | None = None,
     loop: bool = False,
-    pace: Pace = "rate",
+    pace: Literal["rate", "recorded"] = "rate",
     rules: Iterable[str] = (),
     chunking: Chunking = "frame",
     packet: int = 0,
@@ -107,92 +113,99 @@ def serve(
     line_end: bytes = b"\r\n",
     headers: Mapping[str, str | None] = EMPTY,
 ) -> Simulator:
-    r"""Start a server that speaks X's streams, rules and connections; it listens at once.
+    r"""Start a server with X's streams, rules and connections API; it listens at once.
 
     ::
 
         with rxtweets.simulator.serve(rate=1000, seed=7) as x:
             tweets = rxtweets.sample_stream(token="any", base_url=x.url)
 
-    Frames come on demand: each is given once, and nothing happens while nobody listens. With
-    ``live=True`` they come by the clock, as on X: what nobody reads is missed, unless backfill or
-    a replay brings it, and all connections to a stream get the same. A replay gives what happened
-    from ``start_time`` on and before ``end_time``, and ends the connection then.
+    By default, frames come on demand: each frame goes to one connection, and the stream waits
+    while no client is connected. With ``live=True`` they come by the clock, as on X: all
+    connections to a stream get the same frames. A client misses the frames that come while it is
+    away, unless it requests backfill or a replay. A replay has the frames from ``start_time``
+    until before ``end_time``, and then ends the connection.
 
-    Fields and expansions that a request asks for are looked at, but not applied: frames are as
-    they were recorded or made.
+    The server checks the fields and expansions of a request, but does not apply them: frames are
+    as they were recorded or generated.
 
     Args:
         host: address to listen on.
         port: 0 takes a free one.
         rate: tweets a second; ``None`` for as many as the client takes.
-        burst: tweets that come together, at the same rate; not if ``live``.
-        live: by the clock.
-        history: seconds of the stream that lie before the start, if ``live``.
+        burst: tweets that come together, at the same rate; ignored if ``live``.
+        live: frames come by the clock.
+        history: seconds of the stream before the start; only if ``live``.
         seed: of the simulated tweets; the same seed gives the same texts.
-        size: of the simulated tweets, ``small`` (1 KB) or ``large`` (2.5 KB).
+        size: of the simulated tweets: ``small`` (1 KB) or ``large`` (2.5 KB).
         names: generation of field names: ``both``, ``tweet`` (older) or ``post`` (newer).
-        source: the path of a recording of tweets, as `rxtweets.replay` reads it, or frames; instead
-            of simulated tweets. A last line that is not whole is left out (`Simulator.left_out`).
-        loop: begin a recording anew when it is over; else silence follows, with keep-alives.
-        pace: ``rate``, or ``recorded`` for the pauses between the arrivals of a recording, times
-            ``time_scale``. They begin with the first connection; frames that become due while none
-            is open come with the next. Not if ``live``.
-        rules: of the filtered stream, to begin with; without any it answers with 409.
+        source: instead of simulated tweets, the path of a recording as `rxtweets.replay` reads it
+            (plain, gzip or zstd, one file or several), or frames. A last line that is not whole is
+            left out (`Simulator.left_out`).
+        loop: start the recording again at its end; else keep-alives follow.
+        pace: ``rate``, or ``recorded`` for the pauses of the recording, times ``time_scale``. They
+            begin with the first connection. Frames that become due while no client is connected go
+            to the next one. Not if ``live``.
+        rules: of the filtered stream at the start; without rules it answers 409.
         chunking: how the body is cut into HTTP chunks or DATA frames: ``frame`` (one a tweet),
-            ``read`` (what is due together, in 16 KB), a number of bytes, or a function from the
-            bytes of a tweet to pieces.
-        packet: bytes that are sent at a time, such as 1; 0 for as many as there are.
-        script: what happens on each connection; see `rxtweets.simulator.script`.
-        token: the only bearer token that is accepted; by default any is.
-        connections: streams that a token may hold of an endpoint and partition at a time.
-        connects: requests for a stream allowed in a window, beyond which the answer is 429; by
-            default X's numbers, 50 for most streams.
-        window: seconds.
-        forget_after: seconds for which a connection that broke without X noticing is held yet, so
-            that a new one is refused (`script.Stall`, `script.Abort`); on X it is minutes.
-        backfill: whether the account has backfill; else asking for it is answered with 400.
-        buffer: tweets that wait for a client that is too slow, before it is cut off; if ``live``.
-        strict: whether parameters, fields and expansions that X was not known to have are answered
-            with 400, as by X; else they are left unread.
-        keep_alive: seconds of silence after which an empty line is sent.
+            ``read`` (all due tweets together, in 16 KB), a number of bytes, or a function from
+            the bytes of a tweet to pieces.
+        packet: bytes that are sent at a time; 0 for no limit.
+        script: the steps of each connection; see `rxtweets.simulator.script`.
+        token: the only accepted bearer token; ``None`` accepts any.
+        connections: connections of one endpoint and partition that a token may hold.
+        connects: requests for a stream in a window, above which the answer is 429; ``None`` for
+            X's numbers, which are 50 for most streams.
+        window: of the rate limits, in seconds.
+        forget_after: seconds for which a connection counts as open if it broke without X noticing
+            (`script.Stall`, `script.Abort`), so that X refuses a new one; on X it is minutes.
+        backfill: whether the account has backfill; else a request for it is answered with 400.
+        buffer: tweets that wait for a slow client before it is disconnected; only if ``live``.
+        strict: answer 400 to parameters, fields and expansions that X does not have; else ignore
+            them.
+        keep_alive: seconds of silence until an empty line is sent.
         time_scale: factor for ``window``, ``forget_after``, ``keep_alive``, minutes of backfill
-            and `script.Stall`, to rehearse minutes in seconds.
+            and `script.Stall`, so that minutes pass in seconds.
         http2: speak HTTP/2 too, by ALPN or prior knowledge; else HTTP/1.1 only.
         gzip: compress for clients that accept it.
         tls: paths of certificate and key, or a context.
         line_end: of the frames.
-        headers: of the streams, beside the usual ones or in their place; ``None`` leaves one out.
+        headers: of the streams, added to the usual ones or in their place; ``None`` drops one.
 
     Raises:
-        ConfigurationError: an option cannot work, or the address is taken.
+        ConfigurationError: an option is invalid, or the address is in use.
     """
-    for name, value in (("keep_alive", keep_alive), ("window", window), ("time_scale", time_scale)):
-        _above_zero(name, value)
-    if rate is not None and not (rate >= 0):
-        raise ConfigurationError(f"rate={rate!r}: give tweets a second, 0 or more, or None")
-    for name, number in (
-        ("burst", burst),
-        ("connections", connections),
-        ("connects", 1 if connects is None else connects),
-        ("buffer", buffer),
+    for name, number, least in (
+        ("burst", burst, 1),
+        ("connections", connections, 1),
+        ("connects", 1 if connects is None else connects, 1),
+        ("buffer", buffer, 1),
+        ("packet", packet, 0),
+        ("port", port, 0),
     ):
-        if number < 1:
-            raise ConfigurationError(f"{name}={number!r}: give 1 or more")
-    for name, value in (("history", history), ("forget_after", forget_after), ("packet", packet)):
-        if not value >= 0:
-            raise ConfigurationError(f"{name}={value!r}: give 0 or more")
-    if not 0 <= port < 65_536:
-        raise ConfigurationError(f"port={port!r}: give 0 (a free one) to 65535")
-    if history and not live:
-        raise ConfigurationError(f"history={history!r}: a past needs live=True")
-    if live and rate is None:
-        raise ConfigurationError("live=True needs a rate: what happens by the clock has one")
+        whole_number(name, number, least)
+    for name, value, is_valid, advice in (
+        ("keep_alive", keep_alive, keep_alive > 0, "seconds above 0"),
+        ("window", window, 0 < window < math.inf, "seconds above 0"),
+        ("time_scale", time_scale, 0 < time_scale < math.inf, "a factor above 0"),
+        ("forget_after", forget_after, forget_after >= 0, "seconds, 0 or more"),
+        ("history", history, 0 <= history < math.inf, "seconds, 0 or more"),
+        ("history", history, live or not history, "0, or a past with live=True"),
+        ("rate", rate, rate is None or rate >= 0, "tweets a second, 0 or more, or None"),
+        ("rate", rate, not live or rate not in {None, math.inf}, "tweets a second for live=True"),
+        ("port", port, port <= 65_535, "0 (a free one) to 65535"),
+    ):
+        if not is_valid:
+            raise ConfigurationError(f"{name}={value!r}: give {advice}")
+    if token is not None and not re.fullmatch(r"\S+", token):
+        raise ConfigurationError("token: it is empty or has white space; give another, or None")
     ruleset = Ruleset()
     ruleset.start_with(rules)
-    recording = _recording(source, loop=loop, pace=pace, live=live)
+    make_source, left_out = _tweet_sources(
+        source, Tweets(seed, size, names), loop=loop, live=live, pace=pace, time_scale=time_scale
+    )
     content = Content(
-        tweets=recording or SimulatedTweets(Tweets(seed, size, names)),
+        tweets=make_source,
         period=DIFFERENT if source is None else 0,
         seed=seed,
         rate=math.inf if rate is None else rate,
@@ -203,7 +216,7 @@ def serve(
         strict=strict,
         is_paced=pace == "recorded",
     )
-    delivery = Delivery(
+    options = PlayerOptions(
         chunking=_checked_chunking(chunking),
         keep_alive=keep_alive * time_scale,
         time_scale=time_scale,
@@ -212,38 +225,31 @@ def serve(
         patience=max(SHORTEST_PATIENCE, buffer / rate) if live and rate else None,
         packet=packet,
     )
-    parts = _in_turn(script)
-    gate = Gate(token, connections, window * time_scale, forget_after * time_scale)
-    api = Api(gate, ruleset, content, connects, token or "simulated")
+    next_part = _in_turn(script)
+    access = Access(token, connections, window * time_scale, forget_after * time_scale)
+    api = Api(access, ruleset, content, connects, token or "simulated")
     context = _tls_context(tls, http2=http2)
-    listener = _listen(host, port)
     return Simulator(
-        listener,
+        _listen(host, port),
         context,
         api,
-        delivery,
-        gate,
-        parts,
+        access,
+        options,
+        next_part,
         http2=http2,
         gzip=gzip,
         headers=headers,
-        recording=recording,
+        left_out=left_out,
     )
 
 
-PAUSE = 0.05
-"""Seconds until the next try to accept a connection after one that failed."""
-
-SHORTEST_PATIENCE = 1.0
-"""Seconds that a client may take to make room for more, however small the buffer is."""
-
-
 class Simulator:
-    """A running server; made by `serve`, closed by ``close()`` or at the end of a ``with`` block.
+    """A running server; `serve` starts it, ``close()`` or the end of a ``with`` block ends it.
 
     Attributes:
-        url: to be given as ``base_url``.
-        left_out: lines of the ``source`` that are not served: file, number, and why.
+        url: for ``base_url``.
+        port: the port that it listens on.
+        left_out: the lines of ``source`` that are not served: file, number and reason.
     """
 
     def __init__(
@@ -251,25 +257,25 @@ class Simulator:
         listener: socket.socket,
         tls: ssl.SSLContext | None,
         api: Api,
-        delivery: Delivery,
-        gate: Gate,
-        script: Callable[[Request], Part],
+        access: Access,
+        options: PlayerOptions,
+        next_part: Callable[[Request], Part],
         *,
         http2: bool,
         gzip: bool,
         headers: Mapping[str, str | None],
-        recording: Recording | None,
+        left_out: Sequence[str],
     ) -> None:
-        self._headers = headers
-        self.left_out = () if recording is None else tuple(recording.left_out)
         self._listener = listener
         self._tls = tls
         self._api = api
-        self._delivery = delivery
-        self._gate = gate
-        self._script = script
+        self._access = access
+        self._options = options
+        self._next_part = next_part
         self._http2 = http2
         self._gzip = gzip
+        self._headers = headers
+        self.left_out = tuple(left_out)
         host, self.port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'http' if tls is None else 'https'}://{shown}:{self.port}"
@@ -278,51 +284,55 @@ class Simulator:
         self._answered = 0
         self._sent = 0
         self._closed = False
+        self._handshakes: set[socket.socket] = set()
         self._transports: set[Transport] = set()
-        self._newcomers: set[socket.socket] = set()
         self._threads: set[threading.Thread] = set()
         self._spawn(self._accept)
 
     @property
     def requests(self) -> list[Request]:
-        """The requests answered so far, in order; of very many, the last 10,000."""
+        """The requests answered so far, in order; the last 10,000 of them."""
         with self._changed:
             return list(self._requests)
 
     @property
     def answered(self) -> int:
-        """How many requests were answered so far."""
+        """Number of requests answered so far."""
         return self._answered
 
     @property
     def sent(self) -> int:
-        """Tweets sent so far, over all connections."""
+        """Number of tweets sent so far, over all connections."""
         return self._sent
 
     def wait_for_requests(self, count: int, timeout: float = 10.0) -> bool:
-        """Wait until so many requests were answered.
+        """Wait until ``count`` requests were answered, since the start.
 
         Args:
-            count: requests.
-            timeout: seconds to wait at most.
+            count: of requests.
+            timeout: in seconds.
 
         Returns:
-            Whether it came to that.
+            ``False`` after the timeout.
         """
         with self._changed:
             return self._changed.wait_for(lambda: self._answered >= count, timeout)
 
     def close(self) -> None:
-        """Break all connections off and wait until every thread has ended."""
+        """End all connections, and wait for every thread."""
         with self._changed:
             self._closed = True
             for transport in self._transports:
                 transport.kill()
-            for raw in self._newcomers:
+            for raw in self._handshakes:
                 _shut(raw)
         _shut(self._listener)
         self._listener.close()
-        while threads := self._live_threads():
+        while True:
+            with self._changed:
+                threads = list(self._threads)
+            if not threads:
+                return
             for thread in threads:
                 thread.join()
 
@@ -351,15 +361,15 @@ class Simulator:
             try:
                 raw, _ = self._listener.accept()
                 self._spawn(partial(self._converse, raw))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next may be accepted
+            except Exception as error:  # noqa: BLE001 - such as too many open files
                 if self._closed:
                     return
                 log.warning("the simulator could not accept a connection: %r", error)
-                time.sleep(PAUSE)  # such as too many open files: others may close some
+                time.sleep(ACCEPT_PAUSE)
 
     def _converse(self, raw: socket.socket) -> None:
         with contextlib.suppress(Gone):
-            transport = self._welcome(raw)
+            transport = self._shake_hands(raw)
             try:
                 for head in transport.requests():
                     with contextlib.suppress(ResponseGone):
@@ -370,132 +380,95 @@ class Simulator:
                 with self._changed:
                     self._transports.discard(transport)
 
-    def _welcome(self, raw: socket.socket) -> Transport:
-        """Shake hands; `close` can end that too."""
+    def _shake_hands(self, raw: socket.socket) -> Transport:
         with self._changed:
             if self._closed:
                 raw.close()
                 raise Gone
-            self._newcomers.add(raw)
+            self._handshakes.add(raw)  # for `close`
         try:
             transport = accept(raw, self._tls, http2=self._http2)
         finally:
             with self._changed:
-                self._newcomers.discard(raw)
+                self._handshakes.discard(raw)
         with self._changed:
             self._transports.add(transport)
             if self._closed:
                 transport.kill()
         return transport
 
-    def _live_threads(self) -> list[threading.Thread]:
-        with self._changed:
-            return list(self._threads)
-
     def _answer(self, transport: Transport, head: Head) -> bool:
-        """Answer one request; whether the connection is over with it."""
+        """Answer one request; return whether the connection is over."""
         answer = self._api.answer(head, transport.client_ip, transport.kill)
         if isinstance(answer, Reply):
             self._reply(transport, head, answer)
             return False
-        reason, unnoticed = "client closed", False
+        reason, is_unnoticed = "client closed", False
         try:
-            part = _steps(self._script(self._request(head, 200, self._answered + 1)))
-            if part and isinstance(part[0], Reply):
-                # Before the answer: who has it must find that the refused one holds nothing.
-                self._gate.leave(answer.slot, "refused", unnoticed=False)
-                self._reply(transport, head, part[0], answer.headers)
+            part = self._next_part(_request(head, 200, self._answered + 1))
+            steps = (part,) if isinstance(part, Step) else tuple(part)
+            if steps and isinstance(steps[0], Reply):
+                # Before the reply: a client that has it may connect again at once.
+                self._access.release(answer.slot, "refused", unnoticed=False)
+                self._reply(transport, head, steps[0], answer.headers)
                 return False
-            playing = self._begin(transport, head, answer)
+            player = self._begin(transport, head, answer)
             try:
-                return playing.play(part)
+                return player.play(steps)
             finally:
-                reason = playing.reason or reason
-                unnoticed = playing.is_unnoticed and not self._closed
+                reason = player.reason or reason
+                is_unnoticed = player.is_unnoticed and not self._closed
         finally:
-            self._gate.leave(answer.slot, reason, unnoticed=unnoticed)
+            self._access.release(answer.slot, reason, unnoticed=is_unnoticed)
 
     def _reply(
         self, transport: Transport, head: Head, reply: Reply, headers: Mapping[str, str] = EMPTY
     ) -> None:
-        self._note(head, reply.status)
+        self._record(head, reply.status)
         body = b"" if head.method == "HEAD" else reply.payload()
         transport.reply(reply.status, _headers(headers, reply.headers), body)
 
-    def _begin(self, transport: Transport, head: Head, stream: Stream) -> Playing:
+    def _begin(self, transport: Transport, head: Head, stream: OpenedStream) -> Player:
         compress = self._gzip and "gzip" in head.headers.get("accept-encoding", "")
         encoding = {"content-encoding": "gzip"} if compress else {}
-        self._note(head, 200)
+        self._record(head, 200)
         transport.begin(_headers(stream.headers, encoding, self._headers))
-        return Playing(
-            transport, stream.tape, self._delivery, compress=compress, on_sent=self._count
+        return Player(
+            transport, stream.cursor, self._options, compress=compress, on_sent=self._count
         )
 
     def _count(self, tweets: int) -> None:
         with self._changed:
             self._sent += tweets
 
-    def _note(self, head: Head, status: int) -> None:
+    def _record(self, head: Head, status: int) -> None:
         with self._changed:
             self._answered += 1
-            self._requests.append(self._request(head, status, self._answered))
+            self._requests.append(_request(head, status, self._answered))
             self._changed.notify_all()
 
-    def _request(self, head: Head, status: int, number: int) -> Request:
-        path, query = address_of(head)
-        return Request(
-            number=number,
-            method=head.method,
-            path=path,
-            query=query,
-            headers=head.headers,
-            http_version=head.http_version,
-            status=status,
-            at=time.monotonic(),
-        )
+
+def _request(head: Head, status: int, number: int) -> Request:
+    path, query = address_of(head)
+    return Request(
+        number=number,
+        method=head.method,
+        path=path,
+        query=query,
+        headers=head.headers,
+        http_version=head.http_version,
+        status=status,
+        at=time.monotonic(),
+    )
 
 
-def _in_turn(script: Script) -> Callable[[Request], Part]:
-    """A part for each connection, in turn; then nothing but streaming."""
-    if callable(script):
-        return script
-    lock = threading.Lock()
-    left = iter(list(iterable("script", script, "[Serve(10), Close()]")))
-
-    def part(_: Request) -> Part:
-        with lock:
-            return next(left, ())
-
-    return part
-
-
-def _steps(part: Part) -> tuple[Step, ...]:
-    return (part,) if isinstance(part, Step) else tuple(part)
-
-
-def _recording(
-    source: Path | str | Iterable[bytes] | None, *, loop: bool, pace: Pace, live: bool
-) -> Recording | None:
-    if pace not in {"rate", "recorded"}:
-        raise ConfigurationError(f"pace={pace!r}: choose one of rate, recorded")
-    is_timed = pace == "recorded"
-    if is_timed and (live or source is None):
-        raise ConfigurationError("pace='recorded' needs a recording as source, and live=False")
-    if source is None:
-        return None
-    recorded = Path(source) if isinstance(source, str) else source
-    if not isinstance(recorded, Path):
-        recorded = iterable("source", recorded, "[frame]")
-    return Recording(recorded, loop=loop, is_timed=is_timed)
-
-
-def _shut(live: socket.socket) -> None:
+def _shut(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        live.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _headers(*parts: Mapping[str, str | None]) -> Headers:
-    """The headers that X sends with every answer, and others beside them or in their place."""
+    """X's usual headers, and others added to them or in their place."""
     usual: dict[str, str | None] = {
         "date": formatdate(usegmt=True),
         "content-type": "application/json; charset=utf-8",
@@ -509,6 +482,46 @@ def _headers(*parts: Mapping[str, str | None]) -> Headers:
     return [(name, value) for name, value in usual.items() if value is not None]
 
 
+def _in_turn(script: Script) -> Callable[[Request], Part]:
+    if callable(script):
+        return script
+    lock = threading.Lock()
+    left = iter(list(iterable("script", script, "[Serve(10), Close()]")))
+
+    def part(_: Request) -> Part:
+        with lock:
+            return next(left, ())
+
+    return part
+
+
+def _tweet_sources(
+    source: Path | str | Iterable[bytes] | None,
+    generator: Tweets,
+    *,
+    loop: bool,
+    live: bool,
+    pace: str,
+    time_scale: float,
+) -> tuple[Callable[[], FrameSource], Sequence[str]]:
+    """A function that makes the source of one stream, and the lines that are left out."""
+    if pace not in {"rate", "recorded"}:
+        raise ConfigurationError(f"pace={pace!r}: choose one of rate, recorded")
+    is_timed = pace == "recorded"
+    if is_timed and (live or source is None):
+        raise ConfigurationError("pace='recorded' needs a recording as source, and live=False")
+    if source is None:
+        return lambda: GeneratedFrames(generator), ()
+    recorded = Path(source) if isinstance(source, str) else source
+    if not isinstance(recorded, Path):
+        recorded = iterable("source", recorded, "[frame]")
+    read, left_out = open_source(recorded, loop=loop, is_timed=is_timed)
+    if live:
+        shared = Recording(read, loop=loop)
+        return lambda: shared, left_out
+    return lambda: Recording(read, loop=loop, scale=time_scale if is_timed else 0.0), left_out
+
+
 def _checked_chunking(chunking: Chunking) -> Chunking:
     number = isinstance(chunking, int) and not isinstance(chunking, bool) and chunking >= 1
     if number or callable(chunking) or chunking in {"frame", "read"}:
@@ -516,11 +529,6 @@ def _checked_chunking(chunking: Chunking) -> Chunking:
     raise ConfigurationError(
         f"chunking={chunking!r}: give 'frame', 'read', a number of bytes, or a function"
     )
-
-
-def _above_zero(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigurationError(f"{name}={value!r}: give seconds above 0")
 
 
 def _tls_context(

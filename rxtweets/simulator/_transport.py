@@ -1,8 +1,7 @@
-"""One accepted connection: requests in, responses out, over HTTP/1.1 or HTTP/2.
+"""One accepted connection: requests and responses over HTTP/1.1 or HTTP/2.
 
-The two protocols look the same from outside: `Transport.requests` gives requests one after the
-other, each is answered with `Transport.reply`, or with `Transport.begin` and then `send` until
-`end`. One thread does all of it; another may only `kill`.
+`Transport.requests` gives requests one after the other. Each is answered with `reply`, or with
+`begin`, `send` and `end`. One thread does all of it; other threads may call `kill`.
 """
 
 from __future__ import annotations
@@ -32,12 +31,15 @@ __all__ = ["Gone", "Head", "Headers", "ResponseGone", "TooSlow", "Transport", "a
 
 Headers = list[tuple[str, str]]
 
-READ = 65_536
-MOST_BODY = 4_000_000
-"""Bytes of a request's body; one that is longer ends the connection."""
+READ_SIZE = 65_536
+LONGEST_BODY = 4_000_000
+"""Bytes of a request's body; a longer body ends the connection."""
+
+LONGEST_WAIT = 3600.0
+"""Seconds; `select` takes no infinite number."""
 
 LINGER = 1.0
-"""Seconds that a client has to close its side after the server has closed its own."""
+"""Seconds that a client has to close its side after the server closed its own."""
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0"
 
@@ -47,11 +49,11 @@ class Gone(Exception):
 
 
 class ResponseGone(Gone):
-    """The client wants no more of the response, but may ask for something else."""
+    """The client has cancelled the response, and may send another request."""
 
 
 class TooSlow(Gone):
-    """The client has not read for longer than the server is patient."""
+    """The client has not read for longer than the server waits."""
 
 
 class Head(NamedTuple):
@@ -73,12 +75,12 @@ class Head(NamedTuple):
 
 
 def accept(raw: socket.socket, tls: ssl.SSLContext | None, *, http2: bool) -> Transport:
-    """Shake hands, and find out which protocol the client speaks.
+    """Shake hands, and detect the protocol of the client.
 
     Args:
         raw: the accepted socket.
-        tls: makes the connection a TLS one.
-        http2: whether HTTP/2 is spoken.
+        tls: of the server; ``None`` for plain text.
+        http2: accept HTTP/2.
 
     Raises:
         Gone: the client left, or does not speak TLS.
@@ -103,10 +105,10 @@ class Transport(ABC):
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self.packet = 0
-        """Bytes that are sent at a time; 0 for all there are."""
+        """Bytes that are sent at a time; 0 for no limit."""
         self._patience: float | None = None
         self._is_cut = False
-        # Blocking, so that a slow reader makes the server wait; `kill` ends such a wait.
+        # A blocking socket: a slow reader makes the server wait, and `kill` ends the wait.
         connection.settimeout(None)
         try:
             self.client_ip = str(connection.getpeername()[0])
@@ -115,7 +117,7 @@ class Transport(ABC):
 
     @abstractmethod
     def requests(self) -> Iterator[Head]:
-        """Requests, each after the one before was answered; ends when the client leaves."""
+        """Yield requests, each after the last was answered, until the client leaves."""
 
     @abstractmethod
     def reply(self, status: int, headers: Headers, body: bytes) -> None:
@@ -131,10 +133,10 @@ class Transport(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """End the body properly."""
+        """End the body, as the protocol demands."""
 
     def go_away(self, error_code: int) -> None:
-        """Say over HTTP/2 that the connection ends, and end it in the middle of the response."""
+        """Send GOAWAY over HTTP/2, and close the connection within the response."""
         del error_code
         self.fin()
 
@@ -145,61 +147,56 @@ class Transport(ABC):
 
     @abstractmethod
     def _received(self, data: bytes) -> None:
-        """Look at what the client sent while it was being answered."""
+        """Process bytes that the client sent during a response."""
 
     def wait(self, seconds: float) -> None:
-        """Pass time, and look after the client meanwhile.
+        """Wait, and process what the client sends until then.
 
         Raises:
             Gone: the client has left.
         """
         until = time.monotonic() + seconds
-        while (rest := until - time.monotonic()) > 0:
-            self._look(rest)
+        while True:
+            rest = until - time.monotonic()
+            self._receive(min(max(0.0, rest), LONGEST_WAIT))
+            if rest <= 0:
+                return
 
-    def look(self) -> None:
-        """See to what the client has sent until now.
-
-        Raises:
-            Gone: the client has left.
-        """
-        self._look(0.0)
-
-    def give_up_after(self, seconds: float | None) -> None:
-        """Wait only so long for a client that does not read; ``None`` for ever."""
+    def set_patience(self, seconds: float | None) -> None:
+        """Set how long to wait for a client that does not read; ``None`` for no limit."""
         self._patience = seconds
         self._socket.settimeout(seconds)
 
     def fin(self) -> None:
-        """Close the connection as it is: no end of the response, no goodbye of TLS."""
+        """Close the connection without the end of the response, and without TLS's close_notify."""
         self._is_cut = True
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
 
     def abort(self) -> None:
-        """Break the connection off: the client gets a reset."""
+        """Reset the connection."""
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._close()
 
     def close(self) -> None:
-        """Close the connection properly: the client gets all that was sent.
-
-        What the client has sent is read to its end, or for a moment: closed over unread bytes, a
-        connection is reset, and what is still on its way to the client is lost.
-        """
+        """Close the connection so that the client gets every byte that was sent."""
         deadline = time.monotonic() + LINGER
         if isinstance(self._socket, ssl.SSLSocket) and not self._is_cut:
-            self._notify(self._socket)
+            with contextlib.suppress(OSError, ValueError):
+                self._socket.settimeout(0.0)
+                self._socket.unwrap()  # sends close_notify, and does not wait for the client's
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
             self._socket.settimeout(LINGER)
-            while time.monotonic() < deadline and socket.socket.recv(self._socket, READ):
+            # A close over unread bytes resets the connection, and the client loses data (RFC 9112,
+            # 9.6).
+            while time.monotonic() < deadline and socket.socket.recv(self._socket, READ_SIZE):
                 pass
         self._close()
 
     def kill(self) -> None:
-        """From another thread: end whatever the connection's own thread is waiting for."""
+        """End the connection and every wait of its thread, from another thread."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
@@ -207,38 +204,27 @@ class Transport(ABC):
         with contextlib.suppress(OSError):
             self._socket.close()
 
-    def _notify(self, connection: ssl.SSLSocket) -> None:
-        """Say over TLS that nothing more comes, without waiting for the client to say so too."""
-        with contextlib.suppress(OSError, ValueError):
-            connection.settimeout(0.0)
-            connection.unwrap()
-
-    def _look(self, seconds: float) -> None:
-        if not self._is_readable(seconds):
-            return
-        self._socket.settimeout(0.0)
+    def _receive(self, seconds: float) -> None:
+        """Process bytes of the client, and wait for them at most ``seconds``."""
         try:
-            data = self._socket.recv(READ)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return
-        except OSError as error:
-            raise Gone from error
-        finally:
+            has_data = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+            if not has_data and not select.select([self._socket], [], [], seconds)[0]:
+                return
+            self._socket.settimeout(0.0)
+            data = self._socket.recv(READ_SIZE)
             self._socket.settimeout(self._patience)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._socket.settimeout(self._patience)
+            return
+        except (OSError, ValueError) as error:  # `kill` closed it
+            raise Gone from error
         if not data:
             raise Gone
         self._received(data)
 
-    def _is_readable(self, seconds: float) -> bool:
-        pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
-        try:
-            return bool(pending) or bool(select.select([self._socket], [], [], seconds)[0])
-        except (OSError, ValueError) as error:
-            raise Gone from error
-
     def _read(self) -> bytes:
         try:
-            return self._socket.recv(READ)
+            return self._socket.recv(READ_SIZE)
         except OSError:
             return b""
 
@@ -257,7 +243,7 @@ class Transport(ABC):
 
 
 class Http1(Transport):
-    """HTTP/1.1 by h11; chunks of the body are written here, being three joins."""
+    """HTTP/1.1 by h11, which chunks of the body do without."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection)
@@ -294,7 +280,7 @@ class Http1(Transport):
         self._write(self._http.send(h11.EndOfMessage()) or b"")
 
     def _received(self, data: bytes) -> None:
-        """What comes during a stream is not kept: the connection ends with it."""
+        """Drop the bytes: the connection ends with the response."""
 
     def _next_request(self) -> h11.Request | None:
         request: h11.Request | None = None
@@ -315,21 +301,22 @@ class Http1(Transport):
                 return request
             elif event is h11.NEED_DATA:
                 self._http.receive_data(self._read())
-            elif isinstance(event, h11.Data) and len(self._body) < MOST_BODY:
+            elif isinstance(event, h11.Data) and len(self._body) < LONGEST_BODY:
                 self._body += event.data
             else:
                 return None
 
 
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
 def _response(status: int, headers: Headers) -> h11.Response:
-    """A head with its reason phrase, which some clients show."""
-    known = status in {each.value for each in HTTPStatus}
-    reason = HTTPStatus(status).phrase if known else ""
+    reason = REASONS.get(status, "")
     return h11.Response(status_code=status, headers=headers, reason=reason)
 
 
 class Http2(Transport):
-    """HTTP/2 by h2, with prior knowledge or by ALPN; one request at a time."""
+    """HTTP/2 by h2, by ALPN or with prior knowledge; one request at a time."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection)
@@ -353,7 +340,7 @@ class Http2(Transport):
                 self._stream, head = self._waiting.pop(0)
                 yield head
                 self._stream = 0
-                self.give_up_after(None)
+                self.set_patience(None)
 
     def reply(self, status: int, headers: Headers, body: bytes) -> None:
         length = ("content-length", str(len(body)))
@@ -391,20 +378,20 @@ class Http2(Transport):
         super().close()
 
     def _send(self, piece: bytes) -> None:
-        waits_since = time.monotonic()
+        since = time.monotonic()
         while piece:
             room = self._http.local_flow_control_window(self._stream)
             length = min(room, len(piece), self._http.max_outbound_frame_size)
             if length:
                 self._http.send_data(self._stream, piece[:length])
                 piece = piece[length:]
-                waits_since = time.monotonic()
-            elif self._patience and time.monotonic() - waits_since > self._patience:
+                since = time.monotonic()
+            elif self._patience and time.monotonic() - since > self._patience:
                 self.abort()
                 raise TooSlow
             else:
                 self._flush()
-                self._look(min(1.0, self._patience or 1.0))
+                self._receive(min(1.0, self._patience or 1.0))
 
     def _flush(self) -> None:
         data = self._http.data_to_send()
@@ -416,45 +403,43 @@ class Http2(Transport):
             received = self._http.receive_data(data)
         except h2.exceptions.ProtocolError as error:
             raise Gone from error
-        ours = self._stream
-        gone = is_unwanted = False
+        is_terminated = is_cancelled = False
         for event in received:
             if isinstance(event, h2.events.StreamReset):
-                is_unwanted = is_unwanted or event.stream_id == ours
+                is_cancelled = is_cancelled or event.stream_id == self._stream
                 self._bodies.pop(event.stream_id or 0, None)
-                self._waiting = [each for each in self._waiting if each[0] != event.stream_id]
+                self._waiting = [pair for pair in self._waiting if pair[0] != event.stream_id]
             elif isinstance(event, h2.events.ConnectionTerminated):
-                gone = True
+                is_terminated = True
             else:
                 self._collect(event)
-        if ours and not is_unwanted:
+        if self._stream and not is_cancelled:
             self._refuse_others()
         self._flush()
-        if gone:
+        if is_terminated:
             raise Gone
-        if is_unwanted:
+        if is_cancelled:
             raise ResponseGone
 
     def _collect(self, event: h2.events.Event) -> None:
-        """Put requests together from their heads and bodies."""
         if isinstance(event, h2.events.RequestReceived) and event.headers is not None:
             self._bodies[event.stream_id or 0] = _head(event.headers), bytearray()
         elif isinstance(event, h2.events.DataReceived):
-            self._take(event)
+            self._add_to_body(event)
         elif isinstance(event, h2.events.StreamEnded):
             head, body = self._bodies.pop(event.stream_id or 0)
             self._waiting.append((event.stream_id or 0, head._replace(body=bytes(body))))
 
-    def _take(self, event: h2.events.DataReceived) -> None:
+    def _add_to_body(self, event: h2.events.DataReceived) -> None:
         stream = event.stream_id or 0
         self._http.acknowledge_received_data(event.flow_controlled_length or 0, stream)
         if stream in self._bodies:
             self._bodies[stream][1].extend(event.data or b"")
-        if sum(len(body) for _, body in self._bodies.values()) > MOST_BODY:
+        if sum(len(body) for _, body in self._bodies.values()) > LONGEST_BODY:
             raise Gone
 
     def _refuse_others(self) -> None:
-        """A stream takes the connection; who wants another stream makes another connection."""
+        # X serves one stream at a time on a connection.
         for stream, _ in self._waiting:
             self._http.reset_stream(stream, h2.errors.ErrorCodes.REFUSED_STREAM)
         self._waiting.clear()

@@ -1,4 +1,4 @@
-"""Simulated tweets: deterministic by their seed, new by their ids."""
+"""Simulated tweets: texts by seed, ids and times by the clock."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from typing import Any, Literal
 import orjson
 
 from rxtweets.errors import ConfigurationError
-from rxtweets.simulator._phrases import EMOJI, NAMES, PHRASES, TOPICS
 
-__all__ = ["DIFFERENT", "Names", "Size", "Tweets", "snowflake", "stamp"]
+__all__ = ["DIFFERENT", "Names", "TweetSize", "Tweets", "snowflake", "stamp"]
 
-Size = Literal["small", "large"]
+TweetSize = Literal["small", "large"]
 Names = Literal["both", "tweet", "post"]
 
 SNOWFLAKE_EPOCH_MS = 1_288_834_974_657
 DIFFERENT = 4096
-"""Tweets until the texts come round again, under new ids. Each is made once, when first due."""
+"""Tweets until the texts repeat, with new ids."""
 
-ID, TIME = "\ue000", "\ue001"  # private use: no phrase has them
+REPOST_VERBS = {"tweet": ("retweet",), "post": ("repost",), "both": ("retweet", "repost")}
+
+ID, TIME = "\ue000", "\ue001"  # private use area: no phrase has them
 
 
 class Tweets:
-    """Frames of X's stream, without end: texts by the seed, ids and times by the clock.
+    """Frames of X's stream, without end: texts by seed, ids and times by the clock.
 
-    Texts are in twenty languages and a dozen scripts, with emoji of several code points, hashtags,
-    mentions and links, whose places in the text (in code points, as X counts) are in the
-    entities. One in five is a retweet, one in ten a quote, one in six a reply.
+    Texts are in 17 languages and a dozen scripts, with emoji of several code points, hashtags,
+    mentions and links. Entities give their places in code points, as X does. Of the tweets, 20 %
+    are retweets, 10 % quotes and 17 % replies. Texts repeat after 4,096 tweets.
 
     Args:
         seed: the same seed gives the same texts in the same order.
-        size: ``small`` is 1 KB a frame on average, with the fields that `sample_stream` asks
-            for; ``large`` is 2.5 KB, with context annotations and the authors' profiles.
-        names: X is renaming its fields (``retweet_count`` to ``repost_count``, ``tweets`` to
-            ``posts``). ``both`` has each field under both names, ``tweet`` has the older ones and
-            ``post`` the newer ones only.
+        size: ``small`` is 1 KB a frame on average, with the fields that `sample_stream` requests;
+            ``large`` is 2.5 KB, with context annotations and the authors' profiles.
+        names: X renames fields (``retweet_count`` to ``repost_count``, ``tweets`` to ``posts``).
+            ``both`` has each field under both names, ``tweet`` under the older one, ``post`` under
+            the newer one.
         clock: seconds since 1970.
 
     Raises:
-        ConfigurationError: no such size, or no such names.
+        ConfigurationError: the size or the names are unknown.
     """
 
     def __init__(
         self,
         seed: int = 0,
-        size: Size = "small",
+        size: TweetSize = "small",
         names: Names = "both",
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -64,16 +65,16 @@ class Tweets:
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[bytes]:
-        """Frames without a line end."""
+        """Yield frames, without line ends."""
         position = 0
         while True:
             yield from self.frames(position, 1)
             position += 1
 
     def frames(self, start: int, count: int) -> list[bytes]:
-        """The frames from position ``start`` on, written now; without line ends.
+        """Return the frames from position ``start`` on, written now, without line ends.
 
-        From any thread; no two frames have the same id.
+        From any thread. No two frames have the same id.
         """
         with self._lock:
             self._make_templates(start + count)
@@ -88,7 +89,9 @@ class Tweets:
         return frames
 
     def at(self, position: int, seconds: float) -> bytes:
-        """The frame of that position, written then: the same at every call; from any thread.
+        """Return the frame of a position, written at a time: the same at every call.
+
+        From any thread.
 
         Args:
             position: in the stream, from 0.
@@ -106,36 +109,32 @@ class Tweets:
 
 
 def snowflake(seconds: float, sequence: int) -> int:
-    """An id of that time, with the sequence number in its lower bits."""
+    """Return an id of that time, with the sequence number in its lower bits."""
     return ((int(seconds * 1000) - SNOWFLAKE_EPOCH_MS) << 22) | (sequence & 0x3FFFFF)
 
 
 def stamp(milliseconds: int) -> str:
-    """A time, in milliseconds since 1970, as X writes it."""
+    """Return a time, given in milliseconds since 1970, as X writes it."""
     moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03}Z"
 
 
 def _template(payload: dict[str, Any]) -> bytes:
-    """A frame with holes for its id and its time."""
     text = orjson.dumps(payload).replace(b"%", b"%%")
     return text.replace(TIME.encode(), b"%(time)b").replace(ID.encode(), b"%(id)b")
 
 
 class _Writer:
-    """Writes payloads; everything but id and time is decided here."""
-
-    def __init__(self, rng: random.Random, size: Size, names: Names) -> None:
+    def __init__(self, rng: random.Random, size: TweetSize, names: Names) -> None:
         self._rng = rng
         self._large = size == "large"
         self._names = names
 
     def tweet(self, number: int) -> dict[str, Any]:
-        """The payload of one frame."""
         rng = self._rng
         author = self._user(number)
         lang = rng.choice(list(PHRASES))
-        text = _Text(rng)
+        text = _Text()
         kind = rng.choices(("", "retweeted", "quoted", "replied_to"), (53, 20, 10, 17))[0]
         users, other = [author], None
         if kind:
@@ -144,7 +143,7 @@ class _Writer:
             other = self._earlier_tweet(other_author)
         if kind == "retweeted" and other is not None:
             lang = other["lang"]
-            text.add("RT").mention(users[1]).add(_cut(f": {other['text']}"), space=False)
+            text.add("RT").mention(users[1]).add(_shortened(f": {other['text']}"), space=False)
         else:
             if kind == "replied_to":
                 text.mention(users[1])
@@ -189,7 +188,7 @@ class _Writer:
 
     def _user(self, number: int) -> dict[str, Any]:
         rng = self._rng
-        name, username = NAMES[number % len(NAMES)]
+        name, username = AUTHORS[number % len(AUTHORS)]
         user: dict[str, Any] = {
             "id": str(rng.randint(10**8, 2 * 10**18)),
             "name": name,
@@ -212,12 +211,11 @@ class _Writer:
         return user
 
     def _earlier_tweet(self, author: dict[str, Any]) -> dict[str, Any]:
-        """The tweet that another one is about: an hour to a year old, by the id it has."""
         rng = self._rng
         identifier = str(rng.randint(1_700_000_000_000_000_000, 1_790_000_000_000_000_000))
         milliseconds = (int(identifier) >> 22) + SNOWFLAKE_EPOCH_MS
         lang = rng.choice(list(PHRASES))
-        text = _Text(rng)
+        text = _Text()
         self._say(text, lang)
         return {
             "author_id": author["id"],
@@ -233,7 +231,7 @@ class _Writer:
         rng = self._rng
         reposts = int(rng.paretovariate(1)) - 1
         return {
-            **self._reposts(reposts),
+            **{f"{verb}_count": reposts for verb in REPOST_VERBS[self._names]},
             "reply_count": int(rng.paretovariate(1.2)) - 1,
             "like_count": reposts * 4,
             "quote_count": reposts // 5,
@@ -241,12 +239,7 @@ class _Writer:
             "impression_count": reposts * 300 + rng.randint(0, 50),
         }
 
-    def _reposts(self, count: int) -> dict[str, int]:
-        older, newer = {"retweet_count": count}, {"repost_count": count}
-        return {"tweet": older, "post": newer, "both": older | newer}[self._names]
-
     def _both(self, name: str, value: object) -> dict[str, Any]:
-        """A field under the names of the generations asked for."""
         generations = ("tweet", "post") if self._names == "both" else (self._names,)
         return {name.format(generation): value for generation in generations}
 
@@ -271,10 +264,9 @@ class _Writer:
 
 
 class _Text:
-    """A text that is being written, with the places of its entities in code points."""
+    """Builds a text and its entities."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self) -> None:
         self._text = ""
         self.entities: dict[str, list[dict[str, Any]]] = {}
 
@@ -312,10 +304,82 @@ class _Text:
         )
 
 
-def _cut(text: str) -> str:
-    longest = 140
+def _shortened(text: str, longest: int = 140) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _base36(rng: random.Random, length: int) -> str:
     return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=length))
+
+
+PHRASES: dict[str, list[str]] = {}
+for _line in """\
+en  just missed the last train and honestly the walk home was worth it
+en  can someone explain why the oven clock is always four minutes fast
+en  new album on repeat since this morning
+en  the match went to penalties and I cannot feel my hands
+en  hot take: soup is a drink
+en  finally fixed the flaky test, it was the clock, it is always the clock
+es  hoy el café sabe a lunes pero igual me lo tomo
+es  ¿alguien más se quedó sin luz en el barrio?
+es  qué partido, señores, qué partido
+es  mañana madrugo y sigo aquí viendo videos de gatos
+pt  não acredito que já é novembro, cadê o ano
+pt  a fila do pão às sete da manhã é um evento social
+pt  chuva boa pra dormir e eu aqui trabalhando
+fr  encore un retard sur la ligne, la routine
+fr  ça sent déjà l’été à la fenêtre
+fr  qui a mangé le dernier croissant, avouez
+de  Straße gesperrt, Bus voll, Laune überraschend gut
+de  heißer Tipp: der Kuchen beim Bäcker an der Ecke
+de  nächste Woche wird alles anders, ganz sicher
+tr  İstanbul’da ışıklar yanınca her şey güzel
+tr  bugün hava çok güzel, dışarı çıkıyorum
+in  macet lagi, sabar ya teman-teman
+in  nasi goreng jam dua pagi memang beda rasanya
+ja  電車が遅れてるけど空がきれいだから許す
+ja  今日のお昼はカレーにしようかな
+ja  推しの新曲、三回目で泣いた
+ja  明日は早起きするぞ(たぶん)
+ko  오늘 하늘 진짜 예쁘다
+ko  퇴근하고 떡볶이 먹을 사람
+ko  새 앨범 무한 반복 중입니다
+zh  下雨天最适合在家喝茶看书
+zh  這家店的排隊人潮真的太誇張了
+ar  صباح الخير يا أصدقاء، القهوة جاهزة
+ar  المباراة اليوم كانت رائعة بكل المقاييس
+ar  الجو جميل والقلب أجمل
+he  שבת שלום לכולם, הים היום פשוט חלום
+he  מי עוד ער בשעה הזאת?
+fa  باران که می‌بارد دلم هوای خانه می‌کند
+fa  چای داغ و یک کتاب خوب
+hi  आज की चाय कुछ ख़ास थी
+hi  क्या मैच था यार, दिल जीत लिया
+th  วันนี้ฝนตกทั้งวันเลย อยากกินอะไรร้อนๆ
+th  เพลงใหม่เพราะมากกก
+ru  опять понедельник, но кофе спасает
+ru  кто ещё видел сегодня этот закат?
+el  καλημέρα από το νησί, ο ήλιος βγήκε
+art 𝓰𝓸𝓸𝓭 𝓿𝓲𝓫𝓮𝓼 only
+art 𝗯𝗿𝗲𝗮𝗸𝗶𝗻𝗴: nothing happened
+art Z̸a̷l̵g̶o̴ was here
+""".splitlines():
+    PHRASES.setdefault(_line[:4].rstrip(), []).append(_line[4:])
+
+EMOJI = (
+    *("😂", "😭", "🔥", "✨", "☕️", "⚽", "🫠", "🙏🏽", "🧑🏿‍🚀"),
+    *("👩‍💻", "👨‍👩‍👧‍👦", "🏳️‍🌈", "🇯🇵", "🇧🇷", "❤️‍🔥", "🐈‍⬛"),
+)
+
+TOPICS = (
+    "MondayMotivation", "nowplaying", "LaLiga", "Eurovision", "opensource", "python", "朝活", "猫",
+    "대한민국", "新年快樂", "صباح_الخير", "München", "SãoPaulo", "คนรักแมว", "music", "art", "F1",
+)  # fmt: skip
+
+AUTHORS = (
+    ("Ana Sofía 🌻", "ana_sofia"), ("たけし@写真垢", "takeshi_photo"), ("민지", "minji__97"),
+    ("Dr. K. Müller", "drkmueller"), ("نور", "noor_w"), ("Luiz Fernando", "luizf_br"),
+    ("the night bus", "thenightbus"), ("Chloé 🥐", "chloe_lit"), ("Иван", "ivan_dev"),
+    ("नेहा", "neha_writes"), ("ploy 🐈", "ploycat"), ("𝕁𝕒𝕪", "jay_0x"), ("דנה", "dana_tlv"),
+    ("City Weather", "cityweather24"), ("Ayşe", "ayse_k"), ("Rizky", "rizky_id"),
+)  # fmt: skip

@@ -1,17 +1,16 @@
-"""What a server does on one connection, as steps of a script: streaming, and every fault.
+"""Steps of a script: the stream, and the faults, of each connection to the simulator.
 
-A script has one part for each connection, or is a function from a `rxtweets.simulator.Request` to
-the part of that connection; connections after the last part stream without end. A part is a step,
-or a sequence of steps that are played one after the other::
+A script has one part for each connection. Connections after the last part stream without end. A
+script may also be a function from a `rxtweets.simulator.Request` to the part of that connection. A
+part is a step, or a list of steps that run in order::
 
     serve(script=[
         [Serve(2), Close()],                 # the first connection: two tweets, then a clean end
         unavailable(),                       # the second: 503
-        [Serve(1), Abort(mid_frame=True)],   # the third breaks in the middle of a tweet
+        [Serve(1), Abort(mid_frame=True)],   # the third: a reset within a tweet
     ])                                       # all others stream
 
-The bodies of the answers are those that X's API gives, as its documentation and public reports
-show them.
+The bodies of the replies are those of X's API, by its documentation and by public reports.
 """
 
 from __future__ import annotations
@@ -61,12 +60,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Serve(Step):
-    """Stream tweets from the feed.
+    """Stream tweets.
 
     Attributes:
-        count: how many; ``None`` for all there are, then silence with keep-alives.
-        rate: tweets a second; ``None`` for that of the server, ``math.inf`` for a burst. A live
-            server has its clock, and takes no other rate.
+        count: number of tweets; ``None`` for all, then silence with keep-alives.
+        rate: tweets a second; ``None`` for the rate of the server, ``math.inf`` for a burst. A
+            live server ignores it.
     """
 
     count: int | None = None
@@ -75,14 +74,14 @@ class Serve(Step):
 
 @dataclass(frozen=True)
 class Line(Step):
-    """Send one line that is not from the feed; the line end is added."""
+    """Send a line of your own; the server adds the line end."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
 class Raw(Step):
-    """Send these very bytes."""
+    """Send bytes as they are."""
 
     data: bytes
 
@@ -94,12 +93,11 @@ class KeepAlive(Step):
 
 @dataclass(frozen=True)
 class Disconnect(Step):
-    """Announce a disconnect inside the stream, as X does before it ends one.
+    """Announce a disconnect inside the stream, as X does before it ends a connection.
 
     Attributes:
-        disconnect_type: such as ``OperationalDisconnect``, ``UpstreamOperationalDisconnect``,
-            ``ForceDisconnect``, ``SlowReader``; `DISCONNECT_TYPES` has all.
-        wrapped: inside ``errors``, as usual; else the bare object, which has been seen too.
+        disconnect_type: such as ``OperationalDisconnect``; see `DISCONNECT_TYPES`.
+        wrapped: inside ``errors``, as usual; else the bare object, which X has sent too.
     """
 
     disconnect_type: str = "OperationalDisconnect"
@@ -108,13 +106,12 @@ class Disconnect(Step):
 
 @dataclass(frozen=True)
 class Stall(Step):
-    """Say nothing at all, not even keep-alives, as when the network between has gone.
+    """Send nothing, not even keep-alives, as after a network failure.
 
-    A client that leaves meanwhile is not noticed, for as long as the server's ``forget_after``
-    says.
+    If the client leaves meanwhile, the server does not notice it for its ``forget_after``.
 
     Attributes:
-        seconds: how long, subject to the server's ``time_scale``; ``None`` until the client goes.
+        seconds: scaled by the server's ``time_scale``; ``None`` until the client leaves.
     """
 
     seconds: float | None = None
@@ -122,17 +119,16 @@ class Stall(Step):
 
 @dataclass(frozen=True)
 class Close(Step):
-    """End the response properly, and close the connection."""
+    """End the response, and close the connection."""
 
 
 @dataclass(frozen=True)
 class Abort(Step):
-    """Break the connection off.
+    """Reset the connection.
 
     Attributes:
         mid_frame: send the first half of the next tweet before.
-        noticed: ``False`` if X takes the connection for a live one still, for as long as the
-            server's ``forget_after`` says.
+        noticed: ``False`` if the connection counts as open for the server's ``forget_after``.
     """
 
     mid_frame: bool = False
@@ -141,12 +137,12 @@ class Abort(Step):
 
 @dataclass(frozen=True)
 class Fin(Step):
-    """Close the connection in the middle of the response, without its end; over TLS unannounced."""
+    """Close the connection within the response; over TLS without close_notify."""
 
 
 @dataclass(frozen=True)
 class GoAway(Step):
-    """Over HTTP/2 send GOAWAY and close; over HTTP/1.1 the same as `Fin`.
+    """Over HTTP/2, send GOAWAY and close; over HTTP/1.1, act as `Fin`.
 
     Attributes:
         error_code: of HTTP/2; 0 is NO_ERROR.
@@ -157,7 +153,7 @@ class GoAway(Step):
 
 @dataclass(frozen=True)
 class ResetStream(Step):
-    """Over HTTP/2 reset the stream and leave the connection; over HTTP/1.1 the same as `Abort`.
+    """Over HTTP/2, reset the stream and keep the connection; over HTTP/1.1, act as `Abort`.
 
     Attributes:
         error_code: of HTTP/2; 0 is NO_ERROR, 2 INTERNAL_ERROR.
@@ -168,12 +164,12 @@ class ResetStream(Step):
 
 @dataclass(frozen=True)
 class Reply(Step):
-    """Answer with something else than a stream; only as the first step of a part.
+    """Answer with a response instead of a stream; only as the first step of a part.
 
     Attributes:
         status: of HTTP.
-        body: JSON if it is not bytes.
-        headers: beside the usual ones, or in their place.
+        body: sent as JSON if it is not bytes.
+        headers: added to the usual ones, or in their place.
     """
 
     status: int
@@ -181,7 +177,7 @@ class Reply(Step):
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def payload(self) -> bytes:
-        """The body as bytes."""
+        """Return the body as bytes."""
         return self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
 
 
@@ -201,7 +197,7 @@ DISCONNECT_TYPES = (
 
 
 def problem(title: str, kind: str) -> dict[str, str]:
-    """Title and type of a problem.
+    """Return title and type of a problem.
 
     Args:
         title: such as ``ConnectionException``.
@@ -211,7 +207,7 @@ def problem(title: str, kind: str) -> dict[str, str]:
 
 
 def invalid_request(parameter: str, value: str, message: str) -> Reply:
-    """400: a parameter cannot work."""
+    """Reply 400: the value of a parameter is invalid."""
     return Reply(
         400,
         {
@@ -223,12 +219,12 @@ def invalid_request(parameter: str, value: str, message: str) -> Reply:
 
 
 def unauthorized() -> Reply:
-    """401: the token is not accepted."""
-    return Reply(401, _blank("Unauthorized", 401))
+    """Reply 401: X does not accept the token."""
+    return _bare(401, "Unauthorized")
 
 
 def forbidden() -> Reply:
-    """403: the app has no access."""
+    """Reply 403: the app has no access."""
     return Reply(
         403,
         {
@@ -237,16 +233,15 @@ def forbidden() -> Reply:
             "keys and tokens from a Twitter developer App that is attached to a Project. You can "
             "create a project via the developer portal.",
             "registration_url": "https://developer.twitter.com/en/docs/projects/overview",
-            "title": "Client Forbidden",
             "required_enrollment": "Appropriate Level of API Access",
             "reason": "client-not-enrolled",
-            "type": "https://api.twitter.com/2/problems/client-forbidden",
+            **problem("Client Forbidden", "client-forbidden"),
         },
     )
 
 
 def unsupported_authentication() -> Reply:
-    """403: the token is not of the kind that the endpoint takes."""
+    """Reply 403: the endpoint does not take this kind of token."""
     return Reply(
         403,
         {
@@ -258,105 +253,93 @@ def unsupported_authentication() -> Reply:
     )
 
 
+def not_found() -> Reply:
+    """Reply 404: the path does not exist."""
+    return _bare(404, "Not Found")
+
+
+def not_allowed() -> Reply:
+    """Reply 405: the path does not take this method."""
+    return _bare(405, "Method Not Allowed")
+
+
 def no_rules() -> Reply:
-    """409: the filtered stream has no rules."""
-    return Reply(
-        409,
-        {
-            "title": "ConnectionException",
-            "detail": "The stream has no rules.",
-            "connection_issue": "RuleConfigurationIssue",
-            "type": "https://api.twitter.com/2/problems/streaming-connection",
-        },
-    )
+    """Reply 409: the filtered stream has no rules."""
+    return _connection_problem(409, "RuleConfigurationIssue", "The stream has no rules.")
 
 
 def rate_limited(reset: float | None = None, retry_after: float | str | None = None) -> Reply:
-    """429: too many connects.
+    """Reply 429: too many requests in the window.
 
     Args:
-        reset: end of the window, in seconds since 1970; by default that of the server's window.
-        retry_after: value of ``Retry-After``, in seconds or as a date of HTTP; ``None`` for none.
+        reset: end of the window, in seconds since 1970; by default of the server's window.
+        retry_after: value of ``Retry-After``, in seconds or as an HTTP date; ``None`` for none.
     """
     headers = {"x-rate-limit-remaining": "0", **_retry_after(retry_after)}
     if reset is not None:
-        # Rounded up: who comes back at that second is not too early.
-        headers["x-rate-limit-reset"] = str(math.ceil(reset))
-    return Reply(429, _blank("Too Many Requests", 429), headers)
+        headers["x-rate-limit-reset"] = str(math.ceil(reset))  # not before the window ends
+    return _bare(429, "Too Many Requests", headers)
 
 
 def too_many_connections() -> Reply:
-    """429: the token holds as many connections as it may."""
-    return Reply(
-        429,
-        {
-            "title": "ConnectionException",
-            "detail": "This stream is currently at the maximum allowed connection limit.",
-            "connection_issue": "TooManyConnections",
-            "type": "https://api.twitter.com/2/problems/streaming-connection",
-        },
-    )
+    """Reply 429: the token holds as many connections as it may."""
+    detail = "This stream is currently at the maximum allowed connection limit."
+    return _connection_problem(429, "TooManyConnections", detail)
 
 
 def usage_capped() -> Reply:
-    """429: the account's cap of posts is used up."""
+    """Reply 429: the account has used up its cap of posts."""
     return Reply(
         429,
         {
             "account_id": "1",
             "product_name": "standard-basic",
-            "title": "UsageCapExceeded",
             "period": "Monthly",
             "scope": "Product",
             "detail": "Usage cap exceeded: Monthly product cap",
-            "type": "https://api.twitter.com/2/problems/usage-capped",
+            **problem("UsageCapExceeded", "usage-capped"),
         },
     )
 
 
 def provisioning() -> Reply:
-    """The subscription is being changed."""
-    return Reply(
-        429,
-        {
-            "title": "ConnectionException",
-            "detail": "Your subscription change is currently being provisioned, please try again "
-            "in a minute.",
-            "connection_issue": "ProvisioningSubscription",
-            "type": "https://api.twitter.com/2/problems/streaming-connection",
-        },
+    """Reply 429: X is changing the subscription."""
+    detail = (
+        "Your subscription change is currently being provisioned, please try again in a minute."
     )
+    return _connection_problem(429, "ProvisioningSubscription", detail)
 
 
 def unavailable(status: int = 503, retry_after: float | str | None = None) -> Reply:
-    """503: overload or a deployment; also for its kin 500, 502 and 504.
+    """Reply 503: overload or a deployment; also 500, 502 or 504.
 
     Args:
         status: of HTTP.
-        retry_after: value of ``Retry-After``, in seconds or as a date of HTTP; ``None`` for none.
+        retry_after: value of ``Retry-After``, in seconds or as an HTTP date; ``None`` for none.
     """
     titles = {500: "Internal Server Error", 502: "Bad Gateway", 504: "Gateway Timeout"}
     title = titles.get(status, "Service Unavailable")
-    return Reply(status, _blank(title, status), _retry_after(retry_after))
+    return _bare(status, title, _retry_after(retry_after))
 
 
 def upstream_failure(status: int = 503) -> Reply:
-    """503 from the proxy before X's servers, which does not speak JSON."""
+    """Reply 503 from the proxy in front of X's servers, whose body is no JSON."""
     body = b"upstream connect error or disconnect/reset before headers"
     return Reply(status, body, {"content-type": "text/plain"})
 
 
-def not_found() -> Reply:
-    """404: no such path."""
-    return Reply(404, _blank("Not Found", 404))
-
-
 def _retry_after(value: float | str | None) -> dict[str, str]:
-    """A number in whole seconds, as the header has no others, and rounded up as `rate_limited`."""
     if value is None:
         return {}
+    # The header takes whole seconds (RFC 9110, 10.2.3); rounded up, a retry is not too early.
     return {"retry-after": value if isinstance(value, str) else str(math.ceil(value))}
 
 
-def _blank(title: str, status: int) -> dict[str, Any]:
-    return {"title": title, "type": "about:blank", "status": status, "detail": title}
+def _bare(status: int, title: str, headers: Mapping[str, str] | None = None) -> Reply:
+    body = {"title": title, "type": "about:blank", "status": status, "detail": title}
+    return Reply(status, body, headers or {})
+
+
+def _connection_problem(status: int, issue: str, detail: str) -> Reply:
+    kind = problem("ConnectionException", "streaming-connection")
+    return Reply(status, {"detail": detail, "connection_issue": issue, **kind})

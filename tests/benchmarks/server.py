@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from rxtweets.simulator._feed import SimulatedTweets
 from rxtweets.simulator._tweets import Tweets
 
 DISTINCT = 4_000
@@ -56,8 +55,7 @@ def frames_of(size: str, source: str | None, least: int = 0) -> list[bytes]:
     """Frames with their line ends; those that are smaller than that get other tweets included."""
     if source:
         return [line + b"\r\n" for line in Path(source).read_bytes().splitlines() if line]
-    make = SimulatedTweets(Tweets(size="large" if size == "large" else "small")).sequence()
-    frames = list(make(0, DISTINCT))
+    frames = Tweets(size="large" if size == "large" else "small").frames(0, DISTINCT)
     return [_grown(frames, number, least) + b"\r\n" for number in range(DISTINCT)]
 
 

@@ -1,4 +1,4 @@
-"""A notebook in a real JupyterLab, in a real browser: what a user sees, cell by cell."""
+"""A notebook in JupyterLab and a browser, cell by cell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FLAGS = [
 ]
 PATIENCE = 30.0
 ONCE_MORE = 2.0
-"""Seconds after which keys that came to nothing are pressed again."""
+"""Seconds until keys without an effect are pressed again."""
 IMAGE = """
 cell => {
     const images = cell.querySelectorAll(".jp-OutputArea-output img");
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def needed(missing: str) -> None:
-    """Skip where something is not installed, but not where everything has to run."""
+    """Skip if a package is missing, unless all tests are required."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{missing} is missing, and CI=true")
     pytest.skip(f"{missing} is missing: pip install rxtweets[browser], and Debian's chromium")
@@ -72,7 +72,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The address of a JupyterLab, and its folder, which has the notebooks in it."""
+    """The address of a JupyterLab, and its folder with the notebooks."""
     try:
         importlib.metadata.version("jupyterlab")
     except importlib.metadata.PackageNotFoundError:
@@ -124,11 +124,11 @@ def answers(address: str) -> bool:
 
 
 def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
-    """Wait until it holds, and give what it gave."""
+    """Wait until the call returns a true value, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         assert time.monotonic() < deadline, f"it never came to this: {what}"
-        time.sleep(0.05)  # a server, a page or a file: nothing tells when it changes
+        time.sleep(0.05)  # a server, a page or a file sends no signal when it changes
     return found
 
 
@@ -155,7 +155,7 @@ class Page:
         until(lambda: self.number(cell).isdigit(), f"the cell {contains!r} has run")
 
     def begun(self, cell: Any, before: str) -> bool:
-        """Ask for it once more: keys that come before the kernel is there are lost."""
+        """Press the keys again: before the kernel is ready, JupyterLab drops them."""
         self.accept_kernel()
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
@@ -164,7 +164,7 @@ class Page:
         return self.prompt(cell) != before
 
     def accept_kernel(self) -> None:
-        """Where the list of kernels came late, JupyterLab asks which to take."""
+        """Choose a kernel, which JupyterLab asks for if its list of kernels is late."""
         dialog = self.page.locator("dialog.jp-Dialog")
         if dialog.count():
             assert dialog.first.inner_text().startswith("Select Kernel")
@@ -180,12 +180,12 @@ class Page:
         return str(self.cell(contains).locator(".jp-OutputArea-output").inner_text()).strip()
 
     def picture(self, contains: str) -> str:
-        """The SVG that the cell shows now."""
+        """Return the SVG that the cell shows."""
         head, _, data = str(self.image(contains)["source"]).partition(",")
         return b64decode(data).decode() if "base64" in head else unquote(data)
 
     def image(self, contains: str) -> dict[str, Any]:
-        """The one picture of the cell, at one moment: another takes its place all the time."""
+        """Return the only picture of the cell, which is replaced often."""
         images = self.cell(contains).evaluate
         found: dict[str, Any] = until(lambda: images(IMAGE), f"{contains!r} has a picture")
         return found

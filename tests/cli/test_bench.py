@@ -7,7 +7,7 @@ from rxtweets.cli import main
 
 
 @pytest.mark.timeout(120)
-def test_the_table_has_a_line_for_everything_that_was_measured(
+def test_table_has_a_line_for_every_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench, "ROWS", bench.ROWS[:1] + bench.ROWS[-1:])
@@ -23,8 +23,6 @@ def test_the_table_has_a_line_for_everything_that_was_measured(
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan"])
-def test_a_time_that_cannot_be_measured_is_refused(
-    capsys: pytest.CaptureFixture[str], given: str
-) -> None:
+def test_invalid_seconds_are_refused(capsys: pytest.CaptureFixture[str], given: str) -> None:
     assert main(["bench", "--seconds", given]) == 2
     assert "--seconds" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`rxtweets record`, `replay` and `tail` as a shell sees them."""
+"""`rxtweets record`, `replay` and `tail` in a shell."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_record_completes_the_file_at_ctrl_c(tmp_path: Path) -> None:
             pass
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
-    assert [each.name for each in tmp_path.iterdir()] == ["t.jsonl"]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.jsonl"]
     assert rxtweets.replay(path, None).to_list().run()
 
 
@@ -72,7 +72,7 @@ def test_replay_ends_without_the_figures_of_a_connection(recording: Path) -> Non
     assert done.stderr.splitlines() == ["received 100 · dropped 0"]
 
 
-def test_a_stream_that_fails_for_good_is_said_once() -> None:
+def test_permanent_failure_is_reported_once() -> None:
     with rxtweets.simulator.serve(token="another") as x:
         done = run("tail", x.url, X_BEARER_TOKEN="any")
     assert done.returncode == 1
@@ -80,7 +80,7 @@ def test_a_stream_that_fails_for_good_is_said_once() -> None:
     assert line.startswith("rxtweets: 401")
 
 
-def test_replay_says_what_it_could_not_read(tmp_path: Path) -> None:
+def test_replay_counts_undecodable_lines(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text("nonsense\n")
     done = run("replay", tmp_path / "t.jsonl")
     assert done.returncode == 1
@@ -124,7 +124,7 @@ def test_tail_counts_lines_that_it_left_out(
     assert "undecodable 1 · unknown 1" in done.stderr.splitlines()[-1]
 
 
-def test_tail_fails_when_nothing_can_be_read(tmp_path: Path) -> None:
+def test_tail_fails_when_no_line_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text("nonsense\n{}\n")
     done = run("tail", tmp_path / "t.jsonl")
     assert (done.returncode, done.stdout) == (1, "")
@@ -152,7 +152,7 @@ def test_tail_shows_the_figures_of_a_notebook(recording: Path) -> None:
     done = run("tail", recording, "--speed", "max", "--live", COLUMNS="100", LINES="30")
     assert done.returncode == 0, done.stderr
     for kind in ("source", "batcher", "subscriber"):
-        [line] = [each for each in done.stdout.splitlines() if each.startswith(f"│ {kind}")]
+        [line] = [line_ for line_ in done.stdout.splitlines() if line_.startswith(f"│ {kind}")]
         assert "100 messages" in line
     assert done.stdout.splitlines()[1].startswith("│ stopped")
 
@@ -174,7 +174,9 @@ def test_tail_shows_the_figures_of_a_notebook(recording: Path) -> None:
         ("tail", "x"),
     ],
 )
-def test_what_cannot_work_is_said_in_a_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_invalid_argument_is_reported_in_one_line(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
     unset = {"X_BEARER_TOKEN": "", "TWITTER_BEARER_TOKEN": ""}
     done = subprocess.run(
         [*COMMAND, *arguments],

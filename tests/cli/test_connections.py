@@ -62,7 +62,7 @@ def test_connections_are_freed(
     stub.answers(*({"data": {"successful_kills": 1}} for _ in paths))
     assert main(["connections", "free", *streams, "--base-url", stub.url]) == 0
     assert capsys.readouterr().out == f"{len(paths)} connection(s) freed\n"
-    assert [(each.method, each.path) for each in stub.asked] == [
+    assert [(request.method, request.path) for request in stub.asked] == [
         ("DELETE", PATH + path) for path in paths
     ]
 

@@ -1,4 +1,4 @@
-"""The command as a shell sees it: output, exit codes, signals."""
+"""The command in a shell: output, exit codes, signals."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def line_of(pipe: IO[str] | None) -> str:
     return pipe.readline()
 
 
-def test_the_articles_program_prints_batches_of_upcased_texts() -> None:
+def test_run_prints_batches_of_upcased_texts() -> None:
     done = run("run", "--rate", "2000", "--limit", "100", "--json")
     *batches, last = map(json.loads, done.stdout.splitlines())
     assert done.returncode == 0
@@ -105,7 +105,7 @@ def test_all_recorded_frames_come_through_simulate_and_run(recorded: Path) -> No
     assert last["stats"]["undecodable"] == 0
 
 
-def test_live_reads_the_server_of_the_environment_with_the_token_of_the_environment() -> None:
+def test_live_takes_server_and_token_from_the_environment() -> None:
     with simulator.serve(rate=None, token="secret") as x:
         done = run(
             "run", "--live", "--limit", "20", "--quiet",
@@ -135,7 +135,11 @@ def test_live_reads_the_server_of_the_environment_with_the_token_of_the_environm
         (["simulate", "--port", "99999"], "port=99999"),
         (["simulate", "--from", "no-such-file"], "no-such-file"),
         (["simulate", "--tls-cert", "a.pem"], "--tls-key"),
-        (["simulate", "--close-after", "-1"], "--close-after -1"),
+        (["simulate", "--close-after", "0"], "--close-after 0: give 1 or more"),
+        (["simulate", "--token", ""], "token: it is empty"),
+        (["simulate", "--history", "inf", "--live"], "history=inf"),
+        (["simulate", "--rate", "inf", "--live"], "rate=inf"),
+        (["simulate", "--from", os.devnull], "read twice"),
         (["simulate", "--chunking", "0"], "chunking=0"),
         (["frobnicate"], "frobnicate"),
     ],
@@ -168,7 +172,7 @@ def test_run_exits_with_1_when_every_batch_failed(monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise ValueError("the printer is on fire")
 
-    monkeypatch.setattr("rxtweets.cli._main._Printer.on_next", fail)
+    monkeypatch.setattr("rxtweets.cli._run.BatchPrinter.on_next", fail)
     assert main(["run", "--rate", "2000", "--limit", "40"]) == 1
 
 
@@ -180,7 +184,7 @@ def test_without_a_command_the_help_teaches() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_delivers_what_is_in_flight_and_exits_with_0(number: signal.Signals) -> None:
+def test_signal_delivers_messages_in_flight_and_exits_with_0(number: signal.Signals) -> None:
     with running("run", "--rate", "500", "--json", "--batch-size", "7") as process:
         for _ in range(3):
             line_of(process.stdout)
@@ -203,7 +207,7 @@ def test_a_closed_pipe_ends_the_run_without_a_traceback() -> None:
     assert "Traceback" not in said
 
 
-def test_simulate_says_where_and_how_and_what_it_served() -> None:
+def test_simulate_prints_its_url_and_the_served_tweets() -> None:
     with running("simulate", "--port", "0", "--rate", "max") as x:
         match = re.search(r"http://\S+", line_of(x.stdout))
         assert match is not None
@@ -227,7 +231,7 @@ def test_simulate_can_end_every_connection() -> None:
 
 
 def screen_of(arguments: list[str], until: bytes, then: signal.Signals) -> tuple[bytes, int]:
-    """What a terminal gets until it shows something, then a signal, then the rest."""
+    """Return the output to a terminal; a text in it causes a signal."""
     primary, secondary = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, *arguments], stdin=secondary, stdout=secondary, stderr=secondary
@@ -252,7 +256,7 @@ def screen_of(arguments: list[str], until: bytes, then: signal.Signals) -> tuple
     return shown, process.returncode
 
 
-def test_a_terminal_gets_a_live_summary_that_is_wiped_at_the_end() -> None:
+def test_terminal_has_a_live_summary_that_is_cleared_at_the_end() -> None:
     shown, code = screen_of(["run", "--rate", "200"], b"reconn", signal.SIGINT)
     text = shown.decode()
     assert code == 0
@@ -261,7 +265,7 @@ def test_a_terminal_gets_a_live_summary_that_is_wiped_at_the_end() -> None:
     assert text.splitlines()[-1].split("\x1b[K")[-1].startswith("stopped · received")
 
 
-def test_a_server_that_was_named_is_not_called_a_simulation() -> None:
+def test_named_server_is_not_called_a_simulation() -> None:
     with simulator.serve(rate=200) as x:
         shown, code = screen_of(["run", "--base-url", x.url], b"reconn", signal.SIGINT)
     assert code == 0
@@ -272,7 +276,8 @@ def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
     program = tmp_path / "stuck.py"
     program.write_text(
         "import sys, threading\n"
-        "from rxtweets.cli import _main as cli\n"
+        "from rxtweets import cli\n"
+        "from rxtweets.cli import _run\n"
         "from rxtweets.pipeline._intake import Intake\n"
         "shut = Intake.shut\n"
         "def saying(valve):\n"
@@ -282,7 +287,7 @@ def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
         "def stuck(message):\n"
         "    print('in flight', flush=True)\n"
         "    threading.Event().wait()\n"
-        "cli.upcase = stuck\n"
+        "_run.upcase = stuck\n"
         "sys.exit(cli.main(['run', '--quiet']))\n"
     )
     with subprocess.Popen(

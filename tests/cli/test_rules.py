@@ -59,7 +59,7 @@ def test_rules_are_listed_as_json(run: Run, stub: Stub) -> None:
     assert [json.loads(line) for line in out.splitlines()] == [CATS, {**DOGS, "tag": ""}]
 
 
-def test_a_rule_does_nothing_to_the_terminal(run: Run, stub: Stub) -> None:
+def test_control_characters_of_a_rule_are_removed(run: Run, stub: Stub) -> None:
     stub.answers({"data": [{"id": "1", "value": "cat\x1b[2J", "tag": "\x07"}]})
     _, out, _ = run("list", "--base-url", stub.url)
     assert "\x1b" not in out
@@ -86,7 +86,7 @@ def test_rules_are_added_with_their_tags_in_order(run: Run, stub: Stub) -> None:
     stub.answers((201, {"data": [CATS, DOGS]}))
     code, out, _ = run("add", "cat has:media", "dog", "--tag", "cats", "--base-url", stub.url)
     assert code == 0
-    assert [each.body for each in stub.asked] == [
+    assert [request.body for request in stub.asked] == [
         {"add": [{"value": "cat has:media", "tag": "cats"}, {"value": "dog"}]}
     ]
     assert out.splitlines() == [
@@ -109,7 +109,7 @@ def test_more_tags_than_rules_are_refused(run: Run, stub: Stub) -> None:
     assert "2 tags for 1 rule" in err
 
 
-def test_a_rule_that_begins_with_a_minus_stands_behind_two(run: Run, stub: Stub) -> None:
+def test_rule_with_a_leading_minus_follows_two_dashes(run: Run, stub: Stub) -> None:
     stub.answers({"data": [{"id": "3", "value": "-is:retweet cat"}]})
     code, _, _ = run("add", "--base-url", stub.url, "--", "-is:retweet cat")
     assert code == 0
@@ -121,7 +121,10 @@ def test_rules_are_deleted_by_id_and_value(run: Run, stub: Stub) -> None:
     stub.answers(gone, gone)
     code, out, _ = run("delete", "541", "dog", "--base-url", stub.url)
     assert code == 0
-    assert [each.body["delete"] for each in stub.asked] == [{"ids": ["541"]}, {"values": ["dog"]}]
+    assert [request.body["delete"] for request in stub.asked] == [
+        {"ids": ["541"]},
+        {"values": ["dog"]},
+    ]
     assert out.splitlines()[:2] == ["- 541", "- dog"]
 
 
@@ -131,7 +134,7 @@ def test_the_rules_of_a_file_become_those_of_x(run: Run, stub: Stub, file: Path)
     stub.answers({"data": [{"id": "3", "value": "#rxpy"}]})
     code, out, _ = run("sync", str(file), "--base-url", stub.url)
     assert code == 0
-    assert [each.body for each in stub.asked] == [
+    assert [request.body for request in stub.asked] == [
         None, {"delete": {"ids": ["2"]}}, {"add": [{"value": "#rxpy"}]},
     ]  # fmt: skip
     assert out.splitlines() == [
@@ -158,14 +161,25 @@ def test_a_file_is_text_json_lines_or_an_array(run: Run, stub: Stub, file: Path,
     assert (code, out) == (0, "0 added, 0 deleted, 2 kept; 1 request(s)\n")
 
 
-def test_a_file_without_rules_deletes_none(run: Run, stub: Stub, file: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_file_may_have_any_unicode_encoding(
+    run: Run, stub: Stub, file: Path, encoding: str
+) -> None:
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    file.write_bytes(mark + "// 猫\r\ncat has:media\tcats\r\ndog\r".encode(encoding))
+    stub.answers({"data": [CATS, DOGS]})
+    code, out, _ = run("sync", str(file), "--base-url", stub.url)
+    assert (code, out) == (0, "0 added, 0 deleted, 2 kept; 1 request(s)\n")
+
+
+def test_file_without_rules_is_refused(run: Run, stub: Stub, file: Path) -> None:
     file.write_text("// nothing yet\n")
     code, _, err = run("sync", str(file), "--base-url", stub.url)
     assert (code, stub.asked) == (2, [])
     assert "--delete-all" in err
 
 
-def test_a_file_without_rules_deletes_all_if_that_is_said(run: Run, stub: Stub, file: Path) -> None:
+def test_file_without_rules_deletes_all_with_delete_all(run: Run, stub: Stub, file: Path) -> None:
     file.write_text("")
     stub.answers({"data": [CATS]}, {"meta": {"summary": {"deleted": 1, "not_deleted": 0}}})
     code, out, _ = run("sync", str(file), "--delete-all", "--base-url", stub.url)
@@ -180,7 +194,7 @@ def test_a_file_without_rules_can_be_rehearsed(run: Run, stub: Stub, file: Path)
     assert "1 would be deleted" in out
 
 
-def test_what_was_listed_can_be_synced(run: Run, stub: Stub, file: Path) -> None:
+def test_listed_rules_can_be_synced(run: Run, stub: Stub, file: Path) -> None:
     stub.answers({"data": [CATS, DOGS]}, {"data": [CATS, DOGS]})
     _, listed, _ = run("list", "--json", "--base-url", stub.url)
     file.write_text(listed, encoding="utf-8")
@@ -207,7 +221,7 @@ def test_rules_come_from_standard_input(
         ("cat\ndog\ncat\tcats\n", "twice"),
     ],
 )
-def test_a_file_that_is_none_of_these_is_refused_without_a_request(
+def test_invalid_file_is_refused_without_a_request(
     run: Run, stub: Stub, file: Path, text: str, words: str
 ) -> None:
     file.write_text(text, encoding="utf-8")
@@ -216,7 +230,7 @@ def test_a_file_that_is_none_of_these_is_refused_without_a_request(
     assert words in err
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"cat \xff", b"\xff\xfec"])
 def test_a_file_that_cannot_be_read_is_refused(
     run: Run, stub: Stub, file: Path, content: bytes | None
 ) -> None:
@@ -227,9 +241,7 @@ def test_a_file_that_cannot_be_read_is_refused(
     assert "cannot be read as rules" in err
 
 
-def test_every_mistake_of_a_file_is_shown_with_its_line_and_a_caret(
-    run: Run, stub: Stub, file: Path
-) -> None:
+def test_mistakes_of_a_file_have_their_line_and_a_caret(run: Run, stub: Stub, file: Path) -> None:
     file.write_text("cat (dog\ncat\n猫 has:legs\n", encoding="utf-8")
     code, _, err = run("sync", str(file), "--base-url", stub.url)
     assert (code, stub.asked) == (2, [])
@@ -252,7 +264,7 @@ def test_a_check_finds_mistakes_on_the_command_line(run: Run) -> None:
     assert err.endswith("did you mean from:?\n  cat fro:X\n      ^\n")
 
 
-def test_a_rule_that_x_may_refuse_is_taken_with_a_line(run: Run, file: Path) -> None:
+def test_doubtful_rule_is_accepted_with_a_warning(run: Run, file: Path) -> None:
     file.write_text("cat\nthe\n", encoding="utf-8")
     code, out, err = run("check", str(file))
     assert (code, out) == (0, "2 rule(s), no mistake found\n")
@@ -260,7 +272,7 @@ def test_a_rule_that_x_may_refuse_is_taken_with_a_line(run: Run, file: Path) -> 
     assert err.count("\n") == 1
 
 
-def test_of_a_long_rule_the_part_around_the_mistake_is_shown(run: Run) -> None:
+def test_mistake_in_a_long_rule_is_shown_in_context(run: Run) -> None:
     rule = " ".join(["cat"] * 100) + " has:legs " + " ".join(["dog"] * 100)
     _, _, err = run("check", rule)
     _, shown, caret = err.splitlines()
@@ -275,7 +287,7 @@ def test_enterprise_rules_may_be_longer(run: Run) -> None:
     assert run("check", "x" * 1_500, "--longest", "2048")[0] == 0
 
 
-def test_what_x_refuses_is_shown_with_its_place_and_what_it_took(run: Run, stub: Stub) -> None:
+def test_refusals_of_x_are_shown_with_their_position(run: Run, stub: Stub) -> None:
     reason = "Reference to invalid field 'x' (at position 5)"
     error = {"value": "dog followers_count:1", "title": "UnprocessableEntity", "details": [reason]}
     stub.answers({"data": [CATS], "errors": [error]})
@@ -297,7 +309,7 @@ def test_a_refused_token_is_one_line(run: Run, stub: Stub) -> None:
     assert err.startswith("rxtweets: 401: Unauthorized")
 
 
-def test_what_was_done_before_a_failure_is_said(run: Run, stub: Stub, file: Path) -> None:
+def test_changes_before_a_failure_are_reported(run: Run, stub: Stub, file: Path) -> None:
     file.write_text("cat\n", encoding="utf-8")
     stub.answers({"data": [DOGS]}, {"meta": {"summary": {"deleted": 1, "not_deleted": 0}}})
     stub.answers((503, b"no"))
@@ -318,19 +330,19 @@ def test_counts_are_shown(run: Run, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["add"], ["sync"], ["check"]])
-def test_a_command_that_is_none_is_one_line_and_exit_code_2(run: Run, arguments: list[str]) -> None:
+def test_unknown_command_is_one_line_and_exit_code_2(run: Run, arguments: list[str]) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
 
 
-def test_the_help_of_a_command_writes_x_as_x_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_command_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["rules", "sync", "--help"])
     assert "Make the rules of X those of a file." in capsys.readouterr().out
 
 
-def test_an_output_that_is_full_is_said_in_a_line(
+def test_full_output_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Full(io.StringIO):

@@ -22,7 +22,7 @@ PATIENCE = 30.0
 
 
 def options_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
-    """What the server is started with."""
+    """Return the arguments of `serve`."""
     given: dict[str, Any] = {}
 
     def serve(host: str, port: int, **options: Any) -> None:
@@ -52,7 +52,7 @@ def options_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, An
         (["--tls-cert", "a", "--tls-key", "b"], "tls", ("a", "b")),
         (["--http1-only"], "http2", False),
     ],
-    ids=lambda each: " ".join(each) if isinstance(each, list) else None,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_options_reach_the_server(
     arguments: list[str], name: str, value: object, monkeypatch: pytest.MonkeyPatch
@@ -79,7 +79,7 @@ def test_without_options_the_server_is_the_usual_one(monkeypatch: pytest.MonkeyP
     assert {name: given[name] for name in usual} == usual
 
 
-def test_every_connection_can_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_after_ends_every_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     script = options_of(monkeypatch, "--close-after", "3")["script"]
     assert [script(None) for _ in range(2)] == [[Serve(3), Close()]] * 2
 
@@ -98,7 +98,7 @@ def test_every_connection_can_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_work_is_refused(
+def test_invalid_option_is_refused(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["simulate", "--port", "0", *arguments]) == 2
@@ -106,10 +106,10 @@ def test_what_cannot_work_is_refused(
 
 
 def test_lines_left_out_are_named_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    simulate._report_left_out([f"t.jsonl:{number}: cut off" for number in range(1, 1_235)])
+    simulate.report_left_out([f"t.jsonl:{number}: cut off" for number in range(1, 1_235)])
     first, *_, last = capsys.readouterr().err.splitlines()
     assert (first, last) == ("left out: t.jsonl:1: cut off", "lines left out 1,234")
-    simulate._report_left_out([])
+    simulate.report_left_out([])
     assert capsys.readouterr().err == ""
 
 
@@ -138,7 +138,7 @@ def test_a_filtered_stream_is_served_from_the_shell() -> None:
             url = json.loads(process.stdout.readline())["url"]
             headers = {"authorization": "Bearer any"}
             with httpx.stream("GET", f"{url}/2/tweets/search/stream", headers=headers) as response:
-                line = next(each for each in response.iter_lines() if each)
+                line = next(line_ for line_ in response.iter_lines() if line_)
             process.send_signal(signal.SIGINT)
             process.communicate()
         finally:

@@ -1,9 +1,7 @@
-"""Other people's clients, unmodified, each driven in the same way.
+"""Clients of other projects, unmodified, behind one interface.
 
-Where a client insists on X's host, its requests are sent to the simulator by an adapter on its
-session. Their waits are noted and not waited; nothing else of theirs is touched.
-
-What each of them cannot do is a fact about it, and no test asks for it.
+If a client insists on X's host, an adapter on its session sends the requests to the simulator.
+Waits of the clients are recorded and skipped. No test asks a client for a feature that it lacks.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ SEED = 7
 
 @dataclass
 class Heard:
-    """What a client made of a stream.
+    """The record of a client about a stream.
 
     Attributes:
         tweets: ids and texts in order.
@@ -50,7 +48,7 @@ class Heard:
 
 @dataclass
 class Changed:
-    """What a client made of an answer about rules.
+    """The record of a client about an answer to a change of rules.
 
     Attributes:
         rules: id, value and tag of each.
@@ -85,19 +83,19 @@ class Client(ABC):
 
     @abstractmethod
     def sample(self, count: int) -> Heard:
-        """Listen to the sample until so many tweets have come."""
+        """Read the sample stream until a number of tweets came."""
 
     @abstractmethod
     def search(self, count: int) -> Heard:
-        """Listen to the filtered stream until so many tweets have come."""
+        """Read the filtered stream until a number of tweets came."""
 
     @abstractmethod
     def add(self, *rules: tuple[str, str]) -> Changed:
-        """Add rules, each a value and a tag; an empty tag is not sent."""
+        """Add rules from pairs of value and tag; an empty tag is not sent."""
 
     @abstractmethod
     def rules(self) -> Changed:
-        """The rules there are."""
+        """Return all rules."""
 
     @abstractmethod
     def delete(self, *ids: str) -> Changed:
@@ -105,10 +103,10 @@ class Client(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything that the client left open."""
+        """Close the resources that the client leaves open."""
 
     def wait(self, seconds: float) -> None:
-        """Stands in for the client's sleep."""
+        """Replace the client's sleep."""
         self.heard.waits.append(seconds)
 
 
@@ -167,7 +165,7 @@ class Tweepy(Client):
             self._client.disconnect()
 
     def _hear_errors(self, errors: list[dict[str, str]]) -> None:
-        self.heard.announced += [each["disconnect_type"] for each in errors]
+        self.heard.announced += [problem["disconnect_type"] for problem in errors]
 
     def _hear_rules(self, rules: list[Any]) -> None:
         self.heard.tags |= {rule.tag for rule in rules}
@@ -175,7 +173,7 @@ class Tweepy(Client):
     def _changed(self, answer: Any) -> Changed:
         return Changed(
             rules=[(rule.id, rule.value, rule.tag or "") for rule in answer.data or ()],
-            problems=[each["title"] for each in answer.errors],
+            problems=[error["title"] for error in answer.errors],
             deleted=answer.meta.get("summary", {}).get("deleted", 0),
         )
 
@@ -314,7 +312,7 @@ class Xdk(Client):
         summary = getattr(answer.meta, "summary", None) or {}
         rules = [(rule.id, rule.value, rule.tag or "") for rule in answer.data or ()]
         return Changed(
-            rules, [each.title for each in answer.errors or ()], summary.get("deleted", 0)
+            rules, [error.title for error in answer.errors or ()], summary.get("deleted", 0)
         )
 
 
@@ -367,7 +365,7 @@ class Twarc(Client):
         with contextlib.closing(stream):
             for frame in stream:
                 problems = frame.get("errors", [])
-                self.heard.announced += [each["disconnect_type"] for each in problems]
+                self.heard.announced += [problem["disconnect_type"] for problem in problems]
                 if "data" in frame:
                     self.heard.tweets.append((frame["data"]["id"], frame["data"]["text"]))
                 self.heard.tags |= {rule["tag"] for rule in frame.get("matching_rules", ())}
@@ -380,7 +378,7 @@ class Twarc(Client):
             rules=[
                 (rule["id"], rule["value"], rule.get("tag", "")) for rule in answer.get("data", ())
             ],
-            problems=[each["title"] for each in answer.get("errors", ())],
+            problems=[error["title"] for error in answer.get("errors", ())],
             deleted=answer["meta"].get("summary", {}).get("deleted", 0),
         )
 
@@ -441,7 +439,7 @@ def use(
     yield make
     while made:
         made.pop().close()
-    gc.collect()  # some of them have cycles that hold sockets
+    gc.collect()  # reference cycles of some clients hold sockets
     assert psutil.Process().num_fds() <= before + 1
 
 

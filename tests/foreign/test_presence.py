@@ -1,4 +1,4 @@
-"""Where it counts, the other people's clients are all there."""
+"""All clients of other projects are installed where that is required."""
 
 from __future__ import annotations
 

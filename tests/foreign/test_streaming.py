@@ -1,4 +1,4 @@
-"""Other people's clients listen to the simulator as they listen to X."""
+"""Clients of other projects read the simulator's streams."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method:DeprecationWar
 
 @pytest.mark.parametrize("gzip", [True, False], ids=["gzip", "plain"])
 @pytest.mark.parametrize("chunking", ["frame", "read", 7])
-def test_a_thousand_tweets_arrive_whole_and_in_order(
+def test_thousand_tweets_arrive_whole_and_in_order(
     use: Use, texts: Texts, chunking: Any, gzip: bool
 ) -> None:
     with simulator.serve(rate=None, seed=SEED, chunking=chunking, gzip=gzip) as x:
@@ -41,9 +41,7 @@ def test_a_thousand_tweets_arrive_whole_and_in_order(
     assert len({identifier for identifier, _ in heard.tweets}) == 1000
 
 
-def test_the_filtered_stream_has_what_matches_with_the_rules_that_it_matched(
-    use: Use, texts: Texts
-) -> None:
+def test_filtered_stream_has_matching_tweets_with_their_rules(use: Use, texts: Texts) -> None:
     with simulator.serve(rate=None, seed=SEED) as x:
         client = use(x)
         client.add(("RT", "again"), ("RT is:retweet", ""))
@@ -75,9 +73,7 @@ def test_disconnects_of_every_kind_are_lived_through(use: Use, texts: Texts) -> 
     assert len(heard.waits) == 3  # after the cut and each 503; the others are no failures
 
 
-def test_a_cut_in_the_middle_of_a_tweet_loses_what_was_on_its_way_at_most(
-    use: Use, texts: Texts
-) -> None:
+def test_cut_within_a_tweet_loses_only_tweets_in_transit(use: Use, texts: Texts) -> None:
     parts = [[Serve(500), Abort(mid_frame=True)]]
     with simulator.serve(rate=None, seed=SEED, script=parts) as x:
         heard = use(x).sample(1000)
@@ -114,11 +110,11 @@ def test_twarc_tells_the_causes_of_429_apart_by_the_headers(use: Use) -> None:
 
 
 @pytest.mark.parametrize("use", ["twarc"], indirect=True)
-def test_twarc_asks_for_a_token_before_and_after_an_announced_disconnect(use: Use) -> None:
+def test_twarc_fetches_a_token_around_an_announced_disconnect(use: Use) -> None:
     parts = [[Serve(5), Disconnect(), Close()]]
     with simulator.serve(rate=None, token="only-this", script=parts) as x:
         assert len(use(x).sample(10).tweets) == 10
-        assert [each.path for each in x.requests].count("/oauth2/token") == 2
+        assert [request.path for request in x.requests].count("/oauth2/token") == 2
 
 
 @pytest.mark.parametrize("use", ["tweepy", "tweepy-async", "xdk"], indirect=True)

@@ -1,4 +1,4 @@
-"""Other people's clients manage the simulator's rules as they manage X's."""
+"""Clients of other projects manage the simulator's rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_rules_are_added_listed_and_deleted(use: Use) -> None:
 @pytest.mark.parametrize(
     ("value", "title"), [("cat has:links", "DuplicateRule"), ("(cat", "UnprocessableEntity")]
 )
-def test_a_rule_that_is_refused_has_its_reason(use: Use, value: str, title: str) -> None:
+def test_refused_rule_has_its_reason(use: Use, value: str, title: str) -> None:
     with simulator.serve() as x:
         client = use(x)
         client.add(CATS)

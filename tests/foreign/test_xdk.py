@@ -1,4 +1,4 @@
-"""X's own client, whose models are made from X's description, reads all that the simulator has."""
+"""X's own client, whose models come from X's description, reads every stream of the simulator."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_every_line_of_every_stream_fits_its_model(
     with contextlib.closing(getattr(use(x).api.stream, method)(**options)) as stream:
         read = [answer.model_dump(exclude_unset=True) for answer in islice(stream, 200)]
     assert len(read) == 200
-    assert all(each["data"] for each in read)
-    assert not caplog.messages  # it tells of the lines that it leaves out here and nowhere else
+    assert all(item["data"] for item in read)
+    assert not caplog.messages  # the client logs the lines that it leaves out
 
 
 def test_it_finds_and_ends_connections(use: Use, x: Simulator) -> None:
@@ -64,11 +64,11 @@ def test_it_finds_and_ends_connections(use: Use, x: Simulator) -> None:
     with contextlib.closing(client.api.stream.posts_sample()) as stream:
         next(stream)
         [page] = client.api.connections.get_connection_history(status="active")
-        assert [each.endpoint_name for each in page.data] == ["sample_stream"]
+        assert [held.endpoint_name for held in page.data] == ["sample_stream"]
         ended = client.api.connections.delete_by_endpoint("sample_stream")
         assert ended.data.successful_kills == 1
     [page] = client.api.connections.get_connection_history(status="inactive")
-    assert [each.id for each in page.data] == [ended.data.results[0].uuid]
+    assert [held.id for held in page.data] == [ended.data.results[0].uuid]
 
 
 def test_it_counts_rules(use: Use, x: Simulator) -> None:

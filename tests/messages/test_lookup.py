@@ -15,11 +15,10 @@ from rxtweets import Message
 from rxtweets._messages.decoding import Decoded, Decoder, Undecodable, decode
 from rxtweets._messages.lookup import LookUp, look_up, quick_look_up
 from rxtweets._messages.rows import row_of
-from rxtweets.simulator._feed import SimulatedTweets
 from rxtweets.simulator._tweets import Tweets
 
 BESIDE = b'{"data":{"id":"1","text":"a","x":%s}}'
-LINES = list(SimulatedTweets(Tweets(seed=3)).sequence()(0, 50))
+LINES = Tweets(seed=3).frames(0, 50)
 FAST = Decoder(fast=True)
 TOO_GREAT = b'{"data":{"id":"1","text":"a","x":[1e400,-1e400,%s,7]}}' % (b"9" * 5000)
 

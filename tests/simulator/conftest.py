@@ -18,7 +18,7 @@ class MakeClient(Protocol):
 
 @pytest.fixture
 def client() -> Iterator[MakeClient]:
-    """Makes clients of a simulator, which are closed after the test."""
+    """Make clients of a simulator; they are closed after the test."""
     with contextlib.ExitStack() as stack:
 
         def make(

@@ -1,4 +1,4 @@
-"""X's endpoints as any HTTP client sees them: paths, parameters, refusals, budgets."""
+"""X's endpoints over HTTP: paths, parameters, refusals, rate limits."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def stamp(seconds_ago: float) -> str:
     return stamps(seconds_ago)[0]
 
 
-def test_all_of_xs_streams_are_there() -> None:
+def test_all_streams_of_x_exist() -> None:
     assert {name: endpoint.path for name, endpoint in ENDPOINTS.items()} == PATHS
 
 
 @each_endpoint
-def test_each_endpoint_streams_what_it_is_for(name: str, client: Any) -> None:
+def test_endpoint_streams_its_content(name: str, client: Any) -> None:
     with simulator.serve(rate=None, rules=["the OR lang:en a"], script=one_tweet) as x:
         answer = client(x).get(PATHS[name], params=needed(name))
         assert answer.status_code == 200
@@ -86,7 +86,7 @@ def test_each_endpoint_streams_what_it_is_for(name: str, client: Any) -> None:
 
 
 @each_partitioned
-def test_a_missing_partition_is_answered_as_x_does(name: str, client: Any) -> None:
+def test_missing_partition_is_answered_with_400(name: str, client: Any) -> None:
     with simulator.serve() as x:
         answer = client(x).get(PATHS[name])
     assert answer.status_code == 400
@@ -104,7 +104,7 @@ def test_a_missing_partition_is_answered_as_x_does(name: str, client: Any) -> No
 
 
 @each_partitioned
-def test_partitions_go_from_one_to_xs_number(name: str, client: Any) -> None:
+def test_partitions_are_limited_to_those_of_x(name: str, client: Any) -> None:
     with simulator.serve(rate=None, script=lambda _: Close()) as x:
         http = client(x)
         statuses = [
@@ -157,7 +157,7 @@ def test_backfill_goes_from_zero_to_five_minutes(given: str, status: int, client
         ("likes_compliance_stream", "backfill_minutes", "1", None),
     ],
 )
-def test_what_x_does_not_have_cannot_be_asked_for(
+def test_unknown_parameters_and_values_are_refused(
     client: Any, stream: str, name: str, value: str, refused: str | None
 ) -> None:
     with simulator.serve(rate=None, script=[Close()]) as x:
@@ -174,7 +174,7 @@ def test_a_lenient_simulator_leaves_unknown_names_unread(client: Any) -> None:
     assert answer.status_code == 200
 
 
-def test_an_account_without_backfill_is_refused_it(client: Any) -> None:
+def test_backfill_is_refused_to_an_account_without_it(client: Any) -> None:
     with simulator.serve(backfill=False, script=[Close()]) as x:
         http = client(x)
         assert http.get(SAMPLE, params={"backfill_minutes": "1"}).status_code == 400
@@ -210,21 +210,21 @@ def test_the_sample_stream_has_no_replay(client: Any) -> None:
     assert "start_time" in answer.json()["errors"][0]["parameters"]
 
 
-def test_without_a_clock_there_is_no_past(client: Any) -> None:
+def test_replay_is_refused_without_live(client: Any) -> None:
     with simulator.serve() as x:
         answer = replayed(client(x), start_time=stamp(30))
     assert answer.status_code == 400
     assert "live=True" in answer.json()["errors"][0]["message"]
 
 
-def test_a_replay_gives_what_lies_between_its_bounds_and_ends(client: Any) -> None:
+def test_replay_has_the_frames_between_its_bounds(client: Any) -> None:
     start, end = stamps(40, 30)
     with simulator.serve(rate=5, live=True, history=60) as x:
         lines = replayed(client(x), start_time=start, end_time=end).content
     assert lines.count(b"\n") == 50
 
 
-def test_replays_that_follow_each_other_share_nothing_and_miss_nothing(client: Any) -> None:
+def test_adjacent_replays_make_up_the_whole(client: Any) -> None:
     times = stamps(40, 35, 30, 25, 20)
     with simulator.serve(rate=7, live=True, history=60) as x:
         http = client(x)
@@ -295,7 +295,7 @@ def test_other_methods_are_not_allowed(http1: bool, method: str, path: str, clie
 
 
 @pytest.mark.parametrize("path", [SAMPLE, RULES, f"{RULES}/counts", "/2/connections"])
-def test_without_the_token_nothing_is_told(path: str, client: Any) -> None:
+def test_wrong_token_is_answered_with_401(path: str, client: Any) -> None:
     with simulator.serve(token="right") as x:
         answer = client(x, token="wrong").get(path)
     assert answer.status_code == 401
@@ -308,7 +308,7 @@ def test_without_the_token_nothing_is_told(path: str, client: Any) -> None:
 
 
 @BOTH
-def test_headers_that_are_no_text_are_no_trouble(http1: bool, client: Any) -> None:
+def test_headers_may_have_any_bytes(http1: bool, client: Any) -> None:
     with simulator.serve(token="right") as x:
         http = client(x, http1=http1)
         strange = {b"authorization": b"Bearer \xe4\xff", b"x-other": b"\xff"}
@@ -389,7 +389,7 @@ def credentials(pair: str) -> dict[str, str]:
 
 
 @BOTH
-def test_key_and_secret_are_changed_for_the_token(http1: bool, client: Any) -> None:
+def test_key_and_secret_are_exchanged_for_the_token(http1: bool, client: Any) -> None:
     with simulator.serve(token="right", script=[Close()]) as x:
         http = client(x, http1=http1)
         answer = http.post(
@@ -449,5 +449,7 @@ def test_endpoints_know_their_partitions() -> None:
     def partitions(endpoint: Endpoint) -> int:
         return endpoint.partitions
 
-    found = {name: partitions(each) for name, each in ENDPOINTS.items() if partitions(each)}
+    found = {
+        name: partitions(endpoint) for name, endpoint in ENDPOINTS.items() if partitions(endpoint)
+    }
     assert found == MOST

@@ -1,4 +1,4 @@
-"""How connections begin and end, as raw sockets see it."""
+"""The start and the end of connections, by raw sockets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def everything(raw: socket.socket) -> bytes:
 
 
 def body_of(answer: bytes) -> bytes:
-    """The chunks of an answer, and whether there is a last one is to be seen at their end."""
+    """Return the chunks of an answer, with the last chunk if it was sent."""
     return answer.partition(b"\r\n\r\n")[2]
 
 
@@ -61,14 +61,14 @@ def test_a_close_ends_the_body_and_the_connection() -> None:
 
 
 @pytest.mark.parametrize("step", [Fin(), GoAway()])
-def test_over_http1_a_fin_leaves_the_body_without_its_end(step: Fin | GoAway) -> None:
+def test_http1_fin_leaves_the_body_without_its_end(step: Fin | GoAway) -> None:
     with simulator.serve(source=[], script=[[Line(b"a"), step]]) as x, connected(x) as raw:
         raw.sendall(REQUEST)
         assert body_of(everything(raw)) == b"3\r\na\r\n\r\n"
 
 
 @pytest.mark.parametrize("step", [Abort(), ResetStream()])
-def test_over_http1_an_abort_resets_the_connection(step: Abort | ResetStream) -> None:
+def test_http1_abort_resets_the_connection(step: Abort | ResetStream) -> None:
     with simulator.serve(source=[], script=[step]) as x, connected(x) as raw:
         raw.sendall(REQUEST)
         with pytest.raises(ConnectionResetError):
@@ -76,7 +76,7 @@ def test_over_http1_an_abort_resets_the_connection(step: Abort | ResetStream) ->
 
 
 class Http2Client:
-    """A bare client of HTTP/2 with prior knowledge."""
+    """A minimal client of HTTP/2 with prior knowledge."""
 
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
@@ -97,7 +97,7 @@ class Http2Client:
         self._raw.sendall(self._http.data_to_send())
 
     def until(self, *kinds: type[h2.events.Event]) -> list[Any]:
-        """The events up to one of these, or to the end of the connection."""
+        """Return the events up to one of these kinds, or to the end of the connection."""
         found: list[Any] = []
         while not any(isinstance(event, kinds) for event in found):
             data = self._raw.recv(65_536)
@@ -110,7 +110,7 @@ class Http2Client:
         return found
 
 
-def test_over_http2_goaway_comes_with_its_code_and_then_the_end() -> None:
+def test_http2_goaway_has_its_code_and_ends_the_connection() -> None:
     with (
         simulator.serve(source=[], script=[[Line(b"a"), GoAway(11)]]) as x,
         connected(x) as raw,
@@ -125,7 +125,7 @@ def test_over_http2_goaway_comes_with_its_code_and_then_the_end() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 2])
-def test_over_http2_a_stream_is_reset_and_the_connection_goes_on(code: int) -> None:
+def test_http2_reset_keeps_the_connection(code: int) -> None:
     part = [Line(b"a"), ResetStream(code)]
     with (
         simulator.serve(source=[], live=True, script=[part, [Line(b"b"), Close()]]) as x,
@@ -141,20 +141,20 @@ def test_over_http2_a_stream_is_reset_and_the_connection_goes_on(code: int) -> N
         assert x.answered == 2
 
 
-def test_over_http2_a_client_may_cancel_a_stream_and_ask_for_another() -> None:
+def test_http2_stream_can_be_cancelled_and_another_opened() -> None:
     with simulator.serve(rate=100, script=[[]]) as x, connected(x) as raw:
         client = Http2Client(raw)
         for _ in range(3):
             stream = client.ask()
             events = client.until(h2.events.DataReceived)
-            [head] = [each for each in events if isinstance(each, h2.events.ResponseReceived)]
+            [head] = [event for event in events if isinstance(event, h2.events.ResponseReceived)]
             assert dict(head.headers)[b":status"] == b"200"
             client.cancel(stream)
         assert client.is_open
         assert x.answered == 3
 
 
-def test_over_http2_a_fin_comes_without_any_goodbye() -> None:
+def test_http2_fin_sends_no_goaway_and_no_reset() -> None:
     with simulator.serve(source=[], script=[[Line(b"a"), Fin()]]) as x, connected(x) as raw:
         client = Http2Client(raw)
         client.ask()
@@ -170,7 +170,7 @@ def authority() -> trustme.CA:
 
 @contextlib.contextmanager
 def over_tls(authority: trustme.CA, script: list[Part], **options: Any) -> Iterator[ssl.SSLSocket]:
-    """A client that sees whether TLS says goodbye."""
+    """A client that fails without close_notify."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("x.test").configure_cert(server)
     context = ssl.create_default_context()
@@ -184,12 +184,12 @@ def over_tls(authority: trustme.CA, script: list[Part], **options: Any) -> Itera
         yield secure
 
 
-def test_a_close_over_tls_says_goodbye(authority: trustme.CA) -> None:
+def test_tls_close_sends_close_notify(authority: trustme.CA) -> None:
     with over_tls(authority, [[Line(b"a"), Close()]]) as secure:
         assert body_of(everything(secure)) == b"3\r\na\r\n\r\n0\r\n\r\n"
 
 
-def test_a_fin_over_tls_says_no_goodbye(authority: trustme.CA) -> None:
+def test_tls_fin_sends_no_close_notify(authority: trustme.CA) -> None:
     with (
         over_tls(authority, [[Line(b"a"), Fin()]]) as secure,
         pytest.raises(ssl.SSLEOFError),
@@ -198,7 +198,7 @@ def test_a_fin_over_tls_says_no_goodbye(authority: trustme.CA) -> None:
 
 
 def test_packets_may_be_of_one_byte(authority: trustme.CA) -> None:
-    # A record of TLS is read at a time, so that packets cannot run together on the way.
+    # A read gives one TLS record, so that packets cannot be joined by the network.
     sizes: list[int] = []
     with over_tls(authority, [[Line(b"abc"), Close()]], packet=1) as secure:
         while block := secure.recv(100):
@@ -209,7 +209,7 @@ def test_packets_may_be_of_one_byte(authority: trustme.CA) -> None:
 
 
 class Recorder:
-    """A socket that notes what is sent at a time."""
+    """A socket that records the calls of sendall."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -235,7 +235,7 @@ def test_the_size_of_packets_is_as_asked(packet: int) -> None:
     assert recorder.sent == [whole[at : at + step] for at in range(0, len(whole), step)]
 
 
-def test_what_a_client_says_during_a_stream_does_not_pile_up() -> None:
+def test_requests_during_a_stream_are_dropped() -> None:
     with simulator.serve(source=[], script=[[Stall(0.2), Line(b"a"), Close()]]) as x:
         with connected(x) as raw:
             raw.sendall(REQUEST + REQUEST)
@@ -243,7 +243,7 @@ def test_what_a_client_says_during_a_stream_does_not_pile_up() -> None:
         assert x.answered == 1
 
 
-def test_a_body_that_is_too_long_ends_the_connection(client: Any) -> None:
+def test_too_long_body_ends_the_connection(client: Any) -> None:
     with simulator.serve() as x:
         for http1 in (True, False):
             http = client(x, http1=http1)
@@ -271,7 +271,7 @@ def test_a_server_can_be_closed_during_a_stall(client: Any) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "simulator"]
 
 
-def test_an_empty_recording_that_is_looped_does_not_hold_the_server_up(client: Any) -> None:
+def test_looped_empty_source_ends(client: Any) -> None:
     with (
         simulator.serve(source=[], loop=True, rate=None, script=[[Serve(1), Close()]]) as x,
         client(x).stream("GET", "/2/tweets/sample/stream") as response,

@@ -1,4 +1,4 @@
-"""Which tweets a rule matches."""
+"""The tweets that a rule matches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CASES = [
     ("café", "un café", True),
     ("cafe", "un café", False),
     ("STRASSE", "die Straße", True),
-    # scripts without spaces are searched for the letters themselves
+    # without spaces between words, a keyword matches within words
     ("電車", "今日の電車が遅れてる", True),
     ("飛行機", "今日の電車が遅れてる", False),
     ("ฝน", "วันนี้ฝนตกทั้งวันเลย", True),
@@ -244,7 +244,7 @@ def test_operators_look_at_their_fields(rule: str, expected: bool) -> None:
         ("to:bob", False),
     ],
 )
-def test_retweets_are_known_by_what_they_retweet(rule: str, expected: bool) -> None:
+def test_retweets_match_by_the_retweeted_tweet(rule: str, expected: bool) -> None:
     assert is_match(rule, RETWEET) is expected
 
 
@@ -283,14 +283,14 @@ def test_the_newer_names_are_read_too() -> None:
     assert is_match("oven is:quote", payload)
 
 
-def test_a_tweet_without_an_author_is_from_nobody() -> None:
+def test_tweet_without_an_author_matches_no_from() -> None:
     for rule in ("from:none", "to:none", "from:null", "retweets_of:none"):
         assert not is_match(rule, RETWEET | {"data": {"id": "1", "text": "none"}})
 
 
 def test_a_sample_is_the_share_it_says_and_always_the_same() -> None:
     ids = [str(1_790_000_000_000_000_000 + number * 7919) for number in range(5_000)]
-    chosen = [[is_match("x sample:10", {"data": {"id": each, "text": "x"}}) for each in ids]] * 2
+    chosen = [[is_match("x sample:10", {"data": {"id": id_, "text": "x"}}) for id_ in ids]] * 2
     assert chosen[0] == chosen[1]
     assert 400 < sum(chosen[0]) < 600
 
@@ -302,7 +302,7 @@ def test_a_larger_sample_contains_the_smaller() -> None:
 
 
 RULES: dict[str, Any] = {
-    # rule: what a reader of X's documentation would choose, without our matcher
+    # rule: a matcher by X's documentation, independent of the simulator's
     "python": lambda t: "python" in words(t),
     "#python": lambda t: "python" in tags(t),
     "電車": lambda t: "電車" in t["data"]["text"],
@@ -316,7 +316,7 @@ RULES: dict[str, Any] = {
     "retweets_of:ploycat": lambda t: "retweeted" in kinds(t) and mentioned(t)[:1] == ["ploycat"],
     "@ana_sofia": lambda t: "ana_sofia" in mentioned(t),
     "url:example.com/news has:hashtags": lambda t: (
-        bool(tags(t)) and any("example.com/news" in each for each in links(t))
+        bool(tags(t)) and any("example.com/news" in link for link in links(t))
     ),
     "soup OR oven OR album": lambda t: bool({"soup", "oven", "album"} & set(words(t))),
     '"four minutes fast"': lambda t: "four minutes fast" in t["data"]["text"],
@@ -325,12 +325,12 @@ RULES: dict[str, Any] = {
 
 def entities(payload: dict[str, Any], kind: str, name: str) -> list[str]:
     found = payload["data"].get("entities", {}).get(kind, [])
-    return [each.get(name, "").lower() for each in found]
+    return [entity.get(name, "").lower() for entity in found]
 
 
 def words(payload: dict[str, Any]) -> list[str]:
     text = payload["data"]["text"].lower()
-    return "".join(each if each.isalnum() else " " for each in text).split()
+    return "".join(letter if letter.isalnum() else " " for letter in text).split()
 
 
 def tags(payload: dict[str, Any]) -> list[str]:
@@ -346,7 +346,7 @@ def links(payload: dict[str, Any]) -> list[str]:
 
 
 def kinds(payload: dict[str, Any]) -> set[str]:
-    return {each["type"] for each in payload["data"].get("referenced_tweets", ())}
+    return {reference["type"] for reference in payload["data"].get("referenced_tweets", ())}
 
 
 def author(payload: dict[str, Any]) -> str:
@@ -354,7 +354,7 @@ def author(payload: dict[str, Any]) -> str:
     return str(users[payload["data"]["author_id"]])
 
 
-def test_the_filtered_stream_gives_what_an_independent_matcher_chooses(client: Any) -> None:
+def test_filtered_stream_agrees_with_an_independent_matcher(client: Any) -> None:
     count, seed = 2_000, 5
     all_of_them = [orjson.loads(f) for f in simulator.Tweets(seed).frames(0, count)]
     expected = []

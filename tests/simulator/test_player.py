@@ -1,4 +1,4 @@
-"""How the steps of a part go out to a client, by a clock of the test's."""
+"""The steps of a part, played to a client by a fake clock."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from rxtweets.simulator import _player as player
-from rxtweets.simulator._player import Delivery, Playing
-from rxtweets.simulator._timeline import Tape
+from rxtweets.simulator._player import Player, PlayerOptions
+from rxtweets.simulator._timeline import Cursor
 from rxtweets.simulator._transport import Gone
 from rxtweets.simulator.script import (
     DISCONNECT_TYPES,
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Client:
-    """A transport that notes what is done to it, and when; it leaves at a time."""
+    """A transport that records its calls and their times; it leaves at a time."""
 
     packet = 0
 
@@ -57,13 +57,10 @@ class Client:
 
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.look()
-
-    def look(self) -> None:
         if self.clock.now >= self.leaves_at:
             raise Gone
 
-    def give_up_after(self, seconds: float | None) -> None:
+    def set_patience(self, seconds: float | None) -> None:
         pass
 
     def __getattr__(self, name: str) -> Any:
@@ -74,8 +71,8 @@ class Client:
         return b"".join(piece for _, piece in self.sent)
 
 
-class Frames(Tape):
-    """So many frames, at once."""
+class Frames(Cursor):
+    """A number of frames that are due at once."""
 
     def __init__(self, count: int) -> None:
         self.left = [b"frame %d" % number for number in range(count)]
@@ -88,17 +85,17 @@ class Frames(Tape):
         self.ended = not self.left
         return taken
 
-    def rest(self) -> float:
+    def delay(self) -> float:
         return 3600.0 if self.ended else 0.0
 
-    def behind(self) -> int:
+    def backlog(self) -> int:
         return self.waiting
 
 
 class Stage:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.tape = Frames(0)
+        self.cursor = Frames(0)
         self.reason = ""
         self.is_unnoticed = False
         self.ended: bool | None = None
@@ -122,18 +119,18 @@ class Stage:
             "packet": 0,
         }
         client = Client(self.clock, leaves_at)
-        self.tape = Frames(frames)
+        self.cursor = Frames(frames)
         self.counted = 0
 
         def count(tweets: int) -> None:
             self.counted += tweets
 
         made: Any = client
-        delivery = Delivery(**(settings | options))
-        self.playing = Playing(made, self.tape, delivery, compress=compress, on_sent=count)
+        chosen = PlayerOptions(**(settings | options))
+        self.player = Player(made, self.cursor, chosen, compress=compress, on_sent=count)
         self.ended = None
         with contextlib.suppress(Gone):
-            self.ended = self.playing.play(steps)
+            self.ended = self.player.play(steps)
         return client
 
 
@@ -144,7 +141,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(clock)
 
 
-def test_keep_alives_come_when_nothing_was_said_for_their_time(stage: Stage) -> None:
+def test_keep_alives_come_after_silence(stage: Stage) -> None:
     client = stage.play(leaves_at=100.0)
     assert [piece for _, piece in client.sent] == [b"\r\n"] * 4
     times = [at for at, _ in client.sent]
@@ -160,7 +157,7 @@ def test_keep_alives_are_scaled_with_the_time(stage: Stage, scale: float) -> Non
     )
 
 
-def test_a_tweet_puts_the_keep_alive_off(stage: Stage) -> None:
+def test_tweet_delays_the_keep_alive(stage: Stage) -> None:
     client = stage.play(Stall(15.0), Serve(1), frames=1, leaves_at=36.0)
     assert client.sent[0] == (15.0, b"frame 0\r\n")
     at, said = client.sent[1]
@@ -178,11 +175,11 @@ def test_a_stall_is_scaled_with_the_time(stage: Stage) -> None:
     assert client.sent == [(30.0, b"x\r\n")]
 
 
-def test_who_leaves_during_a_stall_is_not_noticed(stage: Stage) -> None:
+def test_client_that_leaves_during_a_stall_is_unnoticed(stage: Stage) -> None:
     stage.play(Stall(), leaves_at=10.0)
-    assert stage.playing.is_unnoticed
+    assert stage.player.is_unnoticed
     stage.play(Stall(5.0), leaves_at=10.0)
-    assert not stage.playing.is_unnoticed
+    assert not stage.player.is_unnoticed
 
 
 def test_lines_raw_bytes_and_keep_alives_go_out_as_they_are(stage: Stage) -> None:
@@ -194,7 +191,9 @@ def test_lines_raw_bytes_and_keep_alives_go_out_as_they_are(stage: Stage) -> Non
 
 @pytest.mark.parametrize("wrapped", [True, False])
 @pytest.mark.parametrize("kind", DISCONNECT_TYPES)
-def test_disconnects_are_announced_as_x_does(stage: Stage, kind: str, wrapped: bool) -> None:
+def test_disconnect_is_announced_with_the_problem_of_x(
+    stage: Stage, kind: str, wrapped: bool
+) -> None:
     client = stage.play(Disconnect(kind, wrapped=wrapped), Close())
     payload = orjson.loads(client.body)
     problem = payload["errors"][0] if wrapped else payload
@@ -205,7 +204,7 @@ def test_disconnects_are_announced_as_x_does(stage: Stage, kind: str, wrapped: b
         "detail": f"This stream has been disconnected {upstream}for operational reasons.",
         "type": "https://api.x.com/2/problems/operational-disconnect",
     }
-    assert stage.playing.reason == kind
+    assert stage.player.reason == kind
 
 
 @pytest.mark.parametrize(
@@ -231,7 +230,7 @@ def test_an_abort_can_cut_the_next_frame_in_two(stage: Stage) -> None:
     assert stage.counted == 1
 
 
-def test_an_abort_after_the_last_frame_cuts_nothing(stage: Stage) -> None:
+def test_abort_after_the_last_frame_sends_no_half_frame(stage: Stage) -> None:
     client = stage.play(Serve(1), Abort(mid_frame=True), frames=1)
     assert client.body == b"frame 0\r\n"
     assert client.done == ["abort"]
@@ -240,7 +239,7 @@ def test_an_abort_after_the_last_frame_cuts_nothing(stage: Stage) -> None:
 @pytest.mark.parametrize("noticed", [True, False])
 def test_an_abort_may_go_unnoticed(stage: Stage, noticed: bool) -> None:
     stage.play(Abort(noticed=noticed))
-    assert stage.playing.is_unnoticed is not noticed
+    assert stage.player.is_unnoticed is not noticed
 
 
 def test_after_its_steps_a_part_streams(stage: Stage) -> None:
@@ -259,12 +258,12 @@ def test_serving_none_sends_none(stage: Stage) -> None:
     assert client.body == b""
 
 
-def test_a_reply_cannot_stand_behind_other_steps(stage: Stage) -> None:
+def test_reply_must_be_the_first_step(stage: Stage) -> None:
     with pytest.raises(TypeError, match="first step"):
         stage.play(Line(b"a"), Reply(503))
 
 
-def test_gzip_can_be_read_as_soon_as_it_is_sent(stage: Stage) -> None:
+def test_gzip_is_flushed_after_every_frame(stage: Stage) -> None:
     client = stage.play(Serve(3), KeepAlive(), Close(), frames=3, compress=True)
     inflate = zlib.decompressobj(31)
     read = [inflate.decompress(piece) for _, piece in client.sent]
@@ -272,25 +271,25 @@ def test_gzip_can_be_read_as_soon_as_it_is_sent(stage: Stage) -> None:
     assert inflate.eof
 
 
-def test_gzip_that_is_broken_off_has_no_end(stage: Stage) -> None:
+def test_aborted_gzip_has_no_end(stage: Stage) -> None:
     client = stage.play(Serve(3), Abort(), frames=3, compress=True)
     inflate = zlib.decompressobj(31)
     assert inflate.decompress(client.body).count(b"\n") == 3
     assert not inflate.eof
 
 
-def test_who_is_too_far_behind_is_cut_off(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Frames, "behind", lambda _: 11)
+def test_client_with_too_large_a_backlog_is_disconnected(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Frames, "backlog", lambda _: 11)
     client = stage.play(frames=100, buffer=10)
     assert client.done == ["abort"]
-    assert stage.playing.reason == "SlowReader"
+    assert stage.player.reason == "SlowReader"
     assert stage.counted == 64
 
 
-def test_who_is_just_not_too_far_behind_is_served(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Frames, "behind", lambda _: 10)
+def test_client_with_a_full_buffer_is_served(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Frames, "backlog", lambda _: 10)
     client = stage.play(frames=100, buffer=10, leaves_at=10.0)
     assert client.done == []
     assert stage.counted == 100
@@ -300,5 +299,5 @@ def test_a_replay_is_closed_at_its_end(stage: Stage, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Frames, "is_replay", True)
     client = stage.play(Serve(math.inf), frames=3)  # type: ignore[arg-type]  # more than there are
     assert client.done == ["end"]
-    assert stage.playing.reason == "replayed"
+    assert stage.player.reason == "replayed"
     assert stage.ended

@@ -18,7 +18,7 @@ def change(rules: Ruleset, body: object = None, **query: str) -> Reply:
 
 def add(rules: Ruleset, *values: str, **query: str) -> dict[str, Any]:
     body: dict[str, Any] = change(
-        rules, {"add": [{"value": each} for each in values]}, **query
+        rules, {"add": [{"value": text} for text in values]}, **query
     ).body
     return body
 
@@ -49,7 +49,7 @@ def test_without_rules_there_is_no_data() -> None:
     assert body["meta"]["result_count"] == 0
 
 
-def test_a_rule_that_is_there_already_is_a_duplicate_with_its_id() -> None:
+def test_duplicate_rule_is_refused_with_its_id() -> None:
     rules = Ruleset()
     [kept] = add(rules, "cat")["data"]
     answer = change(rules, {"add": [{"value": "cat", "tag": "other"}]})
@@ -60,7 +60,7 @@ def test_a_rule_that_is_there_already_is_a_duplicate_with_its_id() -> None:
     assert summary(answer) == {"created": 0, "not_created": 1, "valid": 0, "invalid": 1}
 
 
-def test_a_rule_that_cannot_be_read_is_invalid_and_the_others_are_added() -> None:
+def test_invalid_rules_are_refused_and_the_others_added() -> None:
     rules = Ruleset()
     body = add(rules, "cat", "(dog", "is:retweet", "bird")
     assert [error["value"] for error in body["errors"]] == ["(dog", "is:retweet"]
@@ -72,7 +72,7 @@ def test_a_rule_that_cannot_be_read_is_invalid_and_the_others_are_added() -> Non
 @pytest.mark.parametrize(
     "rule", ["tea OR -milk", "a", "'oat milk'", "tea OR milk sample:5", "#1 x"]
 )
-def test_a_rule_is_refused_as_x_refuses_it(rule: str) -> None:
+def test_rule_is_refused_with_the_title_of_x(rule: str) -> None:
     assert [error["title"] for error in add(Ruleset(), rule)["errors"]] == ["UnprocessableEntity"]
 
 
@@ -82,15 +82,15 @@ def test_a_refusal_says_where_in_the_words_of_x() -> None:
     assert "rule" not in error["details"][0]
 
 
-def test_a_rule_that_the_simulator_cannot_match_is_refused_by_name() -> None:
+def test_rule_with_an_unsupported_operator_is_refused_by_name() -> None:
     [error] = add(Ruleset(), "point_radius:[1 2 3km]")["errors"]
     assert "point_radius" in error["details"][0]
 
 
-@pytest.mark.parametrize("each", [{}, {"value": 7}, {"value": None}, "cat", None, []])
-def test_a_request_with_what_is_no_rule_is_refused_whole(each: object) -> None:
+@pytest.mark.parametrize("item", [{}, {"value": 7}, {"value": None}, "cat", None, []])
+def test_request_with_an_item_that_is_no_rule_is_refused(item: object) -> None:
     rules = Ruleset()
-    assert change(rules, {"add": [{"value": "cat"}, each]}).status == 400
+    assert change(rules, {"add": [{"value": "cat"}, item]}).status == 400
     assert len(rules) == 0
 
 
@@ -98,7 +98,7 @@ def test_an_empty_rule_is_invalid() -> None:
     assert summary(change(Ruleset(), {"add": [{"value": ""}]}))["invalid"] == 1
 
 
-def test_a_dry_run_answers_as_if_and_changes_nothing() -> None:
+def test_dry_run_of_an_addition_keeps_the_rules() -> None:
     rules = Ruleset()
     body = add(rules, "cat", "(dog", "cat", dry_run="true")
     assert body["meta"]["summary"]["valid"] == 1
@@ -113,7 +113,7 @@ def test_rules_beyond_the_cap_are_refused() -> None:
     assert values(rules) == ["one", "two"]
 
 
-def test_a_rule_that_is_too_long_is_invalid() -> None:
+def test_too_long_rule_is_invalid() -> None:
     rules = Ruleset(longest=5)
     [error] = add(rules, "catty", "kitten")["errors"]
     assert error["value"] == "kitten"
@@ -129,7 +129,7 @@ def test_rules_are_deleted_by_id_or_by_value() -> None:
     assert values(rules) == ["three"]
 
 
-def test_rules_that_are_not_there_are_named() -> None:
+def test_unknown_rules_are_named() -> None:
     rules = Ruleset()
     [kept] = add(rules, "one")["data"]
     answer = change(rules, {"delete": {"ids": [kept["id"], "17"]}})
@@ -146,7 +146,7 @@ def test_a_rule_named_twice_is_deleted_once() -> None:
     assert summary(answer) == {"deleted": 1, "not_deleted": 0}
 
 
-def test_a_dry_run_deletes_nothing() -> None:
+def test_dry_run_of_a_deletion_keeps_the_rules() -> None:
     rules = Ruleset()
     add(rules, "one")
     answer = change(rules, {"delete": {"values": ["one"]}}, dry_run="true")
@@ -180,6 +180,9 @@ def test_all_rules_can_be_deleted_at_once() -> None:
         b'{"delete":{"ids":17}}',
         b'{"delete":{"values":[{}]}}',
         b'{"replace":[{"value":"a"}]}',
+        b'{"add":[{"tag":"no value"}]}',
+        b'{"add":[{"value":"a","tag":["b"]}]}',
+        b'{"delete":{"ids":[123]}}',
     ],
 )
 def test_other_bodies_are_refused(body: bytes) -> None:
@@ -245,7 +248,7 @@ def test_every_change_has_a_version_of_its_own() -> None:
     assert versions == sorted(set(versions))
 
 
-def test_rules_to_begin_with_are_checked() -> None:
+def test_initial_rules_are_checked() -> None:
     rules = Ruleset()
     rules.start_with(["cat", "dog"])
     assert values(rules) == ["cat", "dog"]

@@ -1,4 +1,4 @@
-"""What the simulator says is what X's own descriptions of its API allow.
+"""The simulator's answers are valid by X's descriptions of its API.
 
 The descriptions lie beside a checkout, not in it; without them these tests are skipped. Each answer
 is validated against the response schema of its own operation, and more strictly than OpenAPI
@@ -106,7 +106,7 @@ class Description:
                 found = found.get(step, {})
             found.setdefault("allOf", []).append({"properties": {name: {} for name in names}})
         layers = {
-            layer: {name: self._adapted(each, closed=closed) for name, each in schemas.items()}
+            layer: {name: self._adapted(value, closed=closed) for name, value in schemas.items()}
             for layer, closed in (("closed", True), ("open", False))
         }
         resource = DRAFT202012.create_resource(layers)
@@ -116,7 +116,7 @@ class Description:
         """Validate answers of an operation, or frames of its stream."""
         responses = self._paths[path][method.lower()]["responses"]
         response = responses["200" if status in {200, 201} else "default"]
-        wanted = [self._adapted(each["schema"]) for each in response["content"].values()]
+        wanted = [self._adapted(media["schema"]) for media in response["content"].values()]
         self._validate({"anyOf": wanted} if len(wanted) > 1 else wanted[0], answers)
 
     def check_activities(self, frames: Iterable[dict[str, Any]]) -> None:
@@ -136,20 +136,20 @@ class Description:
         if "$ref" in schema:
             name = schema["$ref"].removeprefix("#/components/schemas/")
             return {"$ref": f"x:#/{'closed' if closed else 'open'}/{name}"}
-        made = {name: each for name, each in schema.items() if name in COPIED}
+        made = {name: value for name, value in schema.items() if name in COPIED}
         decided_by = schema.get("discriminator", {}).get("propertyName", "")
         outside = decided_by.startswith("../")
-        for name, each in schema.items():
+        for name, item in schema.items():
             if name == "properties":
-                made[name] = {key: self._adapted(value) for key, value in each.items()}
+                made[name] = {key: self._adapted(value) for key, value in item.items()}
             elif name in {"oneOf", "anyOf", "allOf"}:
                 inner = closed and name != "allOf"
-                parts = [self._adapted(part, closed=inner) for part in each]
+                parts = [self._adapted(part, closed=inner) for part in item]
                 made["anyOf" if outside else name] = parts
-            elif name == "items" or (name == "additionalProperties" and isinstance(each, dict)):
-                made[name] = self._adapted(each)
+            elif name == "items" or (name == "additionalProperties" and isinstance(item, dict)):
+                made[name] = self._adapted(item)
             elif name == "additionalProperties":
-                made[name] = each
+                made[name] = item
         extends = "properties" in made or "allOf" in made
         if self._strict and closed and extends and "additionalProperties" not in made:
             made["unevaluatedProperties"] = False
@@ -174,8 +174,8 @@ class Description:
 
 def _said(error: ValidationError) -> Iterator[str]:
     if error.context:
-        for each in error.context:
-            yield from _said(each)
+        for cause in error.context:
+            yield from _said(cause)
     else:
         yield f"  {error.json_path}: {error.message:.300}"
 
@@ -198,14 +198,16 @@ def frames(path: str, **options: Any) -> list[dict[str, Any]]:
     """The frames of a stream, as they come over the wire."""
     part = [Serve(FRAMES), Close()]
     with simulator.serve(rate=None, script=[part], **options) as x, client(x) as http:
-        [partitions] = [each.partitions for each in ENDPOINTS.values() if each.path == path]
+        [partitions] = [
+            endpoint.partitions for endpoint in ENDPOINTS.values() if endpoint.path == path
+        ]
         answer = http.get(path, params={"partition": 1} if partitions else {})
     assert answer.status_code == 200
     return [orjson.loads(line) for line in answer.content.splitlines() if line]
 
 
-CARRY_TWEETS = [each.path for each in ENDPOINTS.values() if each.carries == "tweets"]
-OTHERS = [each.path for each in ENDPOINTS.values() if each.carries != "tweets"]
+CARRY_TWEETS = [endpoint.path for endpoint in ENDPOINTS.values() if endpoint.carries == "tweets"]
+OTHERS = [endpoint.path for endpoint in ENDPOINTS.values() if endpoint.carries != "tweets"]
 ANY_TWEET = ["url:example.com OR t.co OR RT"]
 SIZES = pytest.mark.parametrize("size", ["small", "large"])
 
@@ -248,7 +250,9 @@ def test_what_is_no_tweet(older: Description, newer: Description, path: str) -> 
     newer.check("GET", path, 200, answers)
     if path == ACTIVITY:
         newer.check_activities(answers)
-        answers = [each for each in answers if not each["data"]["event_type"].startswith("post.")]
+        answers = [
+            answer for answer in answers if not answer["data"]["event_type"].startswith("post.")
+        ]
         older.check_activities(answers)
     older.check("GET", path, 200, answers)
 
@@ -264,16 +268,16 @@ def test_what_is_no_tweet(older: Description, newer: Description, path: str) -> 
         ("/2/likes/compliance/stream", "delete"),
         ("/2/tweets/label/stream", "public_tweet_notice public_tweet_unviewable"),
     ],
-    ids=lambda each: each.partition(" ")[0],
+    ids=lambda case: case.partition(" ")[0],
 )
 def test_every_kind_of_event_occurs(path: str, kinds: str) -> None:
-    assert {kind for each in frames(path) for kind in each["data"]} == set(kinds.split())
+    assert {kind for frame in frames(path) for kind in frame["data"]} == set(kinds.split())
 
 
 @pytest.mark.parametrize("kind", DISCONNECT_TYPES)
 @pytest.mark.parametrize("path", [STREAM, *OTHERS])
 def test_an_announced_disconnect(older: Description, path: str, kind: str) -> None:
-    partitions = {each.path: each.partitions for each in ENDPOINTS.values()}[path]
+    partitions = {endpoint.path: endpoint.partitions for endpoint in ENDPOINTS.values()}[path]
     with (
         simulator.serve(rules=["cat"], script=[[Disconnect(kind), Close()]]) as x,
         client(x) as http,
@@ -293,7 +297,7 @@ PROBLEMS = {
     "too_many_connections": script.too_many_connections(),
     "usage_capped": script.usage_capped(),
     "provisioning": script.provisioning(),
-    **{f"unavailable {each}": script.unavailable(each) for each in (500, 502, 503, 504)},
+    **{f"unavailable {status}": script.unavailable(status) for status in (500, 502, 503, 504)},
 }
 
 
@@ -340,7 +344,7 @@ def test_the_answers_about_rules(
         answer = http.request(method, path, params=query, json=json)
         assert answer.status_code in {200, 201}
         body = answer.json()
-        newer_body = {name: each for name, each in body.items() if name != "errors"}
+        newer_body = {name: value for name, value in body.items() if name != "errors"}
         older_body = body
         if path.endswith("counts"):
             numbers = ("cap_per_client_app", "cap_per_project", "project_rules_count")

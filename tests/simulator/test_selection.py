@@ -1,4 +1,4 @@
-"""Which frames a connection gets."""
+"""The frames that a connection gets, by partition, language and rules."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import orjson
 import pytest
 
 from rxtweets.api._endpoints import ENDPOINTS
-from rxtweets.simulator._ruleset import Ruleset
-from rxtweets.simulator._selection import Selection
+from rxtweets.simulator._ruleset import Ruleset, Selection
 
 
 def frame(text: str, lang: str = "en", **more: Any) -> bytes:
@@ -19,7 +18,7 @@ def frame(text: str, lang: str = "en", **more: Any) -> bytes:
 def ruled(*rules: str, period: int = 0) -> tuple[Selection, Ruleset]:
     ruleset = Ruleset()
     ruleset.start_with(rules)
-    return Selection(ENDPOINTS["filtered_stream"], None, ruleset, period), ruleset
+    return Selection(ENDPOINTS["filtered_stream"], 0, ruleset, period), ruleset
 
 
 def test_every_position_is_in_one_partition() -> None:
@@ -30,12 +29,12 @@ def test_every_position_is_in_one_partition() -> None:
 
 
 def test_without_a_partition_all_pass() -> None:
-    select = Selection(ENDPOINTS["firehose_stream"], None, None, 0)
+    select = Selection(ENDPOINTS["firehose_stream"], 0, None, 0)
     assert [select(position, b"x") for position in range(3)] == [b"x"] * 3
 
 
 def test_a_language_stream_has_tweets_of_its_language() -> None:
-    select = Selection(ENDPOINTS["firehose_stream_lang_ja"], None, None, 0)
+    select = Selection(ENDPOINTS["firehose_stream_lang_ja"], 0, None, 0)
     assert select(0, frame("a", "ja")) == frame("a", "ja")
     assert select(1, frame("a", "en")) is None
 
@@ -57,7 +56,7 @@ def test_a_frame_may_match_several_rules() -> None:
     assert len(orjson.loads(got)["matching_rules"]) == 2
 
 
-def test_the_rules_of_a_recording_give_way() -> None:
+def test_recorded_rules_are_replaced() -> None:
     select, _ = ruled("cat")
     old = frame("a cat", matching_rules=[{"id": "7", "tag": "old"}])
     got = select(0, old + b" ")
@@ -83,7 +82,7 @@ def test_a_change_of_the_rules_acts_at_once(period: int) -> None:
     [b"", b"no json", b"7", b"[]", b'{"errors":[{"title":"x"}]}', b'{"data":[]}', b'{"data":null}'],
 )
 @pytest.mark.parametrize("name", ["filtered_stream", "firehose_stream_lang_ja"])
-def test_what_is_no_tweet_passes(line: bytes, name: str) -> None:
+def test_lines_that_are_no_tweets_pass(line: bytes, name: str) -> None:
     _, rules = ruled("cat")
-    select = Selection(ENDPOINTS[name], None, rules if name == "filtered_stream" else None, 0)
+    select = Selection(ENDPOINTS[name], 0, rules if name == "filtered_stream" else None, 0)
     assert select(0, line) == line

@@ -1,4 +1,4 @@
-"""The simulator as any HTTP client sees it."""
+"""The simulator over HTTP."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def client(x: simulator.Simulator, http1: bool = True, token: str = "any") -> ht
 
 
 def body(x: simulator.Simulator, http1: bool = True, **headers: str) -> bytes:
-    """All that one connection gives."""
+    """Return the body of one connection."""
     with client(x, http1) as http, http.stream("GET", STREAM, headers=headers) as response:
         assert response.status_code == 200
         return b"".join(response.iter_bytes())
@@ -129,7 +129,7 @@ def test_pages_and_odd_lines_of_a_recording_are_served(tmp_path: Path) -> None:
             b'{ "data":{"text":"a"}}',
             b"",
         ]
-        assert [each.split(": ")[0] for each in x.left_out] == [f"{path}:1", f"{path}:5"]
+        assert [line.split(": ")[0] for line in x.left_out] == [f"{path}:1", f"{path}:5"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_pages_and_odd_lines_of_a_recording_are_served(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_line_that_cannot_be_served_is_refused_by_number(
+def test_invalid_line_of_a_recording_is_refused_by_number(
     line: bytes, why: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "t-2.jsonl"
@@ -154,6 +154,18 @@ def test_line_that_cannot_be_served_is_refused_by_number(
     with pytest.raises(rxtweets.ConfigurationError, match=why) as refused:
         simulator.serve(source=tmp_path / "t.jsonl")
     assert f"{path}:2: " in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\r\n", b'{"data":{"id":"3","te'], ids=repr)
+@pytest.mark.parametrize("loop", [True, False])
+def test_recording_without_a_whole_line_is_refused(
+    content: bytes, loop: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(rxtweets.ConfigurationError, match="no whole line") as refused:
+        simulator.serve(source=path, loop=loop)
+    assert str(path) in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +181,7 @@ def test_line_that_cannot_be_served_is_refused_by_number(
         ({"source": Path("/dev/null")}, "read twice"),
     ],
 )
-def test_source_that_cannot_work_is_refused(
+def test_invalid_source_is_refused(
     options: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "t.jsonl").write_bytes(b'{"data":{"id":"1","text":"a"}}\n')
@@ -247,7 +259,7 @@ def test_an_abort_in_the_middle_of_a_frame_breaks_the_connection(http1: bool) ->
 
 
 @BOTH
-def test_replies_stand_in_for_the_stream(http1: bool) -> None:
+def test_replies_replace_the_stream(http1: bool) -> None:
     with (
         simulator.serve(script=[unavailable(), no_rules(), rate_limited(reset=17)]) as x,
         client(x, http1) as http,
@@ -329,7 +341,7 @@ def test_a_slow_reader_makes_the_server_wait(http1: bool) -> None:
         sent = -1
         while x.sent > sent:
             sent = x.sent
-            threading.Event().wait(0.2)  # time for what must not happen
+            threading.Event().wait(0.2)  # the server has time to send more
         assert sent < 50_000
 
 
@@ -349,7 +361,7 @@ def test_closing_ends_every_connection_thread_and_socket(http1: bool) -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT", b"PRI * HTTP/2.0"], ids=repr)
-def test_closing_does_not_wait_for_a_client_that_says_nothing(said: bytes) -> None:
+def test_close_does_not_wait_for_a_silent_client(said: bytes) -> None:
     x = simulator.serve()
     with socket.create_connection(("127.0.0.1", x.port)) as silent:
         silent.sendall(said)
@@ -369,7 +381,7 @@ def test_garbage_is_answered_with_400() -> None:
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
 
 
-def test_a_second_stream_on_one_connection_of_http2_is_refused() -> None:
+def test_second_http2_stream_of_a_connection_is_refused() -> None:
     with (
         simulator.serve(connections=5) as x,
         client(x, http1=False) as http,
@@ -403,6 +415,17 @@ def test_a_second_stream_on_one_connection_of_http2_is_refused() -> None:
         {"script": Close()},
         {"tls": ("no-such-cert", "no-such-key")},
         {"port": 70_000},
+        {"token": ""},
+        {"token": "a b"},
+        {"window": math.inf},
+        {"history": math.inf, "live": True},
+        {"rate": math.inf, "live": True},
+        {"burst": 1.5},
+        {"packet": -1},
+        {"forget_after": math.nan},
+        {"time_scale": math.inf},
+        {"history": 60},
+        {"live": True, "rate": None},
     ],
     ids=str,
 )
@@ -413,7 +436,7 @@ def test_wrong_options_are_refused_before_anything_listens(options: dict[str, An
     assert threading.active_count() == before
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_port_in_use_is_named() -> None:
     with simulator.serve() as x, pytest.raises(rxtweets.ConfigurationError, match=str(x.port)):
         simulator.serve(port=x.port)
 

@@ -1,4 +1,4 @@
-"""Whole streams over HTTP: by the clock, by rules, by script; and who is cut off."""
+"""Streams over HTTP: live, filtered, scripted, and the end of slow clients."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import orjson
 import pytest
 
 from rxtweets import simulator
-from rxtweets.simulator._access import Gate
-from rxtweets.simulator._api import Api, Content, Stream
-from rxtweets.simulator._feed import SimulatedTweets
+from rxtweets.simulator._access import Access
+from rxtweets.simulator._api import Api, Content, OpenedStream
+from rxtweets.simulator._frames import GeneratedFrames
 from rxtweets.simulator._ruleset import Ruleset
 from rxtweets.simulator._timeline import Timeline
 from rxtweets.simulator._transport import Head
@@ -43,7 +43,7 @@ TRIES = 200
 
 
 def lines_of(response: httpx.Response) -> Iterator[bytes]:
-    """The lines that are not empty, as they come."""
+    """Yield the lines that are not empty."""
     got = b""
     for block in response.iter_bytes():
         *lines, got = (got + block).split(b"\r\n")
@@ -61,7 +61,7 @@ def listed(http: httpx.Client, status: str) -> list[dict[str, Any]]:
 
 
 def ended(http: httpx.Client) -> dict[str, Any]:
-    """The first connection that is over, as soon as one is."""
+    """Wait for the end of a connection, and return it."""
     for _ in range(TRIES):
         if found := listed(http, "inactive"):
             return found[0]
@@ -94,15 +94,15 @@ def test_live_backfill_gives_the_same_bytes_again(client: Any) -> None:
 @pytest.mark.parametrize("minutes", [0, 1, 5])
 def test_live_minutes_of_backfill_are_scaled_with_the_time(minutes: int) -> None:
     timeline = Timeline(10.0, 60.0, lambda: 0.0, lambda: 1_000_000.0)
-    frames = SimulatedTweets(simulator.Tweets())
-    content = Content(frames, 0, 0, 10.0, 1, timeline, backfill=True, time_scale=0.1)
-    api = Api(Gate(None, 1, 900.0, 0.0), Ruleset(), content, None, "any")
+    source = GeneratedFrames(simulator.Tweets())
+    content = Content(lambda: source, 0, 0, 10.0, 1, timeline, backfill=True, time_scale=0.1)
+    api = Api(Access(None, 1, 900.0, 0.0), Ruleset(), content, None, "any")
     target = f"{SAMPLE}?backfill_minutes={minutes}"
     head = Head("GET", target, {"authorization": "Bearer any"}, "HTTP/1.1")
     answer = api.answer(head, "127.0.0.1", lambda: None)
-    assert isinstance(answer, Stream)
+    assert isinstance(answer, OpenedStream)
     got = 0
-    while taken := len(answer.tape.take(math.inf)):
+    while taken := len(answer.cursor.take(math.inf)):
         got += taken
     assert got == minutes * 6 * 10
 
@@ -133,7 +133,7 @@ def test_live_a_recording_goes_by_the_clock(loop: bool, client: Any) -> None:
 
 
 @BOTH
-def test_live_who_stops_reading_is_cut_off_and_the_slot_is_free(http1: bool, client: Any) -> None:
+def test_live_slow_reader_is_disconnected_and_frees_its_slot(http1: bool, client: Any) -> None:
     identity = {"accept-encoding": "identity"}
     options: dict[str, Any] = {"rate": 3_000, "live": True, "buffer": 100, "size": "large"}
     with simulator.serve(**options) as x:
@@ -145,7 +145,7 @@ def test_live_who_stops_reading_is_cut_off_and_the_slot_is_free(http1: bool, cli
 
 
 @BOTH
-def test_live_who_reads_is_never_cut_off(http1: bool, client: Any) -> None:
+def test_live_fast_reader_stays_connected(http1: bool, client: Any) -> None:
     with (
         simulator.serve(rate=1_000, live=True, buffer=5_000) as x,
         client(x, http1=http1).stream("GET", SAMPLE) as response,
@@ -164,7 +164,7 @@ def test_a_change_of_rules_acts_on_an_open_connection(client: Any) -> None:
             other.post(RULES, json={"add": [{"value": "#art", "tag": "new"}]})
             other.post(RULES, json={"delete": {"values": ["#music"]}})
             tags = [orjson.loads(next(lines))["matching_rules"][-1]["tag"] for _ in range(60)]
-        streams = [each for each in x.requests if each.path == FILTERED]
+        streams = [request for request in x.requests if request.path == FILTERED]
     assert tags[-1] == "new"
     assert "old" not in tags[tags.index("new") + 30 :]
     assert len(streams) == 1
@@ -174,7 +174,7 @@ def test_open_connections_of_a_token_are_listed(client: Any) -> None:
     with simulator.serve(rules=["x"]) as x:
         http = client(x)
         with http.stream("GET", SAMPLE), http.stream("GET", FILTERED):
-            found = {each["endpoint_name"] for each in listed(http, "active")}
+            found = {held["endpoint_name"] for held in listed(http, "active")}
             assert found == {"sample_stream", "filtered_stream"}
             assert listed(client(x, token="other"), "active") == []
 
@@ -200,9 +200,7 @@ def test_a_kill_ends_the_stream_and_frees_the_slot(how: str, http1: bool, client
 
 
 @pytest.mark.parametrize("part", [Stall(), Abort(noticed=False)])
-def test_one_that_vanished_locks_its_token_out_until_it_is_given_up(
-    part: Part, client: Any
-) -> None:
+def test_vanished_connection_blocks_its_token_until_it_is_killed(part: Part, client: Any) -> None:
     with simulator.serve(forget_after=1e6, script=[part]) as x:
         http = client(x)
         try:
@@ -217,7 +215,7 @@ def test_one_that_vanished_locks_its_token_out_until_it_is_given_up(
             assert response.status_code == 200
 
 
-def test_one_that_vanished_is_forgotten_after_its_time(client: Any) -> None:
+def test_vanished_connection_is_forgotten_after_its_time(client: Any) -> None:
     script = [Abort(noticed=False)]
     with simulator.serve(forget_after=300, time_scale=0.003, script=script, connects=1_000) as x:
         http = client(x)
@@ -238,7 +236,7 @@ def test_the_reason_of_an_end_is_listed(client: Any) -> None:
         http.get(SAMPLE)
         http.get(SAMPLE)
         assert ended(http)["disconnect_reason"] == "ForceDisconnect"
-        reasons = [each["disconnect_reason"] for each in listed(http, "inactive")]
+        reasons = [ended_one["disconnect_reason"] for ended_one in listed(http, "inactive")]
     assert reasons == ["ForceDisconnect", "closed"]
 
 
@@ -274,7 +272,7 @@ PATHS = [SAMPLE, "/2/likes/compliance/stream", "/2/tweets/label/stream", "/2/act
 
 
 def run_of(seed: int, client: Any, path: str) -> list[Any]:
-    """What a client sees of a run, without ids and times."""
+    """Return the payloads of a run, without ids and times."""
     script: list[Part] = [
         [Serve(20, rate=math.inf), Disconnect("InternalError"), Close()],
         [Serve(30, rate=math.inf), Close()],
@@ -292,8 +290,8 @@ def without_time(value: Any) -> Any:
         names = {"created_at", "event_at", "timestamp_ms", "event_uuid"}
         if "text" in value:
             names |= {"id", "edit_history_tweet_ids", "edit_history_post_ids"}
-        return {name: without_time(each) for name, each in value.items() if name not in names}
-    return [without_time(each) for each in value] if isinstance(value, list) else value
+        return {name: without_time(item) for name, item in value.items() if name not in names}
+    return [without_time(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -320,7 +318,7 @@ def test_a_rule_is_matched_in_a_recording(client: Any) -> None:
     assert orjson.loads(got[3])["matching_rules"] != [{"id": "1"}]
 
 
-def test_many_connections_leave_nothing_behind(client: Any) -> None:
+def test_many_connections_leak_no_threads_and_no_slots(client: Any) -> None:
     ends: list[Step] = [Close(), Abort(), Fin(), GoAway(), ResetStream(), Abort(mid_frame=True)]
     parts: list[Part] = [[Serve(2, rate=math.inf), end] for end in ends]
     with simulator.serve(script=lambda r: parts[r.number % len(ends)], connects=1_000) as x:
@@ -332,7 +330,7 @@ def test_many_connections_leave_nothing_behind(client: Any) -> None:
         assert x.answered == 120
         watcher = client(x)
         for _ in range(TRIES):
-            threads = [each for each in threading.enumerate() if each.name == "simulator"]
+            threads = [thread for thread in threading.enumerate() if thread.name == "simulator"]
             if not listed(watcher, "active") and len(threads) <= 4:
                 break
             threading.Event().wait(0.05)

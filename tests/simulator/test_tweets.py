@@ -51,7 +51,7 @@ def test_tweets_are_valid_by_the_older_description(
         check.validate(payload)
 
 
-def test_a_frame_that_lacks_what_x_requires_is_not_valid(newer_description: Path) -> None:
+def test_frame_without_a_required_field_is_invalid(newer_description: Path) -> None:
     check = validator(newer_description, "StreamPostsSampleResponse")
     [payload] = payloads(1)
     del payload["data"]["public_metrics"]["repost_count"]

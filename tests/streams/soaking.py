@@ -92,7 +92,7 @@ def ids_until(x: simulator.Simulator, first: int, last: int) -> list[int]:
     """Return all ids of the server from the first to the last."""
     timeline = x._api._content.timeline
     assert timeline is not None
-    count = timeline.until(timeline.now())
+    count = timeline.due()
     every = (snowflake(timeline.time_of(position), position) for position in range(count))
     return [identifier for identifier in every if first <= identifier <= last]
 

@@ -47,9 +47,9 @@ def known(x: simulator.Simulator, messages: Iterable[rxtweets.Message[Any]]) -> 
     """Return all ids of the server from the first to the last of these, in order."""
     ids = sorted(int(message.id) for message in messages)
     content = x._api._content
-    timeline, tweets = content.timeline, content.tweets
+    timeline, tweets = content.timeline, content.tweets()
     assert timeline is not None
-    last = timeline.until(timeline.now())
+    last = timeline.due()
     frames = (tweets.at(position, timeline.time_of(position)) for position in range(last))
     every = (orjson.loads(frame)["data"]["id"] for frame in frames if frame is not None)
     return [identifier for identifier in every if ids[0] <= int(identifier) <= ids[-1]]

@@ -47,7 +47,7 @@ from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
 from rxtweets.api._watchdog import Watchdog
-from rxtweets.cli import _main as cli
+from rxtweets.cli import _run as run_command
 from rxtweets.cli import _sources as commands
 from rxtweets.cli import _tail as tail
 from rxtweets.display import _live as live
@@ -403,11 +403,11 @@ def summary(kind: type[BaseException], patch: Patch, log: Log) -> None:
             if line:
                 self.shown.set()
 
-    patch.setattr(cli, "LIVE_PAUSE", 0.01)
+    patch.setattr(run_command, "LIVE_INTERVAL", 0.01)
     screen = Screen()
     pipeline = Pipeline(numbers(), batchers={"default": Batcher(print)})
     patch.setattr(pipeline, "stats", Raising(kind, pipeline.stats, times=1))
-    with cli._watching(pipeline, cast("Any", screen), argparse.Namespace(json=False)):
+    with run_command.summaries(pipeline, cast("Any", screen), is_json=False):
         assert log.says(kind)
         assert screen.shown.wait(PATIENCE)
 
@@ -415,7 +415,7 @@ def summary(kind: type[BaseException], patch: Patch, log: Log) -> None:
 def view(kind: type[BaseException], patch: Patch, log: Log) -> None:
     patch.setattr(tail, "REFRESH", 100)
     patch.setattr("sys.stdout", io.StringIO())
-    drawn, real = threading.Event(), tail._picture
+    drawn, real = threading.Event(), tail.picture_of
     raising = Raising(kind, lambda *_: drawn.set(), times=1)
 
     def picture(*args: Any) -> Any:
@@ -423,9 +423,9 @@ def view(kind: type[BaseException], patch: Patch, log: Log) -> None:
             raising()
         return real(*args)
 
-    patch.setattr(tail, "_picture", picture)
+    patch.setattr(tail, "picture_of", picture)
     pipeline = Pipeline(numbers(), batchers={"default": Batcher(print)})
-    with tail._view(pipeline, tail.Tail(argparse.Namespace(limit=None))):
+    with tail.live_view(pipeline, tail.TweetPrinter(argparse.Namespace(limit=None))):
         assert log.says(kind)
         assert drawn.wait(PATIENCE)
 
@@ -542,7 +542,7 @@ def test_thread_is_seen_when_it_dies(
     row(kind, monkeypatch, log, *more)
 
 
-STARTERS = {"start_thread", "WorkerPool", "ThreadTimer", "ThreadTimers"}
+STARTERS = {"start_thread", "WorkerPool", "ThreadTimer", "ThreadTimers", "repeating"}
 
 
 def started_names() -> set[str]:

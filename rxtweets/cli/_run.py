@@ -1,0 +1,246 @@
+"""Stream → processors → batches, printed.
+
+Read the sample stream, upcase every text in concurrent processors, collect batches, print them.
+
+Batches go to standard output, the live summary and the log to standard error. Ctrl-C closes the
+connection, processes the messages in flight and delivers the last batch. A second Ctrl-C stops at
+once.
+
+Without --live, --base-url or RXTWEETS_BASE_URL, the command starts a simulator for the run, on
+this machine only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
+
+from rxtweets._core.subscriber import Subscriber
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Message
+from rxtweets.cli._command import (
+    ABANDONED,
+    ENDED,
+    EXIT_CODES,
+    FAILED,
+    add_flag,
+    add_option,
+    log_to,
+    repeating,
+)
+from rxtweets.cli._sources import (
+    add_end,
+    add_simulator,
+    all_failed,
+    ending,
+    server_options,
+    simulated,
+)
+from rxtweets.display._text import batch_line, summary_line
+from rxtweets.errors import ConfigurationError
+from rxtweets.pipeline import Batcher, Pipeline
+from rxtweets.streams._sources import StreamOptions, sample_stream
+
+__all__ = ["EPILOG", "add_arguments"]
+
+EPILOG = EXIT_CODES
+
+MOST_FAILED = 10
+"""Batches in a row that cannot be printed, as on a full disk, before the run fails."""
+
+LIVE_INTERVAL, INTERVAL = 0.5, 5.0
+"""Seconds between two summaries: in a terminal, and elsewhere."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    source = parser.add_argument_group("source")
+    add_flag(
+        source,
+        "--live",
+        "read X, or the server in RXTWEETS_BASE_URL; the token comes from X_BEARER_TOKEN or "
+        "TWITTER_BEARER_TOKEN",
+    )
+    add_option(source, "--base-url", None, "read this server instead", metavar="URL")
+    add_simulator(source)
+    work = parser.add_argument_group("work")
+    add_option(work, "--concurrency", 50, "number of processors")
+    add_option(work, "--batch-size", 20, "messages of a batch")
+    add_option(work, "--batch-timeout", 2.0, "seconds until an incomplete batch is delivered")
+    add_option(work, "--buffer-size", 10_000, "tweets that wait for the processors")
+    add_option(
+        work,
+        "--overflow",
+        "drop_oldest",
+        "drop_oldest, drop_newest or block, when the buffer is full",
+    )
+    add_end(parser)
+    output = parser.add_argument_group("output")
+    add_flag(output, "--json", "print a JSON object for each batch, and one for the end")
+    add_flag(output, "--quiet", "print the summary only")
+    output.add_argument("-v", "--verbose", action="store_true", help="log connections too")
+    parser.set_defaults(run=run)
+
+
+def upcase(message: Message[str]) -> Message[str]:
+    """Upcase the text of a message."""
+    return message.update_data(str.upper)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run until a signal or the end of the options; return the exit code.
+
+    Raises:
+        RxTweetsError: an option is invalid, or the stream failed for good.
+    """
+    if options.limit is not None and options.limit < 1:
+        raise ConfigurationError(f"--limit {options.limit}: give 1 or more")
+    screen = Screen(sys.stdout, sys.stderr)
+    level = logging.INFO if options.verbose else logging.WARNING
+    with log_to(screen, level), _source(options) as (place, source):
+        own = StreamOptions(
+            buffer_size=options.buffer_size, overflow=options.overflow, limit=options.limit
+        )
+        printer = BatchPrinter(screen, options)
+        batcher = Batcher(printer, size=options.batch_size, timeout=options.batch_timeout)
+        pipeline = Pipeline(
+            sample_stream(**(source | own)),
+            handle_message=upcase,
+            concurrency=options.concurrency,
+            batchers={"default": batcher},
+            max_failed_batches=MOST_FAILED,
+        )
+        printer.on_closed = pipeline.stop
+        if screen.is_live:
+            screen.write(f"reading {place}; Ctrl-C stops and delivers what is in flight\n")
+        with (
+            ending(pipeline, options.duration),
+            summaries(pipeline, screen, is_json=options.json),
+        ):
+            stats = pipeline.run()
+    with contextlib.suppress(BrokenPipeError):
+        if options.json:
+            screen.print(json.dumps({"stats": stats.as_dict()}))
+        else:
+            screen.write(summary_line(stats) + "\n")
+    if stats.abandoned:
+        return ABANDONED
+    return FAILED if all_failed(stats) else ENDED
+
+
+@contextlib.contextmanager
+def _source(options: argparse.Namespace) -> Iterator[tuple[str, StreamOptions]]:
+    """Its name, and its options; a simulator lives until the end of the block."""
+    if options.live and options.base_url:
+        raise ConfigurationError("--live reads X itself; leave out --base-url")
+    if options.live:
+        yield "X", StreamOptions()
+    elif server := server_options(options):
+        yield str(server["base_url"]), cast("StreamOptions", server)
+    else:
+        with simulated(options) as simulator:
+            yield f"a simulation of X's stream on {simulator['base_url']}", simulator
+
+
+class Screen:
+    """Standard output and standard error of a terminal, with a last line that is redrawn."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self._out = out
+        self._err = err
+        self._lock = threading.Lock()
+        self.is_live = err.isatty()
+        self._status = ""
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return shutil.get_terminal_size((120, 24)).columns
+
+    def print(self, line: str) -> None:
+        """Write a line to standard output."""
+        self._write(self._out, line + "\n", self._status)
+
+    def write(self, text: str) -> None:
+        """Write text to standard error."""
+        self._write(self._err, text, self._status)
+
+    def show(self, status: str) -> None:
+        """Redraw the last line."""
+        self._write(self._err, "", status)
+
+    def _write(self, stream: TextIO, text: str, status: str) -> None:
+        with self._lock:
+            if self._status:
+                self._err.write("\r\x1b[K")
+                self._err.flush()
+            stream.write(text)
+            stream.flush()
+            self._status = status
+            if status:
+                self._err.write(status)
+                self._err.flush()
+
+
+class BatchPrinter(Subscriber[Any]):
+    """Prints batches."""
+
+    def __init__(self, screen: Screen, options: argparse.Namespace) -> None:
+        super().__init__()
+        self._screen = screen
+        self._is_quiet = options.quiet
+        self._is_json = options.json
+        self._batches = 0
+        self.on_closed: Callable[[], object] = lambda: None
+        """Called when no program reads the output any more."""
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        """Print a batch."""
+        self._batches += 1
+        if self._is_quiet:
+            return
+        try:
+            if self._is_json:
+                self._screen.print(_batch_json(self._batches, batch))
+            else:
+                self._screen.print(batch_line(self._batches, batch, self._screen.width))
+        except BrokenPipeError:
+            self._is_quiet = True
+            self.on_closed()
+
+
+def _batch_json(number: int, batch: Batch[Any]) -> str:
+    messages = [{"id": message.id, "data": message.data} for message in batch]
+    record = {"batch": number, "trigger": batch.info.trigger, "messages": messages}
+    return json.dumps(record, ensure_ascii=False)
+
+
+@contextlib.contextmanager
+def summaries(pipeline: Pipeline, screen: Screen, *, is_json: bool) -> Iterator[None]:
+    """Show summaries until the end of the block: in the last line of a terminal, else as lines."""
+    delivered, since = 0, time.monotonic()
+
+    def show() -> None:
+        nonlocal delivered, since
+        stats, now = pipeline.stats(), time.monotonic()
+        rate = (stats.delivered - delivered) / (now - since)
+        delivered, since = stats.delivered, now
+        line = summary_line(stats, rate, screen.width - 1 if screen.is_live else None)
+        if screen.is_live:
+            screen.show(line)
+        elif not is_json:
+            screen.write(line + "\n")
+
+    try:
+        with repeating("rxtweets-summary", LIVE_INTERVAL if screen.is_live else INTERVAL, show):
+            yield
+    finally:
+        screen.show("")
