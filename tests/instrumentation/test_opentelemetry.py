@@ -26,7 +26,7 @@ from rxtweets import (
 from rxtweets import operators as ops
 from rxtweets.events import ProcessorStarted
 from rxtweets.instrumentation import opentelemetry
-from rxtweets.instrumentation._metrics import GAUGES
+from rxtweets.instrumentation._metrics import STATS_METRICS
 
 PATIENCE = 20.0
 
@@ -90,12 +90,11 @@ def watched() -> Iterator[Watched]:
 
 def test_every_figure_is_a_metric_of_its_kind(watched: Watched) -> None:
     metrics = watched.metrics()
-    for name in Stats.__dataclass_fields__:
-        if name in ("state", "lag"):
-            continue
-        data = metrics[f"rxtweets.{name}"].data
-        is_counter = isinstance(data, Sum) and data.is_monotonic
-        assert is_counter == (name not in GAUGES), name
+    for metric in STATS_METRICS.values():
+        if metric.name != "lag":
+            data = metrics[f"rxtweets.{metric.name}"].data
+            is_counter = isinstance(data, Sum) and data.is_monotonic
+            assert is_counter == metric.is_counter, metric
     assert "rxtweets.lag" not in metrics  # not known yet
 
 
@@ -267,8 +266,8 @@ def test_nothing_new_comes_after_the_disposal(watched: Watched) -> None:
 def test_spans_whose_end_is_lost_are_forgotten_at_last(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opentelemetry, "MOST_OPEN", 3)
-    spans = opentelemetry._Spans("", watched.tracers)
+    monkeypatch.setattr(opentelemetry, "MAX_OPEN_SPANS", 3)
+    spans = opentelemetry._SpanExporter("", watched.tracers)
     for number in range(10):
         spans.on_next(ProcessorStarted(number, 1.0))
     assert list(spans._open) == [7, 8, 9]

@@ -10,9 +10,9 @@ import pytest
 import reactivex
 from prometheus_client.parser import text_string_to_metric_families
 
-from rxtweets import ConfigurationError, Message, MessageStream, Stats, events
+from rxtweets import ConfigurationError, Message, MessageStream, events
 from rxtweets import operators as ops
-from rxtweets.instrumentation._metrics import GAUGES, meanings
+from rxtweets.instrumentation._metrics import METRICS
 from rxtweets.instrumentation.prometheus import StreamCollector, serve_metrics
 
 PATIENCE = 20.0
@@ -69,12 +69,11 @@ def values(family: Any) -> dict[tuple[str, ...], float]:
 def test_every_figure_is_there_with_its_type_and_its_meaning(feed: Feed) -> None:
     with serve_metrics(feed.stream) as server:
         families = scrape(server.port)
-    for name in Stats.__dataclass_fields__:
-        if name in ("state", "lag"):
-            continue
-        family = families[f"rxtweets_{name}"]
-        assert family.type == ("gauge" if name in GAUGES else "counter"), name
-        assert family.documentation == meanings(Stats)[name]
+    for metric in METRICS:
+        if metric.name != "lag":
+            family = families[f"rxtweets_{metric.name.replace('.', '_')}"]
+            assert family.type == ("counter" if metric.is_counter else "gauge"), metric
+            assert family.documentation == metric.description
     assert values(families["rxtweets_state"]) == {("idle", ""): 1.0}
     assert "rxtweets_lag" not in families  # not known yet
 

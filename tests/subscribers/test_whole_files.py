@@ -13,7 +13,7 @@ import pytest
 
 from rxtweets import Batch, Message
 from rxtweets._support import file_lock
-from rxtweets.subscribers import ParquetSubscriber, _whole_files
+from rxtweets.subscribers import ParquetSubscriber, _parquet
 
 Make = Callable[..., list[Message[Any]]]
 Writer = subprocess.Popen[str]
@@ -147,8 +147,8 @@ def test_a_part_that_was_removed_before_it_was_locked_is_begun_again(
         return lock(file, **options)
 
     lock = file_lock.lock
-    monkeypatch.setattr(_whole_files, "lock", late)
-    _whole_files.write_whole(tmp_path / "x", b"content")
+    monkeypatch.setattr(_parquet, "lock", late)
+    _parquet.write_whole(tmp_path / "x", b"content")
     assert len(set(begun)) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"content"
@@ -162,7 +162,7 @@ def test_where_there_are_no_locks_nothing_is_removed(
 
     part = tmp_path / f".x.parquet.{'0' * 32}.part"
     part.write_bytes(b"somebody's")
-    monkeypatch.setattr(_whole_files, "lock", none)
+    monkeypatch.setattr(_parquet, "lock", none)
     store_in(tmp_path, tweets(1))
     assert part.exists()
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
