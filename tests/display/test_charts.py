@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from rxtweets.display._charts import bars, lines, sparkline
+from rxtweets.display._svg import Canvas
 from tests.display.reading import HOSTILE, all_of, is_inside, numbers, parsed, texts
 
 
@@ -47,7 +48,7 @@ def test_without_anything_to_show_bars_are_drawn_all_the_same(
 def test_hostile_names_do_no_harm(text: str) -> None:
     assert parsed(bars([(text, 1)], title=text).svg)
     assert parsed(lines({text: [1, 2]}, title=text, unit=text, span=text).svg)
-    assert "\x1b" not in bars([(text, 1)]).text + lines({text: [1, 2]}).text
+    assert "\x1b" not in bars([(text, 1)], title=text).text + lines({text: [1]}, title=text).text
 
 
 def test_a_line_goes_up_where_its_values_do() -> None:
@@ -87,10 +88,16 @@ def test_many_lines_make_the_picture_taller() -> None:
 
 
 def test_a_sparkline_touches_its_top_and_its_ends() -> None:
-    area, curve = sparkline([0, 10, 5], 10, 20, 100, 30)
-    assert 'points="10.0,50.0 60.0,20.0 110.0,35.0"' in curve
-    assert 'points="10,50 10.0,50.0' in area
+    canvas = Canvas()
+    sparkline(canvas, [0, 10, 5], 10, 20, 100, 30)
+    svg = canvas.drawing(60, []).svg
+    assert curves(svg) == [[(10, 50), (60, 20), (110, 35)]]
+    (area,) = all_of(svg, "polygon")
+    assert points(area.attrib["points"]) == [(10, 50), *curves(svg)[0], (110, 50)]
 
 
 def test_a_sparkline_of_nothing_is_nothing() -> None:
-    assert sparkline([], 0, 0, 10, 10) == []
+    canvas = Canvas()
+    sparkline(canvas, [], 0, 0, 10, 10)
+    assert len(all_of(canvas.drawing(60, []).svg, "rect")) == 1
+    assert all_of(canvas.drawing(60, []).svg, "polygon") == []

@@ -15,8 +15,7 @@ from reactivex.testing import TestScheduler
 import rxtweets
 from rxtweets import ConfigurationError, Message
 from rxtweets import operators as ops
-from rxtweets.display._marble_recorder import record
-from rxtweets.display._marbles import Mark
+from rxtweets.display._marbles import Mark, record
 
 
 def test_virtual_times_are_exact() -> None:

@@ -199,7 +199,7 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         events=SimpleNamespace(register=lambda *_: None),
     )
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    monkeypatch.setattr(notebook, "_begun", [])
+    monkeypatch.setattr(notebook, "_started", [])
     return cell
 
 
@@ -264,14 +264,14 @@ def test_nothing_is_kept_alive_by_having_been_started(cells: SimpleNamespace) ->
     notebook.started(Thing())
     cells.run = "2"
     notebook.started(second := Thing())
-    assert [ref() for _, ref in notebook._begun] == [second]
+    assert [ref() for _, ref in notebook._started] == [second]
 
 
 def test_outside_of_notebooks_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    monkeypatch.setattr(notebook, "_begun", [])
+    monkeypatch.setattr(notebook, "_started", [])
     notebook.started(Thing())
-    assert notebook._begun == []
+    assert notebook._started == []
     assert not notebook_shell.is_notebook()
 
 

@@ -7,8 +7,14 @@ import orjson
 import pytest
 
 from rxtweets import Batch, Message, Stats
-from rxtweets.display._stats import stats_html, stats_text
-from rxtweets.display._tweets import batch_html, batch_text, tweet_html, tweet_text
+from rxtweets.display._representations import (
+    batch_html,
+    batch_text,
+    stats_html,
+    stats_text,
+    tweet_html,
+    tweet_text,
+)
 from rxtweets.simulator import Tweets
 from tests.display.reading import HOSTILE, html_text
 
