@@ -16,7 +16,7 @@ from rxtweets.display._snapshot import Shown, Snapshot, is_running, snapshot_of,
 from rxtweets.display._svg import RED, Canvas, Drawing
 from rxtweets.display._topology import draw_topology
 
-REDRAW_PERIOD = 1 / 3
+PERIOD = 1 / 3
 """Seconds between two drawings."""
 
 RATE_SPAN = 2.0
@@ -186,7 +186,7 @@ class _Refresher:
     def _run(self) -> None:
         with self._changed:
             while self._pictures:
-                self._changed.wait_for(lambda: not self._pictures, REDRAW_PERIOD)
+                self._changed.wait_for(lambda: not self._pictures, PERIOD)
                 self.refresh()
             self._running = False
 

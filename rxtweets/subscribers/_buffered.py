@@ -137,12 +137,7 @@ class Buffered(Subscriber[Any]):
         return threading.current_thread() is self._thread
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                if not self._changed.wait_for(lambda: bool(self._tasks), IDLE_SECONDS):
-                    self._thread = None
-                    return
-                task = self._tasks.popleft()
+        while (task := self._next()) is not None:
             try:
                 task()
             except BaseException:
@@ -150,6 +145,13 @@ class Buffered(Subscriber[Any]):
                 # end this thread either: on_completed waits for it.
                 with contextlib.suppress(Exception):
                     log.exception("%r raised, and no stream waits for it", self._subscriber)
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._changed:
+            if self._changed.wait_for(lambda: bool(self._tasks), IDLE_SECONDS):
+                return self._tasks.popleft()
+            self._thread = None
+            return None
 
 
 def function_of(subscriber: AnySubscriber) -> Callable[[Batch[Any]], object]:
