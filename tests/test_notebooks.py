@@ -204,23 +204,21 @@ def test_06_failures() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_notebooks_are_kept_without_outputs(name: str) -> None:
+def test_notebooks_have_no_outputs(name: str) -> None:
     for cell in read(name).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_has_one_cell_that_switches_to_the_live_stream(name: str) -> None:
+def test_notebook_has_one_cell_with_the_live_switch(name: str) -> None:
     switches = [cell for cell in read(name).cells if SWITCH in cell.source]
     assert len(switches) == 1
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_runs_with_the_switch_too(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notebook_runs_with_the_live_switch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = read(name)
     for cell in notebook.cells:
         if SWITCH in cell.source:
@@ -235,7 +233,7 @@ def test_every_notebook_runs_with_the_switch_too(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_says_what_it_is_about_and_links_to_what_exists(name: str) -> None:
+def test_notebook_has_a_title_and_valid_links(name: str) -> None:
     cells = read(name).cells
     assert cells[0].cell_type == "markdown"
     assert cells[0].source.startswith("# ")

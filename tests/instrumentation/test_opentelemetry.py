@@ -88,7 +88,7 @@ def watched() -> Iterator[Watched]:
     watched.tracers.shutdown()
 
 
-def test_every_figure_is_a_metric_of_its_kind(watched: Watched) -> None:
+def test_every_metric_is_an_instrument_of_its_kind(watched: Watched) -> None:
     metrics = watched.metrics()
     for metric in STATS_METRICS.values():
         if metric.name != "lag":
@@ -98,7 +98,7 @@ def test_every_figure_is_a_metric_of_its_kind(watched: Watched) -> None:
     assert "rxtweets.lag" not in metrics  # not known yet
 
 
-def test_values_are_those_of_the_snapshot(watched: Watched) -> None:
+def test_values_are_those_of_stats(watched: Watched) -> None:
     watched.run("a", "bad", "b")
     metrics = watched.metrics()
     found = {}
@@ -109,7 +109,7 @@ def test_values_are_those_of_the_snapshot(watched: Watched) -> None:
     assert found == {"processed": 2, "failed": 1}
 
 
-def test_all_values_of_one_collection_are_of_one_snapshot(
+def test_one_collection_takes_one_snapshot(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[Stats] = []
@@ -125,7 +125,7 @@ def test_all_values_of_one_collection_are_of_one_snapshot(
     assert len(taken) == 2
 
 
-def test_stages_are_told_apart(watched: Watched) -> None:
+def test_stages_have_their_own_attributes(watched: Watched) -> None:
     watched.run("a")
     [point] = watched.metrics()["rxtweets.stage.concurrency"].data.data_points
     named = {"stream": "mine", "stage": "processors", "number": 0}
@@ -133,7 +133,7 @@ def test_stages_are_told_apart(watched: Watched) -> None:
     assert point.value == 4
 
 
-def test_each_message_is_a_span_within_one_of_its_processor(watched: Watched) -> None:
+def test_message_span_is_within_a_processor_span(watched: Watched) -> None:
     watched.run("a", "b")
     spans = watched.spans()
     assert len(spans["rxtweets.handle"]) == 2
@@ -145,7 +145,7 @@ def test_each_message_is_a_span_within_one_of_its_processor(watched: Watched) ->
     assert sum(span.attributes["successful"] for span in processors.values()) == 2
 
 
-def test_a_handler_that_raises_is_a_span_with_the_exception(watched: Watched) -> None:
+def test_handler_span_has_the_exception(watched: Watched) -> None:
     watched.run("bad")
     [span] = watched.spans()["rxtweets.handle"]
     assert span.status.status_code is StatusCode.ERROR
@@ -154,7 +154,7 @@ def test_a_handler_that_raises_is_a_span_with_the_exception(watched: Watched) ->
     assert event.attributes["exception.type"] == "ValueError"
 
 
-def test_a_pipeline_gives_spans_of_all_that_users_write(watched: Watched) -> None:
+def test_pipeline_exports_spans_of_all_user_code(watched: Watched) -> None:
     def take(batch: Any) -> None:
         raise OSError(f"no room for {batch}")
 
@@ -183,7 +183,7 @@ def test_a_pipeline_gives_spans_of_all_that_users_write(watched: Watched) -> Non
     assert spans["rxtweets.prepare"][0].attributes["messages"] >= 1
 
 
-def test_a_batcher_and_its_subscriber_are_told_apart_by_their_kind() -> None:
+def test_batcher_and_subscriber_differ_in_kind() -> None:
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader])
     pipeline = Pipeline(
@@ -226,7 +226,7 @@ def test_last_values_are_collected_when_the_block_has_ended(*, was_collected: bo
     meters.shutdown()
 
 
-def test_last_values_make_room_for_the_next_of_the_name() -> None:
+def test_last_values_are_replaced_by_a_source_of_the_name() -> None:
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader])
     for count in (7, 3):
@@ -255,7 +255,7 @@ def test_two_streams_have_metrics_when_they_share_a_provider() -> None:
     meters.shutdown()
 
 
-def test_nothing_new_comes_after_the_disposal(watched: Watched) -> None:
+def test_nothing_is_exported_after_the_disposal(watched: Watched) -> None:
     watched.instrumentation.dispose()
     watched.run("a")
     assert watched.spans() == {}
@@ -263,9 +263,7 @@ def test_nothing_new_comes_after_the_disposal(watched: Watched) -> None:
     assert point.value == 0
 
 
-def test_spans_whose_end_is_lost_are_forgotten_at_last(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oldest_open_spans_are_dropped(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opentelemetry, "MAX_OPEN_SPANS", 3)
     spans = opentelemetry._SpanExporter("", watched.tracers)
     for number in range(10):
@@ -273,7 +271,7 @@ def test_spans_whose_end_is_lost_are_forgotten_at_last(
     assert list(spans._open) == [7, 8, 9]
 
 
-def test_a_missing_library_is_named_with_its_extra(
+def test_missing_library_is_named_with_its_extra(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)

@@ -104,7 +104,7 @@ def ids_in(directory: str, filesystem: Any) -> list[str]:
     return sorted(found.to_table(columns=["id"])["id"].to_pylist())
 
 
-def test_batches_are_objects_and_come_once(filesystem: Any, directory: str, tweets: Make) -> None:
+def test_batches_are_stored_once_as_objects(filesystem: Any, directory: str, tweets: Make) -> None:
     messages = tweets(60)
     with ParquetSubscriber(directory, filesystem=filesystem) as store:
         store.on_next(Batch(messages[:20]))
@@ -115,7 +115,7 @@ def test_batches_are_objects_and_come_once(filesystem: Any, directory: str, twee
     assert ids_in(directory, filesystem) == sorted(each.id for each in messages)
 
 
-def test_a_uri_names_the_place(
+def test_uri_names_the_bucket(
     cloud: str, endpoint: str, filesystem: Any, directory: str, tweets: Make
 ) -> None:
     with ParquetSubscriber(URIS[cloud].format(directory, endpoint)) as store:

@@ -119,13 +119,13 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def test_a_killed_process_loses_nothing_and_doubles_nothing(kind: str, tmp_path: Path) -> None:
+def test_killed_process_neither_loses_nor_doubles(kind: str, tmp_path: Path) -> None:
     kill_and_resume(kind, tmp_path, 1, expected())
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(600)
-def test_twenty_killed_processes_lose_and_double_nothing(kind: str, tmp_path: Path) -> None:
+def test_twenty_killed_processes_neither_lose_nor_double(kind: str, tmp_path: Path) -> None:
     ids = expected()
     killed = 0
     for seed in range(20 // 2):  # each kills two

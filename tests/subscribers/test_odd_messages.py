@@ -132,7 +132,7 @@ NO_JSON_LINES = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_message_is_stored_with_its_neighbours(
+def test_odd_message_is_stored_with_its_batch(
     name: str, tmp_path: Path, postgres: str, hook: Hook
 ) -> None:
     before, after = (
@@ -167,7 +167,7 @@ def test_an_odd_message_is_stored_with_its_neighbours(
     assert printed.buffer.getvalue().count(b"good") == 2
 
 
-def test_a_line_that_is_no_json_comes_back_from_json_lines(tmp_path: Path) -> None:
+def test_invalid_line_is_replayed_from_json_lines(tmp_path: Path) -> None:
     letters = DeadLetterFile(tmp_path / "dead.jsonl")
     retrying = Retrying(lambda _: 1 // 0, dead_letters=letters, sleep=lambda _: None)
     for message in (ODD["a line of HTML"], ODD["a line that is not UTF-8"]):
@@ -180,7 +180,7 @@ def test_a_line_that_is_no_json_comes_back_from_json_lines(tmp_path: Path) -> No
     assert back[0].raw == b"<html>"
 
 
-def test_json_lines_go_on_after_lines_that_are_no_json(tmp_path: Path, tweets: Make) -> None:
+def test_json_lines_are_continued_after_invalid_lines(tmp_path: Path, tweets: Make) -> None:
     odd = list(ODD.values())
     for start in range(2):
         with JSONLinesSubscriber(tmp_path / "t.jsonl") as store:
@@ -228,7 +228,7 @@ def picky(request: pytest.FixtureRequest, tmp_path: Path, postgres: str) -> Stor
     return picky_store(request.param, tmp_path, postgres)
 
 
-def test_a_row_that_is_refused_fails_its_message_alone(picky: Store, tweets: Make) -> None:
+def test_refused_row_fails_only_its_message(picky: Store, tweets: Make) -> None:
     messages = tweets(5)
     messages[2] = messages[2].put_data("bad")
     acks = RecordingAcknowledger()
@@ -243,7 +243,7 @@ def test_a_row_that_is_refused_fails_its_message_alone(picky: Store, tweets: Mak
     assert isinstance(failed.status.reason, Exception)
 
 
-def test_rows_of_which_all_are_refused_fail_the_batch(picky: Store, tweets: Make) -> None:
+def test_batch_fails_when_all_rows_are_refused(picky: Store, tweets: Make) -> None:
     bad = [each.put_data("bad") for each in tweets(3)]
     with (
         picky,
@@ -252,7 +252,7 @@ def test_rows_of_which_all_are_refused_fail_the_batch(picky: Store, tweets: Make
         picky.on_next(Batch(bad))
 
 
-def test_what_a_trigger_rolled_back_is_not_acknowledged(tmp_path: Path, tweets: Make) -> None:
+def test_batch_fails_when_a_trigger_rolls_back(tmp_path: Path, tweets: Make) -> None:
     good, bad = tweets(4), tweets(1, 4)[0].put_data("bad")
     with SQLiteSubscriber(tmp_path / "tweets.db") as store:
         store.on_next(Batch(good[:1]))
@@ -262,7 +262,7 @@ def test_what_a_trigger_rolled_back_is_not_acknowledged(tmp_path: Path, tweets: 
     assert len(SQLitePlace(tmp_path).rows()) == 1
 
 
-def test_an_id_too_long_for_an_index_fails_its_message_alone(postgres: str, tweets: Make) -> None:
+def test_too_long_id_fails_only_its_message(postgres: str, tweets: Make) -> None:
     long = Message("x", {"id": random.Random(1).randbytes(4000).hex()})
     with PostgresSubscriber(postgres, sleep=never) as store:
         outcome: Any = store.on_next(Batch([*tweets(1), long, *tweets(1, 1)]))
