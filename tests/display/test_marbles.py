@@ -67,7 +67,7 @@ def test_batch_and_value_with_one_label_differ_in_colour() -> None:
 def test_ticks_have_no_value_colour() -> None:
     dense = values(*((number / 500, "x") for number in range(500)))
     svg = svg_of(Strand("a", dense), Strand("b", values((0.5, "x"))))
-    (ticks,) = [each for each in all_of(svg, "path") if "v" in each.attrib["d"]]
+    (ticks,) = [shape for shape in all_of(svg, "path") if "v" in shape.attrib["d"]]
     assert ticks.attrib["stroke"] not in fills(svg)
 
 
@@ -89,7 +89,7 @@ def test_completion_is_a_bar_at_its_time() -> None:
 
 def test_error_is_a_red_cross_with_its_text() -> None:
     svg = svg_of(Strand("a", (Mark(0.5, "error", "ValueError: no"),)))
-    assert sum(each.attrib["stroke"] == RED for each in all_of(svg, "line")) == 2
+    assert sum(shape.attrib["stroke"] == RED for shape in all_of(svg, "line")) == 2
     assert "ValueError: no" in texts(svg)
 
 
@@ -97,7 +97,7 @@ def test_values_are_ticks_when_too_close() -> None:
     svg = svg_of(Strand("a", values(*((number / 500, "x") for number in range(500)))))
     assert round_boxes(svg) == []
     assert "x" not in texts(svg)
-    (ticks,) = [each.attrib["d"] for each in all_of(svg, "path") if "v" in each.attrib["d"]]
+    (ticks,) = [shape.attrib["d"] for shape in all_of(svg, "path") if "v" in shape.attrib["d"]]
     assert ticks.count("M") == 500
 
 

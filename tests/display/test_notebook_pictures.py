@@ -26,7 +26,7 @@ import rxtweets
 from rxtweets import Batcher, Pipeline, display
 
 def threads():
-    return sorted(each.name for each in threading.enumerate() if "rxtweets" in each.name)
+    return sorted(thread.name for thread in threading.enumerate() if "rxtweets" in thread.name)
 
 def settled(condition, timeout=20.0):
     deadline = threading.Event()

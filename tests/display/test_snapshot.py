@@ -87,7 +87,7 @@ def test_stream_has_a_stage_for_each_connection() -> None:
 def test_pipeline_has_a_stage_for_each_connection() -> None:
     stream = rxtweets.sample10_stream(token="any", base_url="http://127.0.0.1:1", partition=(1, 2))
     sources = snapshot_of(pipeline_of(stream)).sources
-    assert [(each.name, each.state) for each in sources] == [
+    assert [(stage.name, stage.state) for stage in sources] == [
         ("connection 1", "idle"),
         ("connection 2", "idle"),
     ]
@@ -100,7 +100,7 @@ def test_pipeline_streams_have_their_own_state_and_lag() -> None:
     pipeline = Pipeline(
         [Subject(), lagging, divided], batchers={"default": Batcher(lambda _: None)}
     )
-    assert [(each.name, each.state, each.lag) for each in snapshot_of(pipeline).sources] == [
+    assert [(stage.name, stage.state, stage.lag) for stage in snapshot_of(pipeline).sources] == [
         ("Subject 0", "", None),
         ("sample_stream 1", "idle", 1.5),
         ("connection 2.1", "idle", None),
@@ -189,18 +189,18 @@ def test_snapshot_has_the_stages_of_the_topology() -> None:
         ),
     )
     snapshot = snapshot_of(shown)
-    assert [(each.name, each.passed) for each in snapshot.sources] == [
+    assert [(stage.name, stage.passed) for stage in snapshot.sources] == [
         ("LiveStream 0", 7),
         ("LiveStream 1", 8),
     ]
     assert snapshot.processors == (
         Stage("upcase", "50 at once", passed=40, queued=4, in_flight=5, failed=2),
     )
-    assert [(each.name, each.detail, each.queued) for each in snapshot.batchers] == [
+    assert [(stage.name, stage.detail, stage.queued) for stage in snapshot.batchers] == [
         ("default", "20 or 2 s", 0),
         ("alerts", "20 or 2 s", 2),
     ]
-    assert [(each.name, each.passed, each.failed) for each in snapshot.subscribers] == [
+    assert [(stage.name, stage.passed, stage.failed) for stage in snapshot.subscribers] == [
         ("Database", 9, 1),
         ("post", 0, 0),
     ]

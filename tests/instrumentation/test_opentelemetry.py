@@ -55,8 +55,8 @@ class Watched:
     def run(self, *data: str) -> None:
         ended = threading.Event()
         self.stream.subscribe(on_completed=ended.set)
-        for each in data:
-            self.source.on_next(Message(each))
+        for value in data:
+            self.source.on_next(Message(value))
         self.source.on_completed()
         assert ended.wait(PATIENCE)
         assert self.stream.telemetry.bus.flush()
@@ -196,9 +196,11 @@ def test_batcher_and_subscriber_differ_in_kind() -> None:
         data: Any = reader.get_metrics_data()
     meters.shutdown()
     [scope] = data.resource_metrics[0].scope_metrics
-    [metric] = [each for each in scope.metrics if each.name == "rxtweets.stage.received"]
-    points = [each.attributes for each in metric.data.data_points]
-    assert sorted(each["kind"] for each in points if each["stage"] == "archive") == [
+    [metric] = [metric for metric in scope.metrics if metric.name == "rxtweets.stage.received"]
+    points = [point.attributes for point in metric.data.data_points]
+    assert sorted(
+        attributes["kind"] for attributes in points if attributes["stage"] == "archive"
+    ) == [
         "batcher",
         "subscribers",
     ]
@@ -208,7 +210,7 @@ def processed(reader: InMemoryMetricReader) -> list[int]:
     """What is exported as the number of processed messages."""
     data: Any = reader.get_metrics_data()
     [scope] = data.resource_metrics[0].scope_metrics
-    [metric] = [each for each in scope.metrics if each.name == "rxtweets.processed"]
+    [metric] = [metric for metric in scope.metrics if metric.name == "rxtweets.processed"]
     return [point.value for point in metric.data.data_points]
 
 

@@ -36,7 +36,7 @@ class Feed:
     def give(self, numbers: range) -> None:
         for number in numbers:
             self.source.on_next(Message(number))
-        for _ in [each for each in numbers if each % 10 != 3]:
+        for _ in [number for number in numbers if number % 10 != 3]:
             assert self.seen.acquire(timeout=PATIENCE)
         assert self.stream.telemetry.bus.flush()
 

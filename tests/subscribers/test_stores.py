@@ -1,4 +1,4 @@
-"""What every store does, read back with foreign tools."""
+"""The stores, read back with other programs."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Tool = Callable[..., str]
 
 
 class Place(Protocol):
-    """A store, and a way to see what is in it by other means."""
+    """A store, and another way to read it."""
 
     def store(self) -> Store: ...
 
     def rows(self) -> list[dict[str, Any]]: ...
 
     def print_of(self) -> object:
-        """Something that differs if anything was changed."""
+        """Return a value that differs after any change."""
 
 
 def ask_duckdb(query: str) -> list[dict[str, Any]]:
@@ -64,12 +64,17 @@ class JSONLinesPlace:
 
     def rows(self) -> list[dict[str, Any]]:
         return [
-            {"id": each.id, "data": each.data, "text": each.data, "raw": each.raw.decode()}
-            for each in rxtweets.replay(self.path, None).to_list().run()
+            {
+                "id": message.id,
+                "data": message.data,
+                "text": message.data,
+                "raw": message.raw.decode(),
+            }
+            for message in rxtweets.replay(self.path, None).to_list().run()
         ]
 
     def print_of(self) -> object:
-        return [(each.name, each.read_bytes()) for each in sorted(self.path.parent.iterdir())]
+        return [(file.name, file.read_bytes()) for file in sorted(self.path.parent.iterdir())]
 
 
 class SQLitePlace:
@@ -165,7 +170,9 @@ def test_data_of_handlers_is_stored(place: Place, tweets: Make) -> None:
     messages = [message.update_data(str.upper) for message in tweets(5)]
     with place.store() as store:
         store.on_next(Batch(messages))
-    assert sorted(row["text"] for row in place.rows()) == sorted(each.data for each in messages)
+    assert sorted(row["text"] for row in place.rows()) == sorted(
+        message.data for message in messages
+    )
 
 
 def test_redelivered_batch_changes_nothing(place: Place, tweets: Make) -> None:
@@ -187,7 +194,7 @@ def test_batch_redelivered_in_one_run_is_stored_once(place: Place, tweets: Make)
         for _ in range(3):
             store.on_next(Batch(messages))
         store.on_next(Batch([*messages, *messages]))
-    assert ids_of(place.rows()) == sorted(each.id for each in messages)
+    assert ids_of(place.rows()) == sorted(message.id for message in messages)
 
 
 def test_second_run_adds_to_the_first(place: Place, tweets: Make) -> None:
@@ -195,7 +202,7 @@ def test_second_run_adds_to_the_first(place: Place, tweets: Make) -> None:
     for half in (messages[:10], messages[10:]):
         with place.store() as store:
             store.on_next(Batch(half))
-    assert ids_of(place.rows()) == sorted(each.id for each in messages)
+    assert ids_of(place.rows()) == sorted(message.id for message in messages)
 
 
 def test_batch_after_the_end_is_stored(place: Place, tweets: Make) -> None:
@@ -206,7 +213,7 @@ def test_batch_after_the_end_is_stored(place: Place, tweets: Make) -> None:
     store.on_next(Batch(messages[1:]))
     store.close()
     store.close()
-    assert ids_of(place.rows()) == sorted(each.id for each in messages)
+    assert ids_of(place.rows()) == sorted(message.id for message in messages)
 
 
 def test_events_without_id_are_stored(place: Place, events: list[Message[Any]]) -> None:
@@ -237,14 +244,14 @@ def test_batches_of_several_threads_are_stored(place: Place, tweets: Make) -> No
     batches = [Batch(messages[start : start + 10]) for start in range(0, 400, 10)]
     with place.store() as store, ThreadPoolExecutor(4) as threads:
         list(threads.map(store.on_next, batches * 2))
-    assert ids_of(place.rows()) == sorted(each.id for each in messages)
+    assert ids_of(place.rows()) == sorted(message.id for message in messages)
 
 
 def test_empty_store_can_be_closed(place: Place) -> None:
     place.store().close()
 
 
-# Foreign tools.
+# Other programs.
 
 
 @pytest.mark.parametrize(
@@ -268,9 +275,9 @@ def test_jq_reads_json_lines(tweets: Make, tmp_path: Path, tool: Tool) -> None:
     path = tmp_path / "tweets.jsonl"
     with JSONLinesSubscriber(path) as store:
         store.on_next(Batch(messages))
-    assert tool("jq", "-r", ".raw.data.id", path).split() == [each.id for each in messages]
-    arrivals = [float(each) for each in tool("jq", ".received_at", path).split()]
-    assert arrivals == [each.received_at for each in messages]
+    assert tool("jq", "-r", ".raw.data.id", path).split() == [message.id for message in messages]
+    arrivals = [float(time) for time in tool("jq", ".received_at", path).split()]
+    assert arrivals == [message.received_at for message in messages]
 
 
 def test_sqlite3_reads_the_database_and_finds_texts(
@@ -323,7 +330,7 @@ def test_psql_reads_the_table(postgres: str, tweets: Make, tool: Tool) -> None:
     assert tool("psql", postgres, "-Atc", lang) == "t"
 
 
-# What only one of them does.
+# A single store.
 
 
 def test_postgres_reconnects_after_a_lost_connection(postgres: str, tweets: Make) -> None:
@@ -350,10 +357,10 @@ def test_batch_is_sent_again_when_the_connection_breaks_in_it(postgres: str, twe
             other.execute("LOCK TABLE tweets")
             stored = threads.submit(store.on_next, Batch(tweets(10, 10)))
             while other.execute(waits, (pid,)).fetchone() != (1,):
-                pass  # until the batch has begun, and can go no further
+                pass  # until the batch waits for the lock
             other.execute("SELECT pg_terminate_backend(%s)", (pid,))
         stored.result(timeout=30)
-    assert ids_of(PostgresPlace(postgres).rows()) == sorted(each.id for each in tweets(20))
+    assert ids_of(PostgresPlace(postgres).rows()) == sorted(message.id for message in tweets(20))
 
 
 def test_missing_database_fails_the_batch(tweets: Make) -> None:
@@ -371,7 +378,7 @@ def test_missing_database_fails_the_batch(tweets: Make) -> None:
 
 
 class Proxy:
-    """Passes connections on to PostgreSQL, or refuses them."""
+    """Forwards connections to PostgreSQL, or refuses them."""
 
     def __init__(self, conninfo: str) -> None:
         self._target = urlsplit(conninfo)
@@ -387,10 +394,10 @@ class Proxy:
         self._start(self._accept, server)
 
     def close(self) -> None:
-        for each in self._sockets:
+        for connection in self._sockets:
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
         self._sockets.clear()
         for thread in self._threads:
             thread.join(20)
@@ -438,7 +445,7 @@ def test_outage_loses_no_batch(proxy: Proxy, postgres: str, tweets: Make) -> Non
         proxy.close()
         store.on_next(Batch(tweets(10, 10)))
         assert pauses == [2, 2, 2]
-    assert ids_of(PostgresPlace(postgres).rows()) == sorted(each.id for each in tweets(20))
+    assert ids_of(PostgresPlace(postgres).rows()) == sorted(message.id for message in tweets(20))
 
 
 def test_postgres_reconnects_after_a_failed_batch(
@@ -545,8 +552,8 @@ def test_full_disk_fails_the_batch_and_leaves_whole_lines(
                 with pytest.raises(OSError, match="space"):
                     store.on_next(Batch(tweets(5, 5)))
             store.on_next(Batch(tweets(5, 5)))
-        ids = [each.id for each in rxtweets.replay(path, None).to_list().run()]
-        assert ids == [each.id for each in tweets(10)]
+        ids = [message.id for message in rxtweets.replay(path, None).to_list().run()]
+        assert ids == [message.id for message in tweets(10)]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
@@ -561,11 +568,11 @@ def test_batch_is_stored_once_when_rotation_fails(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", fail)
             store.on_next(Batch(tweets(5)))
-        assert [each.name for each in tmp_path.iterdir()] == [f"{path.name}.part"]
+        assert [file.name for file in tmp_path.iterdir()] == [f"{path.name}.part"]
         store.on_next(Batch(tweets(10)))
-    assert sorted(each.name for each in tmp_path.iterdir()) == [f"t-2.jsonl{suffix}", path.name]
-    ids = [each.id for each in rxtweets.replay(path, None).to_list().run()]
-    assert ids == [each.id for each in tweets(10)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"t-2.jsonl{suffix}", path.name]
+    ids = [message.id for message in rxtweets.replay(path, None).to_list().run()]
+    assert ids == [message.id for message in tweets(10)]
 
 
 def test_only_the_last_messages_are_remembered(tmp_path: Path, tweets: Make) -> None:
@@ -578,8 +585,8 @@ def test_only_the_last_messages_are_remembered(tmp_path: Path, tweets: Make) -> 
     with JSONLinesSubscriber(path, window=10) as store:
         store.on_next(Batch(messages[20:]))
         store.on_next(Batch(messages[:20]))
-    ids = [each.id for each in rxtweets.replay(path, None).to_list().run()]
-    assert ids == [each.id for each in (*messages, *messages[:20])]
+    ids = [message.id for message in rxtweets.replay(path, None).to_list().run()]
+    assert ids == [message.id for message in (*messages, *messages[:20])]
 
 
 # Files that are removed, renamed, truncated or replaced while a store writes them.
@@ -613,12 +620,12 @@ def test_json_lines_start_another_file_when_theirs_is_gone(
         change(tmp_path / f"{path.name}.part")
         store.on_next(Batch(tweets(5, 5)))
         store.on_next(Batch(tweets(5)))  # known from the file that is gone
-    ids = {each.id for each in rxtweets.replay(path, None).to_list().run()}
-    assert ids == {each.id for each in tweets(10)}
+    ids = {message.id for message in rxtweets.replay(path, None).to_list().run()}
+    assert ids == {message.id for message in tweets(10)}
     if change is rename:
         aside = (tmp_path / "aside").rename(tmp_path / f"old.jsonl{suffix}")
         moved = rxtweets.replay(aside, None).to_list().run()
-        assert [each.id for each in moved] == [each.id for each in tweets(5)]
+        assert [message.id for message in moved] == [message.id for message in tweets(5)]
 
 
 @pytest.mark.parametrize("change", [remove, rename, replace])
@@ -632,7 +639,11 @@ def test_sqlite_opens_another_database_when_its_own_is_gone(
         store.on_next(Batch(tweets(5, 5)))
         rows = SQLitePlace(tmp_path).rows()
     kept = tweets(10) if name.endswith("-wal") else tweets(5, 5)
-    assert ids_of(rows) == ids_of(SQLitePlace(tmp_path).rows()) == sorted(each.id for each in kept)
+    assert (
+        ids_of(rows)
+        == ids_of(SQLitePlace(tmp_path).rows())
+        == sorted(message.id for message in kept)
+    )
     assert [path.name for path in tmp_path.glob("tweets*")] == ["tweets.db"]
 
 
@@ -657,7 +668,7 @@ def test_replacing_database_gets_the_batch(tmp_path: Path, tweets: Make) -> None
         (tmp_path / "other.db").replace(tmp_path / "tweets.db")
         store.on_next(Batch(tweets(5, 50)))
     stored = [*tweets(200, 100), *tweets(5, 50)]
-    assert ids_of(SQLitePlace(tmp_path).rows()) == sorted(each.id for each in stored)
+    assert ids_of(SQLitePlace(tmp_path).rows()) == sorted(message.id for message in stored)
     connection = sqlite3.connect(tmp_path / "tweets.db")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
@@ -670,7 +681,7 @@ def test_sqlite_stays_open_while_its_database_exists(
         with SQLiteSubscriber(tmp_path / "tweets.db") as store:
             store.on_next(Batch(tweets(5, start)))
             connection = store._connection
-            SQLitePlace(tmp_path).rows()  # another connection comes and goes
+            SQLitePlace(tmp_path).rows()  # another connection is opened and closed
             store.on_next(Batch(tweets(5, start + 5)))
             assert store._connection is connection
     assert caplog.records == []
@@ -680,11 +691,13 @@ def test_parquet_stores_again_after_its_directory_is_removed(tmp_path: Path, twe
     with ParquetSubscriber(tmp_path / "tweets") as store:
         for _ in range(2):
             store.on_next(Batch(tweets(5)))
-            assert ids_of(ParquetPlace(tmp_path).rows()) == sorted(each.id for each in tweets(5))
+            assert ids_of(ParquetPlace(tmp_path).rows()) == sorted(
+                message.id for message in tweets(5)
+            )
             shutil.rmtree(tmp_path / "tweets")
         store.on_next(Batch(tweets(5)))
         store.on_next(Batch(tweets(5)))
-    assert ids_of(ParquetPlace(tmp_path).rows()) == sorted(each.id for each in tweets(5))
+    assert ids_of(ParquetPlace(tmp_path).rows()) == sorted(message.id for message in tweets(5))
 
 
 @pytest.fixture(params=["jsonl", "jsonl.gz", "sqlite", "parquet"])
@@ -728,8 +741,8 @@ def test_json_lines_store_again_after_directory_is_removed(tmp_path: Path, tweet
             store.on_next(Batch(tweets(2)))
         path.parent.mkdir()
         store.on_next(Batch(tweets(2)))
-    ids = [each.id for each in rxtweets.replay(path, None).to_list().run()]
-    assert ids == [each.id for each in tweets(2)]
+    ids = [message.id for message in rxtweets.replay(path, None).to_list().run()]
+    assert ids == [message.id for message in tweets(2)]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -774,7 +787,7 @@ def test_full_disk_error_names_the_file(
         in_a_directory.on_next(Batch(tweets(1)))
 
 
-# What is wrong before there is a batch.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize("kind", [JSONLinesSubscriber, SQLiteSubscriber, ParquetSubscriber])

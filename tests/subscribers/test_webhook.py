@@ -33,7 +33,9 @@ def test_batch_is_posted_with_its_lines(hook: Hook, tweets: Make) -> None:
     assert headers["authorization"] == "Bearer x"
     assert headers["content-type"] == "application/json"
     assert (body["batcher"], body["trigger"]) == ("alerts", "timeout")
-    assert [each["raw"] for each in body["messages"]] == [json.loads(each.raw) for each in messages]
+    assert [message["raw"] for message in body["messages"]] == [
+        json.loads(message.raw) for message in messages
+    ]
 
 
 def test_idempotency_key_depends_on_the_messages(hook: Hook, tweets: Make) -> None:

@@ -1,4 +1,4 @@
-"""Files of Parquet on a disk: complete or not there, whenever the process is killed."""
+"""Parquet files appear complete or not at all, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ with ParquetSubscriber(sys.argv[1]) as store:
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[Writer]:
-    """A process that is in the middle of writing a file, and goes on after a line."""
+    """A process that blocks during a write, until it reads a line."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, tmp_path / "t"],
         stdin=subprocess.PIPE,
@@ -155,7 +155,7 @@ def test_parts_are_kept_when_locks_are_unsupported(
         raise OSError(95, os.strerror(95))
 
     part = tmp_path / f".x.parquet.{'0' * 32}.part"
-    part.write_bytes(b"somebody's")
+    part.write_bytes(b"theirs")
     monkeypatch.setattr(_parquet, "lock", none)
     store_in(tmp_path, tweets(1))
     assert part.exists()

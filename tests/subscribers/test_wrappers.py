@@ -1,4 +1,4 @@
-"""`Buffered` and `Retrying`: when a subscriber is slow, and when it fails."""
+"""`Buffered` for slow subscribers, and `Retrying` for failing ones."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Acks:
 
     def ack(self, successful: Any, failed: Any) -> None:
         with self.changed:
-            self.good += [each.data for each in successful]
-            self.bad += [each.data for each in failed]
+            self.good += [message.data for message in successful]
+            self.bad += [message.data for message in failed]
             self.threads.add(threading.current_thread().name)
             self.changed.notify_all()
 
@@ -49,7 +49,7 @@ class Acks:
 
 
 class Gate(rxtweets.Subscriber[Any]):
-    """A subscriber that waits in each batch until it is let on."""
+    """A subscriber that blocks in each batch until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Gate(rxtweets.Subscriber[Any]):
         assert self.let_on.acquire(timeout=PATIENCE)
         if batch[0].data == "bad":
             raise ValueError("bad")
-        self.got += [each.data for each in batch]
+        self.got += [message.data for message in batch]
 
     def on_error(self, error: Exception) -> None:
         self.ends.append(error)
@@ -73,7 +73,7 @@ class Gate(rxtweets.Subscriber[Any]):
 
 
 class Stage:
-    """A subject, in batches of one."""
+    """A subject and its batches of one message."""
 
     def __init__(self) -> None:
         self.source: Subject[Message[Any]] = Subject()
@@ -142,9 +142,9 @@ def test_buffered_batch_fails_when_the_subscriber_raises(stage: Stage, gate: Gat
     assert (stage.acks.good, stage.acks.bad) == (["a", "c"], ["bad"])
     assert stage.stats() == (2, 1, 0)
     assert stage.batches.telemetry.bus.flush()
-    assert [type(each.error) for each in failures if isinstance(each, events.BatchFailed)] == [
-        ValueError
-    ]
+    assert [
+        type(failure.error) for failure in failures if isinstance(failure, events.BatchFailed)
+    ] == [ValueError]
 
 
 def test_buffered_blocks_the_stream_when_full(stage: Stage, gate: Gate) -> None:
@@ -323,7 +323,7 @@ def test_buffered_refuses_invalid_arguments() -> None:
 
 
 class Flaky(rxtweets.Subscriber[Any]):
-    """Raises so many times."""
+    """Raises a number of times."""
 
     def __init__(self, faults: int) -> None:
         super().__init__()
@@ -336,7 +336,7 @@ class Flaky(rxtweets.Subscriber[Any]):
         self.calls += 1
         if self.calls <= self.faults:
             raise TimeoutError(f"call {self.calls}")
-        self.got += [each.data for each in batch]
+        self.got += [message.data for message in batch]
 
     def on_completed(self) -> None:
         self.ended = True
@@ -375,17 +375,17 @@ def test_dead_letter_is_written_before_the_batch_fails(stage: Stage, tmp_path: P
     assert stage.stats() == (1, 1, 0)
     assert retrying.dead_lettered == 1
     [letter] = read_dead_letters(path)
-    assert [each.data for each in letter.batch] == ["a"]
+    assert [message.data for message in letter.batch] == ["a"]
     assert (letter.error, letter.attempts) == ("TimeoutError: call 3", 3)
     assert stage.batches.telemetry.bus.flush()
-    [failed] = [each for each in failures if isinstance(each, events.BatchFailed)]
+    [failed] = [failure for failure in failures if isinstance(failure, events.BatchFailed)]
     assert str(path) in str(failed.error)
     assert isinstance(failed.error.__cause__, TimeoutError)
 
 
 def test_messages_returned_as_failed_are_a_dead_letter(stage: Stage, tmp_path: Path) -> None:
     def picky(batch: Batch[Any]) -> list[Message[Any]]:
-        return [each.failed("bad") if each.data == "bad" else each for each in batch]
+        return [message.failed("bad") if message.data == "bad" else message for message in batch]
 
     retrying = Retrying(picky, dead_letters=tmp_path / "dead.jsonl")
     stage.batches.subscribe(retrying)
@@ -436,7 +436,7 @@ def test_batch_fails_with_both_errors_when_file_fails(stage: Stage) -> None:
     stage.send("a")
     assert stage.acks.bad == ["a"]
     assert stage.batches.telemetry.bus.flush()
-    [failed] = [each for each in failures if isinstance(each, events.BatchFailed)]
+    [failed] = [failure for failure in failures if isinstance(failure, events.BatchFailed)]
     assert "disk full" in str(failed.error)
     assert "TimeoutError" in str(failed.error)
 
@@ -497,15 +497,15 @@ def test_dead_letters_return_equal_messages(
 ) -> None:
     path = tmp_path / "dead.jsonl"
     file = DeadLetterFile(path)
-    changed = [each.update_data(str.upper) for each in tweets(3)]
+    changed = [message.update_data(str.upper) for message in tweets(3)]
     letters = [letter_of(changed), letter_of(events)]
     for letter in letters:
         file(letter)
     back = list(read_dead_letters(path))
-    assert [(each.error, each.attempts, each.at) for each in back] == [
-        (each.error, each.attempts, each.at) for each in letters
+    assert [(letter.error, letter.attempts, letter.at) for letter in back] == [
+        (letter.error, letter.attempts, letter.at) for letter in letters
     ]
-    assert [each.batch.info for each in back] == [each.batch.info for each in letters]
+    assert [letter.batch.info for letter in back] == [letter.batch.info for letter in letters]
     for one, other in zip(back, letters, strict=True):
         for got, sent in zip(one.batch, other.batch, strict=True):
             assert (got.data, got.id, got.raw, got.received_at) == (
@@ -519,7 +519,7 @@ def test_dead_letters_return_equal_messages(
 def test_dead_letters_can_be_replayed(tmp_path: Path, tweets: Make) -> None:
     DeadLetterFile(tmp_path / "dead.jsonl")(letter_of(tweets(3)))
     back = rxtweets.replay(tmp_path / "dead.jsonl", None).to_list().run()
-    assert [each.raw for each in back] == [each.raw for each in tweets(3)]
+    assert [message.raw for message in back] == [message.raw for message in tweets(3)]
 
 
 def test_incomplete_dead_letter_is_skipped(tmp_path: Path, tweets: Make) -> None:
@@ -529,7 +529,7 @@ def test_incomplete_dead_letter_is_skipped(tmp_path: Path, tweets: Make) -> None
     path.write_bytes(path.read_bytes() + b'{"id":"1","rec')
     assert len(list(read_dead_letters(path))) == 1
     file(letter_of(tweets(2, 2)))
-    assert [each.batch[0].id for each in read_dead_letters(path)] == [
+    assert [letter.batch[0].id for letter in read_dead_letters(path)] == [
         tweets(1)[0].id,
         tweets(1, 2)[0].id,
     ]
@@ -540,7 +540,7 @@ def test_removed_dead_letter_file_is_made_again(tmp_path: Path, tweets: Make) ->
     file(letter_of(tweets(1)))
     file.path.unlink()
     file(letter_of(tweets(1, 1)))
-    assert [each.batch[0].id for each in read_dead_letters(file.path)] == [tweets(1, 1)[0].id]
+    assert [letter.batch[0].id for letter in read_dead_letters(file.path)] == [tweets(1, 1)[0].id]
 
 
 def test_missing_directory_fails_the_batch_and_is_named(tmp_path: Path) -> None:
