@@ -33,7 +33,6 @@ from rxtweets._core.events import (
     ProcessorStopped,
     Span,
 )
-from rxtweets._messages.batch import BatchInfo
 from rxtweets._support.optional_imports import needed
 from rxtweets.instrumentation._metrics import (
     METRICS,
@@ -174,33 +173,26 @@ class _SpanExporter(abc.ObserverBase[Span]):
     def on_next(self, value: Span) -> None:
         match value:
             case ProcessorStarted():
-                self._start(value, "rxtweets.process", None)
+                self._start(value, "rxtweets.process")
+            case ProcessorStopped():
+                self._stop(value, successful=len(value.successful), failed=len(value.failed))
             case HandlerStarted():
                 self._start(value, "rxtweets.handle", self._open.get(value.parent))
-            case HandlerStopped():
-                self._stop(value, value.duration)
-            case HandlerRaised():
-                self._stop(value, value.duration, value.error)
-            case ProcessorStopped():
-                counts = {"successful": len(value.successful), "failed": len(value.failed)}
-                self._stop(value, value.duration, attributes=counts)
+            case HandlerStopped() | HandlerRaised():
+                self._stop(value)
             case Prepared():
-                self._start(value, "rxtweets.prepare", None)
-                count = {"messages": len(value.messages)}
-                self._stop(value, value.duration, value.error, count)
+                self._start(value, "rxtweets.prepare")
+                self._stop(value, messages=len(value.messages))
 
     def on_event(self, event: Event) -> None:
         """Export a span for an event that reports a finished call."""
         match event:
-            case BatchDelivered(batch=batch):
-                self._export("rxtweets.deliver", event.seconds, len(batch), batch.info)
-            case BatchFailed(batch=batch):
-                self._export("rxtweets.deliver", event.seconds, len(batch), batch.info, event.error)
-            case FailureHandled():
-                self._export("rxtweets.handle_failed", event.seconds, len(event.messages))
-            case FailureHandlerFailed():
-                count = len(event.messages)
-                self._export("rxtweets.handle_failed", event.seconds, count, error=event.error)
+            case BatchDelivered() | BatchFailed():
+                info = event.batch.info
+                attributes = {"batcher": info.batcher, "trigger": info.trigger}
+                self._export("rxtweets.deliver", event, attributes | {"messages": info.size})
+            case FailureHandled() | FailureHandlerFailed():
+                self._export("rxtweets.handle_failed", event, {"messages": len(event.messages)})
 
     def on_error(self, error: Exception) -> None:
         """Do nothing: the Observable of spans does not end."""
@@ -208,24 +200,14 @@ class _SpanExporter(abc.ObserverBase[Span]):
     def on_completed(self) -> None:
         """Do nothing: the Observable of spans does not end."""
 
-    def _export(
-        self,
-        name: str,
-        seconds: float,
-        count: int,
-        info: BatchInfo | None = None,
-        error: BaseException | None = None,
-    ) -> None:
+    def _export(self, name: str, event: Any, attributes: dict[str, Any]) -> None:
         end = time.time()
-        attributes = {**self._attributes, "messages": count}
-        if info is not None:
-            attributes |= {"batcher": info.batcher, "trigger": info.trigger}
-        span = self._tracer.start_span(
-            name, attributes=attributes, start_time=_nanoseconds(end - seconds)
-        )
-        self._finish(span, end, error)
+        start = _nanoseconds(end - event.seconds)
+        attributes = self._attributes | attributes
+        span = self._tracer.start_span(name, attributes=attributes, start_time=start)
+        self._finish(span, end, getattr(event, "error", None))
 
-    def _start(self, ours: Span, name: str, parent: Any) -> None:
+    def _start(self, ours: Span, name: str, parent: Any = None) -> None:
         context = None if parent is None else self._trace.set_span_in_context(parent)
         self._open[ours.number] = self._tracer.start_span(
             name, context, attributes=self._attributes, start_time=_nanoseconds(ours.started)
@@ -233,19 +215,11 @@ class _SpanExporter(abc.ObserverBase[Span]):
         if len(self._open) > MAX_OPEN_SPANS:
             self._open.popitem(last=False)
 
-    def _stop(
-        self,
-        ours: Span,
-        duration: float,
-        error: BaseException | None = None,
-        attributes: dict[str, int] | None = None,
-    ) -> None:
+    def _stop(self, ours: Any, **attributes: int) -> None:
         span = self._open.pop(ours.number, None)
-        if span is None:
-            return
-        if attributes:
+        if span is not None:
             span.set_attributes(attributes)
-        self._finish(span, ours.started + duration, error)
+            self._finish(span, ours.started + ours.duration, getattr(ours, "error", None))
 
     def _finish(self, span: Any, end: float, error: BaseException | None) -> None:
         if error is not None:

@@ -10,18 +10,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, cast, get_args
 
-from reactivex import abc
-
 from rxtweets._core.subscriber import Share, Subscriber, take_over
 from rxtweets._messages.batch import Batch
 from rxtweets._support.validation import function, no_class, whole_number
 from rxtweets._support.workers import start_thread
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.operators._calls import is_async
+from rxtweets.operators._deliver import AnySubscriber
 
 Overflow = Literal["block", "fail"]
-
-AnySubscriber = abc.ObserverBase[Batch[Any]] | Callable[[Batch[Any]], object]
 
 log = logging.getLogger("rxtweets")
 

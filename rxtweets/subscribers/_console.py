@@ -34,9 +34,8 @@ class ConsoleSubscriber(Subscriber[Any]):
         width = self._width or shutil.get_terminal_size((120, 24)).columns
         with self._alone:  # several threads may deliver batches
             self._batches += 1
+            file = self._file or sys.stdout
+            encoding = getattr(file, "encoding", None) or "utf-8"
             line = batch_line(self._batches, batch, width)
-            try:
-                print(line, file=self._file or sys.stdout, flush=True)
-            except UnicodeEncodeError as error:  # a terminal with a small character set
-                line = line.encode(error.encoding, "replace").decode(error.encoding)
-                print(line, file=self._file or sys.stdout, flush=True)
+            # A terminal may lack characters of the line.
+            print(line.encode(encoding, "replace").decode(encoding), file=file, flush=True)

@@ -15,7 +15,8 @@ from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import function, no_class
 from rxtweets.errors import ConfigurationError, SubscriberError
-from rxtweets.subscribers._buffered import AnySubscriber, Buffered, function_of
+from rxtweets.operators._deliver import AnySubscriber
+from rxtweets.subscribers._buffered import Buffered, function_of
 from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile
 
 EXAMPLES = {

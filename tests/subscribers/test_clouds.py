@@ -91,7 +91,7 @@ def filesystem(cloud: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> An
 
 @pytest.fixture
 def directory(filesystem: Any) -> str:
-    """Return a URI in a new bucket."""
+    """Return a directory in a new bucket."""
     bucket = f"tweets-{uuid4().hex}"
     filesystem.create_dir(bucket)
     return f"{bucket}/live"
