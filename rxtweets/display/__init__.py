@@ -4,7 +4,12 @@ In a notebook (``pip install 'rxtweets[notebook]'``), messages, batches and ``st
 themselves. So does a pipeline or a stream (not an Observable derived from one) that is the last
 value of a cell: it shows each connection with its state and lag. A background thread draws the
 picture three times a second until the pipeline stops; then the last state stays, in the saved file
-too. It needs no network, and no browser but JupyterLab.
+too. Pictures need no network. In a terminal they are text.
+
+::
+
+    live = Pipeline(tweets, batchers={"default": Batcher(store, size=20, timeout=2.0)}).start()
+    live  # the picture; in any later cell: live.stats(), live.errors, live.stop()
 
 - Nothing is printed from the background. Failures are in the picture, and the latest thirty, with
   their events, in ``pipeline.errors``. Log records go only where `logging` is configured to send

@@ -1,18 +1,18 @@
 """Subscribers that store, print and send batches, and two that wrap another subscriber.
 
-====================================== =============================================== ==========
-subscriber                             stores                                          extra
-====================================== =============================================== ==========
-``JSONLinesSubscriber("t.jsonl.gz")``  a line for each message, in plain, gzip or zstd ``zstd``
-                                       files that rotate
-``SQLiteSubscriber("t.db")``           a row for each message in ``tweets``, found by
-                                       words in ``tweets_search``
-``ParquetSubscriber("dir")``           a file for each batch in ``date=…/``, on a      ``parquet``
-                                       disk, in ``s3://…`` or ``gs://…``
-``PostgresSubscriber("postgresql://")`` a row for each message, by pipelined upserts   ``postgres``
-``WebhookSubscriber("https://…")``     nothing: posts JSON with an ``Idempotency-Key``
-``ConsoleSubscriber()``                nothing: prints a line for each batch
-====================================== =============================================== ==========
+==================================== ========= ====================================================
+subscriber                           extra     stores
+==================================== ========= ====================================================
+JSONLinesSubscriber("t.jsonl.gz")    zstd for  a line for each message, in rotating files that are
+                                     zstd      plain, gzip or zstd
+SQLiteSubscriber("t.db")                       a row for each message in ``tweets``, found by its
+                                               words in ``tweets_search``
+ParquetSubscriber("dir")             parquet   a file for each batch in ``date=…/``, on a disk, in
+                                               ``s3://…`` or ``gs://…``
+PostgresSubscriber("postgresql://…") postgres  a row for each message, by pipelined upserts
+WebhookSubscriber("https://…")                 nothing: posts JSON with an ``Idempotency-Key``
+ConsoleSubscriber()                            nothing: prints a line for each batch
+==================================== ========= ====================================================
 
 Give a subscriber to ``batches.subscribe``, to ``operators.deliver`` or to a `Batcher`.
 
@@ -52,8 +52,9 @@ all of them have returned, and has failed if it failed for one of them::
     stores.subscribe(Buffered(Retrying(SQLiteSubscriber("tweets.db"))))
     Pipeline(tweets, batchers={"default": Batcher(stores, size=20)})
 
-To add a store, write one module with a subclass of `Store`; `rxtweets/subscribers/_sql.py` is the
-base for databases.
+To add a store, write one module with a subclass of `Store`; ``_sql.py`` has a base for databases,
+``_store.py`` one for files. ``python tests/benchmarks/subscribers.py`` measures every store beside
+its bare library.
 
 May import: `rxtweets.operators`, `rxtweets.api` and below.
 """

@@ -485,26 +485,6 @@ def test_invalid_conninfo_is_refused_and_not_shown(conninfo: str) -> None:
     assert "hush" not in str(raised.value)
 
 
-def test_invalid_table_name_is_refused() -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="table"):
-        PostgresSubscriber(table="tweets; drop table users")
-
-
-def test_missing_directory_is_refused(tmp_path: Path) -> None:
-    for kind in (JSONLinesSubscriber, SQLiteSubscriber):
-        with pytest.raises(rxtweets.ConfigurationError):
-            kind(tmp_path / "nowhere" / "x")
-        with pytest.raises(rxtweets.ConfigurationError):
-            kind(tmp_path)
-
-
-def test_parquet_refuses_unknown_options(tmp_path: Path) -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="compression"):
-        ParquetSubscriber(tmp_path, compression="zip")
-    with pytest.raises(rxtweets.ConfigurationError, match="path"):
-        ParquetSubscriber("ftp://host/path")
-
-
 @pytest.mark.parametrize("odd", ["../../out", "a/b", "x" * 300, "é:?*", "\0"])
 def test_odd_id_stays_in_the_directory(odd: str, tmp_path: Path) -> None:
     with ParquetSubscriber(tmp_path / "in" / "t") as store:
@@ -791,15 +771,6 @@ def test_full_disk_error_names_the_file(
 
 
 @pytest.mark.parametrize("kind", [JSONLinesSubscriber, SQLiteSubscriber, ParquetSubscriber])
-def test_file_in_place_of_the_directory_is_refused(
-    kind: Callable[[Path], Store], tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(rxtweets.ConfigurationError, match="no directory"):
-        kind(tmp_path / "file" / "x")
-
-
-@pytest.mark.parametrize("kind", [JSONLinesSubscriber, SQLiteSubscriber, ParquetSubscriber])
 def test_unwritable_directory_is_refused(
     kind: Callable[[Path], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -818,14 +789,33 @@ def test_unwritable_file_is_refused(
         kind(tmp_path / "x")
 
 
-def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.db").write_text("something else")
-    with pytest.raises(rxtweets.ConfigurationError, match="no SQLite database"):
-        SQLiteSubscriber(tmp_path / "x.db")
-    (tmp_path / "empty.db").touch()
-    SQLiteSubscriber(tmp_path / "empty.db")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: JSONLinesSubscriber(path / "missing" / "x"), "no directory"),
+        (lambda path: SQLiteSubscriber(path / "missing" / "x"), "no directory"),
+        (lambda path: JSONLinesSubscriber(path / "file" / "x"), "no directory"),
+        (lambda path: SQLiteSubscriber(path / "file" / "x"), "no directory"),
+        (lambda path: ParquetSubscriber(path / "file" / "x"), "no directory"),
+        (JSONLinesSubscriber, "give the name of a file"),
+        (SQLiteSubscriber, "give the name of a file"),
+        (lambda path: SQLiteSubscriber(path / "file"), "no SQLite database"),
+        (lambda path: ParquetSubscriber(path, compression="zip"), "compression"),
+        (lambda _: ParquetSubscriber("ftp://host/path"), "path"),
+        (lambda _: ParquetSubscriber("gs:///"), "bucket"),
+        (lambda _: PostgresSubscriber(table="tweets; drop table users"), "table"),
+    ],
+)
+def test_store_refuses_invalid_arguments(
+    make: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("something else")
+    with pytest.raises(rxtweets.ConfigurationError, match=message):
+        make(tmp_path)
 
 
-def test_uri_without_bucket_is_refused() -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="bucket"):
-        ParquetSubscriber("gs://")
+def test_sqlite_accepts_an_empty_file(tmp_path: Path, tweets: Make) -> None:
+    (tmp_path / "tweets.db").touch()
+    with SQLiteSubscriber(tmp_path / "tweets.db") as store:
+        store.on_next(Batch(tweets(1)))
+    assert len(SQLitePlace(tmp_path).rows()) == 1

@@ -462,25 +462,26 @@ def test_retries_behind_a_queue_block_no_other_subscriber(stage: Stage, tmp_path
     assert flaky.got == ["a", "b"]
 
 
-def test_retrying_refuses_a_buffered_subscriber() -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="Buffered\\(Retrying"):
-        Retrying(Buffered(print))
-
-
-def test_retrying_refuses_invalid_arguments(tmp_path: Path) -> None:
-    wrongs: list[dict[str, Any]] = [
-        {"stop": 3},
-        {"wait": 0.5},
-        {"retry": ValueError("x")},
-        {"stop": tenacity.stop_after_attempt},
-        {"sleep": 1},
-        {"dead_letters": tmp_path / "no" / "where"},
-        {"dead_letters": tmp_path / "x.gz"},
-        {"dead_letters": 7},
-    ]
-    for wrong in wrongs:
-        with pytest.raises(rxtweets.ConfigurationError):
-            Retrying(print, **wrong)
+@pytest.mark.parametrize(
+    ("subscriber", "options", "message"),
+    [
+        (print, {"stop": 3}, r"stop=3: .*tenacity\.stop_after_attempt"),
+        (print, {"wait": 0.5}, "wait=0.5"),
+        (print, {"retry": ValueError("x")}, "retry="),
+        (print, {"stop": tenacity.stop_after_attempt}, "stop=.* is a class"),
+        (print, {"sleep": 1}, "sleep=1"),
+        (print, {"dead_letters": "missing/where"}, "missing"),
+        (print, {"dead_letters": "x.gz"}, "not compressed"),
+        (print, {"dead_letters": 7}, "dead_letters=7"),
+        (Buffered(print), {}, r"Buffered\(Retrying"),
+        (rxtweets.Subscriber, {}, "give an instance"),
+    ],
+)
+def test_retrying_refuses_invalid_arguments(
+    subscriber: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(rxtweets.ConfigurationError, match=message):
+        Retrying(subscriber, **({"dead_letters": print} | options))
 
 
 # Dead letters.
@@ -570,13 +571,3 @@ def test_dead_letter_is_read_when_orjson_refuses_its_line(value: bytes, tmp_path
 def test_jq_reads_dead_letters(tmp_path: Path, tweets: Make, tool: Callable[..., str]) -> None:
     DeadLetterFile(tmp_path / "dead.jsonl")(letter_of(tweets(2)))
     assert tool("jq", "-r", ".failed.error", tmp_path / "dead.jsonl") == "E: x\nE: x"
-
-
-def test_class_in_place_of_a_subscriber_is_refused() -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="give an instance"):
-        Retrying(rxtweets.Subscriber, dead_letters=print)  # type: ignore[arg-type]  # the mistake tested
-
-
-def test_invalid_strategy_is_refused_with_an_example() -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match=r"tenacity\.stop_after_attempt"):
-        Retrying(print, dead_letters=print, stop=3)  # type: ignore[arg-type]  # the mistake tested
