@@ -33,9 +33,9 @@ def bars(values: Mapping[str, float] | Iterable[tuple[str, float]], *, title: st
         label = shortened(sanitized(str(name)), LABEL_CHARACTERS)
         canvas.text(LABEL_WIDTH, y + 13, label, text_anchor="end")
         canvas.rectangle(LABEL_WIDTH + 8, y + 3, length, BAR_HEIGHT - 7, fill=BLUE, rx=2)
-        canvas.text(LABEL_WIDTH + 14 + length, y + 13, _number(value), fill=GREY)
+        canvas.text(LABEL_WIDTH + 14 + length, y + 13, _grouped(value), fill=GREY)
     height = top + BAR_HEIGHT * max(1, len(rows)) + 8
-    text = [sanitized(f"{name}: {_number(value)}") for name, value in rows]
+    text = [sanitized(f"{name}: {_grouped(value)}") for name, value in rows]
     return canvas.drawing(height, text, "bars")
 
 
@@ -60,12 +60,12 @@ def lines(
     for share in (0.0, 0.5, 1.0):
         y = bottom - PLOT_HEIGHT * share
         canvas.line(left, y, right, y, stroke="#d5dbdf")
-        canvas.text(left - 6, y + 4, _number(most * share) + unit, **small)
+        canvas.text(left - 6, y + 4, _grouped(most * share) + unit, **small)
     for number, (name, values) in enumerate(series.items()):
         colour, y = colour_of(number), top + LEGEND_HEIGHT * number
         start = right - (right - left) * (len(values) - 1) / max(1, longest - 1)
         _curve(canvas, _points(values, start, right, bottom, PLOT_HEIGHT / most), colour)
-        latest = _number(values[-1]) if values else "–"
+        latest = _grouped(values[-1]) if values else "–"
         canvas.rectangle(right + 12, y, 9, 9, fill=colour, rx=2)
         label = f"{shortened(sanitized(name), LABEL_CHARACTERS)} {latest}"
         canvas.text(right + 26, y + 9, label, fill=colour)
@@ -73,7 +73,7 @@ def lines(
         canvas.text(right, bottom + 14, span, **small)
     height = max(bottom + 22, top + LEGEND_HEIGHT * len(series) + 8)
     text = [
-        sanitized(f"{name}: " + " ".join(_number(value) for value in values[-10:]))
+        sanitized(f"{name}: " + " ".join(_grouped(value) for value in values[-10:]))
         for name, values in series.items()
     ]
     return canvas.drawing(height, text, "lines")
@@ -105,7 +105,7 @@ def _points(values: Sequence[float], left: float, right: float, bottom: float, s
     )
 
 
-def _number(value: float) -> str:
+def _grouped(value: float) -> str:
     if value == int(value) or abs(value) >= 1_000:
         return f"{value:,.0f}"
     return f"{value:.3g}"

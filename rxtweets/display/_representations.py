@@ -68,7 +68,7 @@ def _stats_representation(stats: Stats) -> dict[str, str]:
 
 
 def tweet_html(message: Message[Any]) -> str:
-    author, time, lang = _author_html(message), escaped(_time(message)), _lang_html(message)
+    author, time, lang = _author_html(message), escaped(_written_at(message)), _lang_html(message)
     head = " · ".join(part for part in (author and f"<b>{author}</b>", time, lang) if part)
     text = escaped(shortened(_data(message), MAX_TWEET), one_line=False)
     return (
@@ -81,12 +81,12 @@ def tweet_html(message: Message[Any]) -> str:
 
 
 def tweet_text(message: Message[Any]) -> str:
-    head = [" ".join(_author(message)), _time(message), _field(message, "lang"), message.id]
+    head = [" ".join(_author(message)), _written_at(message), _field(message, "lang"), message.id]
     lines = [
         sanitized(" · ".join(part for part in head if part)) or "a message",
         "  " + sanitized(shortened(_data(message), MAX_TWEET)),
     ]
-    if failure := _failure(message):
+    if failure := _failure_text(message):
         lines.append("  failed: " + sanitized(failure))
     return "\n".join(lines)
 
@@ -191,11 +191,11 @@ def _footer_html(message: Message[Any]) -> list[str]:
 
 
 def _failure_html(message: Message[Any]) -> str:
-    failure = _failure(message)
+    failure = _failure_text(message)
     return failure and f'<div style="color:#c4183c">failed: {_isolated(failure)}</div>'
 
 
-def _failure(message: Message[Any]) -> str:
+def _failure_text(message: Message[Any]) -> str:
     if not isinstance(message.status, Failed):
         return ""
     reason = message.status.reason
@@ -250,5 +250,5 @@ def _lag(message: Message[Any]) -> str:
     return "" if message.lag is None else f"{message.lag:.1f} s"
 
 
-def _time(message: Message[Any]) -> str:
+def _written_at(message: Message[Any]) -> str:
     return f"{message.created_at:%Y-%m-%d %H:%M:%S} UTC" if message.created_at else ""

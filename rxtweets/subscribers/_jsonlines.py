@@ -11,7 +11,7 @@ from rxtweets._messages.jsonl import from_line, key_of, to_lines
 from rxtweets._messages.line_files import LineWriter, files_of, lines_in
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import seconds, whole_number
-from rxtweets.subscribers._store import REMEMBERED, FileStore, StoredKeys
+from rxtweets.subscribers._store import REMEMBERED_MESSAGES, FileStore, StoredKeys
 
 
 class JSONLinesSubscriber(FileStore):
@@ -52,7 +52,7 @@ class JSONLinesSubscriber(FileStore):
         rotate_size: int | None = None,
         rotate_after: float | timedelta | None = None,
         sync: bool = False,
-        window: int = REMEMBERED,
+        window: int = REMEMBERED_MESSAGES,
     ) -> None:
         super().__init__(window)
         self._writer = LineWriter(

@@ -19,7 +19,7 @@ from rxtweets._support.file_lock import Identity, identity_of, lock, name_path
 from rxtweets._support.optional_imports import needed
 from rxtweets._support.validation import path_text, whole_number
 from rxtweets.errors import ConfigurationError
-from rxtweets.subscribers._store import REMEMBERED, FileStore, StoredKeys
+from rxtweets.subscribers._store import REMEMBERED_MESSAGES, FileStore, StoredKeys
 
 NO_DATE = "__HIVE_DEFAULT_PARTITION__"
 """Hive's name for the partition of rows without a date."""
@@ -74,7 +74,7 @@ class ParquetSubscriber(FileStore):
         filesystem: Any = None,
         row_group_size: int = 50_000,
         compression: str = "zstd",
-        window: int = REMEMBERED,
+        window: int = REMEMBERED_MESSAGES,
     ) -> None:
         super().__init__(window)
         self._parquet = needed("pyarrow.parquet", "parquet")

@@ -13,7 +13,7 @@ from rxtweets._messages.jsonl import keys_of
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import whole_number
 
-REMEMBERED = 100_000
+REMEMBERED_MESSAGES = 100_000
 """Messages. A redelivered message was stored shortly before, in this run or the last."""
 
 

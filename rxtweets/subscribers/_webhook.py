@@ -94,7 +94,7 @@ class WebhookSubscriber(Store):
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__()
-        self._url = _checked_url(url)
+        self._url = _webhook_url(url)
         self._where = f"{self._url.host}{self._url.path}"
         added = _checked_headers(headers or {})
         self._headers = {
@@ -185,7 +185,7 @@ def _with_retry_after(
     return longer_wait
 
 
-def _checked_url(url: str) -> httpx.URL:
+def _webhook_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
         parsed.host.encode("idna")  # an empty or long label raises
