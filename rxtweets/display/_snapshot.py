@@ -14,7 +14,7 @@ MOMENT = 1e-6
 
 RESTING = {"idle", "stopped", "failed"}
 NOTED = ("reconnects", "gaps", "stalls", "undecodable", "unknown", "duplicates", "abandoned")
-COLUMNS_OF_STAGES = ("sources", "processors", "batchers", "subscribers")
+STAGE_KINDS = ("sources", "processors", "batchers", "subscribers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,7 @@ class Snapshot:
     @property
     def columns(self) -> tuple[tuple[Stage, ...], ...]:
         """The stages by their kind, from sources to subscribers, without empty kinds."""
-        kinds = (self.sources, self.processors, self.batchers, self.subscribers)
-        return tuple(stages for stages in kinds if stages)
+        return tuple(stages for kind in STAGE_KINDS if (stages := getattr(self, kind)))
 
 
 class Shown(Protocol):
@@ -131,7 +130,7 @@ def with_rates(
     if before is None:
         return replace(now, rates=tuple(rates))
     rated: dict[str, Any] = {}
-    for kind in COLUMNS_OF_STAGES:
+    for kind in STAGE_KINDS:
         stages, earlier = getattr(now, kind), getattr(before, kind)
         if len(stages) == len(earlier) and seconds > 0:
             rated[kind] = tuple(

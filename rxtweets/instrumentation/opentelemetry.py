@@ -19,20 +19,7 @@ from weakref import WeakKeyDictionary
 from reactivex import abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
-from rxtweets._core.events import (
-    BatchDelivered,
-    BatchFailed,
-    Event,
-    FailureHandled,
-    FailureHandlerFailed,
-    HandlerRaised,
-    HandlerStarted,
-    HandlerStopped,
-    Prepared,
-    ProcessorStarted,
-    ProcessorStopped,
-    Span,
-)
+from rxtweets._core import events
 from rxtweets._support.optional_imports import needed
 from rxtweets.instrumentation._metrics import (
     METRICS,
@@ -161,7 +148,7 @@ class _MeasuredSource:
         self._observations, self._uncollected = observations, set(METRICS)
 
 
-class _SpanExporter(abc.ObserverBase[Span]):
+class _SpanExporter(abc.ObserverBase[events.Span]):
     """Makes spans of OpenTelemetry from spans and events of rxtweets, on one thread."""
 
     def __init__(self, name: str, provider: Any) -> None:
@@ -170,28 +157,28 @@ class _SpanExporter(abc.ObserverBase[Span]):
         self._attributes: dict[str, Any] = {"stream": name}
         self._open: OrderedDict[int, Any] = OrderedDict()
 
-    def on_next(self, value: Span) -> None:
+    def on_next(self, value: events.Span) -> None:
         match value:
-            case ProcessorStarted():
+            case events.ProcessorStarted():
                 self._start(value, "rxtweets.process")
-            case ProcessorStopped():
+            case events.ProcessorStopped():
                 self._stop(value, successful=len(value.successful), failed=len(value.failed))
-            case HandlerStarted():
+            case events.HandlerStarted():
                 self._start(value, "rxtweets.handle", self._open.get(value.parent))
-            case HandlerStopped() | HandlerRaised():
+            case events.HandlerStopped() | events.HandlerRaised():
                 self._stop(value)
-            case Prepared():
+            case events.Prepared():
                 self._start(value, "rxtweets.prepare")
                 self._stop(value, messages=len(value.messages))
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: events.Event) -> None:
         """Export a span for an event that reports a finished call."""
         match event:
-            case BatchDelivered() | BatchFailed():
+            case events.BatchDelivered() | events.BatchFailed():
                 info = event.batch.info
                 attributes = {"batcher": info.batcher, "trigger": info.trigger}
                 self._export("rxtweets.deliver", event, attributes | {"messages": info.size})
-            case FailureHandled() | FailureHandlerFailed():
+            case events.FailureHandled() | events.FailureHandlerFailed():
                 self._export("rxtweets.handle_failed", event, {"messages": len(event.messages)})
 
     def on_error(self, error: Exception) -> None:
@@ -207,7 +194,7 @@ class _SpanExporter(abc.ObserverBase[Span]):
         span = self._tracer.start_span(name, attributes=attributes, start_time=start)
         self._finish(span, end, getattr(event, "error", None))
 
-    def _start(self, ours: Span, name: str, parent: Any = None) -> None:
+    def _start(self, ours: events.Span, name: str, parent: Any = None) -> None:
         context = None if parent is None else self._trace.set_span_in_context(parent)
         self._open[ours.number] = self._tracer.start_span(
             name, context, attributes=self._attributes, start_time=_nanoseconds(ours.started)

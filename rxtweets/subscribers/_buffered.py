@@ -38,10 +38,10 @@ class Buffered(Subscriber[Any]):
     without `Buffered`, only later. Until then its messages are in ``stats().unsettled``. A
     subscriber of yours that hands batches to other threads does the same with `take_over`.
 
-    When the stream ends, queued batches are delivered first, then the end is passed on; the
-    stream's thread waits for both, and so does a pipeline that drains. After the disposal of a
-    subscription, queued batches are still delivered and settled, as long as the program runs:
-    call ``on_completed()`` before it ends, which waits for them.
+    When the stream ends, queued batches are delivered first, then the end is passed on. The
+    stream's thread waits for both, and so does a draining pipeline. After the disposal of a
+    subscription, queued batches are still delivered and settled, as long as the program runs.
+    Call ``on_completed()`` before the program ends: it waits for them.
 
     Args:
         subscriber: a `Subscriber`, any observer, or a function of one batch.
@@ -164,6 +164,6 @@ def function_of(subscriber: AnySubscriber) -> Callable[[Batch[Any]], object]:
     if is_async(cast("Callable[..., Any]", take)):
         raise ConfigurationError(
             f"subscriber={subscriber!r} is async, and would be called on a thread without a loop: "
-            "give it to a Batcher as it is, and let it retry by itself (tenacity.retry can)"
+            "give it to a Batcher as it is, and retry inside it, as with tenacity.retry"
         )
     return cast("Callable[[Batch[Any]], object]", take)

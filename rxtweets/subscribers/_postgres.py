@@ -33,7 +33,7 @@ class PostgresSubscriber(SQLStore):
 
     A connection that has ended since the last batch is replaced, and the batch is sent again
     immediately. While the database cannot be reached, the batch is retried by ``stop`` and
-    ``wait``, for about 10 s by default, and further batches wait; then it fails. For longer
+    ``wait``, for about 10 s by default. Further batches wait. Then the batch fails. For longer
     outages, write
     ``Retrying(PostgresSubscriber(…, stop=tenacity.stop_after_attempt(1)))``.
 

@@ -40,7 +40,7 @@ def retry_policy(
         retry: exceptions to retry after; by default all.
         stop: when to give up; by default after 5 attempts.
         wait: seconds between attempts; by default 0.5 s, doubled each time, up to 30 s, plus up
-            to 1 s by chance, so that many programs do not retry at once.
+            to 1 s by chance, which spreads the retries of many programs.
         sleep: function that waits for a number of seconds; by default ``time.sleep``.
 
     Raises:
