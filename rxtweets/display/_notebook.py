@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from typing import Any, Protocol
+from typing import Any
 
 from rxtweets._support.notebook_shell import is_notebook, shell
 from rxtweets.display._snapshot import is_running
@@ -17,13 +17,6 @@ STOP_TIMEOUT = 10.0
 log = logging.getLogger("rxtweets")
 
 
-class Startable(Protocol):
-    """A pipeline or a stream."""
-
-    def stop(self) -> object:
-        """Stop, and return immediately or afterwards."""
-
-
 CellRun = tuple[str, str]
 """A cell, and the id of one run of it."""
 
@@ -31,29 +24,32 @@ _started_lock = threading.Lock()
 _started: list[tuple[CellRun, weakref.ref[Any]]] = []
 
 
-def started(thing: Startable) -> None:
-    """Note that the running cell starts an object; stop those that its earlier runs started.
+def started(thing: Any) -> None:
+    """Note that the running cell starts an object, and stop those of its earlier runs.
 
     Call it before the object connects, so that a cell that runs again never holds two
     connections. Only objects of the same type are stopped: a new pipeline stops the cell's old
-    pipelines, and a new stream that connects its old streams. Objects of other cells, and of the
-    same run, continue. Outside of notebooks this does nothing.
+    pipelines, and a new stream that connects stops its old streams. Objects of other cells, and
+    of the same run, continue. Outside of notebooks this does nothing.
+
+    Args:
+        thing: a pipeline or a stream, with a ``stop()``.
     """
     run = _current_run()
     if run is None:
         return
     with _started_lock:
-        alive = [(other_run, other) for other_run, ref in _started if (other := ref()) is not None]
-        kept, earlier = [(run, thing)], []
-        for other_run, other in alive:
-            is_rerun = other_run[0] == run[0] and other_run[1] != run[1]
-            if other is thing:
+        kept, earlier = [(run, weakref.ref(thing))], []
+        for other_run, ref in _started:
+            other = ref()
+            if other is None or other is thing:
                 continue
+            is_rerun = other_run[0] == run[0] and other_run[1] != run[1]
             if is_rerun and isinstance(other, type(thing)):
                 earlier.append(other)
             else:
-                kept.append((other_run, other))
-        _started[:] = [(other_run, weakref.ref(other)) for other_run, other in kept]
+                kept.append((other_run, ref))
+        _started[:] = kept
     for other in earlier:
         _stop(other)
 
@@ -68,7 +64,7 @@ def _current_run() -> CellRun | None:
     return (str(cell), str(number)) if cell and number else None
 
 
-def _stop(thing: Startable) -> None:
+def _stop(thing: Any) -> None:
     try:
         thing.stop()
     except Exception as error:  # noqa: BLE001 - the new object must start

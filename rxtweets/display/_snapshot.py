@@ -252,9 +252,5 @@ def _with_load(stage: Stage, load: Any) -> Stage:
     if load is None:
         return stage
     return replace(
-        stage,
-        passed=load.done,
-        queued=load.queued,
-        in_flight=load.running,
-        failed=load.failed,
+        stage, passed=load.done, queued=load.queued, in_flight=load.running, failed=load.failed
     )

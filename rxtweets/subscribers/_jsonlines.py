@@ -11,7 +11,7 @@ from rxtweets._messages.jsonl import from_line, key_of, to_lines
 from rxtweets._messages.line_files import LineWriter, files_of, lines_in
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import seconds, whole_number
-from rxtweets.subscribers._store import REMEMBERED_MESSAGES, FileStore, StoredKeys
+from rxtweets.subscribers._store import REMEMBERED_MESSAGES, FileStore
 
 
 class JSONLinesSubscriber(FileStore):
@@ -77,9 +77,9 @@ class JSONLinesSubscriber(FileStore):
         for path in reversed(files_of(self._writer.path)):
             yield (key for line in lines_in(path) if (key := _key_in(line.content)))
 
-    def _write(self, messages: dict[str, Message[Any]], stored: StoredKeys) -> None:
+    def _write(self, messages: dict[str, Message[Any]]) -> None:
         self._writer.append(to_lines(messages.values()))
-        stored.add(messages)
+        self._remember(messages)
 
 
 def _key_in(line: bytes) -> str:

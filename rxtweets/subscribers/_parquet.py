@@ -19,7 +19,7 @@ from rxtweets._support.file_lock import Identity, identity_of, lock, name_path
 from rxtweets._support.optional_imports import needed
 from rxtweets._support.validation import path_text, whole_number
 from rxtweets.errors import ConfigurationError
-from rxtweets.subscribers._store import REMEMBERED_MESSAGES, FileStore, StoredKeys
+from rxtweets.subscribers._store import REMEMBERED_MESSAGES, FileStore
 
 NO_DATE = "__HIVE_DEFAULT_PARTITION__"
 """Hive's name for the partition of rows without a date."""
@@ -134,14 +134,14 @@ class ParquetSubscriber(FileStore):
                 ids = self._parquet.read_table(file, columns=["id"])["id"]
             yield ids.to_pylist()
 
-    def _write(self, messages: dict[str, Message[Any]], stored: StoredKeys) -> None:
+    def _write(self, messages: dict[str, Message[Any]]) -> None:
         days: dict[date | None, list[Row]] = {}
         for row in map(row_of, messages.values()):
             moment = row.created_at or row.received_at
             days.setdefault(moment.date() if moment else None, []).append(row)
         for day, rows in days.items():
             self._write_file(f"{self._root}/date={day or NO_DATE}/{_file_name(rows)}", rows)
-            stored.add(row.id for row in rows)
+            self._remember(row.id for row in rows)
         if self._is_local:
             self._identity = identity_of(self._root)
 

@@ -152,10 +152,7 @@ class PostgresSubscriber(SQLStore):
 
     def _connect(self) -> Any:
         connection = self._psycopg.connect(
-            self._conninfo,
-            autocommit=True,
-            fallback_application_name="rxtweets",
-            **self._defaults,
+            self._conninfo, autocommit=True, fallback_application_name="rxtweets", **self._defaults
         )
         try:
             # Of two connections that make a table at once, one would fail.

@@ -58,7 +58,11 @@ class Store(Subscriber[Any]):
 
 
 class FileStore(Store):
-    """A store of files, which cannot replace a message: it leaves out those that it has stored.
+    """A store of files, which cannot replace a message: it leaves out the messages that it has.
+
+    It knows the keys of at least the last ``window`` messages, and of twice as many at most.
+    Unlike a `Deduplicator` it learns a key after the write: a message that could not be stored is
+    stored when it is redelivered.
 
     Args:
         window: messages that are remembered, at about 100 bytes each.
@@ -67,18 +71,20 @@ class FileStore(Store):
     def __init__(self, window: int) -> None:
         super().__init__()
         self._window = whole_number("window", window)
-        self._stored: StoredKeys | None = None
+        self._recent: set[str] = set()
+        self._before: set[str] = set()
+        self._knows_files = False
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Write the messages that are not stored yet."""
         with self._alone:
             if self._is_replaced():
-                self._stored = None
-            if self._stored is None:
-                self._stored = StoredKeys(self._window, self._keys_in_files())
-            fresh = self._stored.missing(batch)
-            if fresh:
-                self._write(fresh, self._stored)
+                self._knows_files = False
+            if not self._knows_files:
+                self._read_keys()
+            missing = self._missing(batch)
+            if missing:
+                self._write(missing)
 
     def _is_replaced(self) -> bool:
         """Return whether the files are not those of the last call."""
@@ -88,45 +94,30 @@ class FileStore(Store):
         """Yield the keys in each file, the newest file first."""
         raise NotImplementedError
 
-    def _write(self, messages: dict[str, Message[Any]], stored: StoredKeys) -> None:
-        """Write messages, and add the keys of written ones to ``stored``."""
+    def _write(self, messages: dict[str, Message[Any]]) -> None:
+        """Write messages, and `_remember` the keys of written ones."""
         raise NotImplementedError
 
+    def _remember(self, keys: Iterable[str]) -> None:
+        self._recent.update(keys)
+        if len(self._recent) >= self._window:
+            self._before, self._recent = self._recent, set()
 
-class StoredKeys:
-    """The keys of at least the last ``window`` stored messages, and of twice as many at most.
-
-    Unlike a `Deduplicator` it learns a key after the write: a message that could not be stored is
-    stored when it is redelivered.
-
-    Args:
-        window: keys that are remembered.
-        newest_first: the keys of each file, the newest file first; it is read only as far as
-            ``window`` keys need.
-    """
-
-    def __init__(self, window: int, newest_first: Iterable[Iterable[str]] = ()) -> None:
-        self._window = window
-        self._recent: set[str] = set()
-        self._before: set[str] = set()
-        files: list[deque[str]] = []
-        for keys in newest_first:
-            files.append(deque(keys, window))
-            if sum(map(len, files)) >= window:
-                break
-        for file in reversed(files):
-            self.add(file)
-
-    def missing(self, messages: Sequence[Message[Any]]) -> dict[str, Message[Any]]:
-        """Return the messages that are not stored, by their keys."""
+    def _missing(self, messages: Sequence[Message[Any]]) -> dict[str, Message[Any]]:
         found = dict(zip(keys_of(messages), messages, strict=True))
         for stored in (self._recent, self._before):
             if not stored.isdisjoint(found):  # rarely true, and checked without a Python loop
                 found = {key: found[key] for key in found if key not in stored}
         return found
 
-    def add(self, keys: Iterable[str]) -> None:
-        """Remember the keys of stored messages."""
-        self._recent.update(keys)
-        if len(self._recent) >= self._window:
-            self._before, self._recent = self._recent, set()
+    def _read_keys(self) -> None:
+        """Read the keys in the files, the newest first, until there are ``window`` of them."""
+        self._recent, self._before = set(), set()
+        files: list[deque[str]] = []
+        for keys in self._keys_in_files():
+            files.append(deque(keys, self._window))
+            if sum(map(len, files)) >= self._window:
+                break
+        for file in reversed(files):
+            self._remember(file)
+        self._knows_files = True

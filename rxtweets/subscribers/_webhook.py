@@ -97,11 +97,7 @@ class WebhookSubscriber(Store):
         self._url = _webhook_url(url)
         self._where = f"{self._url.host}{self._url.path}"
         added = _checked_headers(headers or {})
-        self._headers = {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "gzip",
-            **added,
-        }
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip", **added}
         self._timeout = seconds("timeout", timeout)
         self._proxy = environment_proxy(self._url)
         texts = [
