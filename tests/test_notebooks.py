@@ -1,4 +1,4 @@
-"""The notebooks, executed as a user would, and what they show."""
+"""The notebooks, executed as by a user, and their outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 BEFORE = "import threading as _threading\n_before = set(_threading.enumerate())"
 AFTER = """
 for _ in range(500):
-    _left = [each.name for each in _threading.enumerate() if each not in _before]
+    _left = [thread.name for thread in _threading.enumerate() if thread not in _before]
     if not _left:
         break
     _threading.Event().wait(0.02)
@@ -35,7 +35,7 @@ pytestmark = [
 
 
 class Ran:
-    """A notebook that was executed; nothing was written to standard error, no thread is left."""
+    """An executed notebook; it wrote nothing to standard error, and left no thread."""
 
     def __init__(self, name: str) -> None:
         notebook = read(name)
@@ -49,7 +49,7 @@ class Ran:
         assert notebook.cells[-1].outputs[0]["data"]["text/plain"] == "[]"
 
     def cell(self, contains: str, *, exactly: bool = False) -> Any:
-        """The one cell with this in its text, or for its text."""
+        """Return the only cell that contains, or is, this text."""
         (found,) = [
             cell
             for cell in self.cells
@@ -58,17 +58,17 @@ class Ran:
         return found
 
     def text(self, contains: str, *, exactly: bool = False) -> str:
-        """The last output of that cell, as text."""
+        """Return the last output of a cell as text."""
         output = self.cell(contains, exactly=exactly).outputs[-1]
         return str(output.get("text") or output["data"]["text/plain"])
 
     def svg(self, contains: str, *, exactly: bool = False) -> str:
-        """The one output of that cell, as a picture."""
+        """Return the only output of a cell, a picture."""
         (output,) = self.cell(contains, exactly=exactly).outputs
         return str(output["data"]["image/svg+xml"])
 
     def html(self, contains: str) -> str:
-        """The last output of that cell, as what a page of it says."""
+        """Return the text of the last output of a cell, which is HTML."""
         return html_text(self.cell(contains).outputs[-1]["data"]["text/html"])
 
 
@@ -77,7 +77,7 @@ def read(name: str) -> Any:
 
 
 def execute(notebook: Any) -> None:
-    """Run it where it is: it looks for the recording beside it."""
+    """Run a notebook in its directory, where it finds the recording."""
     here = {"metadata": {"path": str(NOTEBOOKS)}}
     nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", resources=here).execute()
 
@@ -87,7 +87,7 @@ def _code(source: str) -> Any:
 
 
 def strand(text: str, name: str) -> str:
-    """The characters of one stream of a marble diagram."""
+    """Return the characters of one stream of a marble diagram."""
     (line,) = [line for line in text.splitlines() if line.startswith(name + "  ")]
     return line.removeprefix(name).strip()
 
@@ -138,7 +138,7 @@ def test_02_composing_operators() -> None:
     shown = ran.text("def slow")
     for name in ("tweets", "concurrency=1", "concurrency=10"):
         assert strand(shown, name).count("|") == 1
-    # One at a time is the last to end, wherever the others do.
+    # The sequential variant ends last.
     assert strand(shown, "concurrency=1").index("|") > strand(shown, "concurrency=10").index("|")
 
 
@@ -175,7 +175,7 @@ def test_05_writing_a_subscriber() -> None:
     assert ran.text("def test_a_batch_becomes_lines") == "'passed'"
     assert "500 messages" in texts(ran.svg("stream(limit=500)"))
     assert ran.text("csv.reader") == "(500, 500)"
-    # Batches of 50, but on a machine that is slow some come by their time, and there are more.
+    # Batches have 50 messages; on a slow machine some end earlier by their timeout.
     outcomes = ast.literal_eval(ran.text("outcomes", exactly=True))
     failed = [bad for _, bad in outcomes if bad]
     assert outcomes[2:4] == [(0, bad) for bad in failed]
@@ -204,23 +204,21 @@ def test_06_failures() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_notebooks_are_kept_without_outputs(name: str) -> None:
+def test_notebooks_have_no_outputs(name: str) -> None:
     for cell in read(name).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_has_one_cell_that_switches_to_the_live_stream(name: str) -> None:
+def test_notebook_has_one_cell_with_the_live_switch(name: str) -> None:
     switches = [cell for cell in read(name).cells if SWITCH in cell.source]
     assert len(switches) == 1
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_runs_with_the_switch_too(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_notebook_runs_with_the_live_switch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = read(name)
     for cell in notebook.cells:
         if SWITCH in cell.source:
@@ -235,7 +233,7 @@ def test_every_notebook_runs_with_the_switch_too(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_says_what_it_is_about_and_links_to_what_exists(name: str) -> None:
+def test_notebook_has_a_title_and_valid_links(name: str) -> None:
     cells = read(name).cells
     assert cells[0].cell_type == "markdown"
     assert cells[0].source.startswith("# ")

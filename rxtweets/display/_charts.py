@@ -1,141 +1,111 @@
-"""Charts of a few kinds, as SVG: they need no library and no network, and move in a `Live`."""
+"""Bars and lines as SVG, without a charting library."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rxtweets.display._html import clean, shortened
-from rxtweets.display._svg import (
-    BLUE,
-    GREY,
-    Drawing,
-    colour_of,
-    line,
-    page,
-    rectangle,
-    shape,
-    words,
-)
+from rxtweets.display._html import sanitized, shortened
+from rxtweets.display._svg import BLUE, GREY, PADDING, Canvas, Drawing, colour_of
 
-__all__ = ["bars", "lines", "sparkline"]
-
-WIDTH, MARGIN = 640, 8
-LONGEST_NAME = 22
-NAMES = 160
-ROW = 20
-PLOT = 160
+LABEL_WIDTH, LABEL_CHARACTERS = 160, 22
+BAR_HEIGHT, LEGEND_HEIGHT, PLOT_HEIGHT = 20, 16, 160
 
 
 def bars(values: Mapping[str, float] | Iterable[tuple[str, float]], *, title: str = "") -> Drawing:
-    """Horizontal bars from top to bottom in the given order, such as ``Counter.most_common(10)``.
+    """Draw horizontal bars from top to bottom in the given order.
+
+    ::
+
+        bars(Counter(languages).most_common(10), title="languages")
 
     Args:
-        values: by name, none below 0.
-        title: above them.
+        values: numbers of 0 or more, by their names.
+        title: written above the bars; by default none.
     """
     rows = list(values.items() if isinstance(values, Mapping) else values)
     most = max((value for _, value in rows), default=0) or 1
+    canvas = Canvas(title)
     top = 30 if title else 10
-    parts = [words(MARGIN, 20, title, font_weight=600)] if title else []
-    room = WIDTH - NAMES - 2 * MARGIN - 60
+    room = canvas.width - LABEL_WIDTH - 2 * PADDING - 60
     for number, (name, value) in enumerate(rows):
-        y = top + ROW * number
-        shown = shortened(clean(str(name)), LONGEST_NAME)
+        y = top + BAR_HEIGHT * number
         length = max(1.0, room * max(0.0, value) / most)
-        parts += [
-            words(NAMES, y + 13, shown, text_anchor="end"),
-            rectangle(NAMES + 8, y + 3, length, ROW - 7, fill=BLUE, rx=2),
-            words(NAMES + 14 + length, y + 13, _figure(value), fill=GREY),
-        ]
-    svg = page(WIDTH, top + ROW * max(1, len(rows)) + 8, parts, title or "bars")
-    text = [clean(f"{name}: {_figure(value)}") for name, value in rows]
-    return Drawing(svg, "\n".join([*([title] if title else []), *text]))
+        label = shortened(sanitized(str(name)), LABEL_CHARACTERS)
+        canvas.text(LABEL_WIDTH, y + 13, label, text_anchor="end")
+        canvas.rectangle(LABEL_WIDTH + 8, y + 3, length, BAR_HEIGHT - 7, fill=BLUE, rx=2)
+        canvas.text(LABEL_WIDTH + 14 + length, y + 13, _grouped(value), fill=GREY)
+    height = top + BAR_HEIGHT * max(1, len(rows)) + 8
+    text = [sanitized(f"{name}: {_grouped(value)}") for name, value in rows]
+    return canvas.drawing(height, text, "bars")
 
 
 def lines(
     series: Mapping[str, Sequence[float]], *, title: str = "", unit: str = "", span: str = ""
 ) -> Drawing:
-    """Lines over the same axis, from the oldest value on the left to the latest on the right.
+    """Draw lines over one axis, from the oldest value on the left to the latest on the right.
 
     Args:
-        series: values by name; none below 0. The latest of all are above each other, shorter
-            series begin later.
-        title: above them.
-        unit: of the values, such as ``/s``.
-        span: what the width stands for, such as ``the last minute``.
+        series: numbers of 0 or more, by the names of the lines. The latest values of all lines
+            are above each other; shorter lines begin further right.
+        title: written above the lines; by default none.
+        unit: of the values, such as ``/s``; by default none.
+        span: meaning of the width, such as ``the last minute``; by default none.
     """
     longest = max((len(values) for values in series.values()), default=0)
     most = max((max(values, default=0) for values in series.values()), default=0) or 1
+    canvas = Canvas(title)
     top = 34 if title else 14
-    left, right, bottom = MARGIN + 44, WIDTH - NAMES, top + PLOT
-    parts = [words(MARGIN, 20, title, font_weight=600)] if title else []
+    left, right, bottom = PADDING + 44, canvas.width - LABEL_WIDTH, top + PLOT_HEIGHT
+    small: dict[str, str | float] = {"text_anchor": "end", "fill": GREY, "font_size": 9}
     for share in (0.0, 0.5, 1.0):
-        y = bottom - PLOT * share
-        label = _figure(most * share) + unit
-        parts.append(line(left, y, right, y, stroke="#d5dbdf"))
-        parts.append(words(left - 6, y + 4, label, text_anchor="end", fill=GREY, font_size=9))
+        y = bottom - PLOT_HEIGHT * share
+        canvas.line(left, y, right, y, stroke="#d5dbdf")
+        canvas.text(left - 6, y + 4, _grouped(most * share) + unit, **small)
     for number, (name, values) in enumerate(series.items()):
-        colour = colour_of(number)
+        colour, y = colour_of(number), top + LEGEND_HEIGHT * number
         start = right - (right - left) * (len(values) - 1) / max(1, longest - 1)
-        parts += _curve(values, start, bottom, right, most, colour)
-        latest = f"{shortened(clean(name), LONGEST_NAME)} {_figure(values[-1]) if values else '–'}"
-        parts.append(rectangle(right + 12, top + 16 * number, 9, 9, fill=colour, rx=2))
-        parts.append(words(right + 26, top + 16 * number + 9, latest, fill=colour))
+        _curve(canvas, _points(values, start, right, bottom, PLOT_HEIGHT / most), colour)
+        latest = _grouped(values[-1]) if values else "–"
+        canvas.rectangle(right + 12, y, 9, 9, fill=colour, rx=2)
+        label = f"{shortened(sanitized(name), LABEL_CHARACTERS)} {latest}"
+        canvas.text(right + 26, y + 9, label, fill=colour)
     if span:
-        parts.append(words(right, bottom + 14, span, text_anchor="end", fill=GREY, font_size=9))
-    height = max(bottom + 22, top + 16 * len(series) + 8)
+        canvas.text(right, bottom + 14, span, **small)
+    height = max(bottom + 22, top + LEGEND_HEIGHT * len(series) + 8)
     text = [
-        clean(f"{name}: " + " ".join(_figure(value) for value in values[-10:]))
+        sanitized(f"{name}: " + " ".join(_grouped(value) for value in values[-10:]))
         for name, values in series.items()
     ]
-    return Drawing(
-        page(WIDTH, height, parts, title or "lines"),
-        "\n".join([*([title] if title else []), *text]),
-    )
+    return canvas.drawing(height, text, "lines")
 
 
 def sparkline(
-    values: Sequence[float], x: float, y: float, width: float, height: float
-) -> list[str]:
-    """A small area without an axis; the tallest value touches the top."""
-    most = max(values, default=0) or 1
-    bottom, right = y + height, x + width
+    canvas: Canvas, values: Sequence[float], x: float, y: float, width: float, height: float
+) -> None:
+    """Draw a small area without an axis; the highest value touches the top."""
     if not values:
-        return []
-    edge = _points(values, x, bottom, right, most, height)
+        return
+    bottom, right = y + height, x + width
+    edge = _points(values, x, right, bottom, height / (max(values) or 1))
     area = f"{x:g},{bottom:g} {edge} {right:g},{bottom:g}"
-    return [
-        shape("polygon", points=area, fill="#dcebf8"),
-        *_curve(values, x, bottom, right, most, BLUE, height=height),
-    ]
+    canvas.shape("polygon", points=area, fill="#dcebf8")
+    _curve(canvas, edge, BLUE)
 
 
-def _curve(
-    values: Sequence[float],
-    left: float,
-    bottom: float,
-    right: float,
-    most: float,
-    colour: str,
-    height: float = PLOT,
-) -> list[str]:
-    points = _points(values, left, bottom, right, most, height)
-    style: dict[str, str | float] = {"fill": "none", "stroke": colour, "stroke_width": 1.6}
-    return [shape("polyline", points=points, **style)] if points else []
+def _curve(canvas: Canvas, points: str, colour: str) -> None:
+    if points:
+        canvas.shape("polyline", points=points, fill="none", stroke=colour, stroke_width=1.6)
 
 
-def _points(
-    values: Sequence[float], left: float, bottom: float, right: float, most: float, height: float
-) -> str:
+def _points(values: Sequence[float], left: float, right: float, bottom: float, scale: float) -> str:
     step = (right - left) / max(1, len(values) - 1)
     return " ".join(
-        f"{left + step * number:.1f},{bottom - height * max(0.0, value) / most:.1f}"
+        f"{left + step * number:.1f},{bottom - scale * max(0.0, value):.1f}"
         for number, value in enumerate(values)
     )
 
 
-def _figure(value: float) -> str:
-    """Whole numbers with their groups, others with three digits that count."""
+def _grouped(value: float) -> str:
     if value == int(value) or abs(value) >= 1_000:
         return f"{value:,.0f}"
     return f"{value:.3g}"

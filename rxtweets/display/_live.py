@@ -1,4 +1,4 @@
-"""Pictures that live in the output of a cell: drawn anew until what they show is over."""
+"""Pictures in the output of a cell, which are redrawn until their subject has ended."""
 
 from __future__ import annotations
 
@@ -12,95 +12,87 @@ from typing import Any
 
 from rxtweets._support.notebook_shell import is_notebook, shell
 from rxtweets._support.workers import is_interrupt, start_thread
-from rxtweets.display._snapshot import (
-    Shown,
-    Snapshot,
-    has_ended,
-    is_running,
-    snapshot_of,
-    with_rates,
-)
-from rxtweets.display._svg import RED, Drawing, page, words
+from rxtweets.display._snapshot import Shown, Snapshot, is_running, snapshot_of, with_rates
+from rxtweets.display._svg import RED, Canvas, Drawing
 from rxtweets.display._topology import draw_topology
 
-__all__ = ["Live", "show"]
-
 PERIOD = 1 / 3
-"""Seconds between two drawings: quick enough for the eye, slow enough for the browser."""
+"""Seconds between two drawings."""
 
-SPAN = 2.0
-"""Seconds that a rate is measured over: less of it trembles, more of it lags behind."""
+RATE_SPAN = 2.0
+"""Seconds that a rate is measured over."""
 
-STEP = 0.25
-"""Seconds between two looks that are kept; more come when cells end."""
+RATE_STEP = 0.25
+"""Seconds between two snapshots that are kept; the end of a cell takes further snapshots."""
 
-MOST_RATES = 120
-MOST_PLACES = 3
+MAX_RATES = 120
+MAX_PLACES = 3
 
 
 class Live:
-    """A picture that is drawn anew three times a second, wherever it was shown last.
+    """A picture that is redrawn three times a second in the output of its cell.
 
-    The last value of a cell is shown; so is what is given to IPython's ``display``::
+    It is shown as the last value of a cell, or by IPython's ``display``::
 
         draw.Live(lambda: draw.bars(counts.most_common(10)), until=pipeline)
 
-    One thread draws all pictures of the program. It ends with the last of them, and after the
-    last drawing the picture stays as it is, in the saved notebook too. Each run of a cell also
-    draws at its end. A picture that was shown more than three times lives in the latest three
-    places. In a terminal it is written once, as text.
+    One thread draws all pictures of the program, and ends with the last of them. After the last
+    drawing the picture stays, in the saved notebook too. The end of a cell also redraws it. A
+    picture that is shown more than three times is redrawn in the latest three places. In a
+    terminal it is written once, as text.
 
     Args:
-        draw: makes the picture: a `Drawing`, or whatever a notebook can show. What it raises is
-            shown in the picture, and the next drawing tries again.
-        until: a pipeline, a stream, or a function that says whether it is over; without it the
-            picture lives until `stop`.
+        draw: returns the picture: a `Drawing`, or another value that a notebook can show. An
+            error is shown in the picture, and the next drawing tries again.
+        until: a pipeline or a stream, or a function that returns whether it has ended; by default
+            the picture is redrawn until `stop`.
     """
 
     def __init__(self, draw: Callable[[], Any], until: Any = None) -> None:
         self._draw = draw
-        self._until = _ending(until)
-        self._places: deque[Any] = deque(maxlen=MOST_PLACES)
+        has_ended = Watch(until).has_ended if hasattr(until, "stats") else until
+        self._has_ended: Callable[[], bool] = has_ended or (lambda: False)
+        self._places: deque[Any] = deque(maxlen=MAX_PLACES)
         self._stopped = False
 
     @property
     def is_over(self) -> bool:
-        """Whether it is drawn no more: it was stopped, or what it shows has ended."""
-        return self._stopped or self._until()
+        """Whether it is redrawn no more: after `stop`, or after the end of its subject."""
+        return self._stopped or self._has_ended()
 
     def stop(self) -> None:
-        """Draw once more, and then never again."""
+        """Draw it for the last time."""
         self._stopped = True
         _refresher.refresh()
 
     def refresh(self) -> bool:
-        """Draw it wherever it is shown; whether it goes on."""
+        """Redraw it in its places; return whether it must be redrawn again."""
         over, picture = self._look()
         for place in tuple(self._places):
             try:
                 place.update(picture)
-            except Exception:  # noqa: BLE001 - a notebook that has gone; a thread must not print
+            except Exception:  # noqa: BLE001 - the notebook was closed
                 self._places.remove(place)
         return not over
 
     def _look(self) -> tuple[bool, Any]:
-        """Return whether it has ended, asked before the picture is drawn, and the picture."""
+        """Return whether it is over, asked before the drawing, and the picture."""
         over = self._stopped
         try:
             over = self.is_over
             return over, self._draw()
-        except BaseException as error:  # of the user's function; shown, not printed
+        except BaseException as error:
             if is_interrupt(error):
                 raise
-            return over, _complaint(error)
+            return over, _error_drawing(error)
 
     def _ipython_display_(self) -> None:
         from IPython.display import display  # noqa: PLC0415 - only where IPython runs
 
-        if not is_notebook():
-            display(self._look()[1])  # type: ignore[no-untyped-call]  # IPython has no types here
-            return
         over, picture = self._look()
+        if not is_notebook():
+            display(picture)  # type: ignore[no-untyped-call]  # IPython has no types here
+            return
         place = display(picture, display_id=True)  # type: ignore[no-untyped-call]  # as above
         self._places.append(place)
         if not over:
@@ -110,8 +102,15 @@ class Live:
         return str(self._look()[1])
 
 
+def _error_drawing(error: BaseException) -> Drawing:
+    said = f"this picture cannot be drawn: {type(error).__name__}: {error}"
+    canvas = Canvas()
+    canvas.text(12, 24, said, fill=RED)
+    return canvas.drawing(40, [said], "an error")
+
+
 class Watch:
-    """Looks at a pipeline or a stream again and again; knows the rates between the looks."""
+    """Takes snapshots of a pipeline or a stream, with the rates between them."""
 
     def __init__(self, shown: Shown) -> None:
         self._shown = weakref.ref(shown)
@@ -120,7 +119,7 @@ class Watch:
         self._last = Snapshot("stopped", (), is_over=True)
 
     def look(self) -> Snapshot:
-        """What it is doing now; the last that is known if it is gone."""
+        """Return a snapshot; the last one after the pipeline was deleted."""
         shown = self._shown()
         if shown is None:
             return self._last
@@ -128,34 +127,33 @@ class Watch:
         if now.is_over:
             self._last = replace(now, rates=self._rates)
             return self._last
-        while len(self._looks) > 1 and at - self._looks[0][0] > SPAN:
+        while len(self._looks) > 1 and at - self._looks[0][0] > RATE_SPAN:
             self._looks.popleft()
         since, before = self._looks[0] if self._looks else (at, None)
         self._last = with_rates(now, before, at - since, self._rates)
-        if not self._looks or at - self._looks[-1][0] >= STEP:
+        if not self._looks or at - self._looks[-1][0] >= RATE_STEP:
             self._looks.append((at, now))
-            self._rates = self._last.rates[-MOST_RATES:]
+            self._rates = self._last.rates[-MAX_RATES:]
         return self._last
 
     def has_ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Return whether it has ended, was not started, or was deleted."""
         shown = self._shown()
-        return shown is None or has_ended(shown) or not is_running(shown)
+        return shown is None or not is_running(shown)
 
 
 def show(shown: Shown) -> None:
-    """Show a pipeline or a stream in the cell that runs now, live until it has ended."""
-    with _lock:
-        live = _shown.get(shown)
+    """Show a pipeline or a stream in the running cell, live until it has ended."""
+    with _lives_lock:
+        live = _lives.get(shown)
         if live is None:
             watch = Watch(shown)
-            live = Live(lambda: draw_topology(watch.look()), watch.has_ended)
-            _shown[shown] = live
+            live = _lives[shown] = Live(lambda: draw_topology(watch.look()), watch.has_ended)
     live._ipython_display_()
 
 
 class _Refresher:
-    """The one thread that draws; it lives as long as there is something to draw."""
+    """The thread that draws, which runs as long as there is a picture to redraw."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
@@ -164,7 +162,7 @@ class _Refresher:
         self._listens = False
 
     def add(self, picture: Live) -> None:
-        """Draw this one too, until it is over."""
+        """Redraw a picture until it is over."""
         with self._changed:
             if picture not in self._pictures:
                 self._pictures.append(picture)
@@ -174,13 +172,13 @@ class _Refresher:
                 self._running = True
 
     def refresh(self, *_: object) -> None:
-        """Draw all now; those that are over for the last time."""
+        """Draw all pictures now; those that are over for the last time."""
         with self._changed:
             self._pictures = [picture for picture in self._pictures if picture.refresh()]
             self._changed.notify_all()
 
     def _listen(self) -> None:
-        """Draw at the end of every cell: when the last one has run, nobody waits for threads."""
+        # The kernel does not wait for threads after the last cell: each cell draws at its end.
         if not self._listens:
             self._listens = True
             shell().events.register("post_run_cell", self.refresh)
@@ -193,20 +191,6 @@ class _Refresher:
             self._running = False
 
 
-_lock = threading.Lock()
-_shown: weakref.WeakKeyDictionary[Any, Live] = weakref.WeakKeyDictionary()
+_lives_lock = threading.Lock()
+_lives: weakref.WeakKeyDictionary[Any, Live] = weakref.WeakKeyDictionary()
 _refresher = _Refresher()
-
-
-def _ending(until: Any) -> Callable[[], bool]:
-    if until is None:
-        return lambda: False
-    if hasattr(until, "stats"):
-        return Watch(until).has_ended
-    ending: Callable[[], bool] = until
-    return ending
-
-
-def _complaint(error: BaseException) -> Drawing:
-    said = f"this picture cannot be drawn: {type(error).__name__}: {error}"
-    return Drawing(page(640, 40, [words(12, 24, said, fill=RED)], "an error"), said)

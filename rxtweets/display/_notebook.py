@@ -1,4 +1,4 @@
-"""What is different in a notebook; IPython is asked only where it runs already."""
+"""The pipelines and streams that a cell has started, which end when it runs again."""
 
 from __future__ import annotations
 
@@ -6,83 +6,69 @@ import logging
 import threading
 import time
 import weakref
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rxtweets._support.notebook_shell import is_notebook, shell
 from rxtweets.display._snapshot import is_running
 
-__all__ = ["Startable", "started"]
-
 STOP_TIMEOUT = 10.0
-"""Seconds that what an earlier run of a cell has started gets to end."""
+"""Seconds that a started object may take to stop."""
 
 log = logging.getLogger("rxtweets")
 
 
-class Startable(Protocol):
-    """What a cell can start."""
+CellRun = tuple[str, str]
+"""A cell, and the id of one run of it."""
 
-    def stop(self) -> object:
-        """End it in order; at once back, or when it has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One run of a cell: the same cell run again has the same key and another number."""
-
-    cell: str
-    number: str
+_started_lock = threading.Lock()
+_started: list[tuple[CellRun, weakref.ref[Any]]] = []
 
 
-_lock = threading.Lock()
-_begun: list[tuple[_Run, weakref.ref[Any]]] = []
+def started(thing: Any) -> None:
+    """Note that the running cell starts an object, and stop those of its earlier runs.
 
+    Call it before the object connects, so that a cell that runs again never holds two
+    connections. Only objects of the same type are stopped: a new pipeline stops the cell's old
+    pipelines, and a new stream that connects stops its old streams. Objects of other cells, and
+    of the same run, continue. Outside of notebooks this does nothing.
 
-def started(thing: Startable) -> None:
-    """Note that the cell that runs now starts this; end what its earlier runs have started.
-
-    Called before the thing connects, so that a cell that is run again never holds two
-    connections. Only things of the same kind end: a new pipeline ends the cell's old pipelines,
-    and a new stream that connects ends its old streams. What other cells have started goes on,
-    and so does what the same run of the cell has started before. Outside of notebooks nothing
-    happens.
+    Args:
+        thing: a pipeline or a stream, with a ``stop()``.
     """
     run = _current_run()
     if run is None:
         return
-    with _lock:
-        alive = [(other, found) for other, ref in _begun if (found := ref()) is not None]
-        kept = [(run, thing)]
-        earlier = []
-        for other, each in alive:
-            again = other.cell == run.cell and other.number != run.number
-            if again and isinstance(each, type(thing)):
-                earlier.append(each)
-            elif each is not thing:
-                kept.append((other, each))
-        _begun[:] = [(other, weakref.ref(each)) for other, each in kept]
-    for each in earlier:
-        if each is not thing:
-            _end(each)
+    with _started_lock:
+        kept, earlier = [(run, weakref.ref(thing))], []
+        for other_run, ref in _started:
+            other = ref()
+            if other is None or other is thing:
+                continue
+            is_rerun = other_run[0] == run[0] and other_run[1] != run[1]
+            if is_rerun and isinstance(other, type(thing)):
+                earlier.append(other)
+            else:
+                kept.append((other_run, ref))
+        _started[:] = kept
+    for other in earlier:
+        _stop(other)
 
 
-def _current_run() -> _Run | None:
-    """By the id that JupyterLab gives to a cell; by its text where it has none."""
+def _current_run() -> CellRun | None:
+    """Return the cell by the id that JupyterLab gives it, else by its text."""
     if not is_notebook():
         return None
     parent = shell().get_parent()
     cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code")
     number = parent.get("header", {}).get("msg_id")
-    return _Run(str(cell), str(number)) if cell and number else None
+    return (str(cell), str(number)) if cell and number else None
 
 
-def _end(thing: Startable) -> None:
-    """Stop it, and wait until its connection is closed."""
+def _stop(thing: Any) -> None:
     try:
         thing.stop()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the new one has to begin
-        log.warning("what an earlier run of this cell has started did not stop: %r", error)
+    except Exception as error:  # noqa: BLE001 - the new object must start
+        log.warning("%r, which an earlier run of this cell started, did not stop: %r", thing, error)
     deadline = time.monotonic() + STOP_TIMEOUT
     while is_running(thing) and time.monotonic() < deadline:
-        time.sleep(0.01)  # a stream tells its subscribers of its end, and nobody else
+        time.sleep(0.01)  # the end of a stream is visible only in its state

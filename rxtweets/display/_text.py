@@ -1,10 +1,10 @@
-"""Figures and batches as lines of text for a terminal."""
+"""Counters, messages and batches as lines of text for a terminal."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rxtweets._core.telemetry import Stats
@@ -12,28 +12,17 @@ from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.to_json import readable
 
-__all__ = [
-    "batch_line",
-    "clean",
-    "duration",
-    "end_line",
-    "pointer",
-    "sparks",
-    "summary_line",
-    "tweet_line",
-]
-
-# A tweet could move the cursor, recolour the terminal or turn the writing direction with these:
-# C0 and C1, the separators of lines and paragraphs, and the controls of the bidi algorithm. Half a
-# surrogate pair cannot be written to it at all.
+# Characters that move the cursor, recolour the terminal or turn the writing direction: C0 and C1,
+# the separators of lines and paragraphs, and the controls of the bidi algorithm. Half a surrogate
+# pair cannot be written at all.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
-BESIDE = 36
-"""Characters shown on either side of a caret."""
+POINTER_CONTEXT = 36
+"""Characters on either side of a caret."""
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
-SHORT = {
+ABBREVIATIONS = {
     "received": "recv",
     "processed": "proc",
     "batches": "batch",
@@ -43,13 +32,12 @@ SHORT = {
 
 
 def summary_line(stats: Stats, rate: float | None = None, width: int | None = None) -> str:
-    """The figures that one watches, in one line.
+    """Return the most important counters in one line.
 
     Args:
         stats: the snapshot.
-        rate: messages a second of late, if known.
-        width: columns there are; where the line is longer, its words are shortened, and what
-            still does not fit is cut off.
+        rate: messages a second, recently; by default left out.
+        width: columns; a longer line is abbreviated, then cut off. By default it has any length.
     """
     parts = [
         stats.state,
@@ -65,18 +53,15 @@ def summary_line(stats: Stats, rate: float | None = None, width: int | None = No
     line = " · ".join(parts + _others(stats))
     if width is None or len(line) <= width:
         return line
-    for word, short in SHORT.items():
+    for word, short in ABBREVIATIONS.items():
         line = line.replace(word, short)
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def end_line(stats: Stats) -> str:
-    """How it ended, in one line, where messages were only passed on.
+    """Return the final counters of a program without handlers and batches, in one line.
 
-    Figures of a connection are left out where there was none, as for a recording.
-
-    Args:
-        stats: the last snapshot.
+    Counters of a connection are left out where there was none, as for a recording.
     """
     parts = [f"received {_received(stats):,}", f"dropped {stats.dropped:,}"]
     if stats.connects:
@@ -105,7 +90,7 @@ def _others(stats: Stats) -> list[str]:
 
 
 def batch_line(number: int, batch: Batch[Any], width: int) -> str:
-    """A batch in one line: its number, size and trigger, and as many texts as there is room for.
+    """Return number, size and trigger of a batch, and as many texts as fit, in one line.
 
     Args:
         number: of the batch.
@@ -114,26 +99,26 @@ def batch_line(number: int, batch: Batch[Any], width: int) -> str:
     """
     info = batch.info
     head = f"{number:>5} │ {info.size:>3} by {info.trigger:<7} │ "
-    return head + _fitted(map(_shown, batch), width - len(head))
+    return head + _fitted(map(_data_text, batch), width - len(head))
 
 
 def pointer(text: str, position: int) -> tuple[str, str]:
-    """Two lines: the text, and below it a caret; of a long text the part around it.
+    """Return two lines: the text, or the part around the caret, and below it the caret.
 
     Args:
-        text: of one line.
+        text: one line.
         position: of the caret, in characters from 0.
     """
     shown = "".join(CONTROLS.sub(" ", character) for character in text)
-    start = max(0, position - BESIDE)
+    start = max(0, position - POINTER_CONTEXT)
     before = ("…" if start else "") + shown[start:position]
-    after = shown[position : position + BESIDE]
-    rest = "…" if position + BESIDE < len(shown) else ""
-    return f"  {before}{after}{rest}", f"  {' ' * sum(map(_columns, before))}^"
+    after = shown[position : position + POINTER_CONTEXT]
+    rest = "…" if position + POINTER_CONTEXT < len(shown) else ""
+    return f"  {before}{after}{rest}", f"  {' ' * sum(map(_columns_of, before))}^"
 
 
 def tweet_line(message: Message[Any], width: int) -> str:
-    """A message in one line: when it was written, its language, and as much text as fits.
+    """Return time and language of a message, and as much text as fits, in one line.
 
     Args:
         message: the message.
@@ -143,47 +128,46 @@ def tweet_line(message: Message[Any], width: int) -> str:
     time = f"{written:%H:%M:%S}" if written else "--:--:--"
     lang = message.metadata.get("lang")
     head = f"{time} {lang if isinstance(lang, str) else '':<3.3} │ "
-    return head + _fitted([_shown(message)], width - len(head))
+    return head + _fitted([_data_text(message)], width - len(head))
 
 
 def sparks(values: Sequence[float]) -> str:
-    """A column of blocks for each value, none below 0; the tallest value has the tallest."""
+    """Return a block for each value of 0 or more; the highest value has the highest block."""
     most = max(values, default=0) or 1
     return "".join(BLOCKS[round(value / most * (len(BLOCKS) - 1))] for value in values)
 
 
-def _shown(message: Message[Any]) -> str:
+def _data_text(message: Message[Any]) -> str:
     try:
         return clean(str(message.data))
-    except Exception:  # noqa: BLE001 - what handlers made can be nested without end, or raise
+    except Exception:  # noqa: BLE001 - data of handlers can be nested without end, or raise
         return clean(readable(message.data))
 
 
-def _fitted(texts: Any, width: int) -> str:
-    """As many texts as fit; wide characters take two columns."""
+def _fitted(texts: Iterable[str], width: int) -> str:
     shown: list[str] = []
     left = width - 1
     for character in " ▪ ".join(texts):
-        left -= _columns(character)
+        left -= _columns_of(character)
         if left < 0:
             return "".join(shown) + "…"
         shown.append(character)
     return "".join(shown)
 
 
-def _columns(character: str) -> int:
+def _columns_of(character: str) -> int:
     if unicodedata.combining(character) or unicodedata.category(character) in {"Cf", "Mn", "Me"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def clean(text: str) -> str:
-    """The text without characters that would do something to a terminal."""
+    """Return the text with spaces in place of characters that control a terminal."""
     return CONTROLS.sub(" ", text)
 
 
 def duration(seconds: float) -> str:
-    """Short, in the unit that fits; clocks that disagree can make it negative."""
+    """Return seconds in the unit that fits; two clocks can make them negative."""
     size = abs(seconds)
     if size < 1:
         return f"{seconds * 1000:.0f} ms"

@@ -1,49 +1,32 @@
-"""The way of the messages, source → processors → batchers → subscribers, with its figures."""
+"""The stages of a pipeline or a stream as a picture, from sources to subscribers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rxtweets.display._charts import sparkline
-from rxtweets.display._html import clean, shortened
+from rxtweets.display._html import sanitized, shortened
 from rxtweets.display._snapshot import Snapshot, Stage
-from rxtweets.display._svg import (
-    BLUE,
-    GREEN,
-    GREY,
-    RED,
-    YELLOW,
-    Drawing,
-    line,
-    page,
-    rectangle,
-    shape,
-    words,
-)
+from rxtweets.display._svg import BLUE, GREEN, GREY, RED, YELLOW, Canvas, Drawing
 from rxtweets.display._text import duration, sparks
 
-__all__ = ["draw_topology", "topology_text"]
+BOX_WIDTH, BOX_GAP, SIDE, TOP = 134, 32, 4, 8
+"""Four columns are 640 wide: JupyterLab cuts off more beside an open file browser."""
 
-BOX, GAP, MARGIN, TOP = 134, 32, 4, 8
-"""Four columns are 640 wide: what is wider, JupyterLab cuts off beside an open file browser."""
+LINE_HEIGHT, MAX_LINES = 14, 4
+BOX_HEIGHT = 26 + LINE_HEIGHT * MAX_LINES
+ROW_GAP = 12
+MIN_WIDTH = 2 * SIDE + 3 * BOX_WIDTH + 2 * BOX_GAP
+SHOWN_ERRORS, SHOWN_RATES = 3, 40
+LAMPS = {"connected": GREEN, "failed": RED, "idle": GREY, "stopped": GREY}
+"""Colours of states; all other states are temporary, and yellow."""
 
-LINE = 14
-LINES = 4
-HEIGHT = 26 + LINE * LINES
-SPACE = 12
-SHOWN_ERRORS = 3
-LEAST_RATES, MOST_SPARKS = 2, 40
-LONGEST_NAME, LONGEST_ERROR = 18, 96
-LEAST_WIDTH = 2 * MARGIN + 3 * BOX + 2 * GAP
-KINDS = ("source", "processors", "batcher", "subscriber")
-STATES = {"connected": GREEN, "failed": RED, "idle": GREY, "stopped": GREY}
-"""Colours of the lamps; all other states are on the way to one of these."""
-
-Point = tuple[float, float]
+Place = tuple[Stage, float, float]
+"""A stage, the left edge of its box, and the middle of its height."""
 
 
 def draw_topology(snapshot: Snapshot) -> Drawing:
-    """Draw the stages with their figures, the rate of late, and the latest errors.
+    """Draw the stages with their counters, recent rates, and the latest errors.
 
     ::
 
@@ -51,168 +34,135 @@ def draw_topology(snapshot: Snapshot) -> Drawing:
     """
     columns = snapshot.columns
     tall = max(len(stages) for stages in columns)
-    bottom = TOP + tall * (HEIGHT + SPACE) - SPACE
-    width = max(LEAST_WIDTH, 2 * MARGIN + len(columns) * (BOX + GAP) - GAP)
-    parts: list[str] = []
-    before: list[tuple[Stage, Point]] = []
+    bottom = TOP + tall * (BOX_HEIGHT + ROW_GAP) - ROW_GAP
+    inner = len(columns) * (BOX_WIDTH + BOX_GAP) - BOX_GAP
+    canvas = Canvas(width=max(MIN_WIDTH, 2 * SIDE + inner))
+    before: list[Place] = []
     for number, stages in enumerate(columns):
-        x = MARGIN + number * (BOX + GAP)
-        here = _places(stages, x, bottom)
-        parts += _arrows(before, here, is_over=snapshot.is_over)
-        for stage, (left, middle) in here:
-            parts += _box(stage, left, middle - HEIGHT / 2)
+        x = float(SIDE + number * (BOX_WIDTH + BOX_GAP))
+        height = (bottom - TOP) / len(stages)
+        here = [(stage, x, TOP + height * (row + 0.5)) for row, stage in enumerate(stages)]
+        if before:
+            _draw_arrows(canvas, before, here, has_rates=not snapshot.is_over)
+        for stage, left, middle in here:
+            _draw_box(canvas, stage, left, middle - BOX_HEIGHT / 2)
         before = here
-    foot, height = _foot(snapshot, bottom + 10, width)
-    svg = page(width, height, [*parts, *foot], f"{snapshot.state}: {_passed(columns[0])} messages")
-    return Drawing(svg, topology_text(snapshot))
+    height = _draw_footer(canvas, snapshot, bottom + 10)
+    passed = sum(stage.passed for stage in columns[0])
+    label = f"{snapshot.state}: {passed:,} messages"
+    return canvas.drawing(height, [topology_text(snapshot)], label)
 
 
-def _places(stages: Sequence[Stage], x: float, bottom: float) -> list[tuple[Stage, Point]]:
-    """Where the boxes of a column begin, and the middles of their heights: spread evenly."""
-    free = (bottom - TOP) / len(stages)
-    return [(stage, (x, TOP + free * (row + 0.5))) for row, stage in enumerate(stages)]
+def _draw_arrows(
+    canvas: Canvas, before: Sequence[Place], here: Sequence[Place], *, has_rates: bool
+) -> None:
+    """Connect columns of the same height row by row, others each with each."""
+    is_paired = len(before) == len(here)
+    pairs = zip(before, here, strict=True) if is_paired else ((a, b) for a in before for b in here)
+    for (_, x, y), (_, x2, y2) in pairs:
+        canvas.line(x + BOX_WIDTH + 3, y, x2 - 8, y2, stroke_width=1.2)
+        canvas.shape("path", d=f"M{x2 - 10:g},{y2 - 4:g}l7,4l-7,4z", fill=GREY)
+    if not has_rates:
+        return
+    is_leaving = len(before) >= len(here)
+    shift = BOX_WIDTH + BOX_GAP / 2 if is_leaving else -BOX_GAP / 2
+    others = here if is_leaving else before
+    for stage, x, y in before if is_leaving else here:
+        # Above an arrow that rises to its box, the rate would be on the arrow.
+        is_rising = not is_paired and y > max(middle for _, _, middle in others)
+        rate, down = f"{_short(stage.rate)}/s", 13 if is_rising else -6
+        canvas.text(x + shift, y + down, rate, text_anchor="middle", fill=GREY, font_size=9)
 
 
-def _arrows(
-    before: list[tuple[Stage, Point]], here: list[tuple[Stage, Point]], *, is_over: bool
-) -> list[str]:
-    """From every stage to its one successor, or to all of the next column; with the rates."""
-    if not before:
-        return []
-    pairs = [(one, other) for one in before for other in here]
-    if len(before) == len(here):
-        pairs = list(zip(before, here, strict=True))
-    parts = []
-    for (_, (x, y)), (_, (x2, y2)) in pairs:
-        parts.append(line(x + BOX + 3, y, x2 - 8, y2, stroke_width=1.2))
-        parts.append(shape("path", d=f"M{x2 - 10:g},{y2 - 4:g}l7,4l-7,4z", fill=GREY))
-    if is_over:
-        return parts
-    leaving = len(before) >= len(here)
-    others = here if leaving else before
-    for stage, (x, y) in before if leaving else here:
-        at = x + BOX + GAP / 2 if leaving else x - GAP / 2
-        # Beside an arrow that rises to it, a rate stands below: above, it would be on the arrow.
-        rises = len(before) != len(here) and y > max(other for _, (_, other) in others)
-        rate = f"{_short(stage.rate)}/s"
-        down = 13 if rises else -6
-        parts.append(words(at, y + down, rate, text_anchor="middle", fill=GREY, font_size=9))
-    return parts
+def _draw_box(canvas: Canvas, stage: Stage, x: float, y: float) -> None:
+    is_failing = bool(stage.failed or stage.state == "failed")
+    stroke, width = (RED, 2) if is_failing else (GREY, 1)
+    canvas.rectangle(
+        x, y, BOX_WIDTH, BOX_HEIGHT, rx=6, fill="#f7f9f9", stroke=stroke, stroke_width=width
+    )
+    centre = x + BOX_WIDTH / 2
+    name = shortened(sanitized(stage.name), 18)
+    canvas.text(centre, y + 17, name, text_anchor="middle", font_weight=600)
+    for number, (text, colour) in enumerate(_stage_lines(stage)[:MAX_LINES]):
+        canvas.text(centre, y + 33 + LINE_HEIGHT * number, text, text_anchor="middle", fill=colour)
 
 
-def _box(stage: Stage, x: float, y: float) -> list[str]:
-    trouble = bool(stage.failed or stage.state == "failed")
-    edge = RED if trouble else GREY
-    parts = [
-        rectangle(x, y, BOX, HEIGHT, rx=6, fill="#f7f9f9", stroke=edge,
-                  stroke_width=2 if trouble else 1),
-        words(x + BOX / 2, y + 17, shortened(clean(stage.name), LONGEST_NAME),
-              text_anchor="middle", font_weight=600),
-    ]  # fmt: skip
-    for number, (text, colour) in enumerate(_lines(stage)[:LINES]):
-        at = y + 33 + LINE * number
-        parts.append(words(x + BOX / 2, at, text, text_anchor="middle", fill=colour))
-    return parts
-
-
-def _lines(stage: Stage) -> list[tuple[str, str]]:
-    """What is said of a stage, with its colours: how it is, what came through, what did not."""
+def _stage_lines(stage: Stage) -> list[tuple[str, str]]:
+    """Return lines with their colours, the most important first."""
     lines = []
     if stage.state:
         name, _, until = stage.state.partition(" until ")
-        lines.append((f"● {name}", STATES.get(name, YELLOW)))
+        lines.append((f"● {name}", LAMPS.get(name, YELLOW)))
         if until:
             lines.append((f"until {until} UTC", GREY))
     if stage.detail:
-        lines.append((clean(stage.detail), GREY))
+        lines.append((sanitized(stage.detail), GREY))
     if stage.batches is not None:
-        lines.append((_counted(stage.batches, "batch", "es"), GREY))
-    lines.append((_counted(stage.passed, "message"), GREY))
-    waiting = [
-        f"{_short(count)} {what}"
-        for what, count in (("running", stage.in_flight), ("waiting", stage.queued))
-        if count
-    ]
-    if stage.lag is not None:
-        waiting.append(f"lag {duration(stage.lag)}")
-    lost = [
-        f"{count:,} {what}"
-        for what, count in (("failed", stage.failed), ("dropped", stage.dropped))
-        if count
-    ]
-    if lost:
+        lines.append((f"{stage.batches:,} batch{'' if stage.batches == 1 else 'es'}", GREY))
+    lines.append((f"{stage.passed:,} message{'' if stage.passed == 1 else 's'}", GREY))
+    losses = [(stage.failed, "failed"), (stage.dropped, "dropped")]
+    if lost := [f"{count:,} {name}" for count, name in losses if count]:
         lines.append((" · ".join(lost), RED))
-    if waiting:
-        lines.append((" · ".join(waiting), GREY))
+    loads = [(stage.in_flight, "running"), (stage.queued, "waiting")]
+    load = [f"{_short(count)} {name}" for count, name in loads if count]
+    if stage.lag is not None:
+        load.append(f"lag {duration(stage.lag)}")
+    if load:
+        lines.append((" · ".join(load), GREY))
     return lines
 
 
-def _foot(snapshot: Snapshot, y: float, width: float) -> tuple[list[str], float]:
-    """The sparkline, the notes and the latest errors; and where they end."""
-    parts = []
-    inner = width - 2 * MARGIN
-    said = " · ".join([snapshot.state, *snapshot.notes])
-    parts.append(words(MARGIN, y + 14, said, fill=GREY))
-    if len(snapshot.rates) >= LEAST_RATES:
-        rate = _messages_a_second(snapshot)
-        parts.append(words(width - MARGIN, y + 14, rate, text_anchor="end", fill=BLUE))
-        parts += sparkline(snapshot.rates, MARGIN, y + 20, inner, 28)
+def _draw_footer(canvas: Canvas, snapshot: Snapshot, y: float) -> float:
+    """Draw state, rates and errors; return where they end."""
+    canvas.text(SIDE, y + 14, " · ".join([snapshot.state, *snapshot.notes]), fill=GREY)
+    if rate := _total_rate(snapshot):
+        canvas.text(canvas.width - SIDE, y + 14, rate, text_anchor="end", fill=BLUE)
+        sparkline(canvas, snapshot.rates, SIDE, y + 20, canvas.width - 2 * SIDE, 28)
         y += 32
     y += 24
     for error in snapshot.errors[-SHOWN_ERRORS:]:
-        shown = shortened(clean(error), LONGEST_ERROR)
-        parts.append(words(MARGIN, y + 12, f"✗ {shown}", fill=RED))
-        y += LINE + 1
-    return parts, y + 8
+        canvas.text(SIDE, y + 12, f"✗ {shortened(sanitized(error), 96)}", fill=RED)
+        y += LINE_HEIGHT + 1
+    return y + 8
 
 
-def _counted(count: int, what: str, ending: str = "s") -> str:
-    return f"{count:,} {what}{'' if count == 1 else ending}"
-
-
-def _short(figure: float) -> str:
-    """A figure of at most four characters, for where there is little room."""
+def _short(number: float) -> str:
+    """Return at most four characters."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
-        if figure >= size:
-            digits = 1 if figure < 10 * size else 0
-            return f"{figure / size:.{digits}f}{unit}"
-    return f"{figure:.0f}"
-
-
-def _passed(stages: Sequence[Stage]) -> str:
-    return f"{sum(stage.passed for stage in stages):,}"
+        if number >= size:
+            return f"{number / size:.{1 if number < 10 * size else 0}f}{unit}"
+    return f"{number:.0f}"
 
 
 def topology_text(snapshot: Snapshot) -> str:
-    """The same in words, for where there are no pictures.
+    """Return the picture in words, for places that show no pictures.
 
-    One line says how it is and how fast it was of late, one each how a stage is, then come the
-    latest errors.
+    The first line is the state and the rates, then come a line for each stage and the latest
+    errors.
     """
-    lines = [" · ".join([snapshot.state, *snapshot.notes, *_pace(snapshot)])]
-    for kind, stages in zip(
-        KINDS,
-        (snapshot.sources, snapshot.processors, snapshot.batchers, snapshot.subscribers),
-        strict=True,
-    ):
+    rate = _total_rate(snapshot)
+    rates = [rate, sparks(snapshot.rates[-SHOWN_RATES:])] if rate else []
+    lines = [" · ".join([snapshot.state, *snapshot.notes, *rates])]
+    kinds: dict[str, Sequence[Stage]] = {
+        "source": snapshot.sources,
+        "processors": snapshot.processors,
+        "batcher": snapshot.batchers,
+        "subscriber": snapshot.subscribers,
+    }
+    for kind, stages in kinds.items():
         for stage in stages:
-            said = [text for text, _ in _lines(stage)]
-            said += [] if snapshot.is_over else [f"{_short(stage.rate)}/s"]
-            name = stage.name
-            head = kind if name in ("", kind) else f"{kind} {name}"
-            lines.append(f"{head}: {' · '.join(said)}")
+            parts = [text for text, _ in _stage_lines(stage)]
+            parts += [] if snapshot.is_over else [f"{_short(stage.rate)}/s"]
+            head = kind if stage.name in ("", kind) else f"{kind} {stage.name}"
+            lines.append(f"{head}: {' · '.join(parts)}")
     lines += [f"✗ {error}" for error in snapshot.errors[-SHOWN_ERRORS:]]
-    return "\n".join(clean(each) for each in lines)
+    return "\n".join(sanitized(line) for line in lines)
 
 
-def _pace(snapshot: Snapshot) -> list[str]:
-    """The rate of late, and how it came to that."""
-    if len(snapshot.rates) < LEAST_RATES:
-        return []
-    return [_messages_a_second(snapshot), sparks(snapshot.rates[-MOST_SPARKS:])]
-
-
-def _messages_a_second(snapshot: Snapshot) -> str:
-    """What is over has no rate of now, but one would still like to know how fast it was."""
-    most, latest = max(snapshot.rates), snapshot.rates[-1]
-    return f"{f'peak {most:,.0f}' if snapshot.is_over else f'{latest:,.0f}'} messages/s"
+def _total_rate(snapshot: Snapshot) -> str:
+    """Return the latest rate, or the highest one after the end; nothing for a single rate."""
+    if len(snapshot.rates) < 2:
+        return ""
+    if snapshot.is_over:
+        return f"peak {max(snapshot.rates):,.0f} messages/s"
+    return f"{snapshot.rates[-1]:,.0f} messages/s"

@@ -1,9 +1,11 @@
-"""What exporters need to know about snapshots: which figures only grow, and what they mean."""
+"""The exported metrics, and their values for one source."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from reactivex import Observable
@@ -12,37 +14,59 @@ from rxtweets._core.events import Event
 from rxtweets._core.telemetry import StageStats, Stats
 from rxtweets.errors import ConfigurationError
 
-__all__ = [
-    "GAUGES",
-    "STAGE_COUNTERS",
-    "Source",
-    "check_source",
-    "labels",
-    "meanings",
-    "numbers",
-    "stages_of",
-]
+GAUGES = {"queued", "in_flight", "unsettled", "threads_lost", "posts_today", "lag"}
+"""Fields of `Stats` that rise and fall; its other numbers only grow."""
 
-GAUGES = frozenset({"queued", "in_flight", "threads_lost", "posts_today", "lag"})
-"""Figures of `Stats` that go up and down; the others only grow."""
+STAGE_GAUGES = {"concurrency", "running", "in_flight", "queued", "rate"}
+"""Fields of `StageStats` that rise and fall; its other numbers only grow."""
 
-STAGE_COUNTERS = frozenset({"busy_seconds", "capacity_seconds", "received", "done", "failed"})
-"""Figures of `StageStats` that only grow, as long as the stage lives; the others go up and down."""
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number of `Stats`, or with the prefix ``stage.`` of `StageStats`."""
+
+    name: str
+    is_counter: bool
+    description: str
+
+
+def _metrics(kind: type[Stats | StageStats], prefix: str, gauges: set[str]) -> dict[str, Metric]:
+    # Without docstrings (python -OO) a metric has no description.
+    entries = re.findall(
+        r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.getdoc(kind) or "", re.MULTILINE
+    )
+    descriptions = {name: " ".join(text.split()) for name, text in entries}
+    return {
+        field.name: Metric(
+            prefix + field.name, field.name not in gauges, descriptions.get(field.name, field.name)
+        )
+        for field in fields(kind)
+        if str(field.type).removesuffix(" | None") in ("int", "float")
+    }
+
+
+STATS_METRICS = _metrics(Stats, "", GAUGES)
+STAGE_METRICS = _metrics(StageStats, "stage.", STAGE_GAUGES)
+METRICS = (*STATS_METRICS.values(), *STAGE_METRICS.values())
+"""All exported metrics: one for each number of `Stats` and `StageStats`."""
+
+Reading = tuple[Metric, float, dict[str, Any]]
+"""A metric, its value, and the labels of its stage."""
 
 
 class Source(Protocol):
-    """A stream or a pipeline: both have figures and events."""
+    """A stream or a pipeline."""
 
     @property
     def events(self) -> Observable[Event]:
-        """What happens."""
+        """The events of the source."""
 
     def stats(self) -> Stats:
-        """A snapshot of the counters."""
+        """Return a snapshot of the counters."""
 
 
 def check_source(source: Any) -> None:
-    """Refuse what has no figures.
+    """Refuse an object without counters and events.
 
     Raises:
         ConfigurationError: it is neither a stream nor a pipeline.
@@ -52,32 +76,17 @@ def check_source(source: Any) -> None:
 
 
 def stages_of(source: Any) -> tuple[StageStats, ...]:
-    """The stages of a source, if it has some."""
+    """Return snapshots of the stages; a source without stages has none."""
     stages = getattr(source, "stages", None)
     return tuple(stages()) if callable(stages) else ()
 
 
-def numbers(snapshot: Stats | StageStats) -> dict[str, float]:
-    """The figures of a snapshot that are numbers and are known."""
-    return {
-        name: value
-        for name in snapshot.__dataclass_fields__
-        if isinstance(value := getattr(snapshot, name), (int, float))
-    }
-
-
-def labels(stage: StageStats) -> dict[str, str]:
-    """What tells a stage apart from others: its name, and whatever else it says in words."""
-    words = {
-        name: value
-        for name in stage.__dataclass_fields__
-        if isinstance(value := getattr(stage, name), str) and name != "name"
-    }
-    return {"stage": stage.name, **words}
-
-
-def meanings(kind: type[Stats | StageStats]) -> dict[str, str]:
-    """What each figure means: its sentence in the docstring; nothing under ``python -OO``."""
-    text = inspect.getdoc(kind) or ""
-    entries = re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", text, re.MULTILINE)
-    return {name: " ".join(sentence.split()) for name, sentence in entries}
+def readings(stats: Stats, stages: Iterable[StageStats]) -> Iterator[Reading]:
+    """Yield the known values of all metrics."""
+    for name, metric in STATS_METRICS.items():
+        if (value := getattr(stats, name)) is not None:
+            yield metric, value, {}
+    for number, stage in enumerate(stages):
+        labels = {"stage": stage.name, "kind": stage.kind, "number": number}
+        for name, metric in STAGE_METRICS.items():
+            yield metric, getattr(stage, name), labels

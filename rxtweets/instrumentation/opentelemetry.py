@@ -5,75 +5,62 @@
     with instrument(pipeline):
         pipeline.run()
 
-Only the API is needed here; which SDK and exporters get the figures is the program's choice.
+Only OpenTelemetry's API is needed here; the program chooses the SDK and its exporters.
+`rxtweets.instrumentation` lists the metrics.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from reactivex import abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
-from rxtweets._core.events import (
-    BatchDelivered,
-    BatchFailed,
-    Event,
-    FailureHandled,
-    FailureHandlerFailed,
-    HandlerRaised,
-    HandlerStarted,
-    HandlerStopped,
-    Prepared,
-    ProcessorStarted,
-    ProcessorStopped,
-    Span,
-)
-from rxtweets._core.telemetry import StageStats, Stats
-from rxtweets._messages.batch import BatchInfo
+from rxtweets._core import events
 from rxtweets._support.optional_imports import needed
 from rxtweets.instrumentation._metrics import (
-    GAUGES,
-    STAGE_COUNTERS,
+    METRICS,
+    Metric,
     Source,
     check_source,
-    labels,
-    meanings,
-    numbers,
+    readings,
     stages_of,
 )
 
 __all__ = ["instrument"]
 
-MOST_OPEN = 10_000
-"""Spans that wait for their end at most: where events are lost, an end may never come."""
+MAX_OPEN_SPANS = 10_000
+"""The oldest open spans beyond this number are dropped: a lost event never ends its span."""
 
 
 def instrument(
     source: Source, *, name: str = "", meter_provider: Any = None, tracer_provider: Any = None
 ) -> abc.DisposableBase:
-    """Give the figures of a stream or a pipeline to OpenTelemetry, and spans of its work.
+    """Export the metrics of a stream or a pipeline to OpenTelemetry, and spans of its work.
 
-    The metrics are observable instruments ``rxtweets.received`` and its kin, and
-    ``rxtweets.stage.…`` by ``stage`` and ``kind``. Spans are ``rxtweets.process`` for what a
-    processor takes up, and ``rxtweets.handle`` within it for each message, which cost some 50 µs
-    a message; and ``rxtweets.prepare``, ``rxtweets.deliver`` for each batch that a subscriber is
-    given, and ``rxtweets.handle_failed``.
+    ========================== ===================================================================
+    span                       covers
+    ========================== ===================================================================
+    ``rxtweets.process``       the messages that a processor takes at once
+    ``rxtweets.handle``        one message within it, at a cost of some 50 µs a message
+    ``rxtweets.prepare``       one call of ``prepare``
+    ``rxtweets.deliver``       one batch that a subscriber is given
+    ``rxtweets.handle_failed`` one call of ``on_failed`` or ``handle_failed``
+    ========================== ===================================================================
 
     Args:
-        source: the stream, or the pipeline.
+        source: a stream or a pipeline.
         name: the attribute ``stream``.
-        meter_provider: of the OpenTelemetry API; the global one by default.
-        tracer_provider: likewise.
+        meter_provider: a provider of the OpenTelemetry API; by default the global one.
+        tracer_provider: a provider of the OpenTelemetry API; by default the global one.
 
     Returns:
-        What ends it, by ``dispose()`` or at the end of a ``with`` block. The metrics keep their
-        last values, so that the next collection exports them; those of a later call for the same
-        ``stream`` take their place.
+        A disposable that stops the export, by ``dispose()`` or at the end of a ``with`` block.
+        The metrics keep their last values, so that the next collection exports them. A later
+        call with the same ``name`` replaces them.
 
     Raises:
         ConfigurationError: the extra is not installed.
@@ -81,14 +68,14 @@ def instrument(
     check_source(source)
     metrics = needed("opentelemetry.metrics", "opentelemetry")
     needed("opentelemetry.trace", "opentelemetry")
-    measures = _Measures(source, metrics, name)
-    _instruments_of(meter_provider, metrics).add(measures)
-    parts: list[abc.DisposableBase] = [Disposable(measures.close)]
+    measured = _MeasuredSource(source, metrics.Observation, name)
+    _instruments_of(meter_provider, metrics).add(measured)
+    parts: list[abc.DisposableBase] = [Disposable(measured.close)]
     spans = getattr(source, "spans", None)
     if spans is not None:
-        made = _Spans(name, tracer_provider)
-        parts.append(spans.subscribe(made))
-        parts.append(source.events.subscribe(made.on_event))
+        exporter = _SpanExporter(name, tracer_provider)
+        parts.append(spans.subscribe(exporter))
+        parts.append(source.events.subscribe(exporter.on_event))
     return CompositeDisposable(parts)
 
 
@@ -96,35 +83,23 @@ class _Instruments:
     """The instruments of one provider, for all sources: an SDK takes each name once."""
 
     def __init__(self, meter: Any) -> None:
-        self._sources: list[_Measures] = []
-        whole = numbers(Stats(lag=0.0))
-        for name in whole:
-            self._make(meter, name, name not in GAUGES, meanings(Stats), _Measures.whole)
-        for name in numbers(StageStats("", 1, 0, 0, 0.0, 0.0)):
-            text = {f"stage.{each}": line for each, line in meanings(StageStats).items()}
-            self._make(meter, f"stage.{name}", name in STAGE_COUNTERS, text, _Measures.stages)
+        self._sources: list[_MeasuredSource] = []
+        for metric in METRICS:
+            kind = "counter" if metric.is_counter else "gauge"
+            getattr(meter, f"create_observable_{kind}")(
+                f"rxtweets.{metric.name}",
+                [lambda _options, metric=metric: self._observations(metric)],
+                unit="s" if metric.name == "lag" or metric.name.endswith("_seconds") else "1",
+                description=metric.description,
+            )
 
-    def add(self, measures: _Measures) -> None:
-        """Observe these too, in place of those of the name that have ended."""
-        others = [each for each in self._sources if each.is_live or each.name != measures.name]
-        self._sources = [*others, measures]
+    def add(self, added: _MeasuredSource) -> None:
+        """Observe a source in place of the closed ones of its name."""
+        others = [source for source in self._sources if source.is_live or source.name != added.name]
+        self._sources = [*others, added]
 
-    def _make(
-        self,
-        meter: Any,
-        name: str,
-        is_counter: bool,
-        text: dict[str, str],
-        read: Callable[[_Measures, str], Iterable[Any]],
-    ) -> None:
-        make = meter.create_observable_counter if is_counter else meter.create_observable_gauge
-        unit = "s" if name == "lag" or name.endswith("_seconds") else "1"
-        make(
-            f"rxtweets.{name}",
-            [lambda _options: [point for each in self._sources for point in read(each, name)]],
-            unit=unit,
-            description=text.get(name, ""),
-        )
+    def _observations(self, metric: Metric) -> list[Any]:
+        return [point for source in self._sources for point in source.observations(metric)]
 
 
 _instruments: WeakKeyDictionary[Any, _Instruments] = WeakKeyDictionary()
@@ -138,53 +113,43 @@ def _instruments_of(provider: Any, metrics: Any) -> _Instruments:
     return _instruments[key]
 
 
-class _Measures:
-    """A source, a snapshot of it for each collection, so that figures add up, and its last one."""
+class _MeasuredSource:
+    """A source with one snapshot for each collection, so that its metrics add up."""
 
-    def __init__(self, source: Source, metrics: Any, name: str) -> None:
+    def __init__(self, source: Source, observation: Any, name: str) -> None:
         self._source: Source | None = source
-        self._observation = metrics.Observation
+        self._observation = observation
         self.name = name
-        self._snapshot: tuple[Stats, tuple[StageStats, ...]] | None = None
-        self._read: set[str] = set()
+        self._observations: dict[Metric, list[Any]] = {}
+        self._uncollected: set[Metric] = set()
 
     @property
     def is_live(self) -> bool:
-        """Return whether it is open."""
         return self._source is not None
 
     def close(self) -> None:
-        """Keep the last values: what came since the last collection is still to be exported."""
+        """Keep the last values: the next collection exports them."""
         if self._source is not None:
-            self._snapshot = self._source.stats(), stages_of(self._source)
+            self._observe(self._source)
             self._source = None
 
-    def whole(self, name: str) -> Iterable[Any]:
-        """A figure of the source as a whole."""
-        value = numbers(self._snapshot_for(name)[0]).get(name)
-        if value is not None:
-            yield self._observation(value, {"stream": self.name})
+    def observations(self, metric: Metric) -> list[Any]:
+        """Return the values; the second request for a metric begins a new collection."""
+        if self._source is not None and metric not in self._uncollected:
+            self._observe(self._source)
+        self._uncollected.discard(metric)
+        return self._observations.get(metric, [])
 
-    def stages(self, name: str) -> Iterable[Any]:
-        """A figure of each of its stages."""
-        for number, stage in enumerate(self._snapshot_for(name)[1]):
-            attributes = {"stream": self.name, **labels(stage), "number": number}
-            value = numbers(stage)[name.removeprefix("stage.")]
-            yield self._observation(value, attributes)
-
-    def _snapshot_for(self, name: str) -> tuple[Stats, tuple[StageStats, ...]]:
-        """The one of this collection: a figure that is read again begins the next."""
-        source = self._source
-        if source is not None and (self._snapshot is None or name in self._read):
-            self._snapshot = source.stats(), stages_of(source)
-            self._read.clear()
-        self._read.add(name)
-        assert self._snapshot is not None  # noqa: S101 - there is one when the source has gone
-        return self._snapshot
+    def _observe(self, source: Source) -> None:
+        observations: dict[Metric, list[Any]] = {}
+        for metric, value, labels in readings(source.stats(), stages_of(source)):
+            point = self._observation(value, {"stream": self.name, **labels})
+            observations.setdefault(metric, []).append(point)
+        self._observations, self._uncollected = observations, set(METRICS)
 
 
-class _Spans(abc.ObserverBase[Span]):
-    """Makes spans of OpenTelemetry from ours; called on one thread."""
+class _SpanExporter(abc.ObserverBase[events.Span]):
+    """Makes spans of OpenTelemetry from spans and events of rxtweets, on one thread."""
 
     def __init__(self, name: str, provider: Any) -> None:
         self._trace = needed("opentelemetry.trace", "opentelemetry")
@@ -192,83 +157,56 @@ class _Spans(abc.ObserverBase[Span]):
         self._attributes: dict[str, Any] = {"stream": name}
         self._open: OrderedDict[int, Any] = OrderedDict()
 
-    def on_next(self, value: Span) -> None:
-        """Take one of ours."""
+    def on_next(self, value: events.Span) -> None:
         match value:
-            case ProcessorStarted():
-                self._begin(value, "rxtweets.process", None)
-            case HandlerStarted():
-                self._begin(value, "rxtweets.handle", self._open.get(value.parent))
-            case HandlerStopped():
-                self._end(value, value.duration)
-            case HandlerRaised():
-                self._end(value, value.duration, value.error)
-            case ProcessorStopped():
-                counts = {"successful": len(value.successful), "failed": len(value.failed)}
-                self._end(value, value.duration, attributes=counts)
-            case Prepared():
-                self._begin(value, "rxtweets.prepare", None)
-                count = {"messages": len(value.messages)}
-                self._end(value, value.duration, value.error, count)
+            case events.ProcessorStarted():
+                self._start(value, "rxtweets.process")
+            case events.ProcessorStopped():
+                self._stop(value, successful=len(value.successful), failed=len(value.failed))
+            case events.HandlerStarted():
+                self._start(value, "rxtweets.handle", self._open.get(value.parent))
+            case events.HandlerStopped() | events.HandlerRaised():
+                self._stop(value)
+            case events.Prepared():
+                self._start(value, "rxtweets.prepare")
+                self._stop(value, messages=len(value.messages))
 
-    def on_event(self, event: Event) -> None:
-        """Make a span of what an event says is over."""
+    def on_event(self, event: events.Event) -> None:
+        """Export a span for an event that reports a finished call."""
         match event:
-            case BatchDelivered():
-                self._over("rxtweets.deliver", event.seconds, len(event.batch), event.batch.info)
-            case BatchFailed():
-                batch = event.batch
-                self._over("rxtweets.deliver", event.seconds, len(batch), batch.info, event.error)
-            case FailureHandled():
-                self._over("rxtweets.handle_failed", event.seconds, len(event.messages))
-            case FailureHandlerFailed():
-                count = len(event.messages)
-                self._over("rxtweets.handle_failed", event.seconds, count, error=event.error)
+            case events.BatchDelivered() | events.BatchFailed():
+                info = event.batch.info
+                attributes = {"batcher": info.batcher, "trigger": info.trigger}
+                self._export("rxtweets.deliver", event, attributes | {"messages": info.size})
+            case events.FailureHandled() | events.FailureHandlerFailed():
+                self._export("rxtweets.handle_failed", event, {"messages": len(event.messages)})
 
     def on_error(self, error: Exception) -> None:
-        """Never called: spans are hot and do not end."""
+        """Do nothing: the Observable of spans does not end."""
 
     def on_completed(self) -> None:
-        """Never called: spans are hot and do not end."""
+        """Do nothing: the Observable of spans does not end."""
 
-    def _over(
-        self,
-        name: str,
-        seconds: float,
-        count: int,
-        info: BatchInfo | None = None,
-        error: BaseException | None = None,
-    ) -> None:
+    def _export(self, name: str, event: Any, attributes: dict[str, Any]) -> None:
         end = time.time()
-        attributes = {**self._attributes, "messages": count}
-        if info is not None:
-            attributes |= {"batcher": info.batcher, "trigger": info.trigger}
-        span = self._tracer.start_span(
-            name, attributes=attributes, start_time=_nanoseconds(end - seconds)
-        )
-        self._finish(span, end, error)
+        start = _nanoseconds(end - event.seconds)
+        attributes = self._attributes | attributes
+        span = self._tracer.start_span(name, attributes=attributes, start_time=start)
+        self._finish(span, end, getattr(event, "error", None))
 
-    def _begin(self, ours: Span, name: str, parent: Any) -> None:
+    def _start(self, ours: events.Span, name: str, parent: Any = None) -> None:
         context = None if parent is None else self._trace.set_span_in_context(parent)
         self._open[ours.number] = self._tracer.start_span(
             name, context, attributes=self._attributes, start_time=_nanoseconds(ours.started)
         )
-        if len(self._open) > MOST_OPEN:
+        if len(self._open) > MAX_OPEN_SPANS:
             self._open.popitem(last=False)
 
-    def _end(
-        self,
-        ours: Span,
-        duration: float,
-        error: BaseException | None = None,
-        attributes: dict[str, int] | None = None,
-    ) -> None:
+    def _stop(self, ours: Any, **attributes: int) -> None:
         span = self._open.pop(ours.number, None)
-        if span is None:
-            return
-        if attributes:
+        if span is not None:
             span.set_attributes(attributes)
-        self._finish(span, ours.started + duration, error)
+            self._finish(span, ours.started + ours.duration, getattr(ours, "error", None))
 
     def _finish(self, span: Any, end: float, error: BaseException | None) -> None:
         if error is not None:

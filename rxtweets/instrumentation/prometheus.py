@@ -1,9 +1,11 @@
-"""Figures and events for Prometheus; needs the extra ``prometheus``.
+"""Metrics and event counts for Prometheus; needs the extra ``prometheus``.
 
 ::
 
     with serve_metrics(pipeline, port=9100):
         pipeline.run()
+
+`rxtweets.instrumentation` lists the metrics.
 """
 
 from __future__ import annotations
@@ -15,20 +17,10 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from rxtweets._core.events import Event
-from rxtweets._core.telemetry import StageStats, Stats
 from rxtweets._support.optional_imports import needed
 from rxtweets._support.validation import whole_number
 from rxtweets.errors import ConfigurationError
-from rxtweets.instrumentation._metrics import (
-    GAUGES,
-    STAGE_COUNTERS,
-    Source,
-    check_source,
-    labels,
-    meanings,
-    numbers,
-    stages_of,
-)
+from rxtweets.instrumentation._metrics import Source, check_source, readings, stages_of
 
 __all__ = ["MetricsServer", "StreamCollector", "serve_metrics"]
 
@@ -36,15 +28,14 @@ log = logging.getLogger("rxtweets")
 
 
 class StreamCollector:
-    """A collector for ``registry.register``: the figures of a snapshot at each scrape.
+    """A collector for ``registry.register``, which takes one snapshot for each scrape.
 
-    ``rxtweets_received_total`` and its kin are `Stats`; ``rxtweets_stage_…`` are `StageStats`, by
-    ``stage``; ``rxtweets_events_total`` counts events, by ``event`` and ``part``;
-    ``rxtweets_state`` is 1 for the state of the connection.
+    It exports the metrics that `rxtweets.instrumentation` lists. ``rxtweets_events_total`` counts
+    events by ``event`` and ``part``, from the creation of the collector to `close`.
 
     Args:
         source: a stream or a pipeline.
-        name: the label ``stream``, to tell several in one registry apart.
+        name: the label ``stream``; it tells several collectors in one registry apart.
 
     Raises:
         ConfigurationError: the extra is not installed.
@@ -60,70 +51,60 @@ class StreamCollector:
         self._subscription = source.events.subscribe(self._count)
 
     def collect(self) -> Iterator[Any]:
-        """The metric families of now."""
+        """Yield the metric families with their current values."""
         try:
-            yield from self._collected()
-        except Exception:  # the server answers with 500, and says nothing here
-            log.exception("the figures could not be collected for Prometheus")
+            yield from self._families()
+        except Exception:  # the server answers with 500 and logs nothing
+            log.exception("the metrics could not be collected for Prometheus")
             raise
 
-    def _collected(self) -> Iterator[Any]:
-        stats, texts = self._source.stats(), meanings(Stats)
-        for name, value in numbers(stats).items():
-            family = self._family(name, texts.get(name, name), grows=name not in GAUGES)
-            family.add_metric([self._name], value)
-            yield family
-        yield self._state(stats)
-        yield from self._stages()
-        yield self._counted_events()
-
     def close(self) -> None:
-        """Count no events any more."""
+        """Stop counting events."""
         self._subscription.dispose()
 
     def _count(self, event: Event) -> None:
         with self._lock:
             self._events[type(event).__name__, event.part] += 1
 
-    def _family(self, name: str, text: str, *words: str, grows: bool) -> Any:
-        core = self._core
-        kind = core.CounterMetricFamily if grows else core.GaugeMetricFamily
-        return kind(f"rxtweets_{name}", text, labels=["stream", *words])
-
-    def _state(self, stats: Stats) -> Any:
-        family = self._family("state", "1 for the state of the connection.", "state", grows=False)
-        family.add_metric([self._name, str(stats.state)], 1)
-        return family
-
-    def _stages(self) -> Iterator[Any]:
+    def _families(self) -> Iterator[Any]:
+        stats = self._source.stats()
         families: dict[str, Any] = {}
-        for number, stage in enumerate(stages_of(self._source)):
-            words = {**labels(stage), "number": str(number)}
-            for name, value in numbers(stage).items():
-                if name not in families:
-                    families[name] = self._stage_family(name, *words)
-                families[name].add_metric([self._name, *words.values()], value)
+        for metric, value, labels in readings(stats, stages_of(self._source)):
+            if metric.name not in families:
+                families[metric.name] = self._family(
+                    metric.name.replace(".", "_"),
+                    metric.description,
+                    *labels,
+                    is_counter=metric.is_counter,
+                )
+            self._add(families[metric.name], value, *labels.values())
         yield from families.values()
 
-    def _stage_family(self, name: str, *words: str) -> Any:
-        text = meanings(StageStats).get(name, name)
-        grows = name in STAGE_COUNTERS
-        return self._family(f"stage_{name}", text, *words, grows=grows)
+        state = self._family("state", "1 for the state of the connection.", "state")
+        self._add(state, 1, stats.state)
+        yield state
 
-    def _counted_events(self) -> Any:
-        family = self._family("events", "Events, by their kind.", "event", "part", grows=True)
+        events = self._family("events", "Events by their type.", "event", "part", is_counter=True)
         with self._lock:
-            counted = dict(self._events)
-        for (event, part), count in counted.items():
-            family.add_metric([self._name, event, part], count)
-        return family
+            counts = dict(self._events)
+        for labels_of_event, count in counts.items():
+            self._add(events, count, *labels_of_event)
+        yield events
+
+    def _family(self, name: str, text: str, *labels: str, is_counter: bool = False) -> Any:
+        core = self._core
+        kind = core.CounterMetricFamily if is_counter else core.GaugeMetricFamily
+        return kind(f"rxtweets_{name}", text, labels=["stream", *labels])
+
+    def _add(self, family: Any, value: float, *labels: object) -> None:
+        family.add_metric([self._name, *map(str, labels)], value)
 
 
 class MetricsServer:
-    """An endpoint that Prometheus scrapes; ``close()`` or the end of a ``with`` block ends it.
+    """An HTTP endpoint that Prometheus scrapes, until `close` or the end of a ``with`` block.
 
     Attributes:
-        port: that it listens on.
+        port: the port that it listens on.
     """
 
     def __init__(self, collector: StreamCollector, port: int, host: str) -> None:
@@ -141,7 +122,7 @@ class MetricsServer:
         self.port: int = self._server.server_port
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening and counting events."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -157,17 +138,19 @@ class MetricsServer:
 def serve_metrics(
     source: Source, port: int = 0, host: str = "127.0.0.1", *, name: str = ""
 ) -> MetricsServer:
-    """Serve the figures and events of a stream or a pipeline at ``http://host:port/metrics``.
+    """Serve the metrics of a stream or a pipeline at ``http://host:port/metrics``.
 
     Args:
-        source: the stream, or the pipeline.
-        port: to listen on; 0 for one that is free, see `MetricsServer.port`.
-        host: to listen on; only this machine by default.
+        source: a stream or a pipeline.
+        port: the port to listen on; 0, the default, takes a free one (`MetricsServer.port`).
+        host: the address to listen on; by default only this machine can connect.
         name: the label ``stream``.
 
+    Returns:
+        The running server.
+
     Raises:
-        ConfigurationError: the extra is not installed, or nothing can listen on the port, as on
-            one that is taken.
+        ConfigurationError: the extra is not installed, or the port is taken or not usable.
     """
     if whole_number("port", port, least=0) > 65_535:
         raise ConfigurationError(f"port={port}: give 0 (a free one) to 65535")

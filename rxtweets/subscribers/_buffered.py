@@ -1,4 +1,4 @@
-"""A bounded queue and a thread of its own before a subscriber, so that others need not wait."""
+"""A bounded queue and a thread in front of a subscriber."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Literal, cast, get_args
 
-from reactivex import abc
-
-from rxtweets._core.subscriber import Subscriber, take_over
+from rxtweets._core.subscriber import Share, Subscriber, take_over
 from rxtweets._messages.batch import Batch
 from rxtweets._support.validation import function, no_class, whole_number
 from rxtweets._support.workers import start_thread
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.operators._calls import is_async
-
-__all__ = ["AnySubscriber", "Buffered", "Overflow", "function_of"]
+from rxtweets.operators._deliver import AnySubscriber
 
 Overflow = Literal["block", "fail"]
 
-AnySubscriber = abc.ObserverBase[Batch[Any]] | Callable[[Batch[Any]], object]
-
 log = logging.getLogger("rxtweets")
 
-LINGER = 0.2
-"""Seconds that the thread waits for another batch before it ends."""
+IDLE_SECONDS = 0.2
+"""Seconds without a batch after which the thread ends."""
 
 
 class Buffered(Subscriber[Any]):
-    """Gives a subscriber a queue and a thread of its own: a slow one holds back nobody else.
+    """Gives a subscriber its own queue and thread, so that a slow one does not block the others.
+
+    ::
+
+        batches.subscribe(Buffered(SQLiteSubscriber("tweets.db"), capacity=100))
 
     ``on_next`` returns when the batch is queued. The batch is settled when the subscriber has
     returned or raised, on the thread of the queue: acknowledgements and counters are as exact as
-    without it, only later. Until then its messages are in ``stats().unsettled``.
+    without `Buffered`, only later. Until then its messages are in ``stats().unsettled``. A
+    subscriber of yours that hands batches to other threads does the same with `take_over`.
 
-    When the stream is over, what is queued is delivered first, then the end is passed on, and
-    only then does the stream's thread go on; so a pipeline that drains waits for it. After a
-    subscription is disposed, what is queued is delivered and settled all the same, as long as the
-    program runs: before it ends, call ``on_completed()``, which waits.
+    When the stream ends, queued batches are delivered first, then the end is passed on. The
+    stream's thread waits for both, and so does a draining pipeline. After the disposal of a
+    subscription, queued batches are still delivered and settled, as long as the program runs.
+    Call ``on_completed()`` before the program ends: it waits for them.
 
     Args:
         subscriber: a `Subscriber`, any observer, or a function of one batch.
-        capacity: batches that may wait, 1 or more.
-        overflow: what happens to one more: ``block`` makes the stream's thread wait for room,
-            ``fail`` fails the batch at once (wrap this in `Retrying` for a dead-letter file).
+        capacity: batches that may wait, 1 or more; 100 by default.
+        overflow: reaction to a batch beyond the capacity: ``block``, the default, makes the
+            stream's thread wait for room; ``fail`` fails the batch immediately, and `Retrying`
+            around this writes it to a dead-letter file.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -78,23 +80,16 @@ class Buffered(Subscriber[Any]):
             if self._waiting >= self._capacity and not self._is_own_thread():
                 self._make_room(batch)
             share = take_over()
-
-            def deliver() -> None:
-                with self._changed:
-                    self._waiting -= 1
-                    self._changed.notify_all()
-                share.deliver(lambda: self._take(batch))
-
             self._waiting += 1
-            self._put(deliver)
+            self._put(lambda: self._deliver(batch, share))
 
     def on_error(self, error: Exception) -> None:
-        """Deliver what is queued, then pass the error on."""
+        """Deliver the queued batches, then pass the error on."""
         on_error = getattr(self._subscriber, "on_error", lambda _: None)
         self._put_and_wait(lambda: on_error(error))
 
     def on_completed(self) -> None:
-        """Deliver what is queued, then pass the end on."""
+        """Deliver the queued batches, then pass the completion on."""
         self._put_and_wait(getattr(self._subscriber, "on_completed", lambda: None))
 
     def __repr__(self) -> str:
@@ -108,31 +103,32 @@ class Buffered(Subscriber[Any]):
             )
         self._changed.wait_for(lambda: self._waiting < self._capacity)
 
+    def _deliver(self, batch: Batch[Any], share: Share) -> None:
+        with self._changed:
+            self._waiting -= 1
+            self._changed.notify_all()
+        share.deliver(lambda: self._take(batch))
+
     def _put(self, task: Callable[[], object]) -> None:
-        """Queue a task, under the lock."""
+        """Queue a task; the caller holds the lock."""
         self._tasks.append(task)
         self._changed.notify_all()
         if self._thread is None:
             self._thread = start_thread("rxtweets-buffered", self._run, goes_on=True)
 
-    def _put_and_wait(self, end: Callable[[], object]) -> None:
-        over = threading.Event()
-        faults: list[BaseException] = []
+    def _put_and_wait(self, task: Callable[[], object]) -> None:
+        done: Future[object] = Future()
 
         def finish() -> None:
             try:
-                end()
-            except BaseException as error:  # noqa: BLE001 - raised again where somebody counts it
-                faults.append(error)
-            over.set()
+                done.set_result(task())
+            except BaseException as error:  # noqa: BLE001 - raised again in the stream's thread
+                done.set_exception(error)
 
         with self._changed:
             self._put(finish)
-        if self._is_own_thread():
-            return  # the end came out of a delivery: waiting would be for ourselves
-        over.wait()
-        if faults:
-            raise faults[0]
+        if not self._is_own_thread():  # a delivery that ends the stream cannot wait for itself
+            done.result()
 
     def _is_own_thread(self) -> bool:
         return threading.current_thread() is self._thread
@@ -142,26 +138,24 @@ class Buffered(Subscriber[Any]):
             try:
                 task()
             except BaseException:
-                # Within a stream it is settled by now, or raised where the stream ends. Nothing
-                # that a log or a repr does may end this thread: somebody waits for it.
+                # A stream has settled or raised it. An error of a log handler or a repr must not
+                # end this thread either: on_completed waits for it.
                 with contextlib.suppress(Exception):
                     log.exception("%r raised, and no stream waits for it", self._subscriber)
 
     def _next(self) -> Callable[[], object] | None:
         with self._changed:
-            if not self._tasks:
-                self._changed.wait_for(lambda: bool(self._tasks), LINGER)
-            if not self._tasks:
-                self._thread = None
-                return None
-            return self._tasks.popleft()
+            if self._changed.wait_for(lambda: bool(self._tasks), IDLE_SECONDS):
+                return self._tasks.popleft()
+            self._thread = None
+            return None
 
 
 def function_of(subscriber: AnySubscriber) -> Callable[[Batch[Any]], object]:
-    """What takes the batches of a subscriber.
+    """Return the function of a subscriber that takes a batch.
 
     Raises:
-        ConfigurationError: it is none, or a class, or async.
+        ConfigurationError: there is none, or it is a class, or async.
     """
     no_class("subscriber", subscriber)
     on_next = getattr(subscriber, "on_next", None)
@@ -170,6 +164,6 @@ def function_of(subscriber: AnySubscriber) -> Callable[[Batch[Any]], object]:
     if is_async(cast("Callable[..., Any]", take)):
         raise ConfigurationError(
             f"subscriber={subscriber!r} is async, and would be called on a thread without a loop: "
-            "give it to a Batcher as it is, and let it retry by itself (tenacity.retry can)"
+            "give it to a Batcher as it is, and retry inside it, as with tenacity.retry"
         )
     return cast("Callable[[Batch[Any]], object]", take)

@@ -1,4 +1,4 @@
-"""The console: a line a batch."""
+"""The console: a line for each batch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from rxtweets._core.subscriber import Subscriber
 from rxtweets._messages.batch import Batch
 from rxtweets.display._text import batch_line
 
-__all__ = ["ConsoleSubscriber"]
-
 
 class ConsoleSubscriber(Subscriber[Any]):
     """Prints every batch as one line: number, size, trigger, and as many texts as fit.
 
-    What could steer the terminal is taken out of the texts.
+    Control characters in texts become spaces.
 
     Args:
-        file: where to; standard output by default.
+        file: a text stream; by default standard output.
         width: columns of a line; by default those of the terminal, 120 without one.
     """
 
@@ -34,11 +32,10 @@ class ConsoleSubscriber(Subscriber[Any]):
     def on_next(self, batch: Batch[Any]) -> None:
         """Print the batch."""
         width = self._width or shutil.get_terminal_size((120, 24)).columns
-        with self._alone:  # batches may come on several threads
+        with self._alone:  # several threads may deliver batches
             self._batches += 1
+            file = self._file or sys.stdout
+            encoding = getattr(file, "encoding", None) or "utf-8"
             line = batch_line(self._batches, batch, width)
-            try:
-                print(line, file=self._file or sys.stdout, flush=True)
-            except UnicodeEncodeError as error:  # a terminal that has few characters
-                line = line.encode(error.encoding, "replace").decode(error.encoding)
-                print(line, file=self._file or sys.stdout, flush=True)
+            # A terminal may lack characters of the line.
+            print(line.encode(encoding, "replace").decode(encoding), file=file, flush=True)

@@ -1,56 +1,51 @@
-"""PostgreSQL: the same rows as in SQLite, sent in a pipeline."""
+"""PostgreSQL: a row for each message, sent in a pipeline."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tenacity
 
 from rxtweets._messages.batch import Batch
-from rxtweets._messages.rows import COLUMNS, Row, row_of
+from rxtweets._messages.rows import Row, row_of
 from rxtweets._support.optional_imports import needed
 from rxtweets.errors import ConfigurationError, SubscriberError
-from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
-from rxtweets.subscribers._store import Store, each_alone
+from rxtweets.subscribers._retrying import retry_policy
+from rxtweets.subscribers._sql import SQLStore, Values, create_table_sql, upsert_sql
 
-__all__ = ["PostgresSubscriber"]
+POSTGRES_TYPES = {"json": "json", "time": "timestamptz", "integer": "bigint", "texts": "text[]"}
 
-TYPES = {
-    "text": "text",
-    "json": "json",
-    "time": "timestamptz",
-    "integer": "bigint",
-    "texts": "text[]",
-}
-KEYS = ("kind", "id")
-OTHERS = [name for name in COLUMNS if name not in KEYS]
+CONNECT_TIMEOUT = 10
+"""Seconds, unless ``conninfo`` or the environment gives another."""
 
 
-class PostgresSubscriber(Store):
+class PostgresSubscriber(SQLStore):
     """Stores messages in a table, one transaction a batch; makes the table if there is none.
 
     The columns are those of `rxtweets.subscribers.Row`: times are ``timestamptz``, lists are
-    ``text[]``,
-    ``data`` and ``raw`` are ``json``. A message whose kind and id are there already replaces that
-    row where it differs, so a batch that comes again changes nothing. PostgreSQL cannot hold the
-    character NUL in text; it is stored as U+FFFD there, and unchanged in ``raw``.
+    ``text[]``, ``data`` and ``raw`` are ``json``. A message replaces the stored row of its kind
+    and id where it differs, however long ago that was stored, so a redelivered batch changes
+    nothing. PostgreSQL cannot hold the character NUL in text: it is stored as U+FFFD there, and
+    unchanged in ``raw``.
 
-    A connection that has ended since the last batch is replaced, and the batch is sent again at
-    once. While the database cannot be reached, the batch is retried by ``stop`` and ``wait``, and
-    further batches wait; then it fails. For longer outages, write
+    A connection that has ended since the last batch is replaced, and the batch is sent again
+    immediately. While the database cannot be reached, the batch is retried by ``stop`` and
+    ``wait``, for about 10 s by default. Further batches wait. Then the batch fails. For longer
+    outages, write
     ``Retrying(PostgresSubscriber(…, stop=tenacity.stop_after_attempt(1)))``.
 
     Args:
-        conninfo: a URI or ``key=value`` pairs, as libpq reads them; it is shown nowhere, as it
-            can hold a password. What it leaves out comes from ``PGHOST`` and its kin; without a
+        conninfo: a URI or ``key=value`` pairs, as libpq reads them. It is never shown, as it can
+            hold a password. ``PGHOST`` and the like give the rest. Without a
             ``connect_timeout``, connecting takes 10 s at most.
-        table: its name; may have a schema before it.
+        table: name of the table, ``tweets`` by default; a schema may precede it.
         stop: when to give up, as in `tenacity.stop`; by default after 5 attempts.
-        wait: how long to wait, as in `tenacity.wait`; by default 0.5 s, doubled each time, to
-            30 s, and up to a second more by chance.
-        sleep: waits for the seconds that it is given.
+        wait: seconds between attempts, as in `tenacity.wait`; by default 0.5 s, doubled each
+            time, up to 30 s, plus up to 1 s by chance.
+        sleep: function that waits for a number of seconds; by default ``time.sleep``.
 
     Raises:
         ConfigurationError: an argument cannot work, or psycopg is not installed.
@@ -78,38 +73,41 @@ class PostgresSubscriber(Store):
             ) from None
         if not all(part.isidentifier() for part in table.split(".")):
             raise ConfigurationError(f"table={table!r}: give a name, or schema.name")
-        check_strategies(stop=stop, wait=wait, sleep=sleep)
         self._conninfo = conninfo
-        self._defaults = {} if "connect_timeout" in given else _patience()
+        has_timeout = "connect_timeout" in given or "PGCONNECT_TIMEOUT" in os.environ
+        self._defaults = {} if has_timeout else {"connect_timeout": CONNECT_TIMEOUT}
         self._table = table
-        self._upsert = _upsert(table)
-        self._connection: Any = None
+        stored = table.rsplit(".", 1)[-1]
+        self._upsert = upsert_sql(
+            table,
+            "%s",
+            " OR ".join(
+                f"{stored}.{column}::text IS DISTINCT FROM excluded.{column}::text"
+                for column in ("text", "data", "raw")
+            ),
+        )
         errors = self._psycopg.errors
-        # What another connection can mend; it also makes a table that is gone.
+        # A new connection mends these; it also makes a missing table.
         self._lost = (self._psycopg.OperationalError, errors.UndefinedTable)
-        # What is about one row: its values, a constraint, a trigger, what the index can hold.
-        self._refusals = (
+        # These concern one row: its values, a constraint, a trigger, the limits of an index.
+        self.refusals = (
             *(self._psycopg.DataError, self._psycopg.IntegrityError, errors.RaiseException),
             *(errors.ProgramLimitExceeded, errors.StatementTooComplex),
         )
-        self._policy = tenacity.Retrying(
-            stop=stop or STOP,
-            wait=wait or WAIT,
-            retry=tenacity.retry_if_exception(self._is_lost),
-            sleep=sleep or tenacity.nap.sleep,
-            reraise=True,
+        self._policy = retry_policy(
+            tenacity.retry_if_exception(self._is_lost), stop=stop, wait=wait, sleep=sleep
         )
 
     def on_next(self, batch: Batch[Any]) -> Any:
-        """Store the batch, but for rows that the database refuses.
+        """Store the batch, without the rows that the database refuses.
 
         Returns:
             The batch with the messages of those rows failed; ``None`` if there are none.
 
         Raises:
-            SubscriberError: nothing of the batch is stored.
+            SubscriberError: no row of the batch is stored.
         """
-        rows = [_values(row_of(message)) for message in batch]
+        rows = [_postgres_values(row_of(message)) for message in batch]
         with self._alone:
             try:
                 if self._connection is not None:
@@ -125,95 +123,59 @@ class PostgresSubscriber(Store):
                     f"{type(error).__name__}: {error}"
                 ) from error
 
-    def close(self) -> None:
-        """Close the connection."""
-        with self._alone:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
-
     def __repr__(self) -> str:
         return f"PostgresSubscriber(table={self._table!r})"
 
-    def _store(self, batch: Batch[Any], rows: list[Row]) -> Batch[Any] | None:
-        if self._connection is None:
-            self._connection = self._connect()
-        connection = self._connection
+    def _store(self, batch: Batch[Any], rows: list[Values]) -> Batch[Any] | None:
         try:
-            try:
-                with connection.transaction(), connection.cursor() as cursor:
-                    cursor.executemany(self._upsert, rows)
-            except self._refusals:
-                with connection.transaction():
-                    return each_alone(batch, rows, self._store_one, self._refusals)
+            return super()._store(batch, rows)
         except self._lost:
             self.close()
             raise
-        return None
 
     def _is_lost(self, error: BaseException) -> bool:
-        return isinstance(error, self._lost) and not isinstance(error, self._refusals)
+        return isinstance(error, self._lost) and not isinstance(error, self.refusals)
 
-    def _store_one(self, row: Row) -> None:
-        with self._connection.transaction():  # a savepoint, as it is within another
+    def _transaction(self) -> AbstractContextManager[Any]:
+        if self._connection is None:
+            self._connection = self._connect()
+        transaction: AbstractContextManager[Any] = self._connection.transaction()
+        return transaction
+
+    def _insert_all(self, rows: list[Values]) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.executemany(self._upsert, rows)
+
+    def _insert_one(self, row: Values) -> None:
+        with self._connection.transaction():  # within another one it is a savepoint
             self._connection.execute(self._upsert, row)
 
     def _connect(self) -> Any:
         connection = self._psycopg.connect(
-            self._conninfo,
-            autocommit=True,
-            fallback_application_name="rxtweets",
-            **self._defaults,
+            self._conninfo, autocommit=True, fallback_application_name="rxtweets", **self._defaults
         )
         try:
-            # Of two who make a table at once, one would fail.
+            # Of two connections that make a table at once, one would fail.
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext('rxtweets'))")
-                connection.execute(_definition(self._table))
+                connection.execute(create_table_sql(self._table, POSTGRES_TYPES))
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-def _definition(table: str) -> str:
-    columns = ", ".join(
-        f"{name} {TYPES[kind]}{' NOT NULL' if name in KEYS else ''}"
-        for name, kind in COLUMNS.items()
+def _postgres_values(row: Row) -> Values:
+    # NUL is escaped in a line; text, author and id may hold it as it is.
+    has_nul = "\\u0000" in row.raw or any(
+        "\x00" in (text or "") for text in (row.text, row.author_id, row.id)
     )
-    return f"CREATE TABLE IF NOT EXISTS {table} ({columns}, PRIMARY KEY ({', '.join(KEYS)}))"
+    return [_without_nul(value) for value in row] if has_nul else list(row)
 
 
-def _upsert(table: str) -> str:
-    name = table.rsplit(".", 1)[-1]
-    values = ", ".join(["%s"] * len(COLUMNS))
-    sets = ", ".join(f"{column} = excluded.{column}" for column in OTHERS)
-    differs = " OR ".join(
-        f"{name}.{column}::text IS DISTINCT FROM excluded.{column}::text"
-        for column in ("text", "data", "raw")
-    )
-    return (
-        f"INSERT INTO {table} ({', '.join(COLUMNS)}) VALUES ({values}) "  # noqa: S608 - checked names
-        f"ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {sets} WHERE {differs}"
-    )
-
-
-def _patience() -> dict[str, int]:
-    return {} if "PGCONNECT_TIMEOUT" in os.environ else {"connect_timeout": 10}
-
-
-def _values(row: Row) -> Row:
-    # What came from the line is escaped in the line; what others gave is in text, author and id.
-    if "\\u0000" in row.raw or any(
-        "\x00" in (each or "") for each in (row.text, row.author_id, row.id)
-    ):
-        return Row._make(map(_value, row))
-    return row
-
-
-def _value(value: Any) -> Any:
+def _without_nul(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\x00", "\ufffd")
     if isinstance(value, list):
-        return [each.replace("\x00", "\ufffd") for each in value]
+        return [text.replace("\x00", "\ufffd") for text in value]
     return value

@@ -1,77 +1,51 @@
-"""What all stores have in common: they open with the first batch and close with the last."""
+"""Bases of the stores: one that holds something open, and one for files."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 from rxtweets._core.subscriber import Subscriber
 from rxtweets._messages.batch import Batch
+from rxtweets._messages.jsonl import keys_of
 from rxtweets._messages.message import Message
+from rxtweets._support.validation import whole_number
 
-__all__ = ["Store", "each_alone"]
-
-T = TypeVar("T")
-
-
-def each_alone(
-    batch: Batch[Any],
-    rows: Sequence[T],
-    store: Callable[[T], object],
-    refusals: tuple[type[Exception], ...],
-) -> Batch[Any]:
-    """Store the rows one by one, after the database has refused one of them.
-
-    Returns:
-        The batch, with the messages failed whose rows it refused.
-
-    Raises:
-        Exception: the last refusal, if it refused all.
-    """
-    outcome: list[Message[Any]] = []
-    last: Exception | None = None
-    for message, row in zip(batch, rows, strict=True):
-        try:
-            store(row)
-            outcome.append(message)
-        except refusals as error:
-            last = error
-            outcome.append(message.failed(error))
-    if last is not None and all(message.is_failed for message in outcome):
-        raise last
-    return batch.replaced(outcome)
+REMEMBERED_MESSAGES = 100_000
+"""Messages. A redelivered message was stored shortly before, in this run or the last."""
 
 
 class Store(Subscriber[Any]):
-    """A subscriber that holds something open: a file, a database, a connection.
+    """A subscriber that holds a resource open: a file, a database, a connection.
 
-    It is closed when the stream is over, by `close`, and at the end of a ``with`` block. A
-    subscription that is disposed does not close it, as others may feed it too; what was taken is
-    stored all the same. A batch that comes after it was closed opens it again.
+    `close` closes it; so do the end of the stream and the end of a ``with`` block. Disposing of a
+    subscription does not, as the store may have other subscriptions; delivered batches are stored
+    all the same. The next batch opens a closed store again.
 
-    An odd message fails no other. What JSON or a column cannot hold is stored as text that
-    describes it. If a database refuses rows, only the messages of these rows are failed.
+    An odd message fails no other. Data that JSON or a column cannot hold is stored as text that
+    describes it. If a database refuses rows, only their messages fail.
 
-    Those of this package may be called by several threads at once, as with ``concurrency=`` of a
-    `Batcher`: they take one batch after the other, the webhook several.
+    The stores of this package may be called by several threads, as with ``concurrency=`` of a
+    `Batcher`. They store one batch after the other; the webhook sends several at once.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._alone = threading.RLock()
 
-    def on_error(self, error: Exception) -> None:  # noqa: ARG002 - closing is all that is left
-        """Close it."""
+    def on_error(self, error: Exception) -> None:  # noqa: ARG002 - only closing is left to do
+        """Close the store."""
         self.close()
 
     def on_completed(self) -> None:
-        """Close it."""
+        """Close the store."""
         self.close()
 
     def close(self) -> None:
-        """Complete what was stored, and let go; as often as one likes."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it closes: write close")
+        """Complete the stored data and release the resource; may be called several times."""
+        raise NotImplementedError(f"{type(self).__name__} does not define how it closes: add close")
 
     def __enter__(self) -> Self:
         return self
@@ -81,3 +55,69 @@ class Store(Subscriber[Any]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+class FileStore(Store):
+    """A store of files, which cannot replace a message: it leaves out the messages that it has.
+
+    It knows the keys of at least the last ``window`` messages, and of twice as many at most.
+    Unlike a `Deduplicator` it learns a key after the write: a message that could not be stored is
+    stored when it is redelivered.
+
+    Args:
+        window: messages that are remembered, at about 100 bytes each.
+    """
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self._window = whole_number("window", window)
+        self._recent: set[str] = set()
+        self._before: set[str] = set()
+        self._knows_files = False
+
+    def on_next(self, batch: Batch[Any]) -> None:
+        """Write the messages that are not stored yet."""
+        with self._alone:
+            if self._is_replaced():
+                self._knows_files = False
+            if not self._knows_files:
+                self._read_keys()
+            missing = self._missing(batch)
+            if missing:
+                self._write(missing)
+
+    def _is_replaced(self) -> bool:
+        """Return whether the files are not those of the last call."""
+        raise NotImplementedError
+
+    def _keys_in_files(self) -> Iterable[Iterable[str]]:
+        """Yield the keys in each file, the newest file first."""
+        raise NotImplementedError
+
+    def _write(self, messages: dict[str, Message[Any]]) -> None:
+        """Write messages, and `_remember` the keys of written ones."""
+        raise NotImplementedError
+
+    def _remember(self, keys: Iterable[str]) -> None:
+        self._recent.update(keys)
+        if len(self._recent) >= self._window:
+            self._before, self._recent = self._recent, set()
+
+    def _missing(self, messages: Sequence[Message[Any]]) -> dict[str, Message[Any]]:
+        found = dict(zip(keys_of(messages), messages, strict=True))
+        for stored in (self._recent, self._before):
+            if not stored.isdisjoint(found):  # rarely true, and checked without a Python loop
+                found = {key: found[key] for key in found if key not in stored}
+        return found
+
+    def _read_keys(self) -> None:
+        """Read the keys in the files, the newest first, until there are ``window`` of them."""
+        self._recent, self._before = set(), set()
+        files: list[deque[str]] = []
+        for keys in self._keys_in_files():
+            files.append(deque(keys, self._window))
+            if sum(map(len, files)) >= self._window:
+                break
+        for file in reversed(files):
+            self._remember(file)
+        self._knows_files = True

@@ -1,4 +1,4 @@
-"""A webhook: every batch is posted as JSON, and tried again where that can help."""
+"""A webhook: every batch is posted as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import tenacity
-from tenacity import retry_if_exception_type
 
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.jsonl import keys_of, to_line, to_lines
@@ -24,28 +23,24 @@ from rxtweets.api._proxies import environment_proxy, secrets_of
 from rxtweets.api._server_waits import retry_after
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.errors._redaction import Secret, mask, mask_logs, without_secrets
-from rxtweets.subscribers._policy import STOP, WAIT, check_strategies
+from rxtweets.subscribers._retrying import retry_policy
 from rxtweets.subscribers._store import Store
 
-__all__ = ["WebhookSubscriber"]
+MAX_RETRY_AFTER = 300.0
+"""Seconds; a longer Retry-After is cut to it."""
 
-LONGEST = 300.0
-"""Seconds of a Retry-After that are waited at most."""
+MAX_RESPONSE = 65_536
+"""Bytes of a response that are read; the connection of a longer one is closed."""
 
-SHOWN = 200
-"""Characters of an answer that are put into an error."""
+EXCERPT = 200
+"""Characters of a response in an error."""
 
-MAX_ANSWER = 65_536
-"""Bytes of an answer that are read; the connection of a longer one is not used again."""
-
-SECRET = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNORECASE).search
-"""In the names of headers whose values are secrets."""
-
+SECRET_HEADER = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNORECASE)
 HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
 
-class _Again(SubscriberError):
-    """The batch was not taken, and may be later; ``after`` are the seconds that were asked for."""
+class _TemporaryFailure(SubscriberError):
+    """The batch was not accepted; the server asks to wait ``after`` seconds."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -59,25 +54,29 @@ class WebhookSubscriber(Store):
 
         POST /hook
         Content-Type: application/json
-        Idempotency-Key: 1f0c…                     the same whenever the same messages come
+        Idempotency-Key: 1f0c…                     the same for the same messages
 
         {"batcher":"default","trigger":"size","messages":[{"id":"212…","received_at":1764028461.25,
          "data":"TEXT","raw":{"data":{…}}}]}
 
-    A status of 2xx means that the batch was taken. 408, 425, 429, 5xx, and what the network does,
-    are tried again, by ``Retry-After`` where the answer has it (300 s at most); any other status
-    fails the batch at once, redirects too. Of an answer, 64 KB at most are read, for ``timeout``
-    at most; a key or token among ``headers`` is masked where an answer sends it back. Whoever
-    receives can tell by ``Idempotency-Key`` whether he has a batch already.
+    A status of 2xx accepts the batch. The batch is retried after 408, 425, 429, 5xx and network
+    errors, and not before ``Retry-After`` (300 s at most). Any other status fails the batch
+    immediately, redirects included. Of a response, at most 64 KB are read, for at most
+    ``timeout``. Keys and tokens among ``headers`` are masked in errors. The receiver can detect a
+    redelivered batch by its ``Idempotency-Key``.
+
+    Proxies come from ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``. httpcore
+    1.0.9 writes an IPv6 address to a proxy without brackets.
 
     Args:
-        url: where to; only its host and path are shown anywhere, as the rest can be a secret.
-        headers: to add, such as ``Authorization``.
-        timeout: seconds for each step of a request.
+        url: the URL of the webhook. Only its host and path are ever shown, as the rest can be a
+            secret.
+        headers: further headers, such as ``Authorization``.
+        timeout: seconds for each step of a request; 10 by default.
         stop: when to give up, as in `tenacity.stop`; by default after 5 attempts.
-        wait: how long to wait, as in `tenacity.wait`; by default 0.5 s, doubled each time, to
-            30 s, and up to a second more by chance.
-        sleep: waits for the seconds that it is given.
+        wait: seconds between attempts, as in `tenacity.wait`; by default 0.5 s, doubled each
+            time, up to 30 s, plus up to 1 s by chance.
+        sleep: function that waits for a number of seconds; by default ``time.sleep``.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -94,46 +93,42 @@ class WebhookSubscriber(Store):
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__()
-        self._url = _checked(url)
+        self._url = _webhook_url(url)
         self._where = f"{self._url.host}{self._url.path}"
         added = _checked_headers(headers or {})
-        keys = [value.split()[-1] for name, value in added.items() if SECRET(name) and value]
-        keys += [self._url.userinfo.decode(), *self._url.params.values()]
-        self._secrets = [Secret(text) for text in keys]
-        self._headers = {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "gzip",
-            **added,
-        }
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip", **added}
         self._timeout = seconds("timeout", timeout)
         self._proxy = environment_proxy(self._url)
-        self._secrets += secrets_of([self._proxy] if self._proxy else [])
-        check_strategies(stop=stop, wait=wait, sleep=sleep)
-        self._wait = wait or WAIT
-        self._policy = tenacity.Retrying(
-            stop=stop or STOP,
-            wait=self._pause,
-            retry=retry_if_exception_type(_Again),
-            sleep=sleep or tenacity.nap.sleep,
-            reraise=True,
+        texts = [
+            *(value.split()[-1] for name, value in added.items() if _is_secret(name, value)),
+            self._url.userinfo.decode(),
+            *self._url.params.values(),
+        ]
+        # Errors and logs are masked as long as these live.
+        self._secrets = [*map(Secret, texts), *secrets_of([self._proxy] if self._proxy else [])]
+        policy = retry_policy(
+            tenacity.retry_if_exception_type(_TemporaryFailure), stop=stop, wait=wait, sleep=sleep
         )
+        self._policy = policy.copy(wait=_with_retry_after(policy.wait))
         self._client: httpx.Client | None = None
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Post the batch.
 
         Raises:
-            SubscriberError: it was not taken.
+            SubscriberError: it was not accepted.
         """
-        body, key = _body(batch, to_lines(batch, b",")), _key(batch)
+        body = _request_body(batch, to_lines(batch, b","))
+        key = sha256("\n".join(keys_of(batch)).encode()).hexdigest()
         try:
             self._policy(self._post, body, key)
         except SubscriberError:
-            # A line that is no JSON makes all of the body unreadable; `to_line` makes it a string.
-            careful = _body(batch, b"".join(to_line(each)[:-1] + b"," for each in batch))
-            if careful == body:
+            # One raw line that is no JSON spoils the whole body; `to_line` makes it a string.
+            lines = b"".join(to_line(message)[:-1] + b"," for message in batch)
+            escaped_body = _request_body(batch, lines)
+            if escaped_body == body:
                 raise
-            self._policy(self._post, careful, key)
+            self._policy(self._post, escaped_body, key)
 
     def close(self) -> None:
         """Close the connections."""
@@ -148,16 +143,17 @@ class WebhookSubscriber(Store):
     def _post(self, body: bytes, key: str) -> None:
         headers = {"Idempotency-Key": key}
         try:
-            with self._open().stream("POST", self._url, content=body, headers=headers) as answer:
-                text = _text_of(answer, time.monotonic() + self._timeout)
+            with self._open().stream("POST", self._url, content=body, headers=headers) as response:
+                text = _text_of(response, time.monotonic() + self._timeout)
         except httpx.TransportError as error:
-            text = mask(f"{self._where}: {type(error).__name__}: {error}")
-            raise _Again(text) from without_secrets(error)
-        if answer.is_success:
+            said = mask(f"{self._where}: {type(error).__name__}: {error}")
+            raise _TemporaryFailure(said) from without_secrets(error)
+        if response.is_success:
             return
-        said = f"{self._where} answered {answer.status_code}: {text[:SHOWN]}"
-        if answer.status_code in {408, 425, 429} or answer.status_code >= 500:
-            raise _Again(said, min(retry_after(answer.headers, time.time()) or 0.0, LONGEST))
+        said = f"{self._where} answered {response.status_code}: {text[:EXCERPT]}"
+        if response.status_code in {408, 425, 429} or response.status_code >= 500:
+            after = retry_after(response.headers, time.time()) or 0.0
+            raise _TemporaryFailure(said, min(after, MAX_RETRY_AFTER))
         raise SubscriberError(said)
 
     def _open(self) -> httpx.Client:
@@ -169,20 +165,25 @@ class WebhookSubscriber(Store):
                     headers=self._headers,
                     verify=httpx.create_ssl_context(),
                     proxy=self._proxy,
-                    trust_env=False,  # of proxies: the one that applies is known
+                    trust_env=False,  # the proxy is known
                 )
             return self._client
 
-    def _pause(self, state: tenacity.RetryCallState) -> float:
+
+def _with_retry_after(
+    wait: Callable[[tenacity.RetryCallState], float],
+) -> Callable[[tenacity.RetryCallState], float]:
+    def longer_wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.after if isinstance(error, _Again) else 0.0
-        return max(asked, self._wait(state))
+        return max(error.after if isinstance(error, _TemporaryFailure) else 0.0, wait(state))
+
+    return longer_wait
 
 
-def _checked(url: str) -> httpx.URL:
+def _webhook_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
-        parsed.host.encode("idna")  # as it is resolved: an empty or long label raises
+        parsed.host.encode("idna")  # an empty or long label raises
     except (httpx.InvalidURL, TypeError, UnicodeError):
         parsed = httpx.URL("")
     has_host = re.fullmatch(r"[^%\s]+", parsed.host) is not None
@@ -203,29 +204,29 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def _text_of(answer: httpx.Response, until: float) -> str:
-    """What the answer says besides its status; that counts, even if the rest cannot be read."""
+def _is_secret(name: str, value: str) -> bool:
+    return bool(value) and SECRET_HEADER.search(name) is not None
+
+
+def _text_of(response: httpx.Response, until: float) -> str:
     body = bytearray()
-    encoding = answer.headers.get("content-encoding", "")
+    encoding = response.headers.get("content-encoding", "")
+    # The status counts, even if the rest of the response cannot be read.
     with suppress(httpx.RequestError, BodyError, zlib.error):
-        for block in at_most(decoded(_until(until, answer.iter_raw()), encoding), MAX_ANSWER):
+        for block in at_most(decoded(_read_until(until, response), encoding), MAX_RESPONSE):
             body += block
     return mask(body.decode(errors="replace"))
 
 
-def _until(until: float, raw: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks as they were sent: compressed, they can go on for ever and hold nothing."""
-    for block in raw:
+def _read_until(until: float, response: httpx.Response) -> Iterator[bytes]:
+    # Before decompression: compressed blocks can continue forever and contain no bytes.
+    for block in response.iter_raw():
         yield block
         if time.monotonic() > until:
             return
 
 
-def _body(batch: Batch[Any], lines: bytes) -> bytes:
-    messages = memoryview(lines)[:-1]  # a view, as a slice would copy it all
+def _request_body(batch: Batch[Any], lines: bytes) -> bytes:
+    messages = memoryview(lines)[:-1]  # a slice would copy all messages
     info = to_json({"batcher": batch.info.batcher, "trigger": batch.info.trigger})
     return b"".join((info[:-1], b',"messages":[', messages, b"]}"))
-
-
-def _key(batch: Batch[Any]) -> str:
-    return sha256("\n".join(keys_of(batch)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Cells run in a real kernel, as a notebook runs them."""
+"""Run cells in a real kernel, as a notebook does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import nbformat
 
 
 def run(*cells: str | tuple[str, str], timeout: float = 60) -> list[Any]:
-    """Run cells one after the other, and give them back with their outputs.
+    """Run cells one after the other; return them with their outputs.
 
     A pair is an id and a text: cells of one id are runs of one cell, as in JupyterLab.
     """
@@ -22,7 +22,7 @@ def run(*cells: str | tuple[str, str], timeout: float = 60) -> list[Any]:
 
 
 def picture(cell: Any) -> str:
-    """The one picture of a cell."""
+    """Return the only picture of a cell."""
     (svg,) = [
         output["data"]["image/svg+xml"]
         for output in cell.outputs
@@ -32,13 +32,13 @@ def picture(cell: Any) -> str:
 
 
 def value(cell: Any) -> str:
-    """The text of the last output of a cell."""
+    """Return the text of the last output of a cell."""
     last = cell.outputs[-1]
     return str(last.get("text") or last["data"]["text/plain"])
 
 
 def streams(cells: list[Any]) -> set[str]:
-    """What was written to standard output and error."""
+    """Return the names of the standard streams that the cells wrote to."""
     return {
         output["name"]
         for cell in cells

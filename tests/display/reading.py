@@ -1,4 +1,4 @@
-"""Helpers of the tests of pictures: they are read back by parsers that did not make them."""
+"""Independent parsers for pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOSTILE = (
     "a\nb\r\nc\u2028d\u2029e",
     "'; DROP TABLE tweets; --",
 )
-"""Texts that would break out of a picture, turn it round, or make it unreadable for parsers."""
+"""Texts that break out of markup, turn the writing direction, or break parsers."""
 
 FORBIDDEN = set(
     "\x00\x01\x07\x08\x1b\x7f\x9b\u202a\u202b\u202d\u202e\u2066\u2067\u2069\ud800\udfff"
@@ -26,7 +26,7 @@ FORBIDDEN = set(
 
 
 def parsed(svg: str) -> ET.Element:
-    """The document, if it is well-formed and nothing in it runs or loads anything."""
+    """Return the document; fail if it is malformed, or runs or loads anything."""
     assert not FORBIDDEN & set(svg)
     root = ET.fromstring(svg.encode())  # noqa: S314 - of our own making
     assert root.tag == SVG + "svg"
@@ -40,22 +40,22 @@ def parsed(svg: str) -> ET.Element:
 
 
 def texts(svg: str) -> list[str]:
-    """What is written in the picture, from first to last."""
+    """Return the texts of a picture in their order."""
     return ["".join(element.itertext()) for element in parsed(svg).iter(SVG + "text")]
 
 
 def all_of(svg: str, name: str) -> list[ET.Element]:
-    """The elements of that name."""
+    """Return the elements with this name."""
     return list(parsed(svg).iter(SVG + name))
 
 
 def numbers(element: ET.Element, *names: str) -> tuple[float, ...]:
-    """Attributes that are numbers."""
+    """Return attributes as numbers."""
     return tuple(float(element.attrib[name]) for name in names)
 
 
 def is_inside(svg: str) -> bool:
-    """Whether every shape lies on the page."""
+    """Return whether every shape lies on the page."""
     root = parsed(svg)
     width, height = numbers(root, "width", "height")
     for element in root.iter():
@@ -88,7 +88,7 @@ class _Page(HTMLParser):
 
 
 def html_text(html: str) -> str:
-    """What a page says, if its tags are balanced and nothing in it runs or loads anything."""
+    """Return the text of a page; fail if its tags do not match, or run or load anything."""
     assert not FORBIDDEN & set(html)
     page = _Page()
     page.feed(html)

@@ -15,8 +15,7 @@ from reactivex.testing import TestScheduler
 import rxtweets
 from rxtweets import ConfigurationError, Message
 from rxtweets import operators as ops
-from rxtweets.display._marble_recorder import record
-from rxtweets.display._marbles import Mark
+from rxtweets.display._marbles import Mark, record
 
 
 def test_virtual_times_are_exact() -> None:
@@ -32,7 +31,7 @@ def test_virtual_times_are_exact() -> None:
     assert marbles.seconds == pytest.approx(0.9)
 
 
-def test_an_endless_stream_is_recorded_for_a_while_of_virtual_time() -> None:
+def test_endless_stream_is_recorded_for_virtual_seconds() -> None:
     clock = TestScheduler()
     marbles = record({"ticks": reactivex.interval(0.25)}, seconds=1.1, scheduler=clock, title="t")
     assert [mark.label for mark in marbles["ticks"].marks] == ["0", "1", "2", "3"]
@@ -40,21 +39,21 @@ def test_an_endless_stream_is_recorded_for_a_while_of_virtual_time() -> None:
     assert marbles.title == "t"
 
 
-def test_a_record_that_begins_later_counts_from_its_beginning() -> None:
+def test_record_times_start_at_zero_when_clock_is_later() -> None:
     clock = TestScheduler()
     clock.advance_to(500.0)
     marbles = record({"ticks": reactivex.interval(1.0)}, seconds=2.5, scheduler=clock)
     assert [mark.at for mark in marbles["ticks"].marks] == pytest.approx([1.0, 2.0])
 
 
-def test_an_error_is_an_end_with_a_reason() -> None:
+def test_error_is_recorded_with_its_text() -> None:
     marbles = record({"wrong": reactivex.throw(ValueError("no"))})
     assert [(mark.kind, mark.label) for mark in marbles["wrong"].marks] == [
         ("error", "ValueError: no")
     ]
 
 
-def test_our_operators_are_recorded_with_the_sizes_of_their_batches() -> None:
+def test_batches_are_recorded_with_their_sizes() -> None:
     clock = TestScheduler()
     source = reactivex.cold("abc--d------|", timespan=0.1, scheduler=clock, lookup={})
     messages = reactivex.interval(0.1).pipe(
@@ -71,30 +70,30 @@ def test_our_operators_are_recorded_with_the_sizes_of_their_batches() -> None:
     ]
 
 
-def test_a_message_is_labelled_by_its_data_or_as_asked() -> None:
+def test_message_label_is_its_data_by_default() -> None:
     messages = reactivex.of(Message("hello", {"id": "7"}))
     assert record({"m": messages})["m"].marks[0].label == "hello"
     assert record({"m": messages}, label=lambda m: m.id)["m"].marks[0].label == "7"
 
 
-def test_a_label_that_raises_is_raised_to_whoever_records() -> None:
+def test_record_raises_when_label_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         record({"m": reactivex.of(0)}, label=lambda value: str(1 / value))
 
 
-def test_by_the_real_clock_it_returns_when_all_have_ended() -> None:
+def test_record_returns_when_all_streams_have_ended() -> None:
     marbles = record({"a": reactivex.timer(0.01), "b": reactivex.empty()})
     assert [mark.kind for mark in marbles["a"].marks] == ["next", "completed"]
     assert marbles["a"].marks[0].at > 0
 
 
-def test_by_the_real_clock_it_returns_when_the_time_is_over() -> None:
+def test_record_returns_when_time_is_up() -> None:
     marbles = record({"silence": reactivex.never()}, seconds=0.01)
     assert marbles["silence"].marks == ()
     assert marbles.seconds == 0.01
 
 
-def test_subscriptions_are_disposed_of_however_it_ends() -> None:
+def test_record_disposes_of_its_subscriptions() -> None:
     disposed: list[str] = []
 
     def source(name: str) -> Observable[Any]:
@@ -106,7 +105,7 @@ def test_subscriptions_are_disposed_of_however_it_ends() -> None:
     assert disposed == ["a", "b"]
 
 
-def test_values_of_several_threads_are_all_noted() -> None:
+def test_values_of_several_threads_are_recorded() -> None:
     subject: Subject[int] = Subject()
     several: list[threading.Thread] = []
 
@@ -124,7 +123,7 @@ def test_values_of_several_threads_are_all_noted() -> None:
     assert sorted(mark.label for mark in marbles["subject"].marks) == ["", "0", "1", "2", "3"]
 
 
-def test_a_hot_stream_and_what_comes_from_it_are_recorded_over_one_connection() -> None:
+def test_hot_stream_is_recorded_over_one_connection() -> None:
     with rxtweets.simulator.serve(rate=200, seed=7) as x:
         tweets = rxtweets.sample_stream(token="any", base_url=x.url)
         marbles = record(
@@ -137,12 +136,12 @@ def test_a_hot_stream_and_what_comes_from_it_are_recorded_over_one_connection() 
 
 
 @pytest.mark.parametrize("streams", [{}, None, [reactivex.never()]])
-def test_without_named_streams_there_is_nothing_to_record(streams: Any) -> None:
+def test_record_refuses_missing_streams(streams: Any) -> None:
     with pytest.raises(ConfigurationError, match="at least one"):
         record(streams)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "3", float("nan")])
-def test_a_time_that_cannot_work_is_refused(seconds: Any) -> None:
+def test_record_refuses_invalid_seconds(seconds: Any) -> None:
     with pytest.raises(ConfigurationError, match="seconds="):
         record({"a": reactivex.never()}, seconds)

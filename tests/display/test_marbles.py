@@ -24,7 +24,7 @@ def round_boxes(svg: str) -> list[float]:
     )
 
 
-def test_a_value_is_a_circle_at_its_time() -> None:
+def test_value_is_a_circle_at_its_time() -> None:
     svg = svg_of(Strand("a", values((0.0, "x"), (0.5, "y"), (1.0, "z"))))
     left, middle, right = round_boxes(svg)
     assert left < middle < right
@@ -59,25 +59,25 @@ def test_many_different_values_have_different_colours() -> None:
     assert len(set(colours)) == 36
 
 
-def test_batch_and_value_written_alike_differ_in_colour() -> None:
+def test_batch_and_value_with_one_label_differ_in_colour() -> None:
     svg = svg_of(Strand("a", (Mark(0.2, "next", "3"), Mark(0.5, "next", "3", 3))))
     assert len(set(fills(svg))) == 2
 
 
-def test_ticks_have_the_colour_of_no_value() -> None:
+def test_ticks_have_no_value_colour() -> None:
     dense = values(*((number / 500, "x") for number in range(500)))
     svg = svg_of(Strand("a", dense), Strand("b", values((0.5, "x"))))
-    (ticks,) = [each for each in all_of(svg, "path") if "v" in each.attrib["d"]]
+    (ticks,) = [shape for shape in all_of(svg, "path") if "v" in shape.attrib["d"]]
     assert ticks.attrib["stroke"] not in fills(svg)
 
 
-def test_a_batch_is_a_box_with_its_size() -> None:
+def test_batch_is_a_box_with_its_size() -> None:
     svg = svg_of(Strand("batches", (Mark(0.5, "next", "20", 20),)))
     assert [rect.attrib["rx"] for rect in all_of(svg, "rect")] == ["6", "3"]
     assert "20" in texts(svg)
 
 
-def test_the_end_is_a_bar_at_its_time() -> None:
+def test_completion_is_a_bar_at_its_time() -> None:
     svg = svg_of(Strand("a", (Mark(0.5, "completed"),)))
     upright = [
         bar
@@ -87,26 +87,26 @@ def test_the_end_is_a_bar_at_its_time() -> None:
     assert len(upright) == 1
 
 
-def test_an_error_is_a_red_cross_with_what_it_says() -> None:
+def test_error_is_a_red_cross_with_its_text() -> None:
     svg = svg_of(Strand("a", (Mark(0.5, "error", "ValueError: no"),)))
-    assert sum(each.attrib["stroke"] == RED for each in all_of(svg, "line")) == 2
+    assert sum(shape.attrib["stroke"] == RED for shape in all_of(svg, "line")) == 2
     assert "ValueError: no" in texts(svg)
 
 
-def test_values_too_close_to_be_read_are_ticks() -> None:
+def test_values_are_ticks_when_too_close() -> None:
     svg = svg_of(Strand("a", values(*((number / 500, "x") for number in range(500)))))
     assert round_boxes(svg) == []
     assert "x" not in texts(svg)
-    (ticks,) = [each.attrib["d"] for each in all_of(svg, "path") if "v" in each.attrib["d"]]
+    (ticks,) = [shape.attrib["d"] for shape in all_of(svg, "path") if "v" in shape.attrib["d"]]
     assert ticks.count("M") == 500
 
 
-def test_a_diagram_of_very_many_values_stays_small() -> None:
+def test_diagram_of_many_values_is_small() -> None:
     svg = svg_of(Strand("a", values(*((number / 1e5, "x") for number in range(100_000)))))
     assert len(svg) < 64_000
 
 
-def test_a_few_values_that_overlap_stay_circles_the_earlier_in_front() -> None:
+def test_earlier_value_is_in_front_when_two_overlap() -> None:
     svg = svg_of(Strand("a", values((0.1, "x"), (0.101, "y"), (0.5, "z"), (0.9, "w"))))
     assert len(round_boxes(svg)) == 4
     order = [text for text in texts(svg) if text in {"x", "y"}]
@@ -114,7 +114,7 @@ def test_a_few_values_that_overlap_stay_circles_the_earlier_in_front() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 0.7, 1.0, 3.0, 59.0, 86_400.0])
-def test_times_are_round_numbers_few_enough_to_be_read(seconds: float) -> None:
+def test_time_labels_are_few_round_numbers(seconds: float) -> None:
     svg = svg_of(Strand("a", ()), seconds=seconds)
     times = [float(text.removesuffix(" s")) for text in texts(svg) if text.endswith(" s")]
     assert times[0] == 0
@@ -123,21 +123,21 @@ def test_times_are_round_numbers_few_enough_to_be_read(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_labels_names_and_errors_do_no_harm(text: str) -> None:
+def test_hostile_text_is_escaped_in_marbles(text: str) -> None:
     marks = (*values((0.1, text)), Mark(0.5, "next", text, 3), Mark(0.9, "error", text))
     drawing = draw_marbles(Marbles((Strand(text, marks),), 1.0, text))
     assert parsed(drawing.svg)
     assert not set("\x1b\x00\u202e\ud800") & set(drawing.text)
 
 
-def test_everything_is_on_the_page_however_late_or_long() -> None:
+def test_marbles_stay_on_the_page() -> None:
     marks = values((0.0, "a long label"), (1.0, "a long label"), (5.0, "after the end"))
     svg = svg_of(Strand("a very long name of a stream", marks), Strand("", ()), Strand("c", ()))
     assert is_inside(svg)
     assert numbers(parsed(svg), "height") > (3 * 44,)
 
 
-def test_without_pictures_it_is_a_line_of_characters() -> None:
+def test_marbles_have_a_line_of_text_for_each_strand() -> None:
     marks = (*values((0.0, "a"), (0.5, "bc")), Mark(1.0, "completed"))
     record = Marbles((Strand("source", marks), Strand("x", (Mark(0.5, "error", "no"),))), 1.0)
     source, other, scale = draw_marbles(record).text.splitlines()
@@ -146,20 +146,20 @@ def test_without_pictures_it_is_a_line_of_characters() -> None:
     assert scale == "        0 … 1 s"
 
 
-def test_in_characters_a_batch_is_its_size_and_a_plus_if_that_has_two_digits() -> None:
+def test_marbles_text_shows_batch_sizes_up_to_nine() -> None:
     marks = (Mark(0.0, "next", "9", 9), Mark(0.5, "next", "10", 10), Mark(1.0, "next", "0", 0))
     line, _ = draw_marbles(Marbles((Strand("s", marks),), 1.0)).text.splitlines()
     assert line == "s  9" + "-" * 28 + "+" + "-" * 28 + "0-"
 
 
-def test_in_characters_the_end_comes_after_what_it_came_with() -> None:
+def test_marbles_text_puts_the_end_after_its_value() -> None:
     marks = (*values((1.0, "a")), Mark(1.0, "completed"))
     assert draw_marbles(Marbles((Strand("s", marks),), 1.0)).text.startswith(
         "s  " + "-" * 58 + "a|"
     )
 
 
-def test_a_record_is_shown_by_itself_and_knows_its_strands() -> None:
+def test_marbles_have_a_representation_and_named_strands() -> None:
     record = Marbles((Strand("a", ()),), 1.0, "title")
     assert record._repr_mimebundle_()["image/svg+xml"] == draw_marbles(record).svg
     assert record["a"].marks == ()

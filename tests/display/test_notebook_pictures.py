@@ -26,7 +26,7 @@ import rxtweets
 from rxtweets import Batcher, Pipeline, display
 
 def threads():
-    return sorted(each.name for each in threading.enumerate() if "rxtweets" in each.name)
+    return sorted(thread.name for thread in threading.enumerate() if "rxtweets" in thread.name)
 
 def settled(condition, timeout=20.0):
     deadline = threading.Event()
@@ -57,7 +57,7 @@ pytestmark = [
 ]
 
 
-def test_a_pipeline_is_shown_in_its_own_cell_and_ends_with_its_last_figures() -> None:
+def test_pipeline_picture_ends_with_the_last_counters() -> None:
     cells = kernels.run(
         SETUP,
         START,
@@ -76,7 +76,7 @@ def test_a_pipeline_is_shown_in_its_own_cell_and_ends_with_its_last_figures() ->
     assert kernels.streams(cells) == set()
 
 
-def test_the_picture_moves_while_other_cells_run() -> None:
+def test_picture_is_redrawn_while_other_cells_run() -> None:
     cells = kernels.run(
         SETUP,
         START,
@@ -90,7 +90,7 @@ def test_the_picture_moves_while_other_cells_run() -> None:
     assert kernels.value(cells[4]) == "1"
 
 
-def test_a_stream_alone_is_shown_live_until_nobody_listens() -> None:
+def test_stream_picture_is_live_until_the_last_unsubscribe() -> None:
     cells = kernels.run(
         SETUP,
         "seen = []\nsubscription = tweets.subscribe(seen.append)\ntweets",
@@ -105,7 +105,7 @@ def test_a_stream_alone_is_shown_live_until_nobody_listens() -> None:
     assert kernels.streams(cells) == set()
 
 
-def test_a_cell_that_is_run_again_never_holds_two_connections() -> None:
+def test_rerun_cell_never_holds_two_connections() -> None:
     fresh = "tweets = rxtweets.sample_stream(token='any', base_url=x.url)\n" + START
     cells = kernels.run(
         SETUP,
@@ -120,7 +120,7 @@ def test_a_cell_that_is_run_again_never_holds_two_connections() -> None:
     assert "● connected" in texts(kernels.picture(cells[3]))
 
 
-def test_a_pipeline_that_is_made_again_on_the_same_stream_takes_the_place_of_the_old_one() -> None:
+def test_rerun_cell_replaces_pipeline_on_the_same_stream() -> None:
     cells = kernels.run(
         SETUP,
         START,
@@ -133,7 +133,7 @@ def test_a_pipeline_that_is_made_again_on_the_same_stream_takes_the_place_of_the
     assert kernels.value(cells[5]) == "1"
 
 
-def test_what_another_cell_has_started_goes_on() -> None:
+def test_pipeline_of_another_cell_continues() -> None:
     other = START.replace("live", "other")
     cells = kernels.run(
         SETUP,
@@ -148,7 +148,7 @@ def test_what_another_cell_has_started_goes_on() -> None:
     assert kernels.value(cells[6]) == "1"
 
 
-def test_a_chart_moves_as_long_as_the_pipeline_does() -> None:
+def test_chart_is_redrawn_until_the_pipeline_stops() -> None:
     cells = kernels.run(
         SETUP,
         "counts = {'tweets': 0}\n"
@@ -162,7 +162,7 @@ def test_a_chart_moves_as_long_as_the_pipeline_does() -> None:
     assert kernels.value(cells[3]) in texts(kernels.picture(cells[1]))
 
 
-def test_an_error_of_the_drawing_is_shown_in_the_picture_and_nowhere_else() -> None:
+def test_drawing_error_is_shown_only_in_the_picture() -> None:
     cells = kernels.run(
         "from rxtweets import display\nimport threading\nlive = display.Live(lambda: 1 / 0)\nlive",
         "live.stop()",
@@ -173,7 +173,7 @@ def test_an_error_of_the_drawing_is_shown_in_the_picture_and_nowhere_else() -> N
     assert kernels.streams(cells) == set()
 
 
-def test_warnings_of_threads_do_not_land_in_cells() -> None:
+def test_thread_warnings_are_not_printed_in_cells() -> None:
     cells = kernels.run(
         "import threading, rxtweets\n"
         "from rxtweets.simulator.script import Close, Serve\n"
@@ -199,7 +199,7 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         events=SimpleNamespace(register=lambda *_: None),
     )
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    monkeypatch.setattr(notebook, "_begun", [])
+    monkeypatch.setattr(notebook, "_started", [])
     return cell
 
 
@@ -213,7 +213,7 @@ class Thing:
         self.parts[0].state.name = "stopped"
 
 
-def test_the_next_run_of_a_cell_ends_what_the_last_has_started(cells: SimpleNamespace) -> None:
+def test_rerun_cell_stops_objects_of_its_last_run(cells: SimpleNamespace) -> None:
     first, second, third = Thing(), Thing(), Thing()
     notebook.started(first)
     cells.run = "2"
@@ -224,14 +224,14 @@ def test_the_next_run_of_a_cell_ends_what_the_last_has_started(cells: SimpleName
 
 
 @pytest.mark.usefixtures("cells")
-def test_one_run_of_a_cell_can_start_several() -> None:
+def test_one_cell_run_can_start_several_objects() -> None:
     first, second = Thing(), Thing()
     notebook.started(first)
     notebook.started(second)
     assert first.stopped == 0
 
 
-def test_other_cells_and_other_kinds_go_on(cells: SimpleNamespace) -> None:
+def test_rerun_cell_stops_only_its_own_objects_of_one_type(cells: SimpleNamespace) -> None:
     class Other(Thing):
         pass
 
@@ -244,7 +244,7 @@ def test_other_cells_and_other_kinds_go_on(cells: SimpleNamespace) -> None:
     assert (first.stopped, other.stopped) == (0, 0)
 
 
-def test_a_stop_that_raises_does_not_keep_the_new_one_from_starting(
+def test_started_continues_when_stop_raises(
     cells: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stubborn(Thing):
@@ -260,18 +260,18 @@ def test_a_stop_that_raises_does_not_keep_the_new_one_from_starting(
     assert "not me" in caplog.text
 
 
-def test_nothing_is_kept_alive_by_having_been_started(cells: SimpleNamespace) -> None:
+def test_started_keeps_no_object_alive(cells: SimpleNamespace) -> None:
     notebook.started(Thing())
     cells.run = "2"
     notebook.started(second := Thing())
-    assert [ref() for _, ref in notebook._begun] == [second]
+    assert [ref() for _, ref in notebook._started] == [second]
 
 
-def test_outside_of_notebooks_nothing_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_started_does_nothing_outside_of_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    monkeypatch.setattr(notebook, "_begun", [])
+    monkeypatch.setattr(notebook, "_started", [])
     notebook.started(Thing())
-    assert notebook._begun == []
+    assert notebook._started == []
     assert not notebook_shell.is_notebook()
 
 
@@ -295,7 +295,7 @@ def shown_in_a_place(live: Live) -> Place:
 
 
 @pytest.mark.usefixtures("cells")
-def test_a_picture_is_drawn_again_and_again_and_once_more_at_its_end() -> None:
+def test_picture_is_redrawn_and_drawn_once_at_the_end() -> None:
     over = threading.Event()
     live = Live(lambda: Drawing("", "over" if over.is_set() else "on"), over.is_set)
     place = shown_in_a_place(live)
@@ -311,7 +311,7 @@ def test_a_picture_is_drawn_again_and_again_and_once_more_at_its_end() -> None:
 
 
 @pytest.mark.usefixtures("cells")
-def test_what_ends_while_it_is_shown_for_the_first_time_is_drawn_at_its_end(
+def test_picture_is_drawn_again_when_it_ends_during_display(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     over, place = threading.Event(), Place()
@@ -328,7 +328,7 @@ def test_what_ends_while_it_is_shown_for_the_first_time_is_drawn_at_its_end(
 
 
 @pytest.mark.usefixtures("cells")
-def test_one_thread_draws_all_pictures_and_ends_with_the_last() -> None:
+def test_one_thread_draws_all_pictures() -> None:
     before = threading.active_count()
     lives = [Live(lambda: Drawing("", "")) for _ in range(5)]
     places = [shown_in_a_place(live) for live in lives]
@@ -344,7 +344,7 @@ def test_one_thread_draws_all_pictures_and_ends_with_the_last() -> None:
 
 
 @pytest.mark.usefixtures("cells")
-def test_a_stopped_picture_has_been_drawn_when_stop_returns() -> None:
+def test_picture_is_drawn_before_stop_returns() -> None:
     counts = [0]
     live = Live(lambda: Drawing("", str(counts[0])))
     place = shown_in_a_place(live)
@@ -355,7 +355,7 @@ def test_a_stopped_picture_has_been_drawn_when_stop_returns() -> None:
 
 
 @pytest.mark.usefixtures("cells")
-def test_a_picture_that_fails_once_is_drawn_the_next_time() -> None:
+def test_picture_is_redrawn_after_a_drawing_error() -> None:
     answers: list[Any] = [Drawing("", "fine"), ValueError("<oh>")]
 
     def draw() -> Drawing:
@@ -375,7 +375,7 @@ def test_a_picture_that_fails_once_is_drawn_the_next_time() -> None:
     assert place.shown[1].text == "fine"
 
 
-def test_a_place_that_is_gone_is_drawn_no_more() -> None:
+def test_closed_place_is_drawn_no_more() -> None:
     def gone(_: Any) -> None:
         raise OSError("no such socket")
 
@@ -388,13 +388,13 @@ def test_a_place_that_is_gone_is_drawn_no_more() -> None:
     assert list(live._places) == [place]
 
 
-def test_a_picture_lives_in_the_latest_three_places_only() -> None:
+def test_picture_is_redrawn_in_the_latest_three_places() -> None:
     live = Live(lambda: Drawing("", ""))
     live._places.extend(Place() for _ in range(5))
     assert len(live._places) == 3
 
 
-def test_what_is_gone_is_shown_as_it_was_last() -> None:
+def test_watch_returns_the_last_snapshot_of_a_deleted_pipeline() -> None:
     source: Subject[Message[str]] = Subject()
     pipeline = Pipeline(source, batchers={"default": Batcher(lambda _: None)})
     watch = _live.Watch(pipeline)
@@ -404,5 +404,5 @@ def test_what_is_gone_is_shown_as_it_was_last() -> None:
     assert watch.has_ended()
 
 
-def test_outside_of_ipython_a_picture_is_its_text() -> None:
+def test_picture_is_its_text_outside_of_ipython() -> None:
     assert repr(Live(lambda: Drawing("", "text"))) == "text"

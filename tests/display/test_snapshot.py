@@ -24,13 +24,13 @@ def pipeline_of(source: Observable[Any], **options: Any) -> Pipeline:
     return Pipeline(source, batchers={"default": Batcher(lambda _: None, 2)}, **options)
 
 
-def test_a_pipeline_has_all_its_stages_before_anything_came() -> None:
+def test_pipeline_has_all_stages_before_the_first_message() -> None:
     snapshot = snapshot_of(pipeline_of(Subject(), handle_message=lambda message: message))
     assert [len(stages) for stages in snapshot.columns] == [1, 1, 1, 1]
     assert not snapshot.is_over
 
 
-def test_the_figures_of_a_pipeline_are_those_of_its_stats() -> None:
+def test_pipeline_snapshot_has_the_counters_of_stats() -> None:
     subject: Subject[Message[str]] = Subject()
     pipeline = pipeline_of(subject)
     with pipeline:
@@ -46,7 +46,7 @@ def test_the_figures_of_a_pipeline_are_those_of_its_stats() -> None:
     assert snapshot.state == "stopped"
 
 
-def test_a_pipeline_that_failed_says_so() -> None:
+def test_pipeline_snapshot_is_failed_after_an_error() -> None:
     subject: Subject[Message[str]] = Subject()
     pipeline = pipeline_of(subject).start()
     subject.on_error(ValueError("no"))
@@ -56,7 +56,7 @@ def test_a_pipeline_that_failed_says_so() -> None:
     assert has_ended(pipeline)
 
 
-def test_the_life_of_a_pipeline_is_known() -> None:
+def test_is_running_and_has_ended_follow_the_pipeline() -> None:
     pipeline = pipeline_of(Subject())
     assert (is_running(pipeline), has_ended(pipeline)) == (False, False)
     pipeline.start()
@@ -65,7 +65,7 @@ def test_the_life_of_a_pipeline_is_known() -> None:
     assert (is_running(pipeline), has_ended(pipeline)) == (False, True)
 
 
-def test_a_stream_is_one_box_with_the_state_of_its_connection() -> None:
+def test_stream_is_one_stage_with_its_state() -> None:
     with rxtweets.simulator.serve(rate=100) as x:
         tweets = rxtweets.sample_stream(token="any", base_url=x.url)
         assert snapshot_of(tweets).state == "idle"
@@ -77,30 +77,30 @@ def test_a_stream_is_one_box_with_the_state_of_its_connection() -> None:
     assert snapshot.sources[0].lag is not None
 
 
-def test_a_stream_of_several_connections_is_a_box_for_each() -> None:
+def test_stream_has_a_stage_for_each_connection() -> None:
     with rxtweets.simulator.serve(rate=100) as x:
         tweets = rxtweets.sample10_stream(token="any", base_url=x.url, partition=(1, 2))
         names = [stage.name for stage in snapshot_of(tweets).sources]
     assert names == ["connection 1", "connection 2"]
 
 
-def test_in_a_pipeline_as_well() -> None:
+def test_pipeline_has_a_stage_for_each_connection() -> None:
     stream = rxtweets.sample10_stream(token="any", base_url="http://127.0.0.1:1", partition=(1, 2))
     sources = snapshot_of(pipeline_of(stream)).sources
-    assert [(each.name, each.state) for each in sources] == [
+    assert [(stage.name, stage.state) for stage in sources] == [
         ("connection 1", "idle"),
         ("connection 2", "idle"),
     ]
 
 
-def test_each_of_several_streams_of_a_pipeline_has_its_state_and_its_lag() -> None:
+def test_pipeline_streams_have_their_own_state_and_lag() -> None:
     lagging = rxtweets.sample_stream(token="any", base_url="http://127.0.0.1:1")
     lagging.telemetry.show("lag", lambda: 1.5)
     divided = rxtweets.sample10_stream(token="any", base_url="http://127.0.0.1:1")
     pipeline = Pipeline(
         [Subject(), lagging, divided], batchers={"default": Batcher(lambda _: None)}
     )
-    assert [(each.name, each.state, each.lag) for each in snapshot_of(pipeline).sources] == [
+    assert [(stage.name, stage.state, stage.lag) for stage in snapshot_of(pipeline).sources] == [
         ("Subject 0", "", None),
         ("sample_stream 1", "idle", 1.5),
         ("connection 2.1", "idle", None),
@@ -108,14 +108,14 @@ def test_each_of_several_streams_of_a_pipeline_has_its_state_and_its_lag() -> No
     ]
 
 
-def test_errors_and_rare_figures_are_noted() -> None:
+def test_snapshot_has_errors_and_notes() -> None:
     shown = SimpleNamespace(errors=("a", "b"), stats=lambda: Stats(gaps=1, reconnects=2000))
     snapshot = snapshot_of(shown)
     assert snapshot.errors == ("a", "b")
     assert snapshot.notes == ("reconnects 2,000", "gaps 1")
 
 
-def test_rates_lie_between_two_looks() -> None:
+def test_rates_are_measured_between_two_snapshots() -> None:
     before = Snapshot("connected", (Stage("s", passed=100),), (Stage("p", passed=90),))
     now = Snapshot("connected", (Stage("s", passed=200),), (Stage("p", passed=100),))
     rated = with_rates(now, before, 2.0, (7.0,))
@@ -123,19 +123,19 @@ def test_rates_lie_between_two_looks() -> None:
     assert rated.rates == (7.0, 50.0)
 
 
-def test_one_look_knows_no_rates() -> None:
+def test_first_snapshot_has_no_rates() -> None:
     now = Snapshot("connected", (Stage("s", passed=200),))
     assert with_rates(now, None, 0.0).rates == ()
     assert with_rates(now, None, 0.0).sources == now.sources
 
 
-def test_a_stage_that_is_new_has_no_rate_yet() -> None:
+def test_new_stage_has_no_rate() -> None:
     before = Snapshot("connected", (Stage("s"),))
     now = Snapshot("connected", (Stage("s", passed=4),), (Stage("p", passed=3),))
     assert with_rates(now, before, 1.0).processors[0].rate == 0.0
 
 
-def test_counters_that_begin_anew_give_no_negative_rate() -> None:
+def test_rate_is_not_negative_when_counters_restart() -> None:
     before, now = (Snapshot("connected", (Stage("s", passed=n),)) for n in (9, 2))
     assert with_rates(now, before, 1.0).sources[0].rate == 0.0
 
@@ -177,7 +177,7 @@ def topology(sources: int, batchers: dict[str, str]) -> Any:
     )
 
 
-def test_a_pipeline_that_names_its_stages_is_shown_by_these() -> None:
+def test_snapshot_has_the_stages_of_the_topology() -> None:
     shown = Named(
         topology(2, {"default": "Database", "alerts": "post"}),
         (
@@ -189,23 +189,23 @@ def test_a_pipeline_that_names_its_stages_is_shown_by_these() -> None:
         ),
     )
     snapshot = snapshot_of(shown)
-    assert [(each.name, each.passed) for each in snapshot.sources] == [
+    assert [(stage.name, stage.passed) for stage in snapshot.sources] == [
         ("LiveStream 0", 7),
         ("LiveStream 1", 8),
     ]
     assert snapshot.processors == (
         Stage("upcase", "50 at once", passed=40, queued=4, in_flight=5, failed=2),
     )
-    assert [(each.name, each.detail, each.queued) for each in snapshot.batchers] == [
+    assert [(stage.name, stage.detail, stage.queued) for stage in snapshot.batchers] == [
         ("default", "20 or 2 s", 0),
         ("alerts", "20 or 2 s", 2),
     ]
-    assert [(each.name, each.passed, each.failed) for each in snapshot.subscribers] == [
+    assert [(stage.name, stage.passed, stage.failed) for stage in snapshot.subscribers] == [
         ("Database", 9, 1),
         ("post", 0, 0),
     ]
 
 
-def test_of_a_single_named_batcher_the_counters_say_more() -> None:
+def test_single_subscriber_has_the_counters_of_stats() -> None:
     (subscriber,) = snapshot_of(Named(topology(1, {"default": "Database"}), ())).subscribers
     assert (subscriber.name, subscriber.batches, subscriber.passed) == ("Database", 3, 30)

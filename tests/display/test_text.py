@@ -23,25 +23,25 @@ def line_of(*texts: str, width: int = 80) -> str:
     return batch_line(1, Batch([Message(text) for text in texts]), width)
 
 
-def test_the_summary_of_nothing_has_all_that_one_watches() -> None:
+def test_summary_has_all_main_counters_when_they_are_zero() -> None:
     assert summary_line(Stats()) == (
         "idle · received 0 · processed 0 · batches 0 · dropped 0 · reconnects 0 · lag –"
     )
 
 
-def test_the_summary_counts_tweets_received_as_delivered_dropped_and_waiting() -> None:
+def test_summary_adds_up_received_tweets() -> None:
     line = summary_line(Stats(received=9999, delivered=1000, dropped=200, queued=34))
     assert "received 1,234" in line
     assert "dropped 200" in line
 
 
-def test_the_last_line_of_a_recording_has_no_figures_of_a_connection() -> None:
+def test_end_line_has_no_connection_for_a_recording() -> None:
     assert end_line(Stats(delivered=1000, undecodable=2)) == (
         "received 1,000 · dropped 0 · undecodable 2"
     )
 
 
-def test_the_last_line_of_a_stream_has_them() -> None:
+def test_end_line_has_connection_counters_for_a_stream() -> None:
     counts = {"delivered": 5, "unsubscribed": 3, "beyond_limit": 7, "connects": 2, "reconnects": 1}
     stats = Stats(state="stopped", lag=0.002, **counts)
     assert end_line(stats) == (
@@ -50,18 +50,18 @@ def test_the_last_line_of_a_stream_has_them() -> None:
     )
 
 
-def test_large_numbers_are_grouped() -> None:
+def test_summary_groups_large_numbers() -> None:
     line = summary_line(Stats(processed=1_234_567, batches=61_728, reconnects=1000))
     assert "processed 1,234,567 · batches 61,728" in line
     assert "reconnects 1,000" in line
 
 
-def test_the_rate_follows_the_state_if_it_is_known() -> None:
+def test_summary_shows_the_rate_when_it_is_known() -> None:
     line = summary_line(Stats(state="connected"), rate=1234.4)
     assert line.startswith("connected · 1,234/s · received")
 
 
-def test_a_rate_of_zero_is_known() -> None:
+def test_summary_shows_a_rate_of_zero() -> None:
     assert " · 0/s · " in summary_line(Stats(), rate=0.0)
 
 
@@ -75,7 +75,7 @@ def test_a_rate_of_zero_is_known() -> None:
         (Stats(abandoned=5000), "abandoned 5,000"),
     ],
 )
-def test_trouble_is_shown_when_there_is_some(stats: Stats, text: str) -> None:
+def test_summary_shows_faults_when_they_are_not_zero(stats: Stats, text: str) -> None:
     assert summary_line(stats).endswith(f" · lag – · {text}")
 
 
@@ -95,66 +95,66 @@ def test_trouble_is_shown_when_there_is_some(stats: Stats, text: str) -> None:
         (-3.0, "-3.0 s"),
     ],
 )
-def test_the_lag_is_shown_in_the_unit_that_fits(lag: float, text: str) -> None:
+def test_lag_is_shown_in_the_unit_that_fits(lag: float, text: str) -> None:
     assert summary_line(Stats(lag=lag)).endswith(f" · lag {text}")
 
 
 @pytest.mark.parametrize("lag", [120.0, 150.0, -120.0])
-def test_a_lag_of_minutes_does_not_read_as_none(lag: float) -> None:
+def test_lag_of_minutes_is_shown(lag: float) -> None:
     assert "lag 0.0" not in summary_line(Stats(lag=lag)).replace("-", "")
 
 
-def test_a_batch_shows_its_number_size_trigger_and_texts() -> None:
+def test_batch_line_shows_number_size_trigger_and_texts() -> None:
     batch = Batch([Message("one"), Message("two")], "timeout")
     assert batch_line(42, batch, 80) == "   42 │   2 by timeout │ one ▪ two"
 
 
-def test_data_that_is_no_text_is_shown_as_text() -> None:
+def test_batch_line_shows_data_of_any_type() -> None:
     assert batch_line(1, Batch([Message({"a": 1})]), 80) == HEAD + "{'a': 1}"
 
 
-def test_what_does_not_fit_is_cut_with_an_ellipsis() -> None:
+def test_batch_line_ends_with_an_ellipsis_when_cut() -> None:
     line = line_of("abcdefghij", width=len(HEAD) + 6)
     assert line == HEAD + "abcde…"
 
 
 @pytest.mark.parametrize("text", ["x" * 300, "ツイート" * 80, "👍🏽" * 90, "é" * 300, "ạ̈" * 200])
 @pytest.mark.parametrize("width", [40, 41, 80, 81])
-def test_no_line_is_wider_than_the_terminal(text: str, width: int) -> None:
+def test_batch_line_is_not_wider_than_the_terminal(text: str, width: int) -> None:
     line = line_of(text, width=width)
     assert line.endswith("…")
     assert width - 2 <= columns_of(line) <= width
 
 
-def test_combining_marks_take_no_room() -> None:
+def test_batch_line_counts_no_column_for_combining_marks() -> None:
     text = "e\u0301" * 10
     assert line_of(text, width=len(HEAD) + 11) == HEAD + text
 
 
-def test_wide_characters_take_two_columns() -> None:
+def test_batch_line_counts_two_columns_for_wide_characters() -> None:
     assert line_of("日本語", width=len(HEAD) + 6) == HEAD + "日本…"
     assert line_of("日本語", width=len(HEAD) + 7) == HEAD + "日本語"
 
 
 @pytest.mark.parametrize("width", [0, 1, 10, len(HEAD)])
-def test_a_terminal_without_room_for_texts_does_not_break_it(width: int) -> None:
+def test_batch_line_survives_a_narrow_terminal(width: int) -> None:
     assert line_of("text", width=width) == HEAD + "…"
 
 
 @pytest.mark.parametrize(
     "control", ["\n", "\r\n", "\t", "\x1b", "\x00", "\x7f", "\x85", "\x9b", "\x07\x08"]
 )
-def test_control_characters_become_a_space(control: str) -> None:
+def test_batch_line_replaces_control_characters(control: str) -> None:
     assert line_of(f"a{control}b") == HEAD + "a b"
 
 
-def test_a_narrow_terminal_gets_shorter_words() -> None:
+def test_summary_is_abbreviated_when_narrow() -> None:
     line = summary_line(Stats(state="connected", lag=0.001), 50.0, 80)
     assert len(line) <= 80
     assert line.startswith("connected · 50/s · recv 0 · proc 0 · batch 0 · drop 0 · reconn 0 · lag")
 
 
-def test_what_does_not_fit_at_all_is_cut_off_visibly() -> None:
+def test_summary_ends_with_an_ellipsis_when_cut() -> None:
     line = summary_line(Stats(state="connected"), 50.0, 30)
     assert len(line) == 30
     assert line.endswith("…")

@@ -26,7 +26,7 @@ def full(**changes: object) -> Snapshot:
     return Snapshot(**(parts | changes))  # type: ignore[arg-type]  # of the test
 
 
-def test_the_stages_stand_in_the_order_of_the_way() -> None:
+def test_stages_are_drawn_from_source_to_subscriber() -> None:
     svg = draw_topology(full()).svg
     assert [x for x, _ in boxes(svg)] == sorted({x for x, _ in boxes(svg)})
     said = texts(svg)
@@ -34,7 +34,7 @@ def test_the_stages_stand_in_the_order_of_the_way() -> None:
     assert order == sorted(order)
 
 
-def test_every_figure_is_shown() -> None:
+def test_every_counter_is_drawn() -> None:
     said = texts(draw_topology(full()).svg)
     for text in (
         *("● connected", "1,234 messages", "5 waiting · lag 250 ms", "50 at once"),
@@ -43,7 +43,7 @@ def test_every_figure_is_shown() -> None:
         assert text in said
 
 
-def test_without_pictures_every_stage_is_a_line() -> None:
+def test_topology_text_has_a_line_for_each_stage() -> None:
     assert draw_topology(full(rates=(0.0, 50.0, 100.0))).text.splitlines() == [
         "connected · 100 messages/s · ▁▅█",
         "source sample_stream: ● connected · 1,234 messages · 5 waiting · lag 250 ms · 50/s",
@@ -53,13 +53,13 @@ def test_without_pictures_every_stage_is_a_line() -> None:
     ]
 
 
-def test_without_pictures_what_is_over_has_no_rates_but_a_peak() -> None:
+def test_topology_text_shows_only_the_peak_at_the_end() -> None:
     lines = draw_topology(full(rates=(20.0, 10.0), is_over=True)).text.splitlines()
     assert lines[0] == "connected · peak 20 messages/s · █▅"
     assert not [line for line in lines[1:] if line.endswith("/s")]
 
 
-def test_several_stages_of_a_kind_stand_above_each_other() -> None:
+def test_stages_of_a_kind_share_a_column() -> None:
     snapshot = full(
         sources=(SOURCE, SOURCE),
         batchers=tuple(Stage(name) for name in "abc"),
@@ -72,7 +72,7 @@ def test_several_stages_of_a_kind_stand_above_each_other() -> None:
     assert is_inside(svg)
 
 
-def test_each_batcher_leads_to_its_own_subscriber_only() -> None:
+def test_batcher_arrow_leads_to_its_own_subscriber() -> None:
     one = draw_topology(full()).svg
     three = draw_topology(
         full(
@@ -84,13 +84,13 @@ def test_each_batcher_leads_to_its_own_subscriber_only() -> None:
     assert len(all_of(three, "line")) == 1 + 3 + 3
 
 
-def test_a_stream_alone_is_one_box() -> None:
+def test_stream_is_one_box() -> None:
     svg = draw_topology(Snapshot("idle", (Stage("source", state="idle"),))).svg
     assert len(boxes(svg)) == 1
     assert all_of(svg, "line") == []
 
 
-def test_what_failed_is_red_and_nothing_else() -> None:
+def test_only_failed_stage_is_red() -> None:
     healthy = draw_topology(full()).svg
     failing = draw_topology(full(processors=(Stage("upcase", failed=3),))).svg
     assert RED not in healthy
@@ -104,27 +104,27 @@ def test_drops_are_shown_in_red() -> None:
     assert drops.attrib["fill"] == RED
 
 
-def test_a_connection_that_waits_says_until_when() -> None:
+def test_waiting_connection_shows_until_when() -> None:
     svg = draw_topology(full(sources=(Stage("s", state="backing off until 12:00:05"),))).svg
     assert {"● backing off", "until 12:00:05 UTC"} <= set(texts(svg))
 
 
-def test_the_last_three_errors_stand_below() -> None:
+def test_last_three_errors_are_drawn() -> None:
     svg = draw_topology(full(errors=tuple(f"error {number}" for number in range(9)))).svg
     assert texts(svg)[-3:] == ["✗ error 6", "✗ error 7", "✗ error 8"]
 
 
-def test_notes_stand_beside_the_state() -> None:
+def test_notes_are_drawn_beside_the_state() -> None:
     assert "connected · reconnects 2" in texts(draw_topology(full(notes=("reconnects 2",))).svg)
 
 
-def test_the_rate_of_late_is_drawn_and_said() -> None:
+def test_recent_rate_is_drawn_and_written() -> None:
     svg = draw_topology(full(rates=(10.0, 20.0, 15.0))).svg
     assert len(all_of(svg, "polyline")) == 1
     assert "15 messages/s" in texts(svg)
 
 
-def test_what_is_over_has_no_rates_but_a_peak() -> None:
+def test_topology_shows_only_the_peak_at_the_end() -> None:
     svg = draw_topology(full(rates=(10.0, 20.0, 15.0), is_over=True)).svg
     said = texts(svg)
     assert "peak 20 messages/s" in said
@@ -132,7 +132,7 @@ def test_what_is_over_has_no_rates_but_a_peak() -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_names_and_errors_do_no_harm(text: str) -> None:
+def test_hostile_text_is_escaped_in_topologies(text: str) -> None:
     drawing = draw_topology(
         full(
             sources=(Stage(text, text, text),),
@@ -145,7 +145,7 @@ def test_hostile_names_and_errors_do_no_harm(text: str) -> None:
     assert not set("\x1b\x00\u202e\ud800") & set(drawing.text)
 
 
-def test_a_usual_pipeline_is_not_wider_than_a_cell() -> None:
+def test_usual_pipeline_fits_into_a_cell() -> None:
     assert numbers(parsed(draw_topology(full()).svg), "width") == (640,)
 
 

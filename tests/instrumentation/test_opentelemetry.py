@@ -26,7 +26,7 @@ from rxtweets import (
 from rxtweets import operators as ops
 from rxtweets.events import ProcessorStarted
 from rxtweets.instrumentation import opentelemetry
-from rxtweets.instrumentation._metrics import GAUGES
+from rxtweets.instrumentation._metrics import STATS_METRICS
 
 PATIENCE = 20.0
 
@@ -55,8 +55,8 @@ class Watched:
     def run(self, *data: str) -> None:
         ended = threading.Event()
         self.stream.subscribe(on_completed=ended.set)
-        for each in data:
-            self.source.on_next(Message(each))
+        for value in data:
+            self.source.on_next(Message(value))
         self.source.on_completed()
         assert ended.wait(PATIENCE)
         assert self.stream.telemetry.bus.flush()
@@ -88,18 +88,17 @@ def watched() -> Iterator[Watched]:
     watched.tracers.shutdown()
 
 
-def test_every_figure_is_a_metric_of_its_kind(watched: Watched) -> None:
+def test_every_metric_is_an_instrument_of_its_kind(watched: Watched) -> None:
     metrics = watched.metrics()
-    for name in Stats.__dataclass_fields__:
-        if name in ("state", "lag"):
-            continue
-        data = metrics[f"rxtweets.{name}"].data
-        is_counter = isinstance(data, Sum) and data.is_monotonic
-        assert is_counter == (name not in GAUGES), name
+    for metric in STATS_METRICS.values():
+        if metric.name != "lag":
+            data = metrics[f"rxtweets.{metric.name}"].data
+            is_counter = isinstance(data, Sum) and data.is_monotonic
+            assert is_counter == metric.is_counter, metric
     assert "rxtweets.lag" not in metrics  # not known yet
 
 
-def test_values_are_those_of_the_snapshot(watched: Watched) -> None:
+def test_values_are_those_of_stats(watched: Watched) -> None:
     watched.run("a", "bad", "b")
     metrics = watched.metrics()
     found = {}
@@ -110,7 +109,7 @@ def test_values_are_those_of_the_snapshot(watched: Watched) -> None:
     assert found == {"processed": 2, "failed": 1}
 
 
-def test_all_values_of_one_collection_are_of_one_snapshot(
+def test_one_collection_takes_one_snapshot(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[Stats] = []
@@ -126,7 +125,7 @@ def test_all_values_of_one_collection_are_of_one_snapshot(
     assert len(taken) == 2
 
 
-def test_stages_are_told_apart(watched: Watched) -> None:
+def test_stages_have_their_own_attributes(watched: Watched) -> None:
     watched.run("a")
     [point] = watched.metrics()["rxtweets.stage.concurrency"].data.data_points
     named = {"stream": "mine", "stage": "processors", "number": 0}
@@ -134,7 +133,7 @@ def test_stages_are_told_apart(watched: Watched) -> None:
     assert point.value == 4
 
 
-def test_each_message_is_a_span_within_one_of_its_processor(watched: Watched) -> None:
+def test_message_span_is_within_a_processor_span(watched: Watched) -> None:
     watched.run("a", "b")
     spans = watched.spans()
     assert len(spans["rxtweets.handle"]) == 2
@@ -146,7 +145,7 @@ def test_each_message_is_a_span_within_one_of_its_processor(watched: Watched) ->
     assert sum(span.attributes["successful"] for span in processors.values()) == 2
 
 
-def test_a_handler_that_raises_is_a_span_with_the_exception(watched: Watched) -> None:
+def test_handler_span_has_the_exception(watched: Watched) -> None:
     watched.run("bad")
     [span] = watched.spans()["rxtweets.handle"]
     assert span.status.status_code is StatusCode.ERROR
@@ -155,7 +154,7 @@ def test_a_handler_that_raises_is_a_span_with_the_exception(watched: Watched) ->
     assert event.attributes["exception.type"] == "ValueError"
 
 
-def test_a_pipeline_gives_spans_of_all_that_users_write(watched: Watched) -> None:
+def test_pipeline_exports_spans_of_all_user_code(watched: Watched) -> None:
     def take(batch: Any) -> None:
         raise OSError(f"no room for {batch}")
 
@@ -184,7 +183,7 @@ def test_a_pipeline_gives_spans_of_all_that_users_write(watched: Watched) -> Non
     assert spans["rxtweets.prepare"][0].attributes["messages"] >= 1
 
 
-def test_a_batcher_and_its_subscriber_are_told_apart_by_their_kind() -> None:
+def test_batcher_and_subscriber_differ_in_kind() -> None:
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader])
     pipeline = Pipeline(
@@ -197,9 +196,11 @@ def test_a_batcher_and_its_subscriber_are_told_apart_by_their_kind() -> None:
         data: Any = reader.get_metrics_data()
     meters.shutdown()
     [scope] = data.resource_metrics[0].scope_metrics
-    [metric] = [each for each in scope.metrics if each.name == "rxtweets.stage.received"]
-    points = [each.attributes for each in metric.data.data_points]
-    assert sorted(each["kind"] for each in points if each["stage"] == "archive") == [
+    [metric] = [metric for metric in scope.metrics if metric.name == "rxtweets.stage.received"]
+    points = [point.attributes for point in metric.data.data_points]
+    assert sorted(
+        attributes["kind"] for attributes in points if attributes["stage"] == "archive"
+    ) == [
         "batcher",
         "subscribers",
     ]
@@ -209,7 +210,7 @@ def processed(reader: InMemoryMetricReader) -> list[int]:
     """What is exported as the number of processed messages."""
     data: Any = reader.get_metrics_data()
     [scope] = data.resource_metrics[0].scope_metrics
-    [metric] = [each for each in scope.metrics if each.name == "rxtweets.processed"]
+    [metric] = [metric for metric in scope.metrics if metric.name == "rxtweets.processed"]
     return [point.value for point in metric.data.data_points]
 
 
@@ -227,7 +228,7 @@ def test_last_values_are_collected_when_the_block_has_ended(*, was_collected: bo
     meters.shutdown()
 
 
-def test_last_values_make_room_for_the_next_of_the_name() -> None:
+def test_last_values_are_replaced_by_a_source_of_the_name() -> None:
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader])
     for count in (7, 3):
@@ -256,7 +257,7 @@ def test_two_streams_have_metrics_when_they_share_a_provider() -> None:
     meters.shutdown()
 
 
-def test_nothing_new_comes_after_the_disposal(watched: Watched) -> None:
+def test_nothing_is_exported_after_the_disposal(watched: Watched) -> None:
     watched.instrumentation.dispose()
     watched.run("a")
     assert watched.spans() == {}
@@ -264,17 +265,15 @@ def test_nothing_new_comes_after_the_disposal(watched: Watched) -> None:
     assert point.value == 0
 
 
-def test_spans_whose_end_is_lost_are_forgotten_at_last(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(opentelemetry, "MOST_OPEN", 3)
-    spans = opentelemetry._Spans("", watched.tracers)
+def test_oldest_open_spans_are_dropped(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opentelemetry, "MAX_OPEN_SPANS", 3)
+    spans = opentelemetry._SpanExporter("", watched.tracers)
     for number in range(10):
         spans.on_next(ProcessorStarted(number, 1.0))
     assert list(spans._open) == [7, 8, 9]
 
 
-def test_a_missing_library_is_named_with_its_extra(
+def test_missing_library_is_named_with_its_extra(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)

@@ -10,9 +10,9 @@ import pytest
 import reactivex
 from prometheus_client.parser import text_string_to_metric_families
 
-from rxtweets import ConfigurationError, Message, MessageStream, Stats, events
+from rxtweets import ConfigurationError, Message, MessageStream, events
 from rxtweets import operators as ops
-from rxtweets.instrumentation._metrics import GAUGES, meanings
+from rxtweets.instrumentation._metrics import METRICS
 from rxtweets.instrumentation.prometheus import StreamCollector, serve_metrics
 
 PATIENCE = 20.0
@@ -36,7 +36,7 @@ class Feed:
     def give(self, numbers: range) -> None:
         for number in numbers:
             self.source.on_next(Message(number))
-        for _ in [each for each in numbers if each % 10 != 3]:
+        for _ in [number for number in numbers if number % 10 != 3]:
             assert self.seen.acquire(timeout=PATIENCE)
         assert self.stream.telemetry.bus.flush()
 
@@ -66,20 +66,19 @@ def values(family: Any) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_every_figure_is_there_with_its_type_and_its_meaning(feed: Feed) -> None:
+def test_every_metric_is_served_with_type_and_description(feed: Feed) -> None:
     with serve_metrics(feed.stream) as server:
         families = scrape(server.port)
-    for name in Stats.__dataclass_fields__:
-        if name in ("state", "lag"):
-            continue
-        family = families[f"rxtweets_{name}"]
-        assert family.type == ("gauge" if name in GAUGES else "counter"), name
-        assert family.documentation == meanings(Stats)[name]
+    for metric in METRICS:
+        if metric.name != "lag":
+            family = families[f"rxtweets_{metric.name.replace('.', '_')}"]
+            assert family.type == ("counter" if metric.is_counter else "gauge"), metric
+            assert family.documentation == metric.description
     assert values(families["rxtweets_state"]) == {("idle", ""): 1.0}
     assert "rxtweets_lag" not in families  # not known yet
 
 
-def test_counters_are_those_of_the_snapshot_and_only_grow(feed: Feed) -> None:
+def test_counters_are_those_of_stats_and_only_grow(feed: Feed) -> None:
     with serve_metrics(feed.stream) as server:
         before: dict[str, float] = {}
         for start in (0, 10, 20):
@@ -105,7 +104,7 @@ def test_events_are_counted_by_kind(feed: Feed) -> None:
 
 
 @pytest.mark.parametrize("part", ['quo"te', "back\\slash", "new\nline", "日本語", '{a="b"}'])
-def test_labels_of_any_text_come_through(feed: Feed, part: str) -> None:
+def test_labels_of_any_text_are_served(feed: Feed, part: str) -> None:
     with serve_metrics(feed.stream, name=part) as server:
         feed.stream.telemetry.publish(events.PartEnded(None, part=part))
         assert feed.stream.telemetry.bus.flush()
@@ -113,7 +112,7 @@ def test_labels_of_any_text_come_through(feed: Feed, part: str) -> None:
     assert sample.labels == {"event": "PartEnded", "part": part, "stream": part}
 
 
-def test_stages_have_their_own_figures(feed: Feed) -> None:
+def test_stages_have_their_own_metrics(feed: Feed) -> None:
     with serve_metrics(feed.stream) as server:
         feed.give(range(10))
         families = scrape(server.port)
@@ -122,7 +121,7 @@ def test_stages_have_their_own_figures(feed: Feed) -> None:
     assert (sample.labels["stage"], sample.value) == ("processors", 4.0)
 
 
-def test_a_server_that_was_closed_is_gone_and_counts_nothing(feed: Feed) -> None:
+def test_closed_server_listens_and_counts_no_more(feed: Feed) -> None:
     server = serve_metrics(feed.stream)
     assert feed.stream.telemetry.bus.has_observers
     server.close()
@@ -159,19 +158,19 @@ def test_scrape_that_fails_is_logged_and_answered_with_500(
         assert scrape(server.port)
 
 
-def test_it_listens_on_this_machine_only_by_default(feed: Feed) -> None:
+def test_server_listens_on_this_machine_only_by_default(feed: Feed) -> None:
     with serve_metrics(feed.stream) as server:
         assert server._server.server_address[0] == "127.0.0.1"
 
 
-def test_two_streams_fit_into_one_registry(feed: Feed) -> None:
+def test_registry_takes_two_streams(feed: Feed) -> None:
     one, two = StreamCollector(feed.stream, "one"), StreamCollector(feed.stream, "two")
     assert len(list(one.collect())) == len(list(two.collect()))
     one.close()
     two.close()
 
 
-def test_a_missing_library_is_named_with_its_extra(
+def test_missing_library_is_named_with_its_extra(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
@@ -180,6 +179,6 @@ def test_a_missing_library_is_named_with_its_extra(
 
 
 @pytest.mark.parametrize("port", [-1, "80", None])
-def test_a_port_that_is_none_is_refused(feed: Feed, port: Any) -> None:
+def test_invalid_port_is_refused(feed: Feed, port: Any) -> None:
     with pytest.raises(ConfigurationError, match="port="):
         serve_metrics(feed.stream, port)

@@ -11,7 +11,7 @@ Answer = tuple[int, dict[str, str]]
 
 
 class Hook:
-    """Answers by a script, then 204, or 422 to what is no JSON; keeps what it got."""
+    """Responds by a script, then with 204, or 422 to invalid JSON; keeps the requests."""
 
     def __init__(self) -> None:
         self.script: list[Answer | None] = []

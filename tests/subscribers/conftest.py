@@ -19,7 +19,7 @@ RECEIVED = 1_764_028_461.25
 
 
 def missing(what: str) -> None:
-    """On a laptop a component may be missing; where everything is checked it may not."""
+    """Skip the test without this component, or fail it in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} must be here")
     pytest.skip(f"{what} is not here")
@@ -27,7 +27,7 @@ def missing(what: str) -> None:
 
 @pytest.fixture
 def tool() -> Callable[..., str]:
-    """Runs a foreign tool and gives its output; it must succeed."""
+    """Return a function that runs a program and returns its output; it must succeed."""
 
     def run(name: str, *arguments: object) -> str:
         if shutil.which(name) is None:
@@ -43,7 +43,7 @@ def tool() -> Callable[..., str]:
 
 @pytest.fixture
 def tweets() -> Callable[..., list[Message[Any]]]:
-    """Messages as the stream makes them, one a millisecond."""
+    """Return a function that makes messages as a stream does, one for each millisecond."""
     frames = Tweets(seed=3, clock=lambda: RECEIVED - 1).frames(0, 1000)
 
     def make(count: int, start: int = 0) -> list[Message[Any]]:
@@ -69,7 +69,7 @@ LINES = {
 
 @pytest.fixture
 def events() -> list[Message[Any]]:
-    """A like, a compliance event, a label and an activity; two of them without an id."""
+    """A like, a compliance event, a label and an activity; two of them have no id."""
     made: list[Message[Any]] = []
     for carries, line in LINES.items():
         read: Any = reader_for(carries)  # type: ignore[arg-type]  # the keys are those names
@@ -80,7 +80,7 @@ def events() -> list[Message[Any]]:
 
 @pytest.fixture
 def odd() -> list[Message[Any]]:
-    """What handlers make of messages, and messages that came from no stream."""
+    """Messages with odd data, and messages that came from no stream."""
     made = Message.from_line(b'{"data":{"id":"77","text":"a\\u0000b"}}', RECEIVED)
     return [
         made,
@@ -121,4 +121,4 @@ def hook() -> Iterator[Hook]:
 
 @pytest.fixture
 def files_in() -> Callable[[Path], list[str]]:
-    return lambda path: sorted(each.name for each in path.iterdir())
+    return lambda path: sorted(file.name for file in path.iterdir())

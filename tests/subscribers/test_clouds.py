@@ -1,4 +1,4 @@
-"""Parquet in S3 and in Google's cloud, against local servers that answer as they do."""
+"""Parquet in S3 and in Google Cloud Storage, against local emulators."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def filesystem(cloud: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> An
 
 @pytest.fixture
 def directory(filesystem: Any) -> str:
-    """In a bucket of its own."""
+    """Return a directory in a new bucket."""
     bucket = f"tweets-{uuid4().hex}"
     filesystem.create_dir(bucket)
     return f"{bucket}/live"
@@ -104,7 +104,7 @@ def ids_in(directory: str, filesystem: Any) -> list[str]:
     return sorted(found.to_table(columns=["id"])["id"].to_pylist())
 
 
-def test_batches_are_objects_and_come_once(filesystem: Any, directory: str, tweets: Make) -> None:
+def test_batches_are_stored_once_as_objects(filesystem: Any, directory: str, tweets: Make) -> None:
     messages = tweets(60)
     with ParquetSubscriber(directory, filesystem=filesystem) as store:
         store.on_next(Batch(messages[:20]))
@@ -112,10 +112,10 @@ def test_batches_are_objects_and_come_once(filesystem: Any, directory: str, twee
         store.on_next(Batch(messages[:20]))
     with ParquetSubscriber(directory, filesystem=filesystem) as store:
         store.on_next(Batch(messages[10:60]))
-    assert ids_in(directory, filesystem) == sorted(each.id for each in messages)
+    assert ids_in(directory, filesystem) == sorted(message.id for message in messages)
 
 
-def test_a_uri_names_the_place(
+def test_uri_names_the_bucket(
     cloud: str, endpoint: str, filesystem: Any, directory: str, tweets: Make
 ) -> None:
     with ParquetSubscriber(URIS[cloud].format(directory, endpoint)) as store:

@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of writing: what was acknowledged is there, and nothing twice."""
+"""`kill -9` during a write loses no acknowledged message, and doubles none."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PROGRAM = Path(__file__).with_name("_killed.py")
 TOTAL = 3_000
 PATIENCE = 50.0
 AGAIN = 150
-"""Messages that the source gives again though they were acknowledged, in other batches."""
+"""Acknowledged messages that the source redelivers in other batches."""
 
 
 def expected() -> list[str]:
-    """The ids in their order: the program has the same feed."""
+    """Return the ids in the order of the program's messages."""
     frames = Tweets(seed=9, clock=lambda: 1_764_028_461.0).frames(0, TOTAL)
     return [orjson.loads(frame)["data"]["id"] for frame in frames]
 
@@ -33,7 +33,7 @@ def expected() -> list[str]:
 def run(
     kind: str, place: Path, first: int, size: int, kill_after: int | None = None
 ) -> tuple[list[str], bool]:
-    """Store from the first message on, killed after so many acknowledgements.
+    """Store from the first message on; kill the process after a number of acknowledgements.
 
     Returns those there were, and whether the process was still at it.
     """
@@ -55,7 +55,7 @@ def run(
 
 
 def stored(kind: str, place: Path) -> list[str]:
-    """What foreign tools, or plain reading, find in the store as it is."""
+    """Return the ids in the store, read by other programs or as plain text."""
     if kind == "sqlite":
         connection = sqlite3.connect(place / "tweets.db")
         try:
@@ -87,14 +87,14 @@ def rows_in(table: str) -> list[str]:
 
 
 def left_in(place: Path) -> list[str]:
-    """Files that are not complete."""
+    """Return the unfinished files."""
     return [path.name for path in place.rglob("*") if path.suffix in {".part", ".new"}]
 
 
 def kill_and_resume(kind: str, place: Path, seed: int, ids: list[str]) -> bool:
     chance = random.Random(seed)
     taken, was_killed = 0, True
-    # The second one is killed soon after its start: while it looks after what the first one left.
+    # The second process is killed while it completes the files of the first one.
     for kill_after in (chance.randrange(0, TOTAL // 2), chance.choice([0, 1, 50])):
         first = max(0, taken - AGAIN)
         told, at_work = run(kind, place, first, chance.choice([1, 7, 20, 100]), kill_after)
@@ -119,16 +119,16 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def test_a_killed_process_loses_nothing_and_doubles_nothing(kind: str, tmp_path: Path) -> None:
+def test_killed_process_neither_loses_nor_doubles(kind: str, tmp_path: Path) -> None:
     kill_and_resume(kind, tmp_path, 1, expected())
 
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(600)
-def test_twenty_killed_processes_lose_and_double_nothing(kind: str, tmp_path: Path) -> None:
+def test_twenty_killed_processes_neither_lose_nor_double(kind: str, tmp_path: Path) -> None:
     ids = expected()
     killed = 0
-    for seed in range(20 // 2):  # each kills two
+    for seed in range(20 // 2):  # two processes are killed
         place = tmp_path / str(seed)
         place.mkdir()
         killed += kill_and_resume(kind, place, seed, ids)

@@ -1,4 +1,4 @@
-"""An odd message fails no other, and fares the same in every store."""
+"""An odd message fails no other, and every store treats it the same."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Make = Callable[..., list[Message[Any]]]
 
 
 class Raising:
-    """Raises whatever is asked of it."""
+    """Raises from every attribute and method."""
 
     def __repr__(self) -> str:
         raise ValueError("no repr")
@@ -61,7 +61,7 @@ def deep(levels: int) -> list[Any]:
 
 
 def line(text: str) -> Message[Any]:
-    """The message of a line that holds JSON."""
+    """Return the message of a line of JSON."""
     carried = carried_by(json.loads(text))
     return Message.from_event(carried.data, carried.id, text.encode(), AT)
 
@@ -128,11 +128,11 @@ NO_JSON_LINES = {
     "a line with a byte order mark",
     "a line that is nested too deep",
 }
-"""JSON Lines keep such a line byte for byte; to look into every line would double the cost."""
+"""Lines that JSON Lines keep byte for byte: checking every line would double the cost."""
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_message_is_stored_with_its_neighbours(
+def test_odd_message_is_stored_with_its_batch(
     name: str, tmp_path: Path, postgres: str, hook: Hook
 ) -> None:
     before, after = (
@@ -160,27 +160,27 @@ def test_an_odd_message_is_stored_with_its_neighbours(
     assert ids[0] == ids[1] == ids[2] > set(GOOD)
     assert [len(found) for found in rows] == [3, 3, 3]
     [(_, body)] = hook.got
-    assert [each["id"] for each in body["messages"]][::2] == list(GOOD)
+    assert [message["id"] for message in body["messages"]][::2] == list(GOOD)
     first, odd, last = (tmp_path / "t.jsonl").read_bytes().splitlines()
-    assert [json.loads(each)["id"] for each in (first, last)] == list(GOOD)
+    assert [json.loads(line)["id"] for line in (first, last)] == list(GOOD)
     assert ODD[name].raw in odd if name in NO_JSON_LINES else json.loads(odd)
     assert printed.buffer.getvalue().count(b"good") == 2
 
 
-def test_a_line_that_is_no_json_comes_back_from_json_lines(tmp_path: Path) -> None:
+def test_invalid_line_is_replayed_from_json_lines(tmp_path: Path) -> None:
     letters = DeadLetterFile(tmp_path / "dead.jsonl")
     retrying = Retrying(lambda _: 1 // 0, dead_letters=letters, sleep=lambda _: None)
     for message in (ODD["a line of HTML"], ODD["a line that is not UTF-8"]):
         with pytest.raises(rxtweets.errors.SubscriberError):
             retrying.on_next(Batch([message]))
     back = [letter.batch[0] for letter in read_dead_letters(letters.path)]
-    assert [(each.id, each.data, each.received_at) for each in back] == [
+    assert [(message.id, message.data, message.received_at) for message in back] == [
         ("7", "made of it", AT)
     ] * 2
     assert back[0].raw == b"<html>"
 
 
-def test_json_lines_go_on_after_lines_that_are_no_json(tmp_path: Path, tweets: Make) -> None:
+def test_json_lines_are_continued_after_invalid_lines(tmp_path: Path, tweets: Make) -> None:
     odd = list(ODD.values())
     for start in range(2):
         with JSONLinesSubscriber(tmp_path / "t.jsonl") as store:
@@ -191,7 +191,7 @@ def test_json_lines_go_on_after_lines_that_are_no_json(tmp_path: Path, tweets: M
     assert tweets(1, 2)[0].raw in files[0].read_bytes()
 
 
-# What a database refuses.
+# Rows that a database refuses.
 
 PICKY = (
     "CREATE TRIGGER picky BEFORE INSERT ON tweets WHEN new.text = 'bad' "
@@ -206,7 +206,7 @@ def run_in_sqlite(path: Path, statement: str) -> None:
 
 
 def picky_store(kind: str, tmp_path: Path, postgres: str) -> Store:
-    """A store whose table takes no text ``bad``."""
+    """A store whose table refuses the text ``bad``."""
     if kind == "sqlite":
         with SQLiteSubscriber(tmp_path / "tweets.db") as store:
             store.on_next(Batch([Message("first", {"id": "1"})]))
@@ -228,23 +228,23 @@ def picky(request: pytest.FixtureRequest, tmp_path: Path, postgres: str) -> Stor
     return picky_store(request.param, tmp_path, postgres)
 
 
-def test_a_row_that_is_refused_fails_its_message_alone(picky: Store, tweets: Make) -> None:
+def test_refused_row_fails_only_its_message(picky: Store, tweets: Make) -> None:
     messages = tweets(5)
     messages[2] = messages[2].put_data("bad")
     acks = RecordingAcknowledger()
-    stream = reactivex.from_iterable(each.with_acknowledger(acks) for each in messages)
+    stream = reactivex.from_iterable(message.with_acknowledger(acks) for message in messages)
     stream.pipe(ops.batch(5, 60.0)).subscribe(picky)
-    assert [each.id for each in acks.failed] == [messages[2].id]
-    assert [each.id for each in acks.successful] == [
-        each.id for each in messages if each is not messages[2]
+    assert [message.id for message in acks.failed] == [messages[2].id]
+    assert [message.id for message in acks.successful] == [
+        message.id for message in messages if message is not messages[2]
     ]
     [failed] = acks.failed
     assert isinstance(failed.status, Failed)
     assert isinstance(failed.status.reason, Exception)
 
 
-def test_rows_of_which_all_are_refused_fail_the_batch(picky: Store, tweets: Make) -> None:
-    bad = [each.put_data("bad") for each in tweets(3)]
+def test_batch_fails_when_all_rows_are_refused(picky: Store, tweets: Make) -> None:
+    bad = [message.put_data("bad") for message in tweets(3)]
     with (
         picky,
         pytest.raises((rxtweets.errors.SubscriberError, sqlite3.IntegrityError), match="tweets"),
@@ -252,7 +252,7 @@ def test_rows_of_which_all_are_refused_fail_the_batch(picky: Store, tweets: Make
         picky.on_next(Batch(bad))
 
 
-def test_what_a_trigger_rolled_back_is_not_acknowledged(tmp_path: Path, tweets: Make) -> None:
+def test_batch_fails_when_a_trigger_rolls_back(tmp_path: Path, tweets: Make) -> None:
     good, bad = tweets(4), tweets(1, 4)[0].put_data("bad")
     with SQLiteSubscriber(tmp_path / "tweets.db") as store:
         store.on_next(Batch(good[:1]))
@@ -262,9 +262,9 @@ def test_what_a_trigger_rolled_back_is_not_acknowledged(tmp_path: Path, tweets: 
     assert len(SQLitePlace(tmp_path).rows()) == 1
 
 
-def test_an_id_too_long_for_an_index_fails_its_message_alone(postgres: str, tweets: Make) -> None:
+def test_too_long_id_fails_only_its_message(postgres: str, tweets: Make) -> None:
     long = Message("x", {"id": random.Random(1).randbytes(4000).hex()})
     with PostgresSubscriber(postgres, sleep=never) as store:
         outcome: Any = store.on_next(Batch([*tweets(1), long, *tweets(1, 1)]))
-    assert [each.is_failed for each in outcome] == [False, True, False]
+    assert [message.is_failed for message in outcome] == [False, True, False]
     assert len(PostgresPlace(postgres).rows()) == 2

@@ -25,7 +25,7 @@ def store_for(hook: Hook, pauses: list[float] | None = None, **options: Any) -> 
     return WebhookSubscriber(hook.url, wait=tenacity.wait_fixed(0.5), sleep=sleep, **options)
 
 
-def test_a_batch_is_posted_with_its_lines(hook: Hook, tweets: Make) -> None:
+def test_batch_is_posted_with_its_lines(hook: Hook, tweets: Make) -> None:
     messages = tweets(3)
     with store_for(hook, headers={"Authorization": "Bearer x"}) as store:
         store.on_next(Batch(messages, "timeout", "alerts"))
@@ -33,10 +33,12 @@ def test_a_batch_is_posted_with_its_lines(hook: Hook, tweets: Make) -> None:
     assert headers["authorization"] == "Bearer x"
     assert headers["content-type"] == "application/json"
     assert (body["batcher"], body["trigger"]) == ("alerts", "timeout")
-    assert [each["raw"] for each in body["messages"]] == [json.loads(each.raw) for each in messages]
+    assert [message["raw"] for message in body["messages"]] == [
+        json.loads(message.raw) for message in messages
+    ]
 
 
-def test_the_key_is_the_same_for_the_same_messages_only(hook: Hook, tweets: Make) -> None:
+def test_idempotency_key_depends_on_the_messages(hook: Hook, tweets: Make) -> None:
     hook.script = [(500, {})]
     with store_for(hook) as store:
         store.on_next(Batch(tweets(3)))
@@ -47,7 +49,7 @@ def test_the_key_is_the_same_for_the_same_messages_only(hook: Hook, tweets: Make
 
 
 @pytest.mark.parametrize("trouble", [(500, {}), (503, {}), (429, {}), (408, {}), None])
-def test_what_can_pass_is_tried_again(hook: Hook, tweets: Make, trouble: Answer | None) -> None:
+def test_temporary_status_is_retried(hook: Hook, tweets: Make, trouble: Answer | None) -> None:
     hook.script = [trouble, trouble]
     pauses: list[float] = []
     with store_for(hook, pauses) as store:
@@ -57,7 +59,9 @@ def test_what_can_pass_is_tried_again(hook: Hook, tweets: Make, trouble: Answer 
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404, 410])
-def test_what_cannot_fails_the_batch_at_once(hook: Hook, tweets: Make, status: int) -> None:
+def test_permanent_status_fails_the_batch_immediately(
+    hook: Hook, tweets: Make, status: int
+) -> None:
     hook.script = [(status, {})]
     with store_for(hook) as store, pytest.raises(rxtweets.errors.SubscriberError) as raised:
         store.on_next(Batch(tweets(1)))
@@ -66,7 +70,7 @@ def test_what_cannot_fails_the_batch_at_once(hook: Hook, tweets: Make, status: i
     assert "hush" not in f"{raised.value}{store!r}"
 
 
-def test_the_status_counts_even_if_the_text_cannot_be_read(hook: Hook, tweets: Make) -> None:
+def test_status_counts_when_the_response_cannot_be_read(hook: Hook, tweets: Make) -> None:
     hook.text = b"not gzip"
     hook.script = [(503, {"Content-Encoding": "gzip"}), (200, {"Content-Encoding": "gzip"})]
     with store_for(hook) as store:
@@ -74,7 +78,7 @@ def test_the_status_counts_even_if_the_text_cannot_be_read(hook: Hook, tweets: M
     assert len(hook.got) == 2
 
 
-def test_an_error_says_what_the_answer_says(hook: Hook, tweets: Make) -> None:
+def test_error_has_the_text_of_the_response(hook: Hook, tweets: Make) -> None:
     hook.text = b"no such hook"
     hook.script = [(404, {})]
     with (
@@ -87,13 +91,13 @@ def test_an_error_says_what_the_answer_says(hook: Hook, tweets: Make) -> None:
 @pytest.mark.parametrize(
     "value", ["Bearer hush\n", " Bearer hush", "Bearer hush €", b"Bearer hush"]
 )
-def test_a_header_that_cannot_be_sent_is_refused_and_not_shown(value: Any) -> None:
+def test_invalid_header_is_refused_and_not_shown(value: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="Authorization") as raised:
         WebhookSubscriber("http://127.0.0.1:9/", headers={"Authorization": value})
     assert "hush" not in str(raised.value)
 
 
-def test_it_gives_up_by_the_policy(hook: Hook, tweets: Make) -> None:
+def test_webhook_gives_up_by_its_policy(hook: Hook, tweets: Make) -> None:
     hook.script = [(500, {})] * 9
     with (
         store_for(hook, stop=tenacity.stop_after_attempt(3)) as store,
@@ -127,14 +131,14 @@ def test_retry_after_is_honoured(
     assert least <= pauses[0] <= most
 
 
-def test_a_server_that_is_not_there_fails_the_batch(tweets: Make) -> None:
+def test_unreachable_server_fails_the_batch(tweets: Make) -> None:
     store = WebhookSubscriber("http://127.0.0.1:9/", sleep=lambda _: None)
     with store, pytest.raises(rxtweets.errors.SubscriberError, match="ConnectError"):
         store.on_next(Batch(tweets(1)))
 
 
 @pytest.mark.parametrize("wrong", [{"stop": 3}, {"wait": tenacity.wait_fixed}, {"sleep": 1}])
-def test_what_is_no_strategy_is_refused(wrong: dict[str, Any]) -> None:
+def test_webhook_refuses_invalid_strategies(wrong: dict[str, Any]) -> None:
     [name] = wrong
     with pytest.raises(rxtweets.ConfigurationError, match=f"^{name}="):
         WebhookSubscriber("http://127.0.0.1:9/", **wrong)
@@ -147,26 +151,26 @@ def test_what_is_no_strategy_is_refused(wrong: dict[str, Any]) -> None:
         *("http://two words/", "http://a..b/", f"http://{'a' * 64}/", "http://host:99999/"),
     ],
 )
-def test_a_webhook_needs_a_url(url: Any) -> None:
+def test_invalid_url_is_refused(url: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="url"):
         WebhookSubscriber(url)
 
 
-def test_the_console_can_write_whatever_it_shows() -> None:
+def test_console_replaces_half_surrogate_pairs() -> None:
     written = io.BytesIO()
     console = ConsoleSubscriber(io.TextIOWrapper(written, encoding="utf-8"), width=60)
     console.on_next(Batch([Message("half \ud83d of a pair")]))
     assert written.getvalue().decode().endswith("half   of a pair\n")
 
 
-def test_the_console_replaces_what_its_encoding_lacks() -> None:
+def test_console_replaces_characters_outside_its_encoding() -> None:
     written = io.BytesIO()
     console = ConsoleSubscriber(io.TextIOWrapper(written, encoding="ascii"), width=60)
     console.on_next(Batch([Message("café")]))
     assert b"caf?" in written.getvalue()
 
 
-def test_the_console_shows_a_line_a_batch() -> None:
+def test_console_prints_a_line_for_each_batch() -> None:
     file = io.StringIO()
     console = ConsoleSubscriber(file, width=60)
     console.on_next(Batch([Message("one\x1b[2J"), Message("two")]))

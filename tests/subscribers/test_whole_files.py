@@ -1,4 +1,4 @@
-"""Files of Parquet on a disk: complete or not there, whenever the process is killed."""
+"""Parquet files appear complete or not at all, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from rxtweets import Batch, Message
 from rxtweets._support import file_lock
-from rxtweets.subscribers import ParquetSubscriber, _whole_files
+from rxtweets.subscribers import ParquetSubscriber, _parquet
 
 Make = Callable[..., list[Message[Any]]]
 Writer = subprocess.Popen[str]
@@ -35,7 +35,7 @@ with ParquetSubscriber(sys.argv[1]) as store:
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[Writer]:
-    """A process that is in the middle of writing a file, and goes on after a line."""
+    """A process that blocks during a write, until it reads a line."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, tmp_path / "t"],
         stdin=subprocess.PIPE,
@@ -57,9 +57,7 @@ def store_in(directory: Path, messages: list[Message[Any]]) -> None:
         store.on_next(Batch(messages))
 
 
-def test_what_a_killed_process_was_writing_is_removed_by_the_next(
-    writer: Writer, tweets: Make, tmp_path: Path
-) -> None:
+def test_part_of_a_killed_process_is_removed(writer: Writer, tweets: Make, tmp_path: Path) -> None:
     writer.kill()
     writer.wait()
     [part] = parts_in(tmp_path)
@@ -70,9 +68,7 @@ def test_what_a_killed_process_was_writing_is_removed_by_the_next(
     assert file.name.startswith(tweets(1)[0].id)
 
 
-def test_what_a_living_process_is_writing_is_left_to_it(
-    writer: Writer, tweets: Make, tmp_path: Path
-) -> None:
+def test_part_of_a_live_process_is_kept(writer: Writer, tweets: Make, tmp_path: Path) -> None:
     store_in(tmp_path / "t", tweets(1))
     [_] = parts_in(tmp_path)
     writer.communicate("go on\n")
@@ -81,9 +77,7 @@ def test_what_a_living_process_is_writing_is_left_to_it(
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
 
 
-def test_readers_do_not_see_what_is_being_written(
-    writer: Writer, tweets: Make, tmp_path: Path
-) -> None:
+def test_readers_skip_unfinished_files(writer: Writer, tweets: Make, tmp_path: Path) -> None:
     import duckdb
     import pandas as pd
     import polars as pl
@@ -102,7 +96,7 @@ def test_readers_do_not_see_what_is_being_written(
     assert len(pd.read_parquet(tmp_path / "t")) == 3
 
 
-def test_two_processes_may_write_the_same_file(writer: Writer, tmp_path: Path) -> None:
+def test_two_processes_can_write_the_same_file(writer: Writer, tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
 
     store_in(tmp_path / "t", [Message("ours", {"id": "1"})])
@@ -112,14 +106,14 @@ def test_two_processes_may_write_the_same_file(writer: Writer, tmp_path: Path) -
     assert pq.read_table(file, columns=["id"])["id"].to_pylist() == ["1"]
 
 
-def test_hidden_files_of_others_stay(tweets: Make, tmp_path: Path) -> None:
+def test_hidden_files_of_other_programs_are_kept(tweets: Make, tmp_path: Path) -> None:
     theirs = tmp_path / ".rsync.parquet.part"
     theirs.write_bytes(b"theirs")
     store_in(tmp_path, tweets(1))
     assert theirs.read_bytes() == b"theirs"
 
 
-def test_a_full_disk_fails_the_batch_and_leaves_nothing(
+def test_full_disk_fails_the_batch_and_leaves_no_file(
     tweets: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
@@ -135,7 +129,7 @@ def test_a_full_disk_fails_the_batch_and_leaves_nothing(
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
 
 
-def test_a_part_that_was_removed_before_it_was_locked_is_begun_again(
+def test_part_removed_before_its_lock_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
@@ -147,22 +141,22 @@ def test_a_part_that_was_removed_before_it_was_locked_is_begun_again(
         return lock(file, **options)
 
     lock = file_lock.lock
-    monkeypatch.setattr(_whole_files, "lock", late)
-    _whole_files.write_whole(tmp_path / "x", b"content")
+    monkeypatch.setattr(_parquet, "lock", late)
+    _parquet.write_whole(tmp_path / "x", b"content")
     assert len(set(begun)) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"content"
 
 
-def test_where_there_are_no_locks_nothing_is_removed(
+def test_parts_are_kept_when_locks_are_unsupported(
     tweets: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: Any, **__: Any) -> bool:
         raise OSError(95, os.strerror(95))
 
     part = tmp_path / f".x.parquet.{'0' * 32}.part"
-    part.write_bytes(b"somebody's")
-    monkeypatch.setattr(_whole_files, "lock", none)
+    part.write_bytes(b"theirs")
+    monkeypatch.setattr(_parquet, "lock", none)
     store_in(tmp_path, tweets(1))
     assert part.exists()
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
