@@ -10,13 +10,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, cast, get_args
 
-from rxtweets._core.subscriber import Share, Subscriber, take_over
+from rxtweets._core.subscriber import DetachedBatch, PendingBatch, Subscriber, take_over
 from rxtweets._messages.batch import Batch
 from rxtweets._support.validation import function, no_class, whole_number
 from rxtweets._support.workers import start_thread
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.operators._calls import is_async
-from rxtweets.operators._deliver import AnySubscriber
+from rxtweets.operators._deliver import SubscriberOrFunction
 
 Overflow = Literal["block", "fail"]
 
@@ -55,7 +55,7 @@ class Buffered(Subscriber[Any]):
     """
 
     def __init__(
-        self, subscriber: AnySubscriber, capacity: int = 100, overflow: Overflow = "block"
+        self, subscriber: SubscriberOrFunction, capacity: int = 100, overflow: Overflow = "block"
     ) -> None:
         super().__init__()
         if overflow not in get_args(Overflow):
@@ -103,7 +103,7 @@ class Buffered(Subscriber[Any]):
             )
         self._changed.wait_for(lambda: self._waiting < self._capacity)
 
-    def _deliver(self, batch: Batch[Any], share: Share) -> None:
+    def _deliver(self, batch: Batch[Any], share: PendingBatch | DetachedBatch) -> None:
         with self._changed:
             self._waiting -= 1
             self._changed.notify_all()
@@ -151,7 +151,7 @@ class Buffered(Subscriber[Any]):
             return None
 
 
-def function_of(subscriber: AnySubscriber) -> Callable[[Batch[Any]], object]:
+def function_of(subscriber: SubscriberOrFunction) -> Callable[[Batch[Any]], object]:
     """Return the function of a subscriber that takes a batch.
 
     Raises:

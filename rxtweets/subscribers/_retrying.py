@@ -15,7 +15,7 @@ from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import function, no_class
 from rxtweets.errors import ConfigurationError, SubscriberError
-from rxtweets.operators._deliver import AnySubscriber
+from rxtweets.operators._deliver import SubscriberOrFunction
 from rxtweets.subscribers._buffered import Buffered, function_of
 from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile
 
@@ -100,7 +100,7 @@ class Retrying(Subscriber[Any]):
 
     def __init__(
         self,
-        subscriber: AnySubscriber,
+        subscriber: SubscriberOrFunction,
         *,
         stop: tenacity.stop.stop_base | None = None,
         wait: tenacity.wait.wait_base | None = None,

@@ -48,6 +48,7 @@ from rxtweets.subscribers import (
     _postgres,
     _sqlite,
 )
+from rxtweets.subscribers._sql import create_table_sql, upsert_sql
 
 SIZES = (20, 500)
 POSTGRES = "postgresql://127.0.0.1:5432/test"
@@ -138,7 +139,7 @@ def bare_sqlite(place: Path) -> Iterator[Take]:
     connection = sqlite3.connect(place / "bare.db")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.executescript(_sqlite.TABLE + _sqlite.SEARCH)
+    connection.executescript(_sqlite.SETUP + _sqlite.SEARCH)
 
     def values(message: Message[Any]) -> list[Any]:
         row = plain_row(message)
@@ -172,8 +173,9 @@ def bare_parquet(place: Path) -> Iterator[Take]:
 def bare_postgres(_place: Path) -> Iterator[Take]:
     with psycopg.connect(POSTGRES, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS rxtweets_bare")
-        connection.execute(_postgres._definition("rxtweets_bare"))
-        statement = _postgres._upsert("rxtweets_bare")
+        connection.execute(create_table_sql("rxtweets_bare", _postgres.POSTGRES_TYPES))
+        differs = "rxtweets_bare.raw IS DISTINCT FROM excluded.raw"
+        statement = upsert_sql("rxtweets_bare", "%s", differs)
 
         def take(batch: Sequence[Message[Any]]) -> None:
             with connection.transaction(), connection.cursor() as cursor:
