@@ -315,7 +315,7 @@ def test_buffered_refuses_invalid_arguments() -> None:
         with pytest.raises(rxtweets.ConfigurationError):
             Buffered(print, **wrong)
     with pytest.raises(rxtweets.ConfigurationError):
-        Buffered("no subscriber")
+        Buffered("no subscriber")  # type: ignore[arg-type]  # that is the point
 
 
 # Retrying.
