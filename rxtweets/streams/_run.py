@@ -174,7 +174,7 @@ class StreamRun(ABC):
             try:
                 gate.on_next(chunk)
             except BaseException as error:
-                self._report(chunk, error)
+                self._report_error(chunk, error)
                 self._end_one(gate, unexpected("a subscriber", error))
                 self.remove(gate)
                 if is_interrupt(error):
@@ -200,11 +200,11 @@ class StreamRun(ABC):
             else:
                 gate.on_error(error)
         except BaseException as raised:
-            self._report(error, raised)
+            self._report_error(error, raised)
             if is_interrupt(raised):
                 raise
 
-    def _report(self, value: object, error: BaseException) -> None:
+    def _report_error(self, value: object, error: BaseException) -> None:
         self._telemetry.add(subscriber_errors=1)
         self._telemetry.publish(SubscriberFailed(value, error))
 
