@@ -47,7 +47,7 @@ class LiveOptions:
 
     Attributes:
         buffer_size: lines of the buffer.
-        overflow: what happens when the buffer is full.
+        overflow: policy for a full buffer.
         reading: how the stream reads.
         read: decodes the lines of streams that carry no tweets.
         deduplicate: drops repeated messages; ``None`` to keep them.
