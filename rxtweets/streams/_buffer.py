@@ -113,7 +113,7 @@ class Handoff:
 
     Args:
         capacity: lines.
-        policy: what to do when the buffer is full.
+        policy: for a full buffer.
         on_drop: called with the number of lines of every drop.
         on_burst: called with ``("began", 0)`` at the first drop, and with ``("ended", dropped)``
             when the buffer is half empty again, or was closed.

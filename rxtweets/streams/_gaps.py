@@ -1,4 +1,4 @@
-"""Gaps between connections: what backfill to request, and what stays missing.
+"""Gaps between connections: the backfill to request, and the rest that stays missing.
 
 X repeats up to five minutes before a connection (``backfill_minutes``) for accounts that have
 backfill. Older messages are lost and reported.

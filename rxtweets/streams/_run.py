@@ -35,7 +35,7 @@ class StreamRun(ABC):
         deduplicate: drops repeated messages; ``None`` to keep them.
 
     Attributes:
-        quota: what the limit still admits; ``None`` without a limit of messages.
+        quota: the rest of the limit; ``None`` without a limit of messages.
     """
 
     counts_delivered = True
@@ -65,7 +65,7 @@ class StreamRun(ABC):
 
     @abstractmethod
     def _stop(self) -> None:
-        """Stop the source; it emits what it has received, then ends. May be called again."""
+        """Stop the source; it emits the received messages, then ends. May be called again."""
 
     def _discard(self) -> None:
         """Stop the source after the last subscriber has left; by default as `_stop`."""
@@ -82,7 +82,7 @@ class StreamRun(ABC):
             start_thread("rxtweets-limit", self._end_in_time, self._limit_died)
 
     def add(self, gate: Gate) -> bool:
-        """Add a subscriber; ``False`` if this run is over."""
+        """Add a subscriber; ``False`` if this run has ended."""
         with self._lock:
             if not self._over.is_set():
                 self._gates += (gate,)
@@ -143,7 +143,7 @@ class StreamRun(ABC):
         self._pass_ends()
 
     def abort(self, error: BaseException) -> None:
-        """End with the error and discard what waits: the source cannot run."""
+        """End with the error and discard waiting messages: the source cannot run."""
         self.end(unexpected("starting the stream", error))
         self._discard()
 
@@ -165,7 +165,7 @@ class StreamRun(ABC):
         )
         if is_last:
             self._telemetry.publish(LimitReached(self._limit.messages or 0, left_out))
-            self.finish()  # before subscribers take their time: X bills what it sends meanwhile
+            self.finish()  # before the delivery, which may take long: X bills messages until then
         return kept
 
     def _give(self, gates: Sequence[Gate], chunk: Chunk) -> None:
@@ -174,7 +174,7 @@ class StreamRun(ABC):
             try:
                 gate.on_next(chunk)
             except BaseException as error:
-                self._report(chunk, error)
+                self._report_error(chunk, error)
                 self._end_one(gate, unexpected("a subscriber", error))
                 self.remove(gate)
                 if is_interrupt(error):
@@ -200,11 +200,11 @@ class StreamRun(ABC):
             else:
                 gate.on_error(error)
         except BaseException as raised:
-            self._report(error, raised)
+            self._report_error(error, raised)
             if is_interrupt(raised):
                 raise
 
-    def _report(self, value: object, error: BaseException) -> None:
+    def _report_error(self, value: object, error: BaseException) -> None:
         self._telemetry.add(subscriber_errors=1)
         self._telemetry.publish(SubscriberFailed(value, error))
 

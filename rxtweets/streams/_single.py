@@ -45,7 +45,7 @@ class LiveOptions:
 
     Attributes:
         buffer_size: lines of the buffer.
-        overflow: what happens when the buffer is full.
+        overflow: policy for a full buffer.
         reading: how the stream reads.
         decoder: decodes the lines.
         deduplicate: drops repeated messages; ``None`` to keep them.
@@ -189,7 +189,7 @@ class _LiveRun(StreamRun):
             elif isinstance(block, Opened) and block.gap is not None:
                 self._gaps.append(block.gap)
             elif isinstance(block, Closed) and block.tail.strip():
-                messages += self._decode_tail(block)
+                messages += self._decode_tail(block, messages)
             elif isinstance(block, Ended):
                 self._error = block.error
                 self._gaps += [] if block.gap is None else [block.gap]
@@ -202,18 +202,13 @@ class _LiveRun(StreamRun):
         self._save()
 
     def _decode(self, block: Block, before: list[Message[Any]]) -> list[Message[Any]]:
-        self._alive_until = block.received_at
         if not block.lines and not self._gaps:
+            self._alive_until = block.received_at
             return []
         decoded = self._options.decoder.decode(block.lines, block.received_at, block.known)
-        if self._gaps:
-            last = before[-1].id if before else self._newest_id
-            self._report_gaps(last, decoded.messages[0].id if decoded.messages else "")
-        if decoded.others or decoded.partial:
-            self._report_others(decoded, block.connection)
-        return decoded.messages
+        return self._report(decoded, block.received_at, block.connection, before)
 
-    def _decode_tail(self, closed: Closed) -> list[Message[Any]]:
+    def _decode_tail(self, closed: Closed, before: list[Message[Any]]) -> list[Message[Any]]:
         """Decode a last line without a line feed: it is whole if it is JSON."""
         decoded = self._options.decoder.decode([closed.tail], closed.at)
         if any(isinstance(other, Undecodable) for other in decoded.others):
@@ -224,15 +219,23 @@ class _LiveRun(StreamRun):
             return []
         self._telemetry.add(received=1)
         self._handoff.in_hand += 1
-        self._report_others(decoded, closed.connection)
-        return decoded.messages
+        return self._report(decoded, closed.at, closed.connection, before)
 
-    def _report_others(self, decoded: Decoded, connection: int) -> None:
-        self._handoff.in_hand -= len(decoded.others)  # counted here
-        report_lines(self._telemetry, decoded)
+    def _report(
+        self, decoded: Decoded, at: float, connection: int, before: list[Message[Any]]
+    ) -> list[Message[Any]]:
+        """Report gaps, and lines without a message; return the messages."""
+        self._alive_until = at
+        if self._gaps:
+            last = before[-1].id if before else self._newest_id
+            self._report_gaps(last, decoded.messages[0].id if decoded.messages else "")
+        if decoded.others or decoded.partial:
+            self._handoff.in_hand -= len(decoded.others)  # counted here
+            report_lines(self._telemetry, decoded)
         for other in decoded.others:
             if isinstance(other, Disconnect):
                 self.reader.disconnect(connection, other.problem)
+        return decoded.messages
 
     def _report_gaps(self, last: str, first: str) -> None:
         """Report the gaps between the messages with these ids."""

@@ -34,7 +34,7 @@ class Part(HotStream[Any]):
         self.disposals = 0
         self.stops = 0
         self.refusal: Exception | None = None
-        self.first_ids: tuple[int, ...] = ()
+        self.greeting: tuple[int, ...] = ()
         self.quota: Quota | None = None
         self._is_sending = False
         self.telemetry.show("state", lambda: self.state.name)
@@ -82,8 +82,8 @@ class Part(HotStream[Any]):
         if self.refusal is not None:
             raise self.refusal
         self.observers.append(observer)
-        if self.first_ids:
-            self.send(*self.first_ids)
+        if self.greeting:
+            self.send(*self.greeting)
         return Disposable(self._leave)
 
     def _leave(self) -> None:
@@ -438,7 +438,7 @@ def test_limit_counts_all_parts(parts: dict[str, Part]) -> None:
 
 def test_limit_stops_a_part_that_starts_later(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, limit=Limit(messages=1)), Taker()
-    parts["partition 1"].first_ids = (1,)
+    parts["partition 1"].greeting = (1,)
     taker.subscribe(stream)
     assert (taker.ids, taker.completed) == (["1"], 1)
 
