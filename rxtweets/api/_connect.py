@@ -1,4 +1,4 @@
-"""The way to a server, perhaps through a proxy: its time limit, its socket and its errors."""
+"""Connecting to a server, directly or through a proxy: time limit, socket and errors."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class ConnectAttempt:
             text = f"cannot connect to {self._peer}: {said}"
         elif self._step in {"CONNECT", "setup_socks5_connection"}:
             text = (
-                f"{self._peer} opened no way to {host_and_port(self._url)}: {said}. Does the "
+                f"{self._peer} did not connect to {host_and_port(self._url)}: {said}. Does the "
                 "scheme of its URL match the kind of proxy?"
             )
         else:

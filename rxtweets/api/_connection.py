@@ -169,7 +169,7 @@ class Connection:
 
     def _unwatched(self, error: BaseException) -> None:
         # Without its watchdog the connection could stall forever.
-        self.close(StreamError(f"the watch over the connection failed unexpectedly: {error!r}"))
+        self.close(StreamError(f"the watchdog of the connection failed unexpectedly: {error!r}"))
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -183,5 +183,5 @@ def proxy_error(
     where = "" if proxy is None else origin(proxy)
     named = f"the proxy {where}" if where else "a proxy that was not configured"
     said = shown(said).rstrip(".")
-    text = f"{named} refused the way to {host_and_port(url)}: {said}. {advice}"
+    text = f"{named} refused to connect to {host_and_port(url)}: {said}. {advice}"
     return ProxyError(text, where, status, headers, retryable=not is_final)

@@ -219,7 +219,9 @@ def test_rules_of_a_proxy_end_the_stream(status: str) -> None:
         with Watched(base_url="https://x.example", proxy=f"http://{address}") as w:
             error = w.until_error()
         assert isinstance(error, rxtweets.errors.ProxyError)
-        assert str(error).startswith(f"the proxy http://{address} refused the way to x.example:443")
+        assert str(error).startswith(
+            f"the proxy http://{address} refused to connect to x.example:443"
+        )
         assert len(asked) == 1
 
 
@@ -251,7 +253,7 @@ def test_proxy_is_named_when_it_does_not_speak_http(sent: bytes) -> None:
     ):
         error = w.until_event(events.Reconnecting)[0].error
     assert type(error) is rxtweets.errors.ConnectionLost
-    assert f"the proxy http://{address} opened no way to x.example:443" in str(error)
+    assert f"the proxy http://{address} did not connect to x.example:443" in str(error)
     assert str(error).isprintable()
 
 
@@ -396,7 +398,7 @@ def test_tunnel_to_an_ipv6_address_has_brackets(*, isolated: bool) -> None:
         line, *fields = asked[0].decode().split("\r\n")
     assert line == "CONNECT [::1]:9 HTTP/1.1"
     assert "host: [::1]:9" in [field.lower() for field in fields]
-    assert "refused the way to [::1]:9" in str(error)
+    assert "refused to connect to [::1]:9" in str(error)
 
 
 def test_plain_request_to_an_ipv6_address_has_brackets() -> None:
