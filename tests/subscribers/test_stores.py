@@ -516,7 +516,7 @@ def test_a_file_is_written_by_one_at_a_time(tmp_path: Path, tweets: Make) -> Non
     first, second = (JSONLinesSubscriber(tmp_path / "t.jsonl") for _ in range(2))
     with first, second:
         first.on_next(Batch(tweets(1)))
-        with pytest.raises(rxtweets.ConfigurationError, match="somebody else"):
+        with pytest.raises(rxtweets.ConfigurationError, match="another writer"):
             second.on_next(Batch(tweets(1, 1)))
 
 
