@@ -193,8 +193,8 @@ class Message(Generic[T_co]):
     received_at: float | None
     _id: object
     _line: bytes
-    # None until it is decoded from the line. Copies decode it again: decoded metadata that stays
-    # alive slows the garbage collector more than a second decoding costs (benchmark row 3b).
+    # None until it is decoded from the line. A copy decodes it again when it is read there: decoded
+    # metadata that stays alive slows the garbage collector (benchmark row 3b).
     _metadata: Mapping[str, Any] | None
     _receipt: Receipt | None
     _route: Route

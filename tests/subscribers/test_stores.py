@@ -499,7 +499,7 @@ def test_file_has_one_writer_at_a_time(tmp_path: Path, tweets: Make) -> None:
     first, second = (JSONLinesSubscriber(tmp_path / "t.jsonl") for _ in range(2))
     with first, second:
         first.on_next(Batch(tweets(1)))
-        with pytest.raises(rxtweets.ConfigurationError, match="somebody else"):
+        with pytest.raises(rxtweets.ConfigurationError, match="another writer"):
             second.on_next(Batch(tweets(1, 1)))
 
 
