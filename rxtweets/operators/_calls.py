@@ -22,7 +22,7 @@ from rxtweets._core.events import (
 from rxtweets._core.subscriber import is_interrupt
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Failed, Message
-from rxtweets.errors import DeadlineExceeded, HandlerError
+from rxtweets.errors import DeadlineExceeded, HandlerError, WorkerLost
 
 __all__ = [
     "NOT_GIVEN",
@@ -38,6 +38,7 @@ __all__ = [
     "name_of",
     "past_deadline",
     "with_context",
+    "worker_lost",
 ]
 
 PREPARED_TOGETHER = 100
@@ -240,6 +241,13 @@ def checked(result: object, message: Message[Any], name: str) -> Message[Any]:
     return message.failed(
         HandlerError(f"{name} returned {type(result).__name__}; return the message")
     )
+
+
+def worker_lost(text: str, cause: BaseException) -> WorkerLost:
+    """Return the reason of a message whose worker died."""
+    lost = WorkerLost(text)
+    lost.__cause__ = cause
+    return lost
 
 
 def past_deadline(seconds: float) -> DeadlineExceeded:

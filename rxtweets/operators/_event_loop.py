@@ -23,8 +23,8 @@ from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.workers import Died, start_thread
-from rxtweets.errors import HandlerTimeout, WorkerLost
-from rxtweets.operators._calls import Call, Tracing, checked, is_async
+from rxtweets.errors import HandlerTimeout
+from rxtweets.operators._calls import Call, Tracing, checked, is_async, worker_lost
 from rxtweets.operators._processor import CallFlow, Processor
 
 __all__ = ["AsyncSubscriber", "LoopRunner", "LoopThread", "is_awaited"]
@@ -140,7 +140,9 @@ class LoopThread:
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             loop, self._loop = self._loop, None
-        self._report(error, self._release(lambda: _lost(error)))
+        self._report(
+            error, self._release(lambda: worker_lost(f"the event loop died of {error!r}", error))
+        )
         if self._died is not None:
             self._died(error)
         if loop is not None:  # last: closing a broken loop may raise
@@ -159,12 +161,6 @@ class LoopThread:
     def _report(self, error: BaseException, messages: int) -> None:
         self._telemetry.add(workers_lost=1)
         self._telemetry.publish(WorkerReplaced("loop", error, messages))
-
-
-def _lost(error: BaseException) -> WorkerLost:
-    lost = WorkerLost(f"the event loop died of {error!r}")
-    lost.__cause__ = error
-    return lost
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -17,8 +17,8 @@ from rxtweets._core.events import WorkerReplaced
 from rxtweets._core.serial import SerialTask
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import NOOP, Message, in_place_of
-from rxtweets.errors import DeadlineExceeded, ExecutorBroken, HandlerError, WorkerLost
-from rxtweets.operators._calls import Call, SpanStart, Tracing, checked, past_deadline
+from rxtweets.errors import DeadlineExceeded, ExecutorBroken, HandlerError
+from rxtweets.operators._calls import Call, SpanStart, Tracing, checked, past_deadline, worker_lost
 from rxtweets.operators._processor import CallFlow, Processor
 
 __all__ = ["AnyExecutor", "ExecutorRunner", "handle_all", "handle_packed"]
@@ -258,8 +258,7 @@ class ExecutorRunner:
                 output = pickle.loads(output)  # noqa: S301 - made by `handle_packed`
             answers, seconds = output
         except BaseException as error:  # noqa: BLE001 - cancelled, broken, or not unpicklable
-            lost = WorkerLost(f"the executor lost a chunk of {count} messages: {error!r}")
-            lost.__cause__ = error
+            lost = worker_lost(f"the executor lost a chunk of {count} messages: {error!r}", error)
             answers = [lost] * count
             if isinstance(error, BrokenExecutor):
                 self._replace(chunk.executor, error, count)

@@ -131,8 +131,8 @@ def process(
         max_demand: messages in flight for each of the ``concurrency``, by default 10. A pull source
             is asked for no more; a push source waits with its next list of messages. With an
             ``executor``, long chunks need more.
-        min_demand: the source continues at so many messages for each of the ``concurrency``; less
-            than ``max_demand``, by default half of it.
+        min_demand: messages in flight for each of the ``concurrency`` at which the source
+            continues; less than ``max_demand``, by default half of it.
         scheduler: runs the handlers instead of the operator's own threads. A scheduler of virtual
             time that is given to ``subscribe`` is used as well.
 

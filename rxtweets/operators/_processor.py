@@ -39,8 +39,8 @@ class Demand(NamedTuple):
     """Messages in flight per concurrent handler.
 
     Attributes:
-        most: the source waits at so many.
-        least: the source continues at so many.
+        most: the source waits at this number.
+        least: the source continues at this number.
     """
 
     most: int

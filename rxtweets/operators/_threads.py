@@ -16,8 +16,8 @@ from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Message
 from rxtweets._support.timers import ThreadTimers
 from rxtweets._support.workers import unexpected
-from rxtweets.errors import HandlerTimeout, WorkerLost
-from rxtweets.operators._calls import Call, SpanStart, Tracing
+from rxtweets.errors import HandlerTimeout
+from rxtweets.operators._calls import Call, SpanStart, Tracing, worker_lost
 from rxtweets.operators._processor import CallFlow, Processor
 
 __all__ = ["Pace", "RepeatedCheck", "ThreadRunner"]
@@ -91,7 +91,7 @@ class RepeatedCheck:
         self._is_armed = False
 
     def arm(self, delay: float) -> None:
-        """Check in so many seconds, unless a check is due already."""
+        """Check after a delay in seconds, unless a check is due already."""
         if self._is_armed:
             return
         with self._lock:
@@ -357,8 +357,7 @@ class ThreadRunner:
         self._telemetry.add(workers_lost=1)
         self._telemetry.publish(WorkerReplaced("thread", error, int(call is not None)))
         if call is not None:
-            lost = WorkerLost(f"the thread that had the message died of {error!r}")
-            lost.__cause__ = error
+            lost = worker_lost(f"the thread that had the message died of {error!r}", error)
             self._flow.finish(call, call.message.failed(lost))
         self._processor.emit()
 
