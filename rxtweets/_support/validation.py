@@ -108,7 +108,7 @@ def file_path(name: str, value: Any) -> Path:
     if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
         raise ConfigurationError(f"{shown}: {directory} is no directory that can be written to")
     if path.exists() and not os.access(path, os.W_OK):
-        raise ConfigurationError(f"{shown}: this file exists and cannot be written")
+        raise ConfigurationError(f"{shown}: this file exists and cannot be written to")
     return path
 
 

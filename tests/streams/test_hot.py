@@ -366,7 +366,7 @@ def test_request_follows_the_options(x: simulator.Simulator) -> None:
 def test_token_is_in_no_output(http: dict[str, bool], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
-    with simulator.serve(rate=None, script=[[Serve(1), Close()]], token="another one") as x:
+    with simulator.serve(rate=None, script=[[Serve(1), Close()]], token="another-token") as x:
         stream = stream_of(x, **http)
         failed = threading.Event()
         errors: list[Exception] = []
