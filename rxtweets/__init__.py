@@ -25,8 +25,8 @@ from rxtweets._core.failures import Failure
 from rxtweets._core.observable import BatchStream, MessageStream, SettledStream
 from rxtweets._core.rate_limit import RateLimit
 from rxtweets._core.retry import Retry
+from rxtweets._core.stats import StageStats, Stats
 from rxtweets._core.subscriber import Subscriber
-from rxtweets._core.telemetry import StageStats, Stats
 from rxtweets._core.valve import Valve
 from rxtweets._messages.batch import Batch, BatchInfo
 from rxtweets._messages.message import (

@@ -30,7 +30,9 @@ from typing import Any, Self
 from reactivex import abc
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets._core.observable import ChunkGate, MessageStream, SourceSubscription, new_telemetry
+from rxtweets._core.draining import SourceSubscription
+from rxtweets._core.gates import ChunkGate
+from rxtweets._core.observable import MessageStream, new_telemetry
 from rxtweets._messages.message import Acknowledger, BatchMode, Message
 from rxtweets._support.validation import seconds
 from rxtweets.errors import ConfigurationError

@@ -20,15 +20,13 @@ from reactivex.scheduler import CurrentThreadScheduler
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 
 from rxtweets._core.draining import (
-    Drain,
     SharedSource,
-    SourceSubscription,
     Successor,
     current_drain,
 )
 from rxtweets._core.events import Abandoned, Event, Span
 from rxtweets._core.failures import Failure
-from rxtweets._core.gates import Chunk, ChunkGate, abandon, demand_of, subscribing_for
+from rxtweets._core.gates import Chunk, ChunkGate, abandon
 from rxtweets._core.log import EventLog, keep_log_out_of_cells
 from rxtweets._core.sharing import Sharing
 from rxtweets._core.stats import StageStats, Stats
@@ -41,19 +39,12 @@ from rxtweets.errors import HandlerError
 
 __all__ = [
     "BatchStream",
-    "Chunk",
-    "ChunkGate",
-    "Drain",
     "MessageStream",
     "SettledStream",
-    "SourceSubscription",
-    "current_drain",
-    "demand_of",
-    "name_of",
     "new_telemetry",
-    "share",
+    "share_source",
+    "source_name",
     "subscribe_in_chunks",
-    "subscribing_for",
     "telemetry_of",
 ]
 
@@ -365,7 +356,7 @@ class _OneByOne(abc.ObserverBase[Chunk]):
             self._telemetry.publish(Abandoned(left, "subscription"))
 
 
-def share(source: Observable[T]) -> Observable[T]:
+def share_source(source: Observable[T]) -> Observable[T]:
     """Return an Observable that subscribes to the source once for all its subscribers."""
     return (source if isinstance(source, _Stream) else Derived(source, new_telemetry())).share()
 
@@ -393,7 +384,7 @@ def subscribe_in_chunks(
     return source.subscribe(pass_on, observer.on_error, observer.on_completed, scheduler=scheduler)
 
 
-def name_of(source: Observable[Any]) -> str:
+def source_name(source: Observable[Any]) -> str:
     """Return the name of a source: the function that made it, or its class."""
     name = source.telemetry.source if isinstance(source, _Stream) else ""
     return name or type(source).__name__

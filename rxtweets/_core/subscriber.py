@@ -15,7 +15,6 @@ from reactivex.internal import noop
 from rxtweets._core.acknowledgement import (
     OnFailed,
     acknowledge,
-    fail,
     handle_failed,
     returned_messages,
     settle,
@@ -24,21 +23,15 @@ from rxtweets._core.events import BatchDelivered, BatchFailed, BatchStarted, Sub
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
-from rxtweets._support.workers import as_exception, is_interrupt
+from rxtweets._support.workers import is_interrupt
 from rxtweets.errors import HandlerError, SubscriberError
 
 __all__ = [
     "Contained",
     "FunctionSubscriber",
-    "OnFailed",
     "Settled",
     "Settlement",
     "Subscriber",
-    "acknowledge",
-    "as_exception",
-    "fail",
-    "handle_failed",
-    "is_interrupt",
     "take_over",
 ]
 

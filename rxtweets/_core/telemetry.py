@@ -15,7 +15,7 @@ from rxtweets._core.events import Event
 from rxtweets._core.failures import Failure
 from rxtweets._core.stats import StageStats, Stats
 
-__all__ = ["StageStats", "Stats", "Telemetry", "Working"]
+__all__ = ["Telemetry", "Working"]
 
 
 class Working:

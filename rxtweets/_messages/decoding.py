@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from rxtweets._messages.lenient_json import payload_in
-from rxtweets._messages.lookup import Known, look_up, quick_look_up
+from rxtweets._messages.lookup import LookedUp, look_up, quick_look_up
 from rxtweets._messages.message import Message, new_message
 from rxtweets._messages.payloads import Read, tweet_in
 from rxtweets.errors import DecodeError
@@ -22,7 +22,7 @@ from rxtweets.errors._redaction import mask
 __all__ = [
     "Decoded",
     "Decoder",
-    "Disconnect",
+    "DisconnectNotice",
     "Undecodable",
     "Unknown",
     "decode",
@@ -58,7 +58,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Disconnect:
+class DisconnectNotice:
     """The server announces that it closes the connection.
 
     Attributes:
@@ -83,7 +83,7 @@ class Decoded:
     """
 
     messages: list[Message[Any]] = field(default_factory=list)
-    others: list[Undecodable | Unknown | Disconnect] = field(default_factory=list)
+    others: list[Undecodable | Unknown | DisconnectNotice] = field(default_factory=list)
     partial: list[Message[Any]] = field(default_factory=list)
 
     def add(self, message: Message[Any], payload: Mapping[str, Any]) -> None:
@@ -106,7 +106,7 @@ class Decoder:
         self._has_tweets = read is None
         self._quick = quick_look_up() if fast and read is None else None
 
-    def look_up(self, lines: Sequence[bytes]) -> Known | None:
+    def look_up(self, lines: Sequence[bytes]) -> LookedUp | None:
         """Find text and id of plain tweets, for a later `decode`; ``None`` for other streams."""
         return (self._quick or look_up)(lines) if self._has_tweets else None
 
@@ -114,7 +114,7 @@ class Decoder:
         self,
         lines: Sequence[bytes],
         received_at: float | None = None,
-        known: Known | None = None,
+        known: LookedUp | None = None,
     ) -> Decoded:
         """Decode whole lines.
 
@@ -156,7 +156,7 @@ def decode(
     return Decoder(read).decode(lines, received_at)
 
 
-def other_in(value: Any, line: bytes) -> Disconnect | Unknown:
+def other_in(value: Any, line: bytes) -> DisconnectNotice | Unknown:
     """Classify a decoded line without a tweet or event; secrets in it are masked."""
     masked = mask(line)
     if masked is not line:
@@ -168,11 +168,13 @@ def other_in(value: Any, line: bytes) -> Disconnect | Unknown:
             if isinstance(problem, dict) and _ends_connection(problem):
                 kind = problem.get("disconnect_type") or problem.get("connection_issue")
                 detail = problem.get("detail") or problem.get("title") or ""
-                return Disconnect(str(kind or problem.get("title") or ""), str(detail), problem)
+                return DisconnectNotice(
+                    str(kind or problem.get("title") or ""), str(detail), problem
+                )
     return Unknown(value, line)
 
 
-def is_strange(other: Undecodable | Unknown | Disconnect) -> bool:
+def is_strange(other: Undecodable | Unknown | DisconnectNotice) -> bool:
     """Return whether no stream of X begins like this: not JSON, or an error without a message."""
     if isinstance(other, Unknown):
         is_object = isinstance(other.value, dict) and not other.value.get("data")

@@ -21,15 +21,15 @@ import orjson
 from rxtweets._messages.lenient_json import payload_in
 from rxtweets._messages.payloads import tweet_in
 
-__all__ = ["Known", "LookUp", "look_up", "quick_look_up"]
+__all__ = ["LookUp", "LookedUp", "look_up", "quick_look_up"]
 
-Known = list[tuple[str, object] | None]
+LookedUp = list[tuple[str, object] | None]
 """Text and id for each line that is a plain tweet; ``None`` for other lines."""
 
-LookUp = Callable[[Iterable[bytes]], Known]
+LookUp = Callable[[Iterable[bytes]], LookedUp]
 
 
-def look_up(lines: Iterable[bytes]) -> Known:
+def look_up(lines: Iterable[bytes]) -> LookedUp:
     """Find text and id of plain tweets by orjson."""
     return [_plain_tweet_in(line) for line in lines]
 
@@ -56,8 +56,8 @@ def quick_look_up() -> LookUp | None:
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(line_type).decode
     unset, refused = msgspec.UNSET, (msgspec.MsgspecError, UnicodeDecodeError)
 
-    def quickly(lines: Iterable[bytes]) -> Known:
-        known: Known = []
+    def quickly(lines: Iterable[bytes]) -> LookedUp:
+        known: LookedUp = []
         add = known.append
         for line in lines:
             try:

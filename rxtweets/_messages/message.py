@@ -33,7 +33,6 @@ __all__ = [
     "in_place_of",
     "is_tweet",
     "new_message",
-    "payload_of",
 ]
 
 T = TypeVar("T")

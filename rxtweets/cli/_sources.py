@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from rxtweets import simulator
-from rxtweets._core.telemetry import Stats
+from rxtweets._core.stats import Stats
 from rxtweets._support.validation import seconds
 from rxtweets._support.workers import start_thread
 from rxtweets.api._options import ServerOptions

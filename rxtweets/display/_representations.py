@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from rxtweets._core.telemetry import Stats
+from rxtweets._core.stats import Stats
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Failed, Message
 from rxtweets._messages.representation import representation

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from rxtweets._core.telemetry import Stats
+from rxtweets._core.stats import Stats
 from rxtweets.errors import PipelineError
 
 MOMENT = 1e-6

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rxtweets._core.telemetry import Stats
+from rxtweets._core.stats import Stats
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.to_json import readable

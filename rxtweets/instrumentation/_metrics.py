@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from reactivex import Observable
 
 from rxtweets._core.events import Event
-from rxtweets._core.telemetry import StageStats, Stats
+from rxtweets._core.stats import StageStats, Stats
 from rxtweets.errors import ConfigurationError
 
 GAUGES = {"queued", "in_flight", "unsettled", "threads_lost", "posts_today", "lag"}

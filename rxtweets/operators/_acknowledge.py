@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 
+from rxtweets._core.acknowledgement import acknowledge as acknowledge_messages
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets._core.subscriber import FunctionSubscriber
-from rxtweets._core.subscriber import acknowledge as acknowledge_messages
 from rxtweets._messages.message import Message
 
 __all__ = ["acknowledge"]

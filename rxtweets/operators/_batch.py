@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex.scheduler import VirtualTimeScheduler
 
+from rxtweets._core.acknowledgement import OnFailed
 from rxtweets._core.observable import BatchStream, subscribe_in_chunks, telemetry_of
-from rxtweets._core.subscriber import OnFailed
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import function, seconds, whole_number

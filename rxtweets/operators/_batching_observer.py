@@ -10,9 +10,10 @@ from typing import Any, Literal
 from reactivex import abc
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxtweets._core.acknowledgement import OnFailed, acknowledge, fail
 from rxtweets._core.gates import abandon
-from rxtweets._core.subscriber import OnFailed, acknowledge, fail
-from rxtweets._core.telemetry import StageStats, Telemetry
+from rxtweets._core.stats import StageStats
+from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch, Trigger
 from rxtweets._messages.message import DEFAULT_ROUTE, Message, are_plain
 from rxtweets._support.rate_meter import Throughput

@@ -19,9 +19,9 @@ from rxtweets._core.events import (
     ProcessorStarted,
     ProcessorStopped,
 )
-from rxtweets._core.subscriber import is_interrupt
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Failed, Message
+from rxtweets._support.workers import is_interrupt
 from rxtweets.errors import DeadlineExceeded, HandlerError, WorkerLost
 
 __all__ = [

@@ -10,13 +10,14 @@ from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.scheduler import CurrentThreadScheduler
 
-from rxtweets._core.observable import ChunkGate, subscribe_in_chunks, telemetry_of
-from rxtweets._core.subscriber import acknowledge, as_exception
+from rxtweets._core.acknowledgement import acknowledge
+from rxtweets._core.gates import ChunkGate
+from rxtweets._core.observable import subscribe_in_chunks, telemetry_of
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch, Trigger
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import seconds, whole_number
-from rxtweets._support.workers import start_thread
+from rxtweets._support.workers import as_exception, start_thread
 from rxtweets.errors import ConfigurationError
 
 __all__ = ["collect"]

@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 
+from rxtweets._core.acknowledgement import acknowledge
 from rxtweets._core.deduplication import DEFAULT_WINDOW, Deduplicator, id_or_line
 from rxtweets._core.events import HandlerFailed
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
-from rxtweets._core.subscriber import FunctionSubscriber, acknowledge
+from rxtweets._core.subscriber import FunctionSubscriber
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import function, whole_number
 

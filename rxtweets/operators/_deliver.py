@@ -12,10 +12,12 @@ from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
+from rxtweets._core.acknowledgement import OnFailed
 from rxtweets._core.gates import abandon
 from rxtweets._core.observable import BatchStream, SettledStream
-from rxtweets._core.subscriber import FunctionSubscriber, OnFailed, Settled, Settlement
-from rxtweets._core.telemetry import StageStats, Telemetry
+from rxtweets._core.stats import StageStats
+from rxtweets._core.subscriber import FunctionSubscriber, Settled, Settlement
+from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import DEFAULT_ROUTE
 from rxtweets._support.rate_meter import Throughput

@@ -17,14 +17,9 @@ from reactivex.disposable import (
 )
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets._core.gates import abandon
-from rxtweets._core.observable import (
-    MessageStream,
-    current_drain,
-    demand_of,
-    subscribe_in_chunks,
-    telemetry_of,
-)
+from rxtweets._core.draining import current_drain
+from rxtweets._core.gates import abandon, demand_of
+from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._core.valve import Permit
 from rxtweets._messages.message import Message

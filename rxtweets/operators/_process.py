@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex.scheduler import NewThreadScheduler, VirtualTimeScheduler
 
+from rxtweets._core.acknowledgement import OnFailed
 from rxtweets._core.concurrency import Concurrency
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets._core.retry import Retry
-from rxtweets._core.subscriber import OnFailed
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Message
 from rxtweets._support.timers import SchedulerTimers, ThreadTimers, Timers

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 from reactivex import abc
 
+from rxtweets._core.acknowledgement import OnFailed, acknowledge, handle_failed
 from rxtweets._core.concurrency import Concurrency
 from rxtweets._core.events import Abandoned, HandlerFailed, HandlerRetried, SubscriberFailed
 from rxtweets._core.retry import Retry
 from rxtweets._core.serial import SerialTask
-from rxtweets._core.subscriber import OnFailed, acknowledge, handle_failed
-from rxtweets._core.telemetry import StageStats, Telemetry
+from rxtweets._core.stats import StageStats
+from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Failed, Message, are_plain
 from rxtweets._support.rate_meter import Throughput
 from rxtweets._support.timers import Timers

@@ -8,16 +8,17 @@ from typing import Any
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
+from rxtweets._core.acknowledgement import OnFailed, acknowledge, fail
+from rxtweets._core.gates import ChunkGate
 from rxtweets._core.observable import (
     BatchStream,
-    ChunkGate,
     MessageStream,
     SettledStream,
     subscribe_in_chunks,
     telemetry_of,
 )
 from rxtweets._core.serial import SerialObserver
-from rxtweets._core.subscriber import FunctionSubscriber, OnFailed, acknowledge, fail
+from rxtweets._core.subscriber import FunctionSubscriber
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Message, are_plain
 from rxtweets._support.validation import function, whole_number

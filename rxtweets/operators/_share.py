@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from reactivex import Observable
 
-from rxtweets._core.observable import share as share_source
+from rxtweets._core.observable import share_source
 
 __all__ = ["share"]
 

@@ -14,24 +14,19 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler import CurrentThreadScheduler, VirtualTimeScheduler
 
+from rxtweets._core.draining import Drain
 from rxtweets._core.events import DrainUnavailable, Paused, Resumed, SourceFailed, SourceRestarting
-from rxtweets._core.observable import (
-    ChunkGate,
-    Drain,
-    MessageStream,
-    name_of,
-    subscribe_in_chunks,
-    subscribing_for,
-)
+from rxtweets._core.gates import ChunkGate, subscribing_for
+from rxtweets._core.observable import MessageStream, source_name, subscribe_in_chunks
 from rxtweets._core.rate_limit import RateLimit
-from rxtweets._core.subscriber import as_exception
-from rxtweets._core.telemetry import StageStats, Telemetry
+from rxtweets._core.stats import StageStats
+from rxtweets._core.telemetry import Telemetry
 from rxtweets._core.valve import Valve
 from rxtweets._messages.message import Message
 from rxtweets._support.rate_meter import Throughput
 from rxtweets._support.timers import scheduler_seconds
 from rxtweets._support.validation import seconds
-from rxtweets._support.workers import start_thread
+from rxtweets._support.workers import as_exception, start_thread
 from rxtweets.errors import ConfigurationError, RxTweetsError, SourceError
 from rxtweets.operators._gate import PermitGate
 
@@ -272,7 +267,7 @@ class _RunningSource(abc.ObserverBase[Chunk]):
             with subscribing_for(drain):
                 CurrentThreadScheduler.singleton().schedule(lambda *_: self._subscribe())
             if self._entry is not None and drain.misses():
-                self._telemetry.publish(DrainUnavailable(self._number, name_of(self._source)))
+                self._telemetry.publish(DrainUnavailable(self._number, source_name(self._source)))
 
         start_thread("rxtweets-source", work, self._thread_died)
 
@@ -377,7 +372,7 @@ class _RunningSource(abc.ObserverBase[Chunk]):
         error = as_exception(raised)
         if not isinstance(error, RxTweetsError):
             final = SourceError(
-                f"source {self._number} ({name_of(self._source)}) failed with "
+                f"source {self._number} ({source_name(self._source)}) failed with "
                 f"{type(error).__name__}, failure {attempt} in a row, and is not restarted: "
                 f"{error}",
                 self._number,

@@ -24,10 +24,11 @@ from reactivex.scheduler import VirtualTimeScheduler
 from rxtweets._core.concurrency import Concurrency
 from rxtweets._core.events import Event, PipelineEnded, PipelineStarted, Span
 from rxtweets._core.failures import Failure
-from rxtweets._core.observable import MessageStream, name_of, new_telemetry, telemetry_of
+from rxtweets._core.observable import MessageStream, new_telemetry, source_name, telemetry_of
 from rxtweets._core.rate_limit import RateLimit
 from rxtweets._core.retry import Retry
-from rxtweets._core.telemetry import StageStats, Stats, Telemetry
+from rxtweets._core.stats import StageStats, Stats
+from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import seconds, whole_number
@@ -210,7 +211,7 @@ class Pipeline:
 
     def __repr__(self) -> str:
         plan = self._plan
-        parts = [f"Pipeline of {', '.join(map(name_of, plan.sources))}"]
+        parts = [f"Pipeline of {', '.join(map(source_name, plan.sources))}"]
         if plan.handler is not None:
             parts.append(f"{plan.concurrency.limit} processors {name_of_part(plan.handler)}")
         parts += [f"{name}={batcher!r}" for name, batcher in plan.batchers.items()]

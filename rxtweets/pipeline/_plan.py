@@ -10,7 +10,7 @@ from reactivex import Observable, abc
 
 from rxtweets import operators as ops
 from rxtweets._core.concurrency import Concurrency
-from rxtweets._core.observable import name_of
+from rxtweets._core.observable import source_name
 from rxtweets._core.subscriber import Settled
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
@@ -122,7 +122,7 @@ class PipelinePlan:
             )
         return Topology(
             tuple(
-                TopologySource(str(number), name_of(source))
+                TopologySource(str(number), source_name(source))
                 for number, source in enumerate(self.sources)
             ),
             processors,

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from rxtweets._messages.decoding import Decoded, Undecodable, Unknown
 from rxtweets._messages.jsonl import is_record
+from rxtweets._messages.lenient_json import payload_of
 from rxtweets._messages.line_files import FileLine, read_file, recording_at
-from rxtweets._messages.message import payload_of
 from rxtweets._messages.payloads import carried_by
 from rxtweets.errors import ConfigurationError
 

@@ -17,9 +17,9 @@ from rxtweets._core.events import (
     UndecodableLine,
     UnknownMessage,
 )
-from rxtweets._core.observable import MessageStream, name_of
+from rxtweets._core.observable import MessageStream, source_name
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.decoding import Decoded, Disconnect, Undecodable
+from rxtweets._messages.decoding import Decoded, DisconnectNotice, Undecodable
 from rxtweets.display import _live as live
 
 __all__ = ["HotStream", "report_lines"]
@@ -68,7 +68,7 @@ class HotStream(MessageStream[T_co]):
 
     def __repr__(self) -> str:
         of = f" of {self.where}" if self.where else ""
-        return f"<{name_of(self)}{of}: {self.state}>"
+        return f"<{source_name(self)}{of}: {self.state}>"
 
     @property
     def parts(self) -> tuple[HotStream[T_co], ...]:
@@ -125,7 +125,7 @@ def report_lines(telemetry: Telemetry, decoded: Decoded, place: str = "") -> Non
         if isinstance(other, Undecodable):
             telemetry.add(undecodable=1)
             telemetry.publish(UndecodableLine(other.error, place))
-        elif isinstance(other, Disconnect):
+        elif isinstance(other, DisconnectNotice):
             telemetry.add(disconnects=1)
             telemetry.publish(DisconnectAnnounced(other.disconnect_type, other.detail))
         else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
-from rxtweets._messages.lookup import Known
+from rxtweets._messages.lookup import LookedUp
 from rxtweets.errors import ConfigurationError, RxTweetsError
 from rxtweets.streams._billing import Quota
 from rxtweets.streams._gaps import Interval
@@ -51,7 +51,7 @@ class Block(NamedTuple):
     lines: list[bytes]
     received_at: float
     connection: int
-    known: Known | None = None
+    known: LookedUp | None = None
     size: int = 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rxtweets._messages.lookup import Known
+from rxtweets._messages.lookup import LookedUp
 
 __all__ = ["DEFAULT_MAX_LINE", "Arrived", "Framed", "LineFramer", "Oversized"]
 
@@ -65,7 +65,7 @@ class Arrived(NamedTuple):
     framed: Framed
     size: int
     at: float
-    known: Known | None = None
+    known: LookedUp | None = None
     held: int = 0
 
 

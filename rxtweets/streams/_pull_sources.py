@@ -16,17 +16,12 @@ from typing import Any, Literal, get_args
 from reactivex import abc
 from reactivex.scheduler import VirtualTimeScheduler
 
-from rxtweets._core.observable import (
-    ChunkGate,
-    MessageStream,
-    SourceSubscription,
-    demand_of,
-    new_telemetry,
-)
-from rxtweets._core.subscriber import as_exception, is_interrupt
+from rxtweets._core.draining import SourceSubscription
+from rxtweets._core.gates import ChunkGate, demand_of
+from rxtweets._core.observable import MessageStream, new_telemetry
 from rxtweets._messages.message import NOOP, Acknowledger, Message
 from rxtweets._support.validation import function, seconds, whole_number
-from rxtweets._support.workers import start_thread
+from rxtweets._support.workers import as_exception, is_interrupt, start_thread
 from rxtweets.errors import ConfigurationError, HandlerError
 
 __all__ = ["PullSource", "QueueAcknowledger", "from_iterable", "from_queue", "polling_source"]

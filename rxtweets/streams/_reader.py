@@ -17,7 +17,7 @@ from typing import Any
 from rxtweets._core import events
 from rxtweets._core.connection_state import ConnectionState, StateName
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.decoding import Decoded, Decoder, Disconnect, is_strange
+from rxtweets._messages.decoding import Decoded, Decoder, DisconnectNotice, is_strange
 from rxtweets._messages.message import Message
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
@@ -440,7 +440,7 @@ def classify_end(
     last = [decoder.decode(block.lines, block.received_at) for block in attempt.last]
     messages = [message for decoded in last for message in decoded.messages]
     others = [other for decoded in last for other in decoded.others]
-    announced = [other.problem for other in others if isinstance(other, Disconnect)]
+    announced = [other.problem for other in others if isinstance(other, DisconnectNotice)]
     if announced and isinstance(error, ConnectionLost):
         error = error_in_stream(announced[-1], attempt.headers)
     elif isinstance(error, ConnectionEnded) and _is_strange([first]) and _is_strange(last):

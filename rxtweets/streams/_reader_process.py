@@ -28,7 +28,7 @@ from struct import Struct
 from typing import Any, Literal, NamedTuple
 
 from rxtweets._messages.decoding import Decoder
-from rxtweets._messages.lookup import Known
+from rxtweets._messages.lookup import LookedUp
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection, ConnectionOptions
 from rxtweets.api._options import Token
@@ -270,7 +270,7 @@ class Outlet:
             records.append(self._lines_record(lines, blocks[-1].received_at, known))
         return b"".join(records)
 
-    def _lines_record(self, lines: list[bytes], now: float, known: Known | None) -> bytes:
+    def _lines_record(self, lines: list[bytes], now: float, known: LookedUp | None) -> bytes:
         with self._counting:
             counts, self._counts = self._counts, _Counts()
         # marshal decodes lines three times as fast as a split of joined lines, and tuples faster

@@ -17,7 +17,8 @@ from reactivex.disposable import SerialDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets._core.connection_state import ConnectionState
-from rxtweets._core.observable import ChunkGate, new_telemetry
+from rxtweets._core.gates import ChunkGate
+from rxtweets._core.observable import new_telemetry
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.line_files import read_file, recording_at
 from rxtweets._messages.message import Message

@@ -11,8 +11,9 @@ from typing import Any
 from reactivex import abc
 
 from rxtweets._core.deduplication import Deduplicator
+from rxtweets._core.draining import SourceSubscription
 from rxtweets._core.events import LimitReached, StreamEnded, SubscriberFailed
-from rxtweets._core.observable import ChunkGate, SourceSubscription, subscribing_for
+from rxtweets._core.gates import ChunkGate, subscribing_for
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Message
 from rxtweets._support.workers import is_interrupt, start_thread, unexpected

@@ -17,7 +17,7 @@ from rxtweets._core import events
 from rxtweets._core.connection_state import ConnectionState
 from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.decoding import Decoded, Decoder, Disconnect, Undecodable
+from rxtweets._messages.decoding import Decoded, Decoder, DisconnectNotice, Undecodable
 from rxtweets._messages.message import Message
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.display._notebook import started
@@ -233,7 +233,7 @@ class _LiveRun(StreamRun):
             self._handoff.in_hand -= len(decoded.others)  # counted here
             report_lines(self._telemetry, decoded)
         for other in decoded.others:
-            if isinstance(other, Disconnect):
+            if isinstance(other, DisconnectNotice):
                 self.reader.disconnect(connection, other.problem)
         return decoded.messages
 

@@ -13,8 +13,9 @@ from uuid import uuid4
 
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.jsonl import from_line, to_line
+from rxtweets._messages.lenient_json import payload_of
 from rxtweets._messages.line_files import check_path, lines_in
-from rxtweets._messages.message import Message, payload_of
+from rxtweets._messages.message import Message
 from rxtweets._support.file_lock import name_path
 from rxtweets.errors import ConfigurationError, DecodeError
 

@@ -23,7 +23,7 @@ from rxtweets import operators as ops
 from rxtweets._core.observable import MessageStream, new_telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.decoding import Decoder, decode
-from rxtweets._messages.lookup import Known, look_up, quick_look_up
+from rxtweets._messages.lookup import look_up, quick_look_up
 from rxtweets.api._http1 import Dechunker
 from rxtweets.streams._lines import LineFramer
 from tests.benchmarks.running import machine
@@ -80,7 +80,7 @@ def parts_of(frames: Sequence[bytes]) -> dict[str, Callable[[], object]]:
         ):
             each.metadata  # noqa: B018 - reading it is what is measured
 
-    none: Known = [("", "")] * CHUNK
+    none: LookedUp = [("", "")] * CHUNK
     decoder = Decoder()
     everything: dict[str, Callable[[], object]] = {
         "chunks of HTTP/1.1 to a body": dechunk,

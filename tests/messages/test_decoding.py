@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rxtweets._messages.decoding import (
     Decoded,
     Decoder,
-    Disconnect,
+    DisconnectNotice,
     Undecodable,
     Unknown,
     decode,
@@ -155,7 +155,7 @@ STREAMING = "https://api.x.com/2/problems/streaming-connection"
 )
 def test_disconnect_is_recognized_in_every_form(value: Any, kind: str) -> None:
     [other] = one(value).others
-    assert isinstance(other, Disconnect)
+    assert isinstance(other, DisconnectNotice)
     assert other.disconnect_type == kind
 
 
@@ -165,12 +165,12 @@ def test_disconnect_is_recognized_in_every_form(value: Any, kind: str) -> None:
 )
 def test_disconnect_is_recognized_by_its_type(prefix: str, last: str) -> None:
     [other] = one({"title": "t", "type": f"{prefix}/2/problems/{last}"}).others
-    assert other == Disconnect("t", "t")
+    assert other == DisconnectNotice("t", "t")
 
 
 def test_disconnect_has_the_detail_of_x() -> None:
     [other] = one({"errors": [OPERATIONAL]}).others
-    assert isinstance(other, Disconnect)
+    assert isinstance(other, DisconnectNotice)
     assert other.detail == OPERATIONAL["detail"]
 
 
@@ -209,7 +209,7 @@ lines_of_all_kinds = st.lists(
 def test_outcomes_keep_their_order() -> None:
     decoded = decode([TWEET, b"null", b"{", TWEET.replace(b"1", b"2"), orjson.dumps(OPERATIONAL)])
     assert [message.id for message in decoded.messages] == ["1", "2"]
-    assert [type(other) for other in decoded.others] == [Unknown, Undecodable, Disconnect]
+    assert [type(other) for other in decoded.others] == [Unknown, Undecodable, DisconnectNotice]
 
 
 @given(st.binary(min_size=1, max_size=200))

@@ -19,7 +19,7 @@ from reactivex.subject import BehaviorSubject
 import rxtweets
 from rxtweets import Batcher, Message, Pipeline, events, simulator
 from rxtweets import operators as ops
-from rxtweets._core.observable import Drain
+from rxtweets._core.draining import Drain
 from rxtweets.simulator.script import Serve, Stall
 
 PATIENCE = 20.0

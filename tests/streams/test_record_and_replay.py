@@ -439,7 +439,7 @@ def tweet(number: int) -> bytes:
     return b'{"data":{"id":"%d","text":"hello %d"}}' % (1212092628029698000 + number, number)
 
 
-def outcome(path: Path) -> tuple[list[Message[Any]], rxtweets._core.telemetry.Stats]:
+def outcome(path: Path) -> tuple[list[Message[Any]], rxtweets._core.stats.Stats]:
     """Return the messages and counters of a replay; check metadata and sums."""
     stream = rxtweets.replay(path, None)
     got = stream.to_list().run()
