@@ -23,7 +23,7 @@ from rxtweets import operators as ops
 from rxtweets._core.observable import MessageStream, new_telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.decoding import Decoder, decode
-from rxtweets._messages.lookup import look_up, quick_look_up
+from rxtweets._messages.lookup import LookedUp, look_up, quick_look_up
 from rxtweets.api._http1 import Dechunker
 from rxtweets.streams._lines import LineFramer
 from tests.benchmarks.running import machine

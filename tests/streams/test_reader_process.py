@@ -194,15 +194,17 @@ def test_waiting_lines_share_a_record_when_received_together(piped: Piped) -> No
     assert [lines for _, lines, *_ in contents(piped.close())][1] == [b"0", b"1", b"2"]
 
 
-def test_tweets_are_looked_up_when_the_pipe_is_full() -> None:
+def test_tweets_are_looked_up_in_turns_or_when_the_pipe_is_full() -> None:
     piped = Piped(tweets=True)
     piped.outlet.put(Framed([TWEET]), 0, 1.0)
     piped.fill()
     piped.outlet.put(Framed([TWEET, b"17"]), 0, 20.0)
+    piped.outlet.put(Framed([TWEET]), 0, 30.0)
     piped.drain()
     found = [(lines, known) for _, lines, known, _ in contents(piped.close()) if lines]
     assert found == [
-        ([TWEET], None),
+        ([TWEET], [("a", "1")]),
         ([LARGE], None),
         ([TWEET, b"17"], [("a", "1"), None]),
+        ([TWEET], [("a", "1")]),
     ]
