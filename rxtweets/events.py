@@ -38,8 +38,9 @@ Connections
     with `UnexpectedAnswerError`, which has the first bytes.
 
     The server answers 401, 403 or 409, the usage cap is reached, a certificate is refused, or a
-    host has no address. The stream ends with a typed error that says what to do. See
-    ``on_error``, `StreamEnded`, the log.
+    host has no address. The stream ends with a typed error that says what to do. If it was
+    connected before, it retries a host without an address. See ``on_error``, `StreamEnded`, the
+    log.
 
     The body has a content encoding that rxtweets cannot read, or another one than it names. The
     stream ends with a `ResponseError` that names it. See ``on_error``, the log.
@@ -150,8 +151,9 @@ Stops and threads
     subscribers the error is logged, and the thread continues. See `StreamEnded`,
     `WorkerReplaced`, ``stats().abandoned``.
 
-The log ``rxtweets`` has a line for each event: failures are warnings, final errors are errors. The
-counters of `Stats` add up to ``received``. `Backoff` changes the schedules of reconnects.
+The log ``rxtweets`` has these events too: failures are warnings, final errors are errors. A
+frequent event has one line a second, with the number of events left out. The counters of `Stats`
+add up to ``received``. `Backoff` changes the schedules of reconnects.
 """
 
 from rxtweets._core import events as _events

@@ -120,7 +120,9 @@ class _Stream(Observable[T_co]):
             scheduler: passed to the operators upstream.
 
         Returns:
-            The subscription; ``dispose()`` or the end of a ``with`` block ends it.
+            The subscription; ``dispose()`` or the end of a ``with`` block ends it immediately.
+            Messages in flight, such as those of an incomplete batch, count in
+            ``stats().abandoned``. `HotStream.stop` delivers them instead.
 
         Raises:
             ConfigurationError: the class of an observer was given instead of an observer.

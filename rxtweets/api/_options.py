@@ -61,8 +61,8 @@ class ServerOptions(TypedDict, total=False):
             except for the hosts in ``NO_PROXY`` (names, addresses, networks). Checked at
             construction. SOCKS needs ``pip install 'httpx[socks]'``.
         fast_paths: parse the bodies of streams here, and find text and id with msgspec (extra
-            ``fast``), on by default. ``False`` leaves them to httpx and orjson, for debugging; it
-            is many times slower.
+            ``fast``, which most streams do not need), on by default. ``False`` leaves them to httpx
+            and orjson, to find the cause of a fault; it is many times slower.
     """
 
     token: str | None

@@ -120,7 +120,8 @@ class Rules:
         rules.sync([Rule("python lang:en", tag="py"), Rule("#rxpy")])
 
     Rules are checked here before a request: operators and their values, negation, operators that
-    cannot stand alone, quotation marks, tags, parentheses and the length. X may still refuse one.
+    cannot stand alone, quotation marks, tags, parentheses and the length. The checks follow X's
+    documentation and the texts of its errors; X may still refuse a rule (`errors.RulesRefused`).
     A `RuleWarning` marks a doubt that only X can decide, such as a stop word. `filtered_stream`
     syncs its ``rules=`` before it connects; ``rxtweets rules`` does the same in a shell.
 
@@ -219,6 +220,9 @@ class Rules:
 
     def delete_all(self, *, dry_run: bool = False) -> RulesReport:
         """Delete every rule of the app, in one request after reading them.
+
+        Args:
+            dry_run: change nothing.
 
         Raises:
             StreamError: the network failed, or X refused.

@@ -1,5 +1,8 @@
 """Operators for streams of messages, for `Observable.pipe`; all operators of RxPY apply as well.
 
+Use operators of RxPY in ``pipe`` or as methods, and operators of rxtweets in ``pipe``. On a running
+event loop, ``await stream`` returns the last item.
+
 ::
 
     batches = tweets.pipe(ops.process(handler, concurrency=50), ops.batch(20, 2.0))
@@ -23,8 +26,11 @@ The topology of a `rxtweets.Pipeline`, composed by hand::
 All operators run under RxPY's ``TestScheduler`` with exact virtual times. Between operators of
 rxtweets, messages travel in lists, since RxPY costs up to 100 µs for each item and operator.
 
-An operator subscribes to its source with `rxtweets._core.observable.subscribe_in_chunks`, and
-counts and reports through ``telemetry_of(source)``.
+To add an operator, write one module with a public function, which returns a function from an
+Observable to a `MessageStream` or a `BatchStream`. It subscribes to its source with
+`rxtweets._core.observable.subscribe_in_chunks`, and counts and reports through
+``telemetry_of(source)``. Export it here, and test it under ``TestScheduler`` and in
+``tests/contract``.
 
 May import: `rxtweets._core` and below.
 """

@@ -115,17 +115,19 @@ def process(
         time_limit: seconds for one call of the handler; then the message fails with
             `HandlerTimeout`. A coroutine is cancelled. A thread cannot be stopped: its result is
             discarded, and another thread takes its place, while at most ``concurrency`` threads
-            hang (``stats().threads_lost``). Not with an ``executor``.
+            hang (``stats().threads_lost``). A handler that never returns keeps its thread until the
+            program ends; the threads are daemons. Not with an ``executor``.
         deadline: seconds after ``message.received_at``, or after the arrival here if that is
             unknown; or a function of the message that returns seconds since 1970, or ``None``.
             A message past its deadline fails with `DeadlineExceeded` and gets no handler.
-        executor: runs the handlers: a process pool, or dask's ``client.get_executor()``.
-            Messages go in chunks, pickled unless it is a ``ThreadPoolExecutor``; acknowledgers
-            stay here. A handler for a process pool is a function at the top of a module. The
-            executor is not shut down. If it breaks, its messages fail, and the stream ends with
-            `ExecutorBroken`. Give a function that makes one, such as ``ProcessPoolExecutor``: then
-            it is replaced if it breaks, and shut down at the end. Ctrl-C also reaches the
-            processes of a pool; for processes that must continue while a pipeline drains, use
+        executor: runs the handlers: any `concurrent.futures.Executor`, such as a process pool, or
+            dask's ``client.get_executor()``. Messages go in chunks, pickled unless it is a
+            ``ThreadPoolExecutor``; acknowledgers stay here. A handler for a process pool
+            is a function at the top of a module. The executor is not shut down. If it breaks, its
+            messages fail, and the stream ends with `ExecutorBroken`. Give a function that makes
+            one, such as ``ProcessPoolExecutor``: then it is replaced if it breaks, and shut down at
+            the end. Ctrl-C also reaches the processes of a pool; for processes that must continue
+            while a pipeline drains, use
             ``ProcessPoolExecutor(initializer=signal.signal, initargs=(signal.SIGINT,
             signal.SIG_IGN))``.
         max_demand: messages in flight for each of the ``concurrency``, by default 10. A pull source

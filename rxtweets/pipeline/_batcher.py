@@ -52,7 +52,9 @@ class Batcher:
         concurrency: most batches that are delivered at once; above 1, calls of the subscriber
             overlap. Batches of one partition, or of one batch key, are still delivered in order.
         waiting: most batches that wait for delivery. Then the processors wait, and with them the
-            other batchers. By default the same as ``concurrency``.
+            other batchers. By default the same as ``concurrency``. Each of several batchers has
+            threads of its own. A single one has them only with ``waiting``, or with a
+            ``concurrency`` above 1.
         max_bytes: most bytes in a batch; no limit by default.
         bytes_of: gives the size of a message; by default of its line, or of its data if that is
             text.

@@ -68,6 +68,9 @@ class Pipeline:
         )
         pipeline.run()                        # until Ctrl-C, which drains
 
+    A ``with`` block starts the pipeline and drains it at its end; after an exception in the block,
+    the pipeline stops immediately.
+
     It behaves as the operators that it consists of: `operators.process`, `operators.route`,
     `operators.batch` and `operators.deliver`, or `operators.acknowledge` without batchers. A
     pipeline runs once.

@@ -45,9 +45,11 @@ class StreamOptions(ServerOptions, total=False):
     """Options of every stream beside those of `ServerOptions`, all keywords.
 
     Between two connections X sends messages that no client receives. A `Gap` event reports that
-    time with its start, its end and the ids around it, and ``stats().gaps`` counts it. Backfill,
-    ``connections=2`` and most streams need an access level that has them; they are tested against
-    the simulator and X's description, not against X.
+    time with its start, its end and the ids around it, and ``stats().gaps`` counts it.
+
+    Backfill, ``connections=2``, and all streams except `filtered_stream` and `activity_stream` need
+    an access level that has them. They are tested against the simulator and X's description, not
+    against X.
 
     Attributes:
         backfill_minutes: minutes before a connection that X sends again, 0 to 5, each message
@@ -77,10 +79,12 @@ class StreamOptions(ServerOptions, total=False):
         backoff: when to reconnect; see `Backoff`.
         max_line_mb: the longest line in megabytes, 16 by default.
         isolated: read in a separate process, which no handler can delay; ``buffer_size`` messages
-            may wait there too. Off by default; on POSIX systems. It passes the authorities of a
-            `verify` context to the process, but not a client's own certificate.
+            may wait there, and as many in the program. Off by default; on POSIX systems. It passes
+            the authorities of a `verify` context to the process, but not a client's own
+            certificate.
         reader_cores: numbers of the processor cores for the process of ``isolated``, such as
-            ``{0}``; all its connections use them. By default those of the program. On Linux.
+            ``{0}``; all its connections use them. By default those of the program. On Linux. Keep
+            the program on other cores with ``os.sched_setaffinity``; see `HotStream`.
     """
 
     backfill_minutes: int | Literal["auto"] | None

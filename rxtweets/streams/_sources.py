@@ -72,7 +72,7 @@ def sample10_stream(partition: Partition = None, **options: Unpack[TweetOptions]
     """Return the decahose, ten percent of all public tweets; for enterprise accounts.
 
     Args:
-        partition: 1 or 2, or several; by default both, merged. Each partition has its own
+        partition: 1 or 2, or ``(1, 2)``; by default both, merged. Each partition has its own
             connection, retry, state and counters (``stream.parts``), and its events name it
             (``event.part``). If one fails for good, the others continue (`PartEnded`).
         **options: see `TweetOptions`.
@@ -90,7 +90,10 @@ def filtered_stream(
 ) -> HotStream[str]:
     """Return tweets that match the rules of the app; see `Rules` and `Message.matching_rules`.
 
-    X bills each post, to every account.
+    X sells it to every account, and bills each post. `rxtweets.streams` has a table of all streams:
+    `sample_stream`, `sample10_stream`, `firehose_stream`, `likes_stream`, `compliance_stream`,
+    `labels_stream`, `activity_stream`. Their options are those of `ServerOptions`, `StreamOptions`
+    and, for tweets and likes, `TweetOptions`. `HotStream` describes how streams behave.
 
     Args:
         rules: X's rules are synced with this list before the first connection: missing ones are
