@@ -62,7 +62,7 @@ class Drain:
             self._expected.add(telemetry)
 
     def add(self, source: SourceSubscription) -> None:
-        """Register a source; it ends immediately if the drain is over."""
+        """Register a source; it ends immediately if the drain has ended."""
         if self.heir is not None and source.shared is None:
             self.heir.add(source)
             return
@@ -158,10 +158,10 @@ class SourceSubscription(Disposable):
 
     Args:
         gate: of the observer.
-        leave: called with the gate to end the subscription at once.
+        leave: called with the gate to end the subscription immediately.
         finish: called with the gates of one drain to end them in order.
         telemetry: of the source.
-        shared: the shared subscription, if the source has sources of its own.
+        shared: the shared subscription, if the source merges other sources.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class SharedSource:
 
     Args:
         telemetry: of the source.
-        cut: ends the subscription to the source at once.
+        cut: ends the subscription to the source immediately.
     """
 
     def __init__(self, telemetry: Telemetry, cut: Callable[[], None]) -> None:
@@ -207,7 +207,7 @@ class SharedSource:
         return self.drain
 
     def add(self, gate: ChunkGate[Any]) -> bool:
-        """Share the subscription; ``False`` if it is over."""
+        """Share the subscription; ``False`` if it has ended."""
         with self._lock:
             if not self.is_over:
                 self.gates += (gate,)
@@ -217,7 +217,7 @@ class SharedSource:
         return SourceSubscription(gate, self.leave, self.finish, self.telemetry, self)
 
     def leave(self, gate: ChunkGate[Any]) -> None:
-        """Close the gate at once."""
+        """Close the gate immediately."""
         gate.close()
         with self._lock:
             self.gates = _without(self.gates, gate)

@@ -35,7 +35,7 @@ exit codes:
   1    the stream failed for good: a refused token, no access, a used-up cap; or X refused a rule;
        or every batch failed
   2    an option, the environment or a rule is wrong; no connection was made
-  130  a second Ctrl-C stopped the run at once; the summary counts the abandoned messages
+  130  a second Ctrl-C stopped the run immediately; the summary counts the abandoned messages
 """
 
 

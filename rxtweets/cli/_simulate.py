@@ -49,15 +49,15 @@ def _add_server(where: argparse._ArgumentGroup) -> None:
     add_option(where, "--token", None, "the only accepted bearer token (default: any)")
 
 
-def _add_content(what: argparse._ArgumentGroup) -> None:
+def _add_content(content: argparse._ArgumentGroup) -> None:
     text = "serve this recording: of rxtweets record, lines of X's stream, or pages of tweets"
-    add_option(what, "--from", None, text, type=Path, dest="source", metavar="FILE")
-    add_flag(what, "--loop", "start the recording again at its end")
-    add_option(what, "--seed", 0, "seed of the simulated tweets")
+    add_option(content, "--from", None, text, type=Path, dest="source", metavar="FILE")
+    add_flag(content, "--loop", "start the recording again at its end")
+    add_option(content, "--seed", 0, "seed of the simulated tweets")
     sizes, names = ("small", "large"), ("both", "tweet", "post")
-    add_option(what, "--size", "small", "1 KB or 2.5 KB a tweet", choices=sizes)
+    add_option(content, "--size", "small", "1 KB or 2.5 KB a tweet", choices=sizes)
     text = "generation of field names: retweet_count, repost_count, or both"
-    add_option(what, "--names", "both", text, choices=names)
+    add_option(content, "--names", "both", text, choices=names)
 
 
 def _add_delivery(how: argparse._ArgumentGroup) -> None:
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     """
     signalled = threading.Event()
     with _serve(options) as simulator:
-        # A program that reads the URL may send a signal at once, so the handlers come first.
+        # A program that reads the URL may send a signal immediately, so the handlers come first.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: signalled.set())
         report_left_out(simulator.left_out)

@@ -142,12 +142,12 @@ def with_rates(
 
 
 def has_ended(shown: object) -> bool:
-    """Return whether a pipeline is over, or a stream is not connected."""
+    """Return whether a pipeline has ended, or a stream is not connected."""
     return _phase(shown) in {"stopped", "failed"}
 
 
 def is_running(shown: object) -> bool:
-    """Return whether a pipeline was started and is not over, or a stream is connected."""
+    """Return whether a pipeline was started and has not ended, or a stream is connected."""
     return _phase(shown) == "running"
 
 

@@ -44,7 +44,7 @@ def instrument(
     ========================== ===================================================================
     span                       covers
     ========================== ===================================================================
-    ``rxtweets.process``       the messages that a processor takes at once
+    ``rxtweets.process``       the messages that a processor takes together
     ``rxtweets.handle``        one message within it, at a cost of some 50 µs a message
     ``rxtweets.prepare``       one call of ``prepare``
     ``rxtweets.deliver``       one batch that a subscriber is given

@@ -4,7 +4,7 @@
 
     batches = tweets.pipe(ops.process(handler, concurrency=50), ops.batch(20, 2.0))
 
-The topology of a `rxtweets.Pipeline`, composed by hand::
+The topology of a `rxtweets.Pipeline`, composed of operators::
 
     valve = rxtweets.Valve()
     settled = tweets.pipe(

@@ -190,7 +190,7 @@ class ThreadRunner:
         self._forget_gauge = telemetry.gauge("threads_lost", lambda: self._lost)
 
     def submit(self, calls: list[Call]) -> None:
-        """Queue calls; return at once."""
+        """Queue calls; return immediately."""
         self._pending.extend(calls)
         self._wake()
 

@@ -113,7 +113,7 @@ def serve(
     line_end: bytes = b"\r\n",
     headers: Mapping[str, str | None] = EMPTY,
 ) -> Simulator:
-    r"""Start a server with X's streams, rules and connections API; it listens at once.
+    r"""Start a server with X's streams, rules and connections API; it listens on return.
 
     ::
 
@@ -398,7 +398,7 @@ class Simulator:
         return transport
 
     def _answer(self, transport: Transport, head: Head) -> bool:
-        """Answer one request; return whether the connection is over."""
+        """Answer one request; return whether the connection has ended."""
         answer = self._api.answer(head, transport.client_ip, transport.kill)
         if isinstance(answer, Reply):
             self._reply(transport, head, answer)
@@ -408,7 +408,7 @@ class Simulator:
             part = self._next_part(_request(head, 200, self._answered + 1))
             steps = (part,) if isinstance(part, Step) else tuple(part)
             if steps and isinstance(steps[0], Reply):
-                # Before the reply: a client that has it may connect again at once.
+                # Before the reply: a client that has it may connect again immediately.
                 self._access.release(answer.slot, "refused", unnoticed=False)
                 self._reply(transport, head, steps[0], answer.headers)
                 return False

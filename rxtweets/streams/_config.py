@@ -58,7 +58,7 @@ class StreamOptions(ServerOptions, total=False):
         state_file: a file in which the stream notes every second until when the subscribers have
             received it. The next run of the program asks for the missed time and half a minute
             more, and reports the time that backfill does not reach. Messages that a killed program
-            was processing come again only within that backfill.
+            was processing are redelivered only within that backfill.
         start_time: replays the time from then on, up to a day ago, on streams that have replay;
             with `end_time` the stream completes there. Datetimes with a time zone.
         end_time: see `start_time`.

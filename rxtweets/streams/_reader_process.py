@@ -211,7 +211,7 @@ class Outlet:
             if not self._rest:  # the pipe had room meanwhile
                 self._write(b"")
 
-    def tell(self, kind: int, content: bytes = b"") -> None:
+    def send_record(self, kind: int, content: bytes = b"") -> None:
         """Send another record, before the lines in the buffer."""
         with self._state:
             self._write(encode_record(kind, content))
@@ -318,7 +318,7 @@ def _shared_record(block: Block) -> tuple[float, bool]:
 
 
 class _Reading:
-    """Reads one connection on a thread of its own."""
+    """Reads one connection on a separate thread."""
 
     def __init__(self, pipe: int, order: Order) -> None:
         self.number = order.number
@@ -332,7 +332,7 @@ class _Reading:
             ),
             order.path,
             order.params,
-            lambda: self._outlet.tell(QUIET),
+            lambda: self._outlet.send_record(QUIET),
         )
         self.close = self._connection.close
         self._thread = start_thread("rxtweets-reading", self._work, _crash)
@@ -347,7 +347,7 @@ class _Reading:
         try:
             connection.open()
             head = connection.http_version, dict(connection.headers)
-            self._outlet.tell(OPENED, pickle.dumps(head))
+            self._outlet.send_record(OPENED, pickle.dumps(head))
             for data in connection.blocks():
                 put(framer.feed(data), len(data), time.time(), framer.held)
         except RxTweetsError as raised:

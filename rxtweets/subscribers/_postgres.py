@@ -155,7 +155,7 @@ class PostgresSubscriber(SQLStore):
             self._conninfo, autocommit=True, fallback_application_name="rxtweets", **self._defaults
         )
         try:
-            # Of two connections that make a table at once, one would fail.
+            # Of two connections that make a table concurrently, one would fail.
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext('rxtweets'))")
                 connection.execute(create_table_sql(self._table, POSTGRES_TYPES))
