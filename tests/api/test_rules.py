@@ -198,7 +198,7 @@ def test_doubtful_rule_is_sent_with_a_warning(stub: Stub, rules: Rules, rule: st
     assert stub.asked == [post({"add": [{"value": rule}]})]
 
 
-def test_add_skips_the_check_when_told(stub: Stub, rules: Rules) -> None:
+def test_add_skips_the_check_without_check(stub: Stub, rules: Rules) -> None:
     stub.answers(created(Rule("cat new_operator:1")))
     assert rules.add("cat new_operator:1", check=False).calls == 1
 

@@ -191,7 +191,7 @@ class Page:
         return found
 
 
-def test_a_live_pipeline_in_jupyterlab(
+def test_live_pipeline_is_shown_in_jupyterlab(
     lab: tuple[str, Path], chromium: Any, tmp_path: Path
 ) -> None:
     address, folder = lab

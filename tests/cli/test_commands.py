@@ -143,7 +143,7 @@ def test_tail_prints_lines_for_programs(recording: Path) -> None:
     assert len([json.loads(line)["data"]["id"] for line in done.stdout.splitlines()]) == 100
 
 
-def test_tail_reads_a_simulator_by_itself() -> None:
+def test_tail_reads_a_simulator_by_default() -> None:
     done = run("tail", "--rate", 2000, "--limit", 3)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
 

@@ -287,7 +287,7 @@ class Pulled:
     on_error = on_completed = on_next
 
 
-def test_share_demands_what_all_subscribers_want() -> None:
+def test_share_requests_the_least_demand() -> None:
     hot = Hot()
     shared: Any = hot.stream.share()
     shared.subscribe_chunks(Pulled(5))

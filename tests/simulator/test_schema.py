@@ -235,16 +235,16 @@ def test_tweets_with_the_names_of_both(
         Description(path, strict=False).check("GET", STREAM, 200, answers)
 
 
-def test_a_property_that_a_description_does_not_know_is_found(
-    older: Description, newer: Description
-) -> None:
+def test_unknown_property_is_found(older: Description, newer: Description) -> None:
     for description, names in ((older, "post"), (newer, "tweet")):
         with pytest.raises(AssertionError, match="Unevaluated properties"):
             description.check("GET", STREAM, 200, frames(STREAM, names=names, rules=ANY_TWEET))
 
 
 @pytest.mark.parametrize("path", OTHERS)
-def test_what_is_no_tweet(older: Description, newer: Description, path: str) -> None:
+def test_events_are_valid_by_the_description(
+    older: Description, newer: Description, path: str
+) -> None:
     answers = frames(path)
     assert len(answers) == FRAMES
     newer.check("GET", path, 200, answers)
@@ -276,7 +276,7 @@ def test_every_kind_of_event_occurs(path: str, kinds: str) -> None:
 
 @pytest.mark.parametrize("kind", DISCONNECT_TYPES)
 @pytest.mark.parametrize("path", [STREAM, *OTHERS])
-def test_an_announced_disconnect(older: Description, path: str, kind: str) -> None:
+def test_disconnect_is_valid_by_the_description(older: Description, path: str, kind: str) -> None:
     partitions = {endpoint.path: endpoint.partitions for endpoint in ENDPOINTS.values()}[path]
     with (
         simulator.serve(rules=["cat"], script=[[Disconnect(kind), Close()]]) as x,
@@ -302,7 +302,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("reply", PROBLEMS.values(), ids=PROBLEMS)
-def test_the_body_of_a_problem(older: Description, reply: Reply) -> None:
+def test_problem_is_valid_by_the_description(older: Description, reply: Reply) -> None:
     with simulator.serve(rules=["cat"], script=[reply]) as x, client(x) as http:
         answer = http.get(STREAM)
     assert answer.status_code == reply.status
@@ -322,7 +322,7 @@ def test_the_body_of_a_problem(older: Description, reply: Reply) -> None:
         ("DELETE", "/2/connections", {}),
     ],
 )
-def test_a_refusal_of_a_request(
+def test_refusals_are_valid_by_the_description(
     older: Description, method: str, path: str, query: dict[str, str]
 ) -> None:
     with simulator.serve(rules=["cat"]) as x, client(x) as http:
@@ -337,7 +337,7 @@ def x() -> Iterator[simulator.Simulator]:
         yield x
 
 
-def test_the_answers_about_rules(
+def test_answers_about_rules_are_valid(
     older: Description, newer: Description, x: simulator.Simulator
 ) -> None:
     def ask(method: str, path: str = RULES, json: object = None, **query: str) -> Any:
@@ -371,7 +371,7 @@ def test_the_answers_about_rules(
         ask("POST", delete_all="true")
 
 
-def test_the_answers_about_connections(
+def test_answers_about_connections_are_valid(
     older: Description, newer: Description, x: simulator.Simulator
 ) -> None:
     def ask(method: str, path: str, shown: str = "", **query: str) -> Any:
