@@ -79,12 +79,12 @@ def as_h2_reads(client: h2.connection.H2Connection, wire: bytes) -> tuple[bytes,
 
 
 ENDS: dict[str, list[Step]] = {
-    "goes on": [],
+    "continues": [],
     "ends": [lambda server: server.end_stream(STREAM)],
     "ends with data": [lambda server: server.send_data(STREAM, b"last", end_stream=True)],
     "trailers": [lambda server: server.send_headers(STREAM, [("x", "y")], end_stream=True)],
     "reset": [lambda server: server.reset_stream(STREAM, 2)],
-    "goes away": [lambda server: server.close_connection(0)],
+    "GOAWAY": [lambda server: server.close_connection(0)],
 }
 
 steps = st.lists(

@@ -26,7 +26,7 @@ SEED = 7
 Use = Callable[[Simulator], Any]
 Texts = Callable[[int], list[str]]
 
-# twarc logs what it caught by a method that was renamed.
+# twarc logs its exceptions by a method that Python has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method:DeprecationWarning")
 
 

@@ -72,7 +72,7 @@ class Client:
 
 
 class Frames(Cursor):
-    """A number of frames that are due at once."""
+    """A number of frames that are due immediately."""
 
     def __init__(self, count: int) -> None:
         self.left = [b"frame %d" % number for number in range(count)]

@@ -1,22 +1,21 @@
 """The simulator's answers are valid by X's descriptions of its API.
 
-The descriptions lie beside a checkout, not in it; without them these tests are skipped. Each answer
-is validated against the response schema of its own operation, and more strictly than OpenAPI
-demands: a property that the description does not know is an error.
+The descriptions are in a directory beside the checkout; without them these tests are skipped. Each
+answer is validated against the response schema of its operation. The validation is stricter than
+OpenAPI: a property that the description lacks is an error.
 
-There are two descriptions: the older has the older names and types the problems of streams, the
-newer has the newer names. Where an answer is held to something else than they say, it is because
+There are two descriptions. The older one has the older names and the problem types of streams; the
+newer one has the newer names. The tests deviate from them in these cases:
 
-* frames of the generation ``both`` have names of which each description knows one half: in them
-  only, unknown properties are allowed;
-* problems: the newer knows nine types, none of streams, rules or tokens, and wants fewer
-  properties of a bad request than X sends. Problems are validated against the older;
-* hosts: the type of a problem may begin with either of X's hosts. The last segment decides;
-* counts of rules are integers in the older, strings in the newer and on the wire;
-* status: X answers with 201 when it adds rules; both know 200 only;
-* what the payload of an activity is depends on a property outside of it, which is looked up here;
-  that a deleted post fits the schema of a post too is no error. The older knows no activities of
-  posts, which came after it;
+* Each description has one half of the names in frames of the generation ``both``. Only there,
+  unknown properties are allowed.
+* The newer one has nine types of problems, none of streams, rules or tokens, and fewer properties
+  of a bad request than X sends. Problems are validated against the older one.
+* The type of a problem may begin with either of X's hosts. Only the last segment is compared.
+* Counts of rules are integers in the older one, strings in the newer one and on the wire.
+* X answers with 201 when it adds rules; both have 200 only.
+* A property outside of an activity's payload selects its schema, which is looked up here. A deleted
+  post may match the schema of a post, too. The older one has no activities of posts.
 * `UNDESCRIBED` names properties that X sends, as public reports show, and no schema has.
 """
 
@@ -129,8 +128,8 @@ class Description:
     def _validate(self, schema: Mapping[str, Any], answers: Iterable[object]) -> None:
         validator = Draft202012Validator(schema, registry=self._registry, format_checker=FORMATS)
         for answer in answers:
-            told = [said for error in validator.iter_errors(answer) for said in _said(error)]
-            assert not told, "\n".join([f"{answer!r:.3000}", *told])
+            faults = [said for error in validator.iter_errors(answer) for said in _said(error)]
+            assert not faults, "\n".join([f"{answer!r:.3000}", *faults])
 
     def _adapted(self, schema: Mapping[str, Any], *, closed: bool = True) -> dict[str, Any]:
         if "$ref" in schema:

@@ -153,7 +153,7 @@ def trickle(*start: bytes) -> Pieces:
     def pieces() -> Iterator[bytes]:
         for piece in start:
             yield piece
-            threading.Event().wait(0.1)  # each is a read of its own
+            threading.Event().wait(0.1)  # each is a separate read
         for _ in range(400):
             yield b"x"
             threading.Event().wait(0.05)

@@ -590,8 +590,8 @@ def test_unexpected_returns_errors_of_rxtweets_unchanged() -> None:
     ours = ConfigurationError("ours")
     assert unexpected("reading", ours) is ours
     other = ValueError("another's")
-    told = unexpected("reading", other)
-    assert (str(told), told.__cause__) == (f"reading failed unexpectedly: {other!r}", other)
+    made = unexpected("reading", other)
+    assert (str(made), made.__cause__) == (f"reading failed unexpectedly: {other!r}", other)
 
 
 def test_stream_can_be_subscribed_again_when_no_thread_started(
