@@ -32,7 +32,7 @@ Connections
     `ProxyError`, which names the proxy without its password. See ``on_error``, `StreamEnded`.
 
     A login page, a redirect or a 204 answers. The stream ends with `UnexpectedAnswerError`. If it
-    was connected before, it retries after 5 s, 10 s … 320 s. See `StreamEnded`, `Reconnecting`.
+    was connected, it retries after 5 s, 10 s … 320 s. See `StreamEnded`, `Reconnecting`.
 
     The body of a 200 is no stream. The stream retries after 5 s, 10 s … 320 s. See `Reconnecting`
     with `UnexpectedAnswerError`, which has the first bytes.
@@ -44,7 +44,7 @@ Connections
     The body has a content encoding that rxtweets cannot read, or another one than it names. The
     stream ends with a `ResponseError` that names it. See ``on_error``, the log.
 
-    A gzip body is damaged. The lines inflated before are delivered; then the stream reconnects.
+    A gzip body is damaged. The lines before the damage are delivered; then the stream reconnects.
     See `Disconnected` with `ConnectionLost`.
 
     X announces a disconnect in the stream. The stream closes the connection and reconnects. See

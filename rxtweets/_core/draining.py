@@ -38,7 +38,7 @@ class Drain:
         give_up: called if sources follow one another without end.
 
     Attributes:
-        is_over: `finish` was called, and no source starts any more.
+        is_over: `finish` was called, and no further source starts.
         found: where the registered sources count.
         heir: the drain that takes the sources registered from now on, see `apart`.
     """
@@ -91,7 +91,7 @@ class Drain:
         """Whether a source is expected and did not register."""
         expected, found = set[Telemetry](), set[Telemetry]()
         drains = [self]
-        for drain in drains:  # which grow meanwhile
+        for drain in drains:  # the list grows meanwhile
             expected |= drain._expected  # noqa: SLF001
             found |= drain.found
             shared = (source.shared for source in drain._sources)  # noqa: SLF001

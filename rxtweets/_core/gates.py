@@ -50,7 +50,7 @@ class ChunkGate(abc.ObserverBase[T]):
         where: place of these messages, for `Abandoned`.
 
     Attributes:
-        closed: nothing passes any more.
+        closed: no value passes.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ChunkGate(abc.ObserverBase[T]):
         self._end_with(self._observer.on_completed)
 
     def close(self) -> bool:
-        """Pass nothing on any more; return whether the gate was open."""
+        """Pass no further value on; return whether the gate was open."""
         with self._lock:
             was_open, self.closed = not self.closed, True
             self._end = None

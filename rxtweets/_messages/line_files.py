@@ -1,4 +1,4 @@
-"""Files of lines that survive the death of their writer: plain, gzip or zstd.
+"""Files of lines that survive a crash of their writer: plain, gzip or zstd.
 
 A file is ``NAME.part`` while it is written, and is renamed to ``NAME`` when it is complete. All
 lines of a `LineWriter.write` that returned can be read back after the process was killed:

@@ -107,7 +107,7 @@ class WorkerPool:
         self._name = name
         self._died = died
         self._lock = threading.Lock()
-        self._parked: list[_Worker] = []
+        self._parked: list[_PoolThread] = []
         self._count = 0
         self._closed = False
 
@@ -119,7 +119,7 @@ class WorkerPool:
                 return
             self._count += 1
             name = f"{self._name}-{self._count}"
-        worker = _Worker(task)
+        worker = _PoolThread(task)
         start_thread(name, lambda: self._work(worker), self._died)
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class WorkerPool:
                 worker.wake(None)
             self._parked.clear()
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, worker: _PoolThread) -> None:
         try:
             while (task := worker.take()) is not None:
                 task()
@@ -150,7 +150,7 @@ class WorkerPool:
             raise
 
 
-class _Worker:
+class _PoolThread:
     def __init__(self, task: Callable[[], None]) -> None:
         self._task: Callable[[], None] | None = task
         self.woken = threading.Lock()

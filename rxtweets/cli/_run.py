@@ -200,7 +200,7 @@ class BatchPrinter(Subscriber[Any]):
         self._is_json = options.json
         self._batches = 0
         self.on_closed: Callable[[], object] = lambda: None
-        """Called when no program reads the output any more."""
+        """Called when no program reads the output."""
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Print a batch."""

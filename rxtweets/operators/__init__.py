@@ -21,7 +21,7 @@ The topology of a `rxtweets.Pipeline`, composed of operators::
     )
 
 All operators run under RxPY's ``TestScheduler`` with exact virtual times. Between operators of
-rxtweets, messages travel in lists, since RxPY costs up to 100 µs for each item and operator.
+rxtweets, messages travel in lists, since RxPY costs much more for each item and operator.
 
 An operator subscribes to its source with `rxtweets._core.observable.subscribe_in_chunks`, and
 counts and reports through ``telemetry_of(source)``.

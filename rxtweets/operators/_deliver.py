@@ -150,7 +150,7 @@ class DeliveringObserver(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
 
     Attributes:
         source: the subscription to the source.
-        at_end: called when no batch is delivered any more.
+        at_end: called after the last batch.
     """
 
     def __init__(

@@ -192,7 +192,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if not self.may_wait or self._in_flight() < self._most:
             return
         if getattr(self._here, "is_working", False):
-            return  # a result came round to the source: this thread would wait for itself
+            return  # a result reached the source again: this thread would wait for itself
         with self._counts:
             self._waiting += 1
             self._room.wait_for(

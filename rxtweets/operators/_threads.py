@@ -41,9 +41,9 @@ class Pace:
     """
 
     QUICK = 0.000_2
-    """Seconds of a call, on average."""
+    """Seconds of a quick call, on average."""
     SLOW = 0.001
-    """The average at the beginning."""
+    """The average at the start."""
     LONGEST = 0.01
     """Seconds that one run adds at most, as a thread may wait for the interpreter or a core."""
     FIRST_HOLD, LAST_HOLD = 0.1, 30.0

@@ -47,7 +47,7 @@ __all__ = [
     "Order",
     "Outlet",
     "encode_record",
-    "main",
+    "follow_orders",
     "read_records",
 ]
 
@@ -64,7 +64,7 @@ TOGETHER = 0.1
 """Seconds. Lines received within this time may share a record, and so a time of arrival."""
 
 ORPHAN = 2.0
-"""Seconds between checks whether the parent process lives."""
+"""Seconds between checks whether the parent process runs."""
 
 # Records on the pipe.
 
@@ -194,8 +194,8 @@ class Outlet:
             self._counts.keep_alives += framed.keep_alives
             self._counts.oversized += framed.oversized
             self._latest = now
-        # Looking up is half of all work: the two processes take turns, and this one does all of it
-        # while the other one is behind (benchmark row 1).
+        # The look-up is a large share of the work, so the two processes take turns. This one does
+        # all of it while the other one is behind (benchmark row 1).
         self._is_turn = not self._is_turn
         known = None
         if self._decoder is not None and (self._is_turn or self._rest):
@@ -273,8 +273,8 @@ class Outlet:
     def _lines_record(self, lines: list[bytes], now: float, known: LookedUp | None) -> bytes:
         with self._counting:
             counts, self._counts = self._counts, _Counts()
-        # marshal decodes lines three times as fast as a split of joined lines, and tuples faster
-        # than pickle. Version 2 does not search for references. Both ends are one interpreter.
+        # marshal decodes lines faster than a split of joined lines, and tuples faster than pickle.
+        # Version 2 does not search for references. Both ends are one interpreter.
         return encode_record(LINES, marshal.dumps((now, lines, known, counts.as_tuple()), 2))
 
     def _dropped(self, lines: int) -> None:
@@ -364,7 +364,7 @@ class _Reading:
         self._outlet.close(pickle.dumps((error, tail)), -len(tail))
 
 
-def main() -> None:
+def follow_orders() -> None:
     """Open and close connections by the orders on standard input."""
     # A terminal or systemd sends these to this process, too; only the parent must handle them.
     for number in (signal.SIGINT, signal.SIGTERM):

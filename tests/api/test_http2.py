@@ -106,7 +106,7 @@ def test_body_equals_that_of_h2_at_every_cut(
     deframer = Deframer(STREAM)
     body = b"".join(deframer.feed(piece) for piece in cut(wire, places))
     assert (body, deframer.ended) == as_h2_reads(client, wire)
-    assert (deframer.fault is not None) == (end in {"reset", "goes away"})
+    assert (deframer.fault is not None) == (end in {"reset", "GOAWAY"})
 
 
 @given(steps)

@@ -484,7 +484,7 @@ def parent(kind: type[BaseException], _patch: Patch, _log: Log) -> None:
         "import builtins, rxtweets.streams._reader_process as process\n"
         f"def fail(*_): raise builtins.{kind.__name__}('a fault')\n"
         "process._end_with_parent = fail\n"
-        "process.main()\n"
+        "process.follow_orders()\n"
     )
     command = [sys.executable, "-c", program]
     pipe = subprocess.PIPE
