@@ -116,7 +116,7 @@ class Drain:
         for method in lifts:
             if (lift := method()) is not None:
                 lift()
-        # Gates of one source end together, so that it sees that no other one is left.
+        # Gates of one source end together, so that the source can end with them.
         gates: dict[Callable[..., None], list[ChunkGate[Any]]] = {}
         for source in sources:
             if not source.gate.closed:

@@ -94,9 +94,8 @@ def to_lines(messages: Iterable[Message[Any]], end: bytes = b"\n") -> bytes:
 def read_line(line: bytes) -> Decoded:
     """Decode a line of a recording.
 
-    A line is written by `to_line`, or is a line of X's stream, or a page of tweets as X's search
-    answers it and twarc writes it. Each tweet of a page is a message with the includes that it
-    refers to.
+    The line is from `to_line`, from X's stream, or a page of tweets from X's search or twarc. Each
+    tweet of a page is a message with the includes that it refers to.
     """
     line = line.rstrip(b"\r\n")
     decoded = Decoded()

@@ -18,7 +18,7 @@ Died = Callable[[BaseException], object]
 
 
 def start_thread(
-    name: str, work: Callable[[], object], died: Died | None = None, *, goes_on: bool = False
+    name: str, work: Callable[[], object], died: Died | None = None, *, repeats: bool = False
 ) -> threading.Thread:
     """Start a daemon thread whose exceptions are reported.
 
@@ -28,7 +28,7 @@ def start_thread(
         name: of the thread.
         work: the function to run.
         died: called with an exception of the work; without it, or if it raises, it is logged.
-        goes_on: run the work again after an exception.
+        repeats: run the work again after an exception.
 
     Raises:
         RuntimeError: the system starts no more threads.
@@ -40,7 +40,7 @@ def start_thread(
                 work()
             except BaseException as error:  # noqa: BLE001 - a SystemExit too
                 _report(name, error, died)
-                if goes_on:
+                if repeats:
                     continue
             return
 

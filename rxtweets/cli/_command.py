@@ -98,7 +98,7 @@ def repeating(name: str, interval: float, work: Callable[[], object]) -> Iterato
         while not ended.wait(interval):
             work()
 
-    thread = start_thread(name, repeat, goes_on=True)
+    thread = start_thread(name, repeat, repeats=True)
     try:
         yield
     finally:

@@ -64,8 +64,8 @@ def _add_delivery(how: argparse._ArgumentGroup) -> None:
     add_option(how, "--rate", 50.0, "tweets a second, or max", type=_rate)
     text = "recorded: with the pauses of the recording, at any rate"
     add_option(how, "--pace", "rate", text, choices=("rate", "recorded"))
-    add_option(how, "--burst", 1, "tweets that come together")
-    add_flag(how, "--live", "tweets come by the clock, as on X: a client that is away misses them")
+    add_option(how, "--burst", 1, "tweets sent together")
+    add_flag(how, "--live", "tweets come by the clock, as on X: a disconnected client misses them")
     text = "seconds of the stream before the start, for backfill and replays; with --live"
     add_option(how, "--history", 0.0, text, metavar="SECONDS")
     text = "frame (a tweet a chunk), read (16 KB), or a number of bytes"

@@ -168,7 +168,7 @@ class _Refresher:
                 self._pictures.append(picture)
             self._listen()
             if not self._running:
-                start_thread("rxtweets-display", self._run, goes_on=True)
+                start_thread("rxtweets-display", self._run, repeats=True)
                 self._running = True
 
     def refresh(self, *_: object) -> None:

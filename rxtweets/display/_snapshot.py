@@ -165,7 +165,6 @@ def _phase(shown: object) -> Literal["new", "running", "stopped", "failed"]:
 
 
 def _connections(stream: object, prefix: str = "") -> tuple[Stage, ...]:
-    """Return the connections of a stream that has several."""
     parts = getattr(stream, "parts", ())
     if len(parts) < 2:
         return ()

@@ -92,8 +92,6 @@ def _picklable(answer: Any, name: str) -> Any:
 
 
 class _SentCalls:
-    """Calls that the executor has."""
-
     def __init__(self, calls: list[Call], executor: Executor, span: SpanStart | None) -> None:
         self.calls = calls
         self.executor = executor

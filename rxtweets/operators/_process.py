@@ -83,7 +83,7 @@ def process(
 
     One thread calls the handlers while they return immediately. When they block, more threads join,
     up to ``concurrency``; no message waits behind a slow one. ``async def`` handlers run on one
-    event loop in a thread of the operator, so they work in a notebook and in a web app too. The
+    event loop in a thread of the operator, also in a notebook and in a web app. The
     thread starts with the first message and ends with the subscription.
 
     When the source ends, by completion or by error, the messages in flight are handled first.

@@ -220,8 +220,6 @@ class _Branch:
 
 
 class _Router(abc.ObserverBase[Chunk]):
-    """Takes the messages of the source, and gives each to its branch."""
-
     def __init__(
         self,
         branches: Mapping[Any, _Branch],

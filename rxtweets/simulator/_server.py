@@ -122,8 +122,8 @@ def serve(
 
     By default, frames come on demand: each frame goes to one connection, and the stream waits
     while no client is connected. With ``live=True`` they come by the clock, as on X: all
-    connections to a stream get the same frames. A client misses the frames that come while it is
-    away, unless it requests backfill or a replay. A replay has the frames from ``start_time``
+    connections to a stream get the same frames. A client misses the frames of the time without a
+    connection, unless it requests backfill or a replay. A replay has the frames from ``start_time``
     until before ``end_time``, and then ends the connection.
 
     The server checks the fields and expansions of a request, but does not apply them: frames are
@@ -133,7 +133,7 @@ def serve(
         host: address to listen on.
         port: 0 takes a free one.
         rate: tweets a second; ``None`` for as many as the client takes.
-        burst: tweets that come together, at the same rate; ignored if ``live``.
+        burst: tweets sent together, at the same rate; ignored if ``live``.
         live: frames come by the clock.
         history: seconds of the stream before the start; only if ``live``.
         seed: of the simulated tweets; the same seed gives the same texts.
@@ -147,7 +147,7 @@ def serve(
             begin with the first connection. Frames that become due while no client is connected go
             to the next one. Not if ``live``.
         rules: of the filtered stream at the start; without rules it answers 409.
-        chunking: how the body is cut into HTTP chunks or DATA frames: ``frame`` (one a tweet),
+        chunking: cuts the body into HTTP chunks or DATA frames. It is ``frame`` (one a tweet),
             ``read`` (all due tweets together, in 16 KB), a number of bytes, or a function from
             the bytes of a tweet to pieces.
         packet: bytes that are sent at a time; 0 for no limit.

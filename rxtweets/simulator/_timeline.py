@@ -59,7 +59,7 @@ class OnDemandCursor(Cursor):
     Args:
         source: the frames.
         rate: frames a second.
-        burst: frames that come together.
+        burst: frames sent together.
         select: which of the frames, and how.
         clock: monotonic seconds.
     """

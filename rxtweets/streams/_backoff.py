@@ -59,9 +59,9 @@ class Backoff:
     delivered a line and lived for ``proved_after`` seconds; an answer of 200 alone proves nothing.
 
     The wait is never shorter than the server's ``Retry-After``, and after a rate limit its
-    ``x-rate-limit-reset``; both are measured by the server's ``Date``. If the server asks for an
-    implausible wait (a ``Retry-After`` above an hour, a reset more than a day away), the wait is
-    ``window`` at least. The event `events.Reconnecting` and the log name the source of each wait:
+    ``x-rate-limit-reset``; both are measured by the server's ``Date``. A ``Retry-After``
+    above an hour, or a reset more than a day away, is implausible; then the wait is ``window`` at
+    least. The event `events.Reconnecting` and the log name the source of each wait:
     ``backoff``, ``Retry-After``, ``x-rate-limit-reset``, ``window`` or ``connect budget``.
 
     Attributes:

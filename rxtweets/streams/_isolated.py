@@ -315,7 +315,7 @@ class IsolatedConnection:
             start_thread(
                 "rxtweets-kill",
                 lambda: None if obeyed.wait(PATIENCE) else process.kill(),
-                goes_on=True,
+                repeats=True,
             )
         process.send(self._order.number)
 

@@ -303,7 +303,6 @@ class Reader:
         self._handoff.put(Opened(gap))
 
     def _take(self, arrived: Arrived, attempt: _Attempt) -> None:
-        """Count the lines of one read and put them into the buffer."""
         framed, size, now, known, held = arrived
         total = len(framed.lines) + framed.keep_alives + len(framed.oversized)
         attempt.lines += total

@@ -318,8 +318,6 @@ def _shared_record(block: Block) -> tuple[float, bool]:
 
 
 class _Reading:
-    """Reads one connection on a separate thread."""
-
     def __init__(self, pipe: int, order: Order) -> None:
         self.number = order.number
         self._max_line = order.max_line

@@ -194,7 +194,6 @@ class _Play(StreamRun):
             self._step(clock, clock.now)
 
     def _step(self, clock: abc.SchedulerBase, began: datetime) -> None:
-        """Emit the chunks that are due, and schedule the next step."""
         for due, chunk in self._chunks:
             at = clock.now
             if self._speed is not None:

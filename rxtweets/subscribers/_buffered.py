@@ -114,7 +114,7 @@ class Buffered(Subscriber[Any]):
         self._tasks.append(task)
         self._changed.notify_all()
         if self._thread is None:
-            self._thread = start_thread("rxtweets-buffered", self._run, goes_on=True)
+            self._thread = start_thread("rxtweets-buffered", self._run, repeats=True)
 
     def _put_and_wait(self, task: Callable[[], object]) -> None:
         done: Future[object] = Future()

@@ -27,9 +27,9 @@ class PostgresSubscriber(SQLStore):
 
     The columns are those of `rxtweets.subscribers.Row`: times are ``timestamptz``, lists are
     ``text[]``, ``data`` and ``raw`` are ``json``. A message replaces the stored row of its kind
-    and id where it differs, however long ago that was stored, so a redelivered batch changes
-    nothing. PostgreSQL cannot hold the character NUL in text: it is stored as U+FFFD there, and
-    unchanged in ``raw``.
+    and id where it differs, however old that is. So a redelivered batch changes nothing.
+    PostgreSQL cannot hold the character NUL in text: it is stored as U+FFFD there, and unchanged in
+    ``raw``.
 
     A connection that has ended since the last batch is replaced, and the batch is sent again
     immediately. While the database cannot be reached, the batch is retried by ``stop`` and

@@ -36,7 +36,7 @@ def same(message: Message[Any]) -> Message[Any]:
 
 
 class Counted:
-    """A service with endless messages, which keeps the numbers it was asked for."""
+    """A service with endless messages, which keeps the requested numbers."""
 
     def __init__(self, fault: Exception | None = None) -> None:
         self.asked: list[int] = []

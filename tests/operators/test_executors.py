@@ -256,7 +256,7 @@ def test_error_is_reported_when_it_cannot_be_unpickled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Late(Exception):
-        """Defined here: dask teaches pickle all exceptions that exist when it is imported."""
+        """Defined here: dask registers all exceptions that exist at its import with pickle."""
 
         def __init__(self, _one: object, _two: object) -> None:
             super().__init__("one argument")

@@ -311,7 +311,7 @@ def test_plain_http_answer_names_the_proxy() -> None:
     assert f"The proxy http://{address} may have answered" in str(error)
 
 
-# The time limit of the way.
+# The time limit of connecting.
 
 SLOW = pytest.mark.parametrize(
     ("answer", "missing"),

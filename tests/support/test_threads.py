@@ -70,7 +70,7 @@ Patch = pytest.MonkeyPatch
 
 
 class Raising:
-    """In place of a function: raises the error, ``times`` times, and is the function after that."""
+    """Replaces a function: raises the error ``times`` times, then calls the function."""
 
     def __init__(self, error: type[BaseException], real: Any = None, times: int = 10**9) -> None:
         self._error = error
@@ -453,7 +453,7 @@ def of_the_simulator(kind: type[BaseException], _patch: Patch, log: Log) -> None
             assert arrived.wait(PATIENCE)
 
 
-# The process of an isolated reader exits, and the stream sees that.
+# The process of an isolated reader exits, and the stream reports it.
 
 
 def outlet(kind: type[BaseException], patch: Patch, _: Log) -> None:
