@@ -32,7 +32,7 @@ MOST_SHOWN = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     _add_server(parser.add_argument_group("where"))
-    _add_content(parser.add_argument_group("what"))
+    _add_content(parser.add_argument_group("content"))
     _add_delivery(parser.add_argument_group("how"))
     _add_account(parser.add_argument_group("account"))
     add_flag(parser.add_argument_group("output"), "--json", "print a JSON object with the URL")

@@ -84,7 +84,7 @@ def _picklable(answer: Any, name: str) -> Any:
         pickle.loads(pickle.dumps(answer))  # noqa: S301 - our own pickle
     except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
         verb = "raised" if isinstance(answer, BaseException) else "returned"
-        return HandlerError(f"{name} {verb} what cannot be pickled: {answer!r}: {error}")
+        return HandlerError(f"{name} {verb} a value that cannot be pickled: {answer!r}: {error}")
     return answer
 
 

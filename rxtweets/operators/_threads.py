@@ -36,7 +36,7 @@ counts as blocked. A thread that waits for the interpreter makes no progress for
 class Pace:
     """Decides whether handlers are quick: then one thread is faster than many.
 
-    Waking a thread for a call shorter than `QUICK` costs more than the call. The average is over
+    Waking a thread for a call shorter than `QUICK` costs more than the call. The average covers
     the last hundred calls.
     """
 

@@ -147,8 +147,8 @@ def serve(
             begin with the first connection. Frames that become due while no client is connected go
             to the next one. Not if ``live``.
         rules: of the filtered stream at the start; without rules it answers 409.
-        chunking: cuts the body into HTTP chunks or DATA frames. It is ``frame`` (one a tweet),
-            ``read`` (all due tweets together, in 16 KB), a number of bytes, or a function from
+        chunking: cuts the body into HTTP chunks or DATA frames. ``frame`` sends one a tweet,
+            ``read`` all due tweets together, in 16 KB. Or a number of bytes, or a function from
             the bytes of a tweet to pieces.
         packet: bytes that are sent at a time; 0 for no limit.
         script: the steps of each connection; see `rxtweets.simulator.script`.

@@ -150,7 +150,7 @@ class Transport(ABC):
         """Process bytes that the client sent during a response."""
 
     def wait(self, seconds: float) -> None:
-        """Wait, and process what the client sends until then.
+        """Wait, and process the bytes of the client meanwhile.
 
         Raises:
             Gone: the client has left.

@@ -37,7 +37,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_record_writes_as_many_as_were_asked_for(recording: Path) -> None:
+def test_record_writes_the_requested_number(recording: Path) -> None:
     messages = rxtweets.replay(recording, None).to_list().run()
     assert len(messages) == 100
     assert all(message.received_at and message.lag is not None for message in messages)

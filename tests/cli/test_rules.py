@@ -76,7 +76,7 @@ def test_server_of_the_environment_is_asked_with_its_token(
     assert stub.authorizations == ["Bearer secret"]
 
 
-def test_without_a_token_x_is_not_asked(run: Run) -> None:
+def test_without_a_token_x_gets_no_request(run: Run) -> None:
     code, out, err = run("list")
     assert (code, out) == (2, "")
     assert "X_BEARER_TOKEN" in err

@@ -276,7 +276,7 @@ class TestDemand:
         assert service.asked == [5, 2]
         assert pipeline.stop().acknowledged == 7
 
-    def test_empty_service_is_asked_again_after_interval(self) -> None:
+    def test_empty_service_is_polled_again_after_interval(self) -> None:
         times: list[float] = []
 
         def poll(_: int) -> list[Message[Any]]:
@@ -664,7 +664,7 @@ class TestShutdown:
         assert pipeline.stats().abandoned == 0
 
     @pytest.mark.parametrize("others", [0, 1])
-    def test_source_can_stop_pipeline_when_asked(self, others: int) -> None:
+    def test_source_can_stop_pipeline_when_polled(self, others: int) -> None:
         ready = threading.Event()
 
         def poll(_: int) -> list[Message[Any]]:

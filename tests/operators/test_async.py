@@ -238,7 +238,7 @@ def test_loop_continues_when_a_user_task_exits(process: Any) -> None:
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
-def test_call_sees_the_context_of_the_subscription(process: Any) -> None:
+def test_call_has_the_context_of_the_subscription(process: Any) -> None:
     async def read(message: Message[Any]) -> Message[Any]:
         return message.put_data(variable.get())
 

@@ -269,7 +269,7 @@ def test_error_is_reported_when_it_cannot_be_unpickled(
     packed = handle_packed(handle, "handle", pickle.dumps([(Message(0), None)]))
     [answer], _ = pickle.loads(packed)  # noqa: S301 - our own pickle
     assert isinstance(answer, HandlerError)
-    assert "handle raised what cannot be pickled" in str(answer)
+    assert "handle raised a value that cannot be pickled" in str(answer)
 
 
 def test_message_fails_alone_when_it_is_unpicklable(process: Any, processes: Any) -> None:

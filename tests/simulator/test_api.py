@@ -135,7 +135,7 @@ def test_partition_is_the_same_however_its_number_is_written(client: Any) -> Non
     ("given", "status"),
     [("0", 200), ("1", 200), ("5", 200), ("6", 400), ("-1", 400), ("x", 400), ("", 400)],
 )
-def test_backfill_goes_from_zero_to_five_minutes(given: str, status: int, client: Any) -> None:
+def test_backfill_is_zero_to_five_minutes(given: str, status: int, client: Any) -> None:
     with simulator.serve(rate=None, script=[Close()]) as x:
         answer = client(x).get(SAMPLE, params={"backfill_minutes": given})
     assert answer.status_code == status

@@ -225,7 +225,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("packet", [0, 1, 4])
-def test_size_of_packets_is_as_asked(packet: int) -> None:
+def test_packets_have_the_size_of_the_option(packet: int) -> None:
     recorder: Any = Recorder()
     transport = Http1(recorder)
     transport.packet = packet

@@ -229,7 +229,7 @@ MEDIA: dict[str, Any] = {
         ("look sample:100", True),
     ],
 )
-def test_operators_look_at_their_fields(rule: str, expected: bool) -> None:
+def test_operators_match_their_fields(rule: str, expected: bool) -> None:
     assert is_match(rule, TWEET) is expected
 
 

@@ -182,7 +182,7 @@ def test_client_that_leaves_during_a_stall_is_unnoticed(stage: Stage) -> None:
     assert not stage.player.is_unnoticed
 
 
-def test_lines_raw_bytes_and_keep_alives_go_out_as_they_are(stage: Stage) -> None:
+def test_lines_raw_bytes_and_keep_alives_are_unchanged(stage: Stage) -> None:
     client = stage.play(Line(b"a"), Raw(b"b"), KeepAlive(), Close(), line_end=b"\n")
     assert client.body == b"a\nb\n"
     assert client.done == ["end"]

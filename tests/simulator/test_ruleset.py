@@ -192,7 +192,7 @@ def test_other_bodies_are_refused(body: bytes) -> None:
     assert answer.body["type"].endswith("/invalid-request")
 
 
-def test_rules_are_given_in_pages() -> None:
+def test_rules_are_returned_in_pages() -> None:
     rules = Ruleset()
     add(rules, *(f"word{number}" for number in range(7)))
     found, token, pages = [], "", 0
@@ -207,7 +207,7 @@ def test_rules_are_given_in_pages() -> None:
     assert found == [f"word{number}" for number in range(7)]
 
 
-def test_rules_can_be_asked_for_by_id() -> None:
+def test_rules_can_be_requested_by_id() -> None:
     rules = Ruleset()
     first, _, third = add(rules, "one", "two", "three")["data"]
     assert values(rules, ids=f"{third['id']},{first['id']},7") == ["one", "three"]

@@ -202,7 +202,7 @@ def test_recording_can_be_served_at_its_own_pace(tmp_path: Path) -> None:
         assert body(x).split(b"\r\n") == [*frames, b""]
 
 
-def test_looped_recording_begins_anew() -> None:
+def test_looped_recording_starts_again() -> None:
     with simulator.serve(
         rate=None, source=[b"1", b"2"], loop=True, script=[[Serve(5), Close()]]
     ) as x:
@@ -225,7 +225,7 @@ def test_after_a_recording_there_is_silence_with_keep_alives() -> None:
 
 @BOTH
 @pytest.mark.parametrize("chunking", ["frame", "read", 3, lambda frame: (frame[:1], frame[1:])])
-def test_body_is_cut_as_asked(http1: bool, chunking: Any) -> None:
+def test_body_is_cut_by_the_chunking_option(http1: bool, chunking: Any) -> None:
     frames = [b"a" * 10, b"b" * 10]
     with (
         simulator.serve(

@@ -155,7 +155,7 @@ def test_empty_replay_ends_immediately() -> None:
     assert cursor.ended
 
 
-def test_no_more_are_taken_than_asked_for() -> None:
+def test_take_returns_at_most_the_requested_frames() -> None:
     world = World()
     cursor = world.cursor()
     world.pass_time(10.0)
@@ -329,7 +329,7 @@ def test_recorded_frames_come_when_they_are_due(tmp_path: Path) -> None:
     assert cursor.ended
 
 
-def test_recorded_frames_in_a_loop_begin_anew(tmp_path: Path) -> None:
+def test_recorded_frames_in_a_loop_start_again(tmp_path: Path) -> None:
     cursor, clock = paced(tmp_path / "t.jsonl", 1000, 1010, loop=True)
     got = []
     for _ in range(3):

@@ -51,9 +51,9 @@ class Part(HotStream[Any]):
 
     def enter(self, name: StateName) -> None:
         self._state = ConnectionState(name, number=self.telemetry.count_states())
-        self.publish(events.StateChanged(self._state))
+        self.report_event(events.StateChanged(self._state))
 
-    def publish(self, event: events.Event) -> None:
+    def report_event(self, event: events.Event) -> None:
         self.telemetry.publish(event)
         assert self.telemetry.bus.flush()
 
@@ -69,7 +69,7 @@ class Part(HotStream[Any]):
     def end(self, error: rxtweets.errors.StreamError | None) -> None:
         observers, self.observers = self.observers, []
         if observers:
-            self.publish(events.StreamEnded(error))
+            self.report_event(events.StreamEnded(error))
         for observer in observers:
             if error is None:
                 observer.on_completed()
@@ -312,7 +312,7 @@ def test_states_of_a_merge_do_not_repeat(parts: dict[str, Part]) -> None:
 def test_events_of_parts_carry_their_names(parts: dict[str, Part]) -> None:
     stream = merged(parts)
     seen = recorded_events(stream)
-    parts["partition 2"].publish(events.Connected(3, "HTTP/2"))
+    parts["partition 2"].report_event(events.Connected(3, "HTTP/2"))
     flush(stream)
     assert seen == [events.Connected(3, "HTTP/2", part="partition 2")]
 
@@ -323,7 +323,7 @@ def test_gaps_of_partitions_are_all_reported(parts: dict[str, Part]) -> None:
     gap = events.Gap(NOON, NOON + timedelta(seconds=5), "1", "2")
     for part in parts.values():
         part.telemetry.add(gaps=1)
-        part.publish(gap)
+        part.report_event(gap)
     flush(stream)
     assert [event.part for event in seen] == ["partition 1", "partition 2"]
     assert stream.stats().gaps == 2
@@ -348,13 +348,13 @@ def test_redundant_gap_is_the_overlap(
 ) -> None:
     stream = merged(parts, is_redundant=True)
     for part in parts.values():
-        part.publish(events.Connected(1, "HTTP/2"))
+        part.report_event(events.Connected(1, "HTTP/2"))
     flush(stream)
     seen = recorded_events(stream)
     for part, gaps in zip(parts.values(), (ones, twos), strict=True):
         for start, end in gaps:
             part.telemetry.add(gaps=1)
-            part.publish(between(start, end))
+            part.report_event(between(start, end))
     flush(stream)
     assert seen == [between(start, end) for start, end in common]
     assert stream.stats().gaps == len(common)
@@ -364,10 +364,10 @@ def test_redundant_gap_is_reported_when_the_other_part_ended(parts: dict[str, Pa
     stream, taker = merged(parts, is_redundant=True), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
-        one.publish(events.Connected(1, "HTTP/2"))
+        one.report_event(events.Connected(1, "HTTP/2"))
         one.enter("failed")
         later = datetime.now(UTC) + timedelta(seconds=60)
-        two.publish(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
+        two.report_event(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
         assert stream.stats().gaps == 1
 
 
@@ -376,11 +376,11 @@ def test_redundant_gap_is_reported_once(
 ) -> None:
     stream = merged(parts, is_redundant=True)
     one, two = parts.values()
-    one.publish(events.Connected(1, "HTTP/2"))
+    one.report_event(events.Connected(1, "HTTP/2"))
     flush(stream)
     seen = recorded_events(stream)
-    one.publish(between(0, 5))
-    two.publish(between(-10, 10))
+    one.report_event(between(0, 5))
+    two.report_event(between(-10, 10))
     flush(stream)
     assert seen == [between(0, 5)]
 
@@ -390,9 +390,9 @@ def test_redundant_gap_ends_when_a_part_reconnects(parts: dict[str, Part]) -> No
     one, two = parts.values()
     with taker.subscribe(stream):
         one.enter("failed")
-        one.publish(events.Connected(2, "HTTP/2"))
+        one.report_event(events.Connected(2, "HTTP/2"))
         later = datetime.now(UTC) + timedelta(seconds=60)
-        two.publish(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
+        two.report_event(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
         assert stream.stats().gaps == 0
 
 
