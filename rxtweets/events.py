@@ -1,9 +1,9 @@
 """The events of streams and pipelines, as ``stream.events`` and ``pipeline.events`` emit them.
 
-What happens when things fail, and where you see it:
+Failures, the reactions of rxtweets, and where to observe them:
 
 Connections
-    The connection ends, cleanly or not. The stream reconnects at once, then after 0.25 s more
+    The connection ends, cleanly or not. The stream reconnects immediately, then after 0.25 s more
     each time, up to 16 s. The count restarts when a connection has delivered and lived for 5 s.
     See `Reconnecting`, ``stats().reconnects``.
 
@@ -32,20 +32,20 @@ Connections
     `ProxyError`, which names the proxy without its password. See ``on_error``, `StreamEnded`.
 
     A login page, a redirect or a 204 answers. The stream ends with `UnexpectedAnswerError`. If it
-    was connected before, it retries after 5 s, 10 s … 320 s. See `StreamEnded`, `Reconnecting`.
+    was connected, it retries after 5 s, 10 s … 320 s. See `StreamEnded`, `Reconnecting`.
 
     The body of a 200 is no stream. The stream retries after 5 s, 10 s … 320 s. See `Reconnecting`
     with `UnexpectedAnswerError`, which has the first bytes.
 
     The server answers 401, 403 or 409, the usage cap is reached, a certificate is refused, or a
-    host has no address. The stream ends with a typed error that says what to do. If it was
+    host has no address. The stream ends with a typed error that names the remedy. If it was
     connected before, it retries a host without an address. See ``on_error``, `StreamEnded`, the
     log.
 
     The body has a content encoding that rxtweets cannot read, or another one than it names. The
     stream ends with a `ResponseError` that names it. See ``on_error``, the log.
 
-    A gzip body is damaged. The lines inflated before are delivered; then the stream reconnects.
+    A gzip body is damaged. The lines before the damage are delivered; then the stream reconnects.
     See `Disconnected` with `ConnectionLost`.
 
     X announces a disconnect in the stream. The stream closes the connection and reconnects. See
@@ -88,7 +88,7 @@ Handlers
     A message exceeds its ``deadline``. It fails with `DeadlineExceeded`, without a handler. See
     ``stats().expired``.
 
-    A failed message is retried. It waits, and no thread waits with it. See `HandlerRetried`,
+    A failed message is retried. It waits without blocking a thread. See `HandlerRetried`,
     ``stats().retried``.
 
     A thread or a process of handlers dies. The messages it was handling fail with `WorkerLost`,
@@ -139,7 +139,7 @@ Stops and threads
     A source of a pipeline cannot be drained. A stop discards and counts the messages that wait in
     it. See `DrainUnavailable`, ``stats().unsubscribed``.
 
-    A pipeline stops at once. Messages in flight are counted. An ``async def`` subscriber is
+    A pipeline stops immediately. Messages in flight are counted. An ``async def`` subscriber is
     cancelled, and its batch fails. See `Abandoned`, ``stats().abandoned``, `BatchFailed`.
 
     The last subscriber disposes while lines wait. They are counted. See ``stats().unsubscribed``.

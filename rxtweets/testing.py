@@ -156,7 +156,7 @@ def test_message(
         pipeline: started.
         data: of the message; or a message, which keeps its metadata.
         metadata: of the message; empty by default.
-        acknowledger: is told the outcome too.
+        acknowledger: receives the outcome too.
 
     Returns:
         The acknowledger of the message; ``wait_for(1)`` waits for the outcome.
@@ -184,7 +184,7 @@ def test_batch(
             characters.
         batch_mode: ``bulk`` batches the messages as usual, ``flush`` flushes their batches.
         metadata: of each message; empty by default.
-        acknowledger: is told the outcome too.
+        acknowledger: receives the outcome too.
 
     Returns:
         The acknowledger of the messages; ``wait_for(count)`` waits for the outcome.

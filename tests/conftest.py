@@ -40,17 +40,17 @@ def _nothing_outlives_a_test(request: pytest.FixtureRequest) -> Iterator[None]:
             # A thread that is starting is listed here, but cannot be joined yet.
             thread._started.wait(DEADLINE)  # type: ignore[attr-defined]
             thread.join(DEADLINE)
-            assert not thread.is_alive(), f"{thread.name} is still there after the test"
-    for what, before, now in (
+            assert not thread.is_alive(), f"{thread.name} is left after the test"
+    for kind, before, current in (
         ("sockets", sockets, open_sockets),
         ("processes", processes, child_processes),
     ):
         if request.path.stem in OTHERS:
             continue
         deadline = time.monotonic() + DEADLINE
-        while left := now() - before:
+        while left := current() - before:
             gc.collect()  # a client that a test forgot is not a leak of ours
-            assert time.monotonic() < deadline, f"{what} still there after the test: {left}"
+            assert time.monotonic() < deadline, f"{kind} left after the test: {left}"
             threading.Event().wait(0.02)
 
 

@@ -1,7 +1,7 @@
 """Acknowledgement: each message is acknowledged exactly once.
 
 `claim_by_acknowledger` lets the first outcome of a message pass and counts later ones. Every stage
-that ends the way of a message calls `acknowledge`, mostly through `settle`:
+that settles a message calls `acknowledge`, mostly through `settle`:
 
 - `Settlement`: the messages of a batch, when its subscriber has returned or raised,
 - `process`, `batch`, `route` and `partition`: messages that fail before a batch,
@@ -35,7 +35,7 @@ __all__ = ["OnFailed", "acknowledge", "fail", "handle_failed", "returned_message
 Messages = Sequence[Message[Any]]
 
 OnFailed = Callable[[list[Message[Any]]], Messages]
-"""Takes failed messages before they are acknowledged, and returns as many."""
+"""Takes failed messages before they are acknowledged, and returns the same number."""
 
 
 def acknowledge(successful: Messages, failed: Messages, telemetry: Telemetry) -> None:
@@ -45,7 +45,7 @@ def acknowledge(successful: Messages, failed: Messages, telemetry: Telemetry) ->
     for acknowledger, good, bad in claim_by_acknowledger(successful, failed, count_late):
         try:
             acknowledger.ack(good, bad)
-        except BaseException as error:  # noqa: BLE001 - the other acknowledgers are called anyway
+        except BaseException as error:  # noqa: BLE001 - the other acknowledgers are still called
             telemetry.add(acknowledger_errors=1)
             telemetry.publish(AcknowledgerFailed((*good, *bad), error))
             if is_interrupt(error):
@@ -79,14 +79,14 @@ def fail(
 def handle_failed(
     failed: list[Message[Any]], on_failed: OnFailed | None, telemetry: Telemetry
 ) -> list[Message[Any]]:
-    """Return the messages that ``on_failed`` returns: as many, and all failed."""
+    """Return the messages that ``on_failed`` returns: the same number, and all failed."""
     if on_failed is None or not failed:
         return failed
     started = perf_counter()
     try:
         with telemetry.working():
             returned = returned_messages(on_failed(list(failed)), len(failed))
-    except BaseException as error:  # noqa: BLE001 - the messages are acknowledged anyway
+    except BaseException as error:  # noqa: BLE001 - the messages are still acknowledged
         telemetry.add(failure_handler_errors=1)
         took = perf_counter() - started
         telemetry.publish(FailureHandlerFailed(tuple(failed), error, took))

@@ -19,8 +19,8 @@ class Concurrency:
         stream.pipe(ops.process(handler, concurrency))
         concurrency.limit = 50            # forty more calls may start now
 
-    A smaller limit interrupts no call: running calls end, and no others start in their place. Each
-    operator may run that many calls of its own.
+    A smaller limit interrupts no call: running calls end, and no others start in their place. The
+    limit applies to each operator separately.
 
     Args:
         limit: concurrent calls, 1 or more.

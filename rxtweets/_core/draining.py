@@ -38,7 +38,7 @@ class Drain:
         give_up: called if sources follow one another without end.
 
     Attributes:
-        is_over: `finish` was called, and no source starts any more.
+        is_over: `finish` was called, and no further source starts.
         found: where the registered sources count.
         heir: the drain that takes the sources registered from now on, see `apart`.
     """
@@ -62,7 +62,7 @@ class Drain:
             self._expected.add(telemetry)
 
     def add(self, source: SourceSubscription) -> None:
-        """Register a source; it ends immediately if the drain is over."""
+        """Register a source; it ends immediately if the drain has ended."""
         if self.heir is not None and source.shared is None:
             self.heir.add(source)
             return
@@ -91,7 +91,7 @@ class Drain:
         """Whether a source is expected and did not register."""
         expected, found = set[Telemetry](), set[Telemetry]()
         drains = [self]
-        for drain in drains:  # which grow meanwhile
+        for drain in drains:  # the list grows meanwhile
             expected |= drain._expected  # noqa: SLF001
             found |= drain.found
             shared = (source.shared for source in drain._sources)  # noqa: SLF001
@@ -116,7 +116,7 @@ class Drain:
         for method in lifts:
             if (lift := method()) is not None:
                 lift()
-        # Gates of one source end together, so that it sees that no other one is left.
+        # Gates of one source end together, so that the source can end with them.
         gates: dict[Callable[..., None], list[ChunkGate[Any]]] = {}
         for source in sources:
             if not source.gate.closed:
@@ -158,10 +158,10 @@ class SourceSubscription(Disposable):
 
     Args:
         gate: of the observer.
-        leave: called with the gate to end the subscription at once.
+        leave: called with the gate to end the subscription immediately.
         finish: called with the gates of one drain to end them in order.
         telemetry: of the source.
-        shared: the shared subscription, if the source has sources of its own.
+        shared: the shared subscription, if the source merges other sources.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class SharedSource:
 
     Args:
         telemetry: of the source.
-        cut: ends the subscription to the source at once.
+        cut: ends the subscription to the source immediately.
     """
 
     def __init__(self, telemetry: Telemetry, cut: Callable[[], None]) -> None:
@@ -207,7 +207,7 @@ class SharedSource:
         return self.drain
 
     def add(self, gate: ChunkGate[Any]) -> bool:
-        """Share the subscription; ``False`` if it is over."""
+        """Share the subscription; ``False`` if it has ended."""
         with self._lock:
             if not self.is_over:
                 self.gates += (gate,)
@@ -217,7 +217,7 @@ class SharedSource:
         return SourceSubscription(gate, self.leave, self.finish, self.telemetry, self)
 
     def leave(self, gate: ChunkGate[Any]) -> None:
-        """Close the gate at once."""
+        """Close the gate immediately."""
         gate.close()
         with self._lock:
             self.gates = _without(self.gates, gate)

@@ -91,7 +91,7 @@ class EventBus:
                 return
             # If the system starts no more threads, the next event tries again.
             with contextlib.suppress(RuntimeError):
-                self._thread = start_thread("rxtweets-events", self._run, goes_on=True)
+                self._thread = start_thread("rxtweets-events", self._run, repeats=True)
                 self._running = True
 
     def is_own_thread(self) -> bool:

@@ -406,7 +406,7 @@ class AcknowledgerFailed(Event):
 
 
 class Abandoned(Event):
-    """Messages were in flight when a stage stopped at once, or when one of its threads died.
+    """Messages were in flight when a stage stopped immediately, or when one of its threads died.
 
     They are not acknowledged, so a broker redelivers them.
     """

@@ -50,7 +50,7 @@ class ChunkGate(abc.ObserverBase[T]):
         where: place of these messages, for `Abandoned`.
 
     Attributes:
-        closed: nothing passes any more.
+        closed: no value passes.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ChunkGate(abc.ObserverBase[T]):
         try:
             if subscribing.drain is None:
                 self._observer.on_next(value)
-            else:  # the observer may subscribe to sources of its own
+            else:  # the observer may subscribe to further sources
                 with subscribing_for(None):
                     self._observer.on_next(value)
         finally:
@@ -103,7 +103,7 @@ class ChunkGate(abc.ObserverBase[T]):
         self._end_with(self._observer.on_completed)
 
     def close(self) -> bool:
-        """Pass nothing on any more; return whether the gate was open."""
+        """Pass no further value on; return whether the gate was open."""
         with self._lock:
             was_open, self.closed = not self.closed, True
             self._end = None
@@ -125,11 +125,11 @@ class ChunkGate(abc.ObserverBase[T]):
 
 
 def demand_of(observer: abc.ObserverBase[Any], most: int) -> int:
-    """Return how many messages an observer wants now, ``most`` at most.
+    """Return how many messages an observer requests now, ``most`` at most.
 
     A source that can wait asks before it takes messages. The observer's ``demand(most)`` may block
-    until it wants some, and returns 0 when it wants none any more. An observer without that method
-    wants all, and may block in ``on_next``.
+    until it requests some, and returns 0 when it requests no more. An observer without that method
+    requests all, and may block in ``on_next``.
     """
     ask: Callable[[int], int] | None = getattr(observer, "demand", None)
     return most if ask is None else ask(most)

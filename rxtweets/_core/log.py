@@ -34,7 +34,7 @@ def keep_log_out_of_cells() -> None:
     """In a notebook, log only where the user has configured it.
 
     Otherwise Python prints warnings of threads into the cell that runs. They are in the picture
-    and in ``errors`` anyway; ``logging.basicConfig()`` prints them again.
+    and in ``errors``; ``logging.basicConfig()`` prints them again.
     """
     if is_notebook() and nowhere not in log.handlers:
         log.addHandler(nowhere)

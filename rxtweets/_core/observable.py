@@ -1,8 +1,8 @@
 """Observables of messages and batches: those of RxPY, with messages in lists inside.
 
-RxPY costs time for each item and operator, a list costs much less. So our operators subscribe to
-lists of messages where the source has them (`MessageStream.subscribe_chunks`), and to single
-messages where a stock operator stands between.
+RxPY costs time for each item and operator, a list costs much less. So operators of rxtweets
+subscribe to lists of messages where the source has them (`MessageStream.subscribe_chunks`), and to
+single messages after a stock operator.
 """
 
 from __future__ import annotations

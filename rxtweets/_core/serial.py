@@ -49,12 +49,12 @@ class SerialObserver:
 class SerialTask:
     """Repeats a step while it is due, on one thread at a time.
 
-    A thread that finds another thread at the step returns at once. The other thread looks again
-    after it released the lock, so no work is left behind.
+    A thread that finds another thread at the step returns immediately. The other thread checks
+    again after it released the lock, so no work is left.
 
     Args:
         is_due: whether there is work; called without a lock.
-        step: does the work that is there.
+        step: does the work that is due.
         spawn: runs a task on another thread.
     """
 
@@ -89,5 +89,5 @@ class SerialTask:
             self._run_spawned()
 
     def _run_spawned(self) -> None:
-        self._is_spawned = False  # before the look: a later caller spawns again
+        self._is_spawned = False  # before the check: a later caller spawns again
         self.run()

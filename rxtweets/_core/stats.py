@@ -75,7 +75,7 @@ class Stats:
     acknowledged: int = _figure("messages acknowledged as successful without a batcher")
     restarts: int = _figure("sources that failed and were subscribed to again")
     abandoned: int = _figure(
-        "messages in flight when a stage stopped at once or one of its threads died, and the rest "
+        "messages in flight when a stage was stopped or one of its threads died, and the rest "
         "of a list whose subscriber disposed"
     )
     events_lost: int = _figure("events lost because their observers were too slow")

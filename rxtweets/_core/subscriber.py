@@ -96,7 +96,7 @@ class FunctionSubscriber(Observer[T]):
         on_error: abc.OnError | None = None,
         on_completed: abc.OnCompleted | None = None,
     ) -> None:
-        # Without on_error, RxPY raises; the end of a stream is an event and in the log anyway.
+        # Without on_error, RxPY raises; the end of a stream is an event and in the log.
         super().__init__(None, on_error or noop, on_completed)
         self.function = on_next
 

@@ -58,8 +58,8 @@ class Telemetry:
         self._gauges: dict[str, list[Callable[[], int]]] = {}
         self._shown: dict[str, Callable[[], Any]] = {}
         self._moments = itertools.count()
-        self._stages: dict[int, Callable[[], StageStats]] = {}  # by the moment of their start
-        self._ended: dict[int, int] = {}  # the moments of their starts and ends
+        self._stages: dict[int, Callable[[], StageStats]] = {}  # by the order of their starts
+        self._ended: dict[int, int] = {}  # the order of starts and ends
         self._workers: set[int] = set()
         self._states = 0
 

@@ -18,7 +18,7 @@ GZIP_LEVEL = 6
 ZSTD_LEVEL = 3
 
 READ = 256 * 1024
-"""Bytes that are read at once."""
+"""Bytes of one read."""
 
 GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952
 ZSTD_MAGIC = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # RFC 8878

@@ -34,7 +34,7 @@ __all__ = ["from_line", "is_record", "key_of", "keys_of", "read_line", "to_line"
 
 RAW = b',"raw":'
 CLOSING_BRACE = 0x7D
-LINE_FEED = 0x0A  # as a number: bytes find bytes eight times slower
+LINE_FEED = 0x0A  # as a number: a search for bytes is slower
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -94,9 +94,8 @@ def to_lines(messages: Iterable[Message[Any]], end: bytes = b"\n") -> bytes:
 def read_line(line: bytes) -> Decoded:
     """Decode a line of a recording.
 
-    A line is written by `to_line`, or is a line of X's stream, or a page of tweets as X's search
-    answers it and twarc writes it. Each tweet of a page is a message with the includes that it
-    refers to.
+    The line is from `to_line`, from X's stream, or a page of tweets from X's search or twarc. Each
+    tweet of a page is a message with the includes that it refers to.
     """
     line = line.rstrip(b"\r\n")
     decoded = Decoded()

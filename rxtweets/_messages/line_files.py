@@ -1,4 +1,4 @@
-"""Files of lines that survive the death of their writer: plain, gzip or zstd.
+"""Files of lines that survive a crash of their writer: plain, gzip or zstd.
 
 A file is ``NAME.part`` while it is written, and is renamed to ``NAME`` when it is complete. All
 lines of a `LineWriter.write` that returned can be read back after the process was killed:
@@ -79,7 +79,7 @@ class FileLine(NamedTuple):
 class LineWriter:
     """Appends lines to a file, and begins the next file at a size or after a time.
 
-    Not for several threads at once. No file is opened before the first write.
+    Not thread-safe. No file is opened before the first write.
 
     Args:
         path: of the file; the suffixes ``.gz`` and ``.zst`` select a compression.
@@ -121,7 +121,7 @@ class LineWriter:
         Part files that were left behind are completed first.
 
         Returns:
-            Whether the part file that was open before was removed, renamed or truncated.
+            Whether the open part file was removed, renamed or truncated.
 
         Raises:
             OSError: the file cannot be written.
@@ -397,7 +397,7 @@ def _locked(path: Path, mode: str) -> Any:
     if lock(file):
         return file
     file.close()
-    raise ConfigurationError(f"another writer has {path}; give each writer a path of its own")
+    raise ConfigurationError(f"another writer has {path}; give each writer its own path")
 
 
 def _write_all(file: Any, data: bytes) -> None:

@@ -279,7 +279,7 @@ class Message(Generic[T_co]):
     def created_at(self) -> datetime | None:
         """When the tweet was written or the event happened, in UTC, to the millisecond.
 
-        It is read from the id, if X made the id after November 2010 (19 digits today). Otherwise it
+        It is read from the id, if X made the id after November 2010 (19 digits). Otherwise it
         is read from ``created_at`` in the metadata, or ``event_at`` of a compliance event.
         ``None`` if none of these has a time.
         """
@@ -643,7 +643,7 @@ def claim_by_acknowledger(
 ) -> list[Outcomes]:
     """Claim outcomes, grouped by acknowledger and reference, in their order.
 
-    Messages whose outcome was claimed before are left out. The caller must acknowledge all that
+    Messages whose outcome is claimed already are left out. The caller must acknowledge all that
     are returned: no later call on any thread returns these messages or copies of them.
 
     Args:

@@ -47,7 +47,7 @@ class ThreadTimers:
                 return
             heapq.heappush(self._due, (monotonic() + delay, next(self._numbers), function))
             if not self._running:
-                start_thread(self._name, self._run, self._died, goes_on=True)
+                start_thread(self._name, self._run, self._died, repeats=True)
                 self._running = True
             elif self._due[0][2] is function:
                 self._changed.notify()

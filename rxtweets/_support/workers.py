@@ -18,7 +18,7 @@ Died = Callable[[BaseException], object]
 
 
 def start_thread(
-    name: str, work: Callable[[], object], died: Died | None = None, *, goes_on: bool = False
+    name: str, work: Callable[[], object], died: Died | None = None, *, repeats: bool = False
 ) -> threading.Thread:
     """Start a daemon thread whose exceptions are reported.
 
@@ -28,7 +28,7 @@ def start_thread(
         name: of the thread.
         work: the function to run.
         died: called with an exception of the work; without it, or if it raises, it is logged.
-        goes_on: run the work again after an exception.
+        repeats: run the work again after an exception.
 
     Raises:
         RuntimeError: the system starts no more threads.
@@ -40,7 +40,7 @@ def start_thread(
                 work()
             except BaseException as error:  # noqa: BLE001 - a SystemExit too
                 _report(name, error, died)
-                if goes_on:
+                if repeats:
                     continue
             return
 
@@ -107,7 +107,7 @@ class WorkerPool:
         self._name = name
         self._died = died
         self._lock = threading.Lock()
-        self._parked: list[_Worker] = []
+        self._parked: list[_PoolThread] = []
         self._count = 0
         self._closed = False
 
@@ -119,7 +119,7 @@ class WorkerPool:
                 return
             self._count += 1
             name = f"{self._name}-{self._count}"
-        worker = _Worker(task)
+        worker = _PoolThread(task)
         start_thread(name, lambda: self._work(worker), self._died)
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class WorkerPool:
                 worker.wake(None)
             self._parked.clear()
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, worker: _PoolThread) -> None:
         try:
             while (task := worker.take()) is not None:
                 task()
@@ -150,7 +150,7 @@ class WorkerPool:
             raise
 
 
-class _Worker:
+class _PoolThread:
     def __init__(self, task: Callable[[], None]) -> None:
         self._task: Callable[[], None] | None = task
         self.woken = threading.Lock()

@@ -28,7 +28,7 @@ PAUSE = 0.25
 """Seconds before the second attempt; twice that before the third."""
 
 LONGEST_PAUSE = 5.0
-"""Seconds. If the server asks for a longer wait, the request fails at once."""
+"""Seconds. If the server asks for a longer wait, the request fails immediately."""
 
 MOST_PAGES = 1_000
 MOST_OF_PAGES = 64 * 1024 * 1024

@@ -74,7 +74,7 @@ class ConnectAttempt:
                 self._socket.close()
 
     def shut(self) -> None:
-        """Shut the socket down from any thread; a waiting handshake or read fails at once."""
+        """Shut the socket down from any thread; a waiting handshake or read fails immediately."""
         self._watchdog.stop()
         with self._lock:
             self._is_shut = True

@@ -55,8 +55,8 @@ class Connection:
         options: where and how.
         path: of the endpoint, such as ``/2/tweets/sample/stream``.
         params: of the query.
-        on_quiet: called after three quarters of the stall timeout without a byte, on a thread of
-            its own.
+        on_quiet: called after three quarters of the stall timeout without a byte, on
+            another thread.
     """
 
     def __init__(
@@ -276,7 +276,7 @@ def _client(options: ConnectionOptions, read_timeout: float | None) -> httpx.Cli
 @functools.cache
 def _ssl_context_for(http1: bool, http2: bool) -> ssl.SSLContext:
     # Reading the authorities is slow. httpx sets the protocols on the context for each handshake,
-    # so each choice of protocols has its own.
+    # so each choice of protocols has one context.
     del http1, http2
     return httpx.create_ssl_context()
 

@@ -22,7 +22,7 @@ LONGEST_FRAME = 16_384
 """Bytes; the default of SETTINGS_MAX_FRAME_SIZE."""
 
 MOST_CONTINUATIONS = 64
-"""CONTINUATION frames of a head at most; h2 receives a longer head at once, and refuses it."""
+"""CONTINUATION frames of a head at most; h2 receives a longer head whole, and refuses it."""
 
 WINDOW = 2**24
 """Bytes of the flow control window that httpx opens; half of it is returned at a time."""

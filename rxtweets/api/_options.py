@@ -148,7 +148,7 @@ class ConnectionOptions:
     def __post_init__(self) -> None:
         if not self.http1 and not self.http2:
             raise ConfigurationError("http1=False and http2=False: allow one of them")
-        # A secret is masked as long as its object lives.
+        # A secret is masked as long as its object exists.
         object.__setattr__(self, "_secrets", secrets_of([self.proxy] if self.proxy else []))
 
 

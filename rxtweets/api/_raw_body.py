@@ -187,6 +187,6 @@ class Wire:
 
 
 def _wire_errors() -> tuple[type[Exception], ...]:
-    import httpcore  # noqa: PLC0415 - with its protocols it takes 25 ms; httpx delays it too
+    import httpcore  # noqa: PLC0415 - a slow import, which httpx delays too
 
     return httpcore.NetworkError, httpcore.TimeoutException

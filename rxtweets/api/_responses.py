@@ -1,6 +1,6 @@
 """Typed errors for answers that are not streams.
 
-A 429 has three causes, which only the body tells apart. Sources: X's page "response codes and
+A 429 has three causes, which only the body distinguishes. Sources: X's page "response codes and
 errors" and public reports. Problem types have two prefixes (``api.twitter.com`` and ``api.x.com``),
 so only their last segment is compared.
 """
@@ -54,7 +54,7 @@ ADVICE: Mapping[type[errors.ResponseError] | int, str] = {
     404: "This server does not have this path; check base_url.",
     errors.ResponseError: "The request itself was refused; check its options.",
 }
-"""The end of the text of each error; a status of its own comes first."""
+"""The end of the text of each error, by status or class; a status comes first."""
 
 NOT_FOLLOWED = (
     "Redirects are not followed, because the token would be sent along: set base_url if X's API is "

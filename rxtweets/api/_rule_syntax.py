@@ -445,7 +445,7 @@ class _Parser:
             wrong = VALUE_STARTS_WRONG.match(plain) or re.search(":", plain)
             if wrong:
                 position = match.start("plain") + wrong.start()
-                raise self._refusal(position, f'quote what has {wrong[0]}, as {name}:"…"')
+                raise self._refusal(position, f'quote a value with {wrong[0]}, as {name}:"…"')
         quoted = match["quoted"]
         value = match["box"] or plain or "" if quoted is None else _unescaped(quoted)
         return Term(ALIASES.get(name, name), value, 0, at)

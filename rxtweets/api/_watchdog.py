@@ -1,4 +1,4 @@
-"""A watchdog that detects a silent connection on a thread of its own."""
+"""A watchdog that detects a silent connection on a separate thread."""
 
 from __future__ import annotations
 

@@ -124,7 +124,6 @@ def _measure(row: BenchRow, duration: float) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _simulator(size: str) -> Iterator[str]:
-    """Start a simulator at full speed in another process; yield its URL."""
     arguments = ("simulate", "--port", "0", "--json", "--rate", "max")
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
         [sys.executable, "-m", "rxtweets", *arguments, "--size", size],

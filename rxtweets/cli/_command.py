@@ -35,7 +35,7 @@ exit codes:
   1    the stream failed for good: a refused token, no access, a used-up cap; or X refused a rule;
        or every batch failed
   2    an option, the environment or a rule is wrong; no connection was made
-  130  a second Ctrl-C stopped the run at once; the summary counts the abandoned messages
+  130  a second Ctrl-C stopped the run immediately; the summary counts the abandoned messages
 """
 
 
@@ -98,7 +98,7 @@ def repeating(name: str, interval: float, work: Callable[[], object]) -> Iterato
         while not ended.wait(interval):
             work()
 
-    thread = start_thread(name, repeat, goes_on=True)
+    thread = start_thread(name, repeat, repeats=True)
     try:
         yield
     finally:

@@ -3,8 +3,8 @@
 Read the sample stream, upcase every text in concurrent processors, collect batches, print them.
 
 Batches go to standard output, the live summary and the log to standard error. Ctrl-C closes the
-connection, processes the messages in flight and delivers the last batch. A second Ctrl-C stops at
-once.
+connection, processes the messages in flight and delivers the last batch. A second Ctrl-C stops
+immediately.
 
 Without --live, --base-url or RXTWEETS_BASE_URL, the command starts a simulator for the run, on
 this machine only.
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
         )
         printer.on_closed = pipeline.stop
         if screen.is_live:
-            screen.write(f"reading {place}; Ctrl-C stops and delivers what is in flight\n")
+            screen.write(f"reading {place}; Ctrl-C stops and delivers the messages in flight\n")
         with (
             ending(pipeline, options.duration),
             summaries(pipeline, screen, is_json=options.json),
@@ -200,7 +200,7 @@ class BatchPrinter(Subscriber[Any]):
         self._is_json = options.json
         self._batches = 0
         self.on_closed: Callable[[], object] = lambda: None
-        """Called when no program reads the output any more."""
+        """Called when no program reads the output."""
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Print a batch."""

@@ -32,7 +32,7 @@ MOST_SHOWN = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     _add_server(parser.add_argument_group("where"))
-    _add_content(parser.add_argument_group("what"))
+    _add_content(parser.add_argument_group("content"))
     _add_delivery(parser.add_argument_group("how"))
     _add_account(parser.add_argument_group("account"))
     add_flag(parser.add_argument_group("output"), "--json", "print a JSON object with the URL")
@@ -49,23 +49,23 @@ def _add_server(where: argparse._ArgumentGroup) -> None:
     add_option(where, "--token", None, "the only accepted bearer token (default: any)")
 
 
-def _add_content(what: argparse._ArgumentGroup) -> None:
+def _add_content(content: argparse._ArgumentGroup) -> None:
     text = "serve this recording: of rxtweets record, lines of X's stream, or pages of tweets"
-    add_option(what, "--from", None, text, type=Path, dest="source", metavar="FILE")
-    add_flag(what, "--loop", "start the recording again at its end")
-    add_option(what, "--seed", 0, "seed of the simulated tweets")
+    add_option(content, "--from", None, text, type=Path, dest="source", metavar="FILE")
+    add_flag(content, "--loop", "start the recording again at its end")
+    add_option(content, "--seed", 0, "seed of the simulated tweets")
     sizes, names = ("small", "large"), ("both", "tweet", "post")
-    add_option(what, "--size", "small", "1 KB or 2.5 KB a tweet", choices=sizes)
+    add_option(content, "--size", "small", "1 KB or 2.5 KB a tweet", choices=sizes)
     text = "generation of field names: retweet_count, repost_count, or both"
-    add_option(what, "--names", "both", text, choices=names)
+    add_option(content, "--names", "both", text, choices=names)
 
 
 def _add_delivery(how: argparse._ArgumentGroup) -> None:
     add_option(how, "--rate", 50.0, "tweets a second, or max", type=_rate)
     text = "recorded: with the pauses of the recording, at any rate"
     add_option(how, "--pace", "rate", text, choices=("rate", "recorded"))
-    add_option(how, "--burst", 1, "tweets that come together")
-    add_flag(how, "--live", "tweets come by the clock, as on X: a client that is away misses them")
+    add_option(how, "--burst", 1, "tweets sent together")
+    add_flag(how, "--live", "tweets come by the clock, as on X: a disconnected client misses them")
     text = "seconds of the stream before the start, for backfill and replays; with --live"
     add_option(how, "--history", 0.0, text, metavar="SECONDS")
     text = "frame (a tweet a chunk), read (16 KB), or a number of bytes"
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     """
     signalled = threading.Event()
     with _serve(options) as simulator:
-        # A program that reads the URL may send a signal at once, so the handlers come first.
+        # A program that reads the URL may send a signal immediately, so the handlers come first.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: signalled.set())
         report_left_out(simulator.left_out)

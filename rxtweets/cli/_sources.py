@@ -163,7 +163,7 @@ def ending(pipeline: Pipeline, duration: float | None) -> Iterator[None]:
         if not ended.wait(min(limit, threading.TIMEOUT_MAX)):
             pipeline.stop()
 
-    start_thread("rxtweets-duration", stop, goes_on=True)
+    start_thread("rxtweets-duration", stop, repeats=True)
     try:
         yield
     finally:

@@ -78,7 +78,7 @@ class TweetPrinter(Subscriber[Any]):
         self._left = options.limit
         self.last: deque[Any] = deque(maxlen=100)
         self.on_enough: Callable[[], object] = lambda: None
-        """Called at the limit, or when no program reads the output any more."""
+        """Called at the limit, or when no program reads the output."""
 
     def on_next(self, batch: Batch[Any]) -> None:
         """Print a batch."""

@@ -1,4 +1,4 @@
-"""Escaping of text that other people wrote."""
+"""Escaping of tweet texts and names for HTML and SVG."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Live:
 
     @property
     def is_over(self) -> bool:
-        """Whether it is redrawn no more: after `stop`, or after the end of its subject."""
+        """Whether redrawing has ended: after `stop`, or after the end of its subject."""
         return self._stopped or self._has_ended()
 
     def stop(self) -> None:
@@ -76,7 +76,7 @@ class Live:
         return not over
 
     def _look(self) -> tuple[bool, Any]:
-        """Return whether it is over, asked before the drawing, and the picture."""
+        """Return whether it has ended, asked before the drawing, and the picture."""
         over = self._stopped
         try:
             over = self.is_over
@@ -162,17 +162,17 @@ class _Refresher:
         self._listens = False
 
     def add(self, picture: Live) -> None:
-        """Redraw a picture until it is over."""
+        """Redraw a picture until it has ended."""
         with self._changed:
             if picture not in self._pictures:
                 self._pictures.append(picture)
             self._listen()
             if not self._running:
-                start_thread("rxtweets-display", self._run, goes_on=True)
+                start_thread("rxtweets-display", self._run, repeats=True)
                 self._running = True
 
     def refresh(self, *_: object) -> None:
-        """Draw all pictures now; those that are over for the last time."""
+        """Draw all pictures now; those that have ended for the last time."""
         with self._changed:
             self._pictures = [picture for picture in self._pictures if picture.refresh()]
             self._changed.notify_all()

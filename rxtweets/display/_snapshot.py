@@ -142,12 +142,12 @@ def with_rates(
 
 
 def has_ended(shown: object) -> bool:
-    """Return whether a pipeline is over, or a stream is not connected."""
+    """Return whether a pipeline has ended, or a stream is not connected."""
     return _phase(shown) in {"stopped", "failed"}
 
 
 def is_running(shown: object) -> bool:
-    """Return whether a pipeline was started and is not over, or a stream is connected."""
+    """Return whether a pipeline was started and has not ended, or a stream is connected."""
     return _phase(shown) == "running"
 
 
@@ -165,7 +165,6 @@ def _phase(shown: object) -> Literal["new", "running", "stopped", "failed"]:
 
 
 def _connections(stream: object, prefix: str = "") -> tuple[Stage, ...]:
-    """Return the connections of a stream that has several."""
     parts = getattr(stream, "parts", ())
     if len(parts) < 2:
         return ()

@@ -9,8 +9,10 @@ from rxtweets.display._html import escaped, sanitized
 INK, GREY, PAPER = "#0f1419", "#536471", "#ffffff"
 BLUE, GREEN, YELLOW, RED = "#1d6fb8", "#0a7a4b", "#9a6700", "#c4183c"
 SERIES = (BLUE, "#c4561a", GREEN, "#7b4bb5", YELLOW, "#b02a76", "#3a7d8c", GREY)
-"""Colours that most colour-blind readers can tell apart. Their contrast on white is 4.5 or more, as
-text needs."""
+"""Colours that most colour-blind readers can distinguish.
+
+Their contrast on white is 4.5 or more, as text needs.
+"""
 
 DARKENING = 0.6
 """How much darker each repetition of the colours is."""

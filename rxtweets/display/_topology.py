@@ -113,7 +113,6 @@ def _stage_lines(stage: Stage) -> list[tuple[str, str]]:
 
 
 def _draw_footer(canvas: Canvas, snapshot: Snapshot, y: float) -> float:
-    """Draw state, rates and errors; return where they end."""
     canvas.text(SIDE, y + 14, " · ".join([snapshot.state, *snapshot.notes]), fill=GREY)
     if rate := _total_rate(snapshot):
         canvas.text(canvas.width - SIDE, y + 14, rate, text_anchor="end", fill=BLUE)
@@ -127,7 +126,6 @@ def _draw_footer(canvas: Canvas, snapshot: Snapshot, y: float) -> float:
 
 
 def _short(number: float) -> str:
-    """Return at most four characters."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.{1 if number < 10 * size else 0}f}{unit}"

@@ -234,7 +234,7 @@ class ReaderCrashed(ConnectionLost):
 
 
 class HostNotFound(ConnectionLost):
-    """The host has no address; final unless the stream has been connected before."""
+    """The host has no address; final unless the stream has been connected once."""
 
 
 class ProxyError(ConnectionLost):

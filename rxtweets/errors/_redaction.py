@@ -29,7 +29,7 @@ LOGGERS = (
 
 
 class Secret:
-    """A secret that `mask` hides as long as this object lives.
+    """A secret that `mask` hides as long as this object exists.
 
     Args:
         text: the secret; characters may be percent-encoded.

@@ -44,8 +44,8 @@ def instrument(
     ========================== ===================================================================
     span                       covers
     ========================== ===================================================================
-    ``rxtweets.process``       the messages that a processor takes at once
-    ``rxtweets.handle``        one message within it, at a cost of some 50 µs a message
+    ``rxtweets.process``       the messages that a processor takes together
+    ``rxtweets.handle``        one message within it; most of the cost of tracing
     ``rxtweets.prepare``       one call of ``prepare``
     ``rxtweets.deliver``       one batch that a subscriber is given
     ``rxtweets.handle_failed`` one call of ``on_failed`` or ``handle_failed``

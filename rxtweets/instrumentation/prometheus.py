@@ -35,7 +35,7 @@ class StreamCollector:
 
     Args:
         source: a stream or a pipeline.
-        name: the label ``stream``; it tells several collectors in one registry apart.
+        name: the label ``stream``; it distinguishes several collectors in one registry.
 
     Raises:
         ConfigurationError: the extra is not installed.

@@ -7,7 +7,7 @@ event loop, ``await stream`` returns the last item.
 
     batches = tweets.pipe(ops.process(handler, concurrency=50), ops.batch(20, 2.0))
 
-The topology of a `rxtweets.Pipeline`, composed by hand::
+The topology of a `rxtweets.Pipeline`, composed of operators::
 
     valve = rxtweets.Valve()
     settled = tweets.pipe(
@@ -24,7 +24,7 @@ The topology of a `rxtweets.Pipeline`, composed by hand::
     )
 
 All operators run under RxPY's ``TestScheduler`` with exact virtual times. Between operators of
-rxtweets, messages travel in lists, since RxPY costs up to 100 µs for each item and operator.
+rxtweets, messages travel in lists, since RxPY costs much more for each item and operator.
 
 To add an operator, write one module with a public function, which returns a function from an
 Observable to a `MessageStream` or a `BatchStream`. It subscribes to its source with

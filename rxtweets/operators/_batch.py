@@ -54,7 +54,7 @@ def batch(
         source        --1--2--3--4------------5--|
         batch(3, 2.0) --------[1,2,3]-----[4]----[5]|
 
-    Each batch key (`Message.put_batch_key`) has batches of its own, with their own size and time.
+    Each batch key (`Message.put_batch_key`) has separate batches, with their own size and time.
 
     ::
 

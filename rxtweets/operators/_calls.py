@@ -80,7 +80,7 @@ class Runner(Protocol):
     """
 
     def submit(self, calls: list[Call]) -> None:
-        """Queue calls; return at once."""
+        """Queue calls; return immediately."""
 
     def resize(self) -> None:
         """Use the current concurrency limit."""
@@ -122,7 +122,7 @@ class Preparation:
         self._running = 0
 
     def submit(self, calls: list[Call]) -> None:
-        """Queue calls; return at once."""
+        """Queue calls; return immediately."""
         self._waiting.extend(calls)
         self._wake()
 
@@ -173,7 +173,7 @@ def _check_prepared(prepared: list[Any], count: int) -> None:
             raise HandlerError(f"prepare returned {type(message).__name__} in place of a message")
 
 
-# What is called.
+# Functions.
 
 
 class _NotGiven:

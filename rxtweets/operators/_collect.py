@@ -37,7 +37,7 @@ def collect(
 
     ``to_polars()``, ``to_pandas()`` and ``to_arrow()`` make tables of the batch.
 
-    It returns early when the time is over, when the source ends, and when it is interrupted
+    It returns early when the time has passed, when the source ends, and when it is interrupted
     (Ctrl-C, the stop button of a notebook). ``batch.info.trigger`` is ``size`` for
     ``n`` messages, ``timeout`` for the time or the interrupt, and ``flush`` for the end. Unlike the
     batches of a stream, this batch can be empty.

@@ -43,8 +43,8 @@ def deliver(
 ) -> Callable[[Observable[Batch[T]]], SettledStream[Any]]:
     """Give batches to a subscriber, settle them, and pass them on with the status of each message.
 
-    It is ``batches.subscribe(subscriber)`` as an operator. So several batches can be delivered at
-    once, and other operators can follow.
+    It is ``batches.subscribe(subscriber)`` as an operator. So several batches can be delivered
+    concurrently, and other operators can follow.
 
     ::
 
@@ -61,7 +61,7 @@ def deliver(
             batch succeeds; if it raises, the batch fails; if it returns a list of the messages,
             each is settled by its status. Its ``on_completed`` or ``on_error`` is called after the
             last batch.
-        concurrency: most batches that are delivered at once, on threads of the operator. By
+        concurrency: most batches that are delivered concurrently, on threads of the operator. By
             default, and on a scheduler of virtual time, a batch is delivered on the thread that
             brings it.
         waiting: most batches that wait for these threads; then the source blocks. Behind `route`
@@ -135,7 +135,7 @@ def subscriber_of(subscriber: Any) -> abc.ObserverBase[Batch[Any]]:
 
 
 class DeliveringObserver(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
-    """Delivers batches on the thread that brings them, or on threads of its own.
+    """Delivers batches on the thread that brings them, or on its own threads.
 
     On its threads, batches of one lane (a partition, or a batch key) are delivered in order; a
     batch without a lane goes to the first free thread.
@@ -150,7 +150,7 @@ class DeliveringObserver(abc.ObserverBase[Batch[Any]], abc.DisposableBase):
 
     Attributes:
         source: the subscription to the source.
-        at_end: called when no batch is delivered any more.
+        at_end: called after the last batch.
     """
 
     def __init__(

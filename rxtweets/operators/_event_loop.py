@@ -177,7 +177,7 @@ def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class LoopRunner:
-    """Runs calls as tasks of one loop, up to ``concurrency`` at once.
+    """Runs calls as tasks of one loop, up to ``concurrency`` concurrently.
 
     Each task has a copy of the context (`contextvars`) of the subscription.
 
@@ -222,7 +222,7 @@ class LoopRunner:
         self._busy = 0.0
 
     def submit(self, calls: list[Call]) -> None:
-        """Queue calls; return at once."""
+        """Queue calls; return immediately."""
         self._pending.extend(calls)
         self.resize()
 
@@ -253,7 +253,7 @@ class LoopRunner:
         return len(began), self._busy + sum(now - start for start in began)
 
     def _begin(self) -> None:
-        self._is_called = False  # before the look: a later caller calls again
+        self._is_called = False  # before the check: a later caller calls again
         while not self._stopped and len(self._tasks) < self._concurrency.limit:
             try:
                 call = self._pending.popleft()

@@ -29,7 +29,7 @@ CHUNK = 100
 """Messages in a chunk at most."""
 
 GOAL = 0.01
-"""Seconds that a chunk should take: long beside the way to a process and back (0.5 ms)."""
+"""Seconds that a chunk should take: long beside the transfer to a process and back."""
 
 Input = tuple[Message[Any], float | None]
 """A message, and its deadline in seconds since 1970."""
@@ -84,7 +84,7 @@ def _picklable(answer: Any, name: str) -> Any:
         pickle.loads(pickle.dumps(answer))  # noqa: S301 - our own pickle
     except Exception as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
         verb = "raised" if isinstance(answer, BaseException) else "returned"
-        return HandlerError(f"{name} {verb} what cannot be pickled: {answer!r}: {error}")
+        return HandlerError(f"{name} {verb} a value that cannot be pickled: {answer!r}: {error}")
     return answer
 
 
@@ -92,8 +92,6 @@ def _picklable(answer: Any, name: str) -> Any:
 
 
 class _SentCalls:
-    """Calls that the executor has."""
-
     def __init__(self, calls: list[Call], executor: Executor, span: SpanStart | None) -> None:
         self.calls = calls
         self.executor = executor
@@ -105,7 +103,7 @@ class _NotPicklable(HandlerError):
 
 
 class ExecutorRunner:
-    """Runs calls in an executor, up to ``concurrency`` chunks at once.
+    """Runs calls in an executor, up to ``concurrency`` chunks concurrently.
 
     Args:
         function: the handler; it goes to the executor with each chunk.
@@ -150,7 +148,7 @@ class ExecutorRunner:
         self._broken: ExecutorBroken | None = None
 
     def submit(self, calls: list[Call]) -> None:
-        """Queue calls; return at once."""
+        """Queue calls; return immediately."""
         self._pending.extend(calls)
         self._exchange.spawn()
 
@@ -245,7 +243,7 @@ class ExecutorRunner:
     # From the executor.
 
     def _done(self, future: Future[Any]) -> None:
-        # The executor's thread swallows exceptions, so it only hands the future over.
+        # The executor's thread swallows exceptions, so it only passes the future on.
         self._returned.append(future)
         self._exchange.spawn()
 

@@ -135,7 +135,7 @@ class PermitGate(abc.ObserverBase[Chunk], abc.DisposableBase):
         self._end_with(self._observer.on_completed)
 
     def lift(self) -> None:
-        """Let everything pass from now on, and want nothing more: a drain must not wait."""
+        """Let all messages pass, and request no more: a drain must not wait."""
         self._is_lifted = True
         self._permit.wake()
 

@@ -64,12 +64,12 @@ def process(
     min_demand: int | None = None,
     scheduler: abc.SchedulerBase | None = None,
 ) -> Callable[[Observable[Message[T]]], MessageStream[U]]:
-    """Call a handler for every message, many at once, and emit what it returns.
+    """Call a handler for every message, many concurrently, and emit the results.
 
     This is ``flat_map`` over a thread-pool scheduler, with bounds. At most ``concurrency``
-    handlers run at once. At most ten messages for each of them are in flight; then the source
+    handlers run concurrently. At most ten messages for each of them are in flight; then the source
     waits. For X's stream that means: the buffer fills, and its overflow policy decides. Results
-    are emitted one at a time, never from two threads at once.
+    are emitted one at a time, never from two threads concurrently.
 
     ::
 
@@ -81,9 +81,9 @@ def process(
     ``message.failed(reason)``. A failed message is counted, reported (`events.HandlerFailed`),
     acknowledged as failed, and not emitted. The stream continues.
 
-    One thread calls the handlers while they return at once. When they block, more threads join,
+    One thread calls the handlers while they return immediately. When they block, more threads join,
     up to ``concurrency``; no message waits behind a slow one. ``async def`` handlers run on one
-    event loop in a thread of the operator, so they work in a notebook and in a web app too. The
+    event loop in a thread of the operator, also in a notebook and in a web app. The
     thread starts with the first message and ends with the subscription.
 
     When the source ends, by completion or by error, the messages in flight are handled first.
@@ -103,11 +103,11 @@ def process(
             in order; messages of different keys concurrently. It runs on the source's thread; if
             it raises, its message fails.
         prepare: called with a list of up to 100 waiting messages before their handlers, by up to
-            ``concurrency`` threads at once. It returns all of them, in order. If it raises or
+            ``concurrency`` threads. It returns all of them, in order. If it raises or
             returns others, all of them fail. Messages that it has failed get no handler.
         context: the last argument of ``handler``, ``prepare`` and ``on_failed``, if given.
         on_failed: called with each list of failed messages before they are acknowledged, one list
-            at a time: the place for dead letters. It returns as many messages, which are
+            at a time: the place for dead letters. It returns the same number, which are
             acknowledged as failed. If it does not, the original ones are acknowledged
             (`events.FailureHandlerFailed`).
         retry: when to handle a failed message again. No thread waits meanwhile, but the message

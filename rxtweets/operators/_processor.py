@@ -158,7 +158,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         self._emission.run()
 
     def dispose(self) -> None:
-        """Stop at once; messages in flight are counted as abandoned."""
+        """Stop immediately; messages in flight are counted as abandoned."""
         with self._counts:
             if self._disposed:
                 return
@@ -192,7 +192,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if not self.may_wait or self._in_flight() < self._most:
             return
         if getattr(self._here, "is_working", False):
-            return  # a result came round to the source: this thread would wait for itself
+            return  # a result reached the source again: this thread would wait for itself
         with self._counts:
             self._waiting += 1
             self._room.wait_for(
@@ -402,7 +402,7 @@ class CallFlow:
     # For the processor.
 
     def submit(self, messages: list[Message[Any]]) -> None:
-        """Queue messages; return at once."""
+        """Queue messages; return immediately."""
         calls = list(map(Call, messages))
         if self._in_order is not None:
             self._in_order.extend(calls)
@@ -471,7 +471,7 @@ class CallFlow:
                 call.key = self._partition_by(call.message)
                 hash(call.key)
         except BaseException as error:  # noqa: BLE001 - users' code may raise anything
-            call.key = call  # a key of its own: it enters no partition, so it leaves none
+            call.key = call  # a unique key: it enters no partition, so it leaves none
             return call.message.failed(error)
         return None
 

@@ -53,7 +53,7 @@ def record(
             default.
         rotate_after: seconds after which a file is complete, checked when a message comes; no limit
             by default.
-        sync: let the disk confirm every write; off by default.
+        sync: call fsync after every write; off by default.
 
     Returns:
         An operator.

@@ -60,8 +60,8 @@ def route(
     A message goes to ``default`` unless it names a branch. A message that names a branch which does
     not exist fails: it is counted, reported (`events.HandlerFailed`) and acknowledged as failed,
     and the stream continues. A branch that blocks its source blocks the others too, since nothing
-    here is unbounded. Give a slow branch ``deliver(…, 1, waiting=100)``, which has a thread and a
-    queue of its own.
+    here is unbounded. Give a slow branch ``deliver(…, 1, waiting=100)``, which has its own
+    thread and queue.
 
     Args:
         branches: an operator, or a list of them, for each name. All branches end in the same kind
@@ -112,7 +112,7 @@ def partition(
         partition(lambda m: m.data, 2, ops.f)    --1f----3f----5f-|     one branch
                                                  -----2f----4f----|     the other one
 
-    Each branch has operators of its own. So an operator that keeps the order of its source keeps
+    Each branch has its own operators. So an operator that keeps the order of its source keeps
     it for each number: ``ops.partition(author, 4, ops.process(handler, 1, ordered=True))``.
 
     Args:
@@ -220,8 +220,6 @@ class _Branch:
 
 
 class _Router(abc.ObserverBase[Chunk]):
-    """Takes the messages of the source, and gives each to its branch."""
-
     def __init__(
         self,
         branches: Mapping[Any, _Branch],

@@ -28,7 +28,7 @@ def share() -> Callable[[Observable[T]], Observable[T]]:
 
     Messages stay in lists for the operators behind it. A batch fails if it fails for one
     subscriber. When one pipeline drains, the others continue; the last one drains the source. A
-    source that can wait is asked for as many messages as all subscribers want.
+    source that can wait is asked for as many messages as all subscribers request.
 
     Returns:
         An operator.

@@ -36,14 +36,14 @@ counts as blocked. A thread that waits for the interpreter makes no progress for
 class Pace:
     """Decides whether handlers are quick: then one thread is faster than many.
 
-    Waking a thread for a call shorter than `QUICK` costs more than the call. The average is over
+    Waking a thread for a call shorter than `QUICK` costs more than the call. The average covers
     the last hundred calls.
     """
 
     QUICK = 0.000_2
-    """Seconds of a call, on average."""
+    """Seconds of a quick call, on average."""
     SLOW = 0.001
-    """The average at the beginning."""
+    """The average at the start."""
     LONGEST = 0.01
     """Seconds that one run adds at most, as a thread may wait for the interpreter or a core."""
     FIRST_HOLD, LAST_HOLD = 0.1, 30.0
@@ -190,7 +190,7 @@ class ThreadRunner:
         self._forget_gauge = telemetry.gauge("threads_lost", lambda: self._lost)
 
     def submit(self, calls: list[Call]) -> None:
-        """Queue calls; return at once."""
+        """Queue calls; return immediately."""
         self._pending.extend(calls)
         self._wake()
 

@@ -22,7 +22,7 @@ from rxtweets.operators._deliver import SubscriberOrFunction, subscriber_of
 __all__ = ["Batcher", "LoopSubscriber", "name_of_part"]
 
 POLL_INTERVAL = 0.05
-"""Seconds after which a thread and a loop look whether the other side has gone."""
+"""Seconds after which a thread and a loop check whether the other side has ended."""
 
 
 def AWAITED(batch: Batch[Any]) -> None:  # noqa: N802 - a value, not a function to call
@@ -49,7 +49,7 @@ class Batcher:
             settled by its status.
         size: most messages in a batch, or ``(accumulator, function)``: see `operators.batch`.
         timeout: most seconds from the first message of a batch to its emission.
-        concurrency: most batches that are delivered at once; above 1, calls of the subscriber
+        concurrency: most batches that are delivered concurrently; above 1, calls of the subscriber
             overlap. Batches of one partition, or of one batch key, are still delivered in order.
         waiting: most batches that wait for delivery. Then the processors wait, and with them the
             other batchers. By default the same as ``concurrency``. Each of several batchers has

@@ -254,7 +254,7 @@ class _RunningSource(abc.ObserverBase[Chunk]):
     # The subscription to the source.
 
     def start(self) -> None:
-        """Subscribe, on a thread of its own unless time is virtual."""
+        """Subscribe, on a separate thread unless time is virtual."""
         self._drain = drain = Drain(self._cut)
         if self._virtual is not None:
             with subscribing_for(drain):

@@ -85,7 +85,7 @@ class Pipeline:
 
     **Batches** end by ``size``, by ``timeout``, by ``max_bytes``, by a function
     (``size=(accumulator, function)``), or with a message in the batch mode ``flush``
-    (`Message.put_batch_mode`). Each batch key (`Message.put_batch_key`) has batches of its own.
+    (`Message.put_batch_mode`). Each batch key (`Message.put_batch_key`) has separate batches.
 
     **Order.** ``partition_by`` keeps it for each number: through handlers, batches and subscribers.
 
@@ -114,9 +114,9 @@ class Pipeline:
 
     Args:
         source: of messages: a stream of X, any other Observable, or a list of them.
-        handle_message: called with every message, ``concurrency`` calls at once. Without it,
+        handle_message: called with every message, ``concurrency`` calls concurrently. Without it,
             messages are batched unchanged. ``message.put_batcher(name)`` chooses the batcher.
-        concurrency: most handlers that run at once; a `Concurrency` can be changed meanwhile.
+        concurrency: most handlers that run concurrently; a `Concurrency` can be changed meanwhile.
         ordered: keep the order of the source.
         partition_by: gives each message a whole number from 0. Messages of one number are handled
             one at a time, in order. They are batched and delivered in order too, unless a batcher
@@ -256,13 +256,13 @@ class Pipeline:
     def spans(self) -> Observable[Span]:
         """Starts and ends of the calls of the processors; hot, never completes.
 
-        Every message makes two or more. They are only made while they have a subscriber.
+        Each message has two or more, so they are published only while an observer is subscribed.
         """
         return self._telemetry.bus.spans
 
     @property
     def concurrency(self) -> Concurrency:
-        """The number of handlers that run at once; its ``limit`` can be changed meanwhile."""
+        """The number of handlers that run concurrently; its ``limit`` can be changed meanwhile."""
         return self._plan.concurrency
 
     def topology(self) -> Topology:

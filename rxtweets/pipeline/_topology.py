@@ -26,7 +26,7 @@ class TopologyProcessors:
 
     Attributes:
         handler: the name of the function.
-        concurrency: most handlers that run at once, now.
+        concurrency: most handlers that run concurrently, now.
         ordered: whether the order of the source is kept.
         partitioned: whether the order of each partition is kept.
     """
@@ -44,7 +44,7 @@ class TopologyBatcher:
     Attributes:
         name: of the batcher.
         subscriber: the name of its class, or of the function.
-        concurrency: most batches that are delivered at once.
+        concurrency: most batches that are delivered concurrently.
         size: most messages in a batch; ``None`` if a function decides.
         timeout: seconds.
         partitioned: whether each batch has one partition.

@@ -204,7 +204,6 @@ class Api:
     def _bounds(
         self, endpoint: Endpoint, query: dict[str, str]
     ) -> tuple[float | None, float | None]:
-        """The start and the end of a replay."""
         start = self._moment("start_time", endpoint, query)
         end = self._moment("end_time", endpoint, query)
         timeline = self._content.timeline
@@ -285,7 +284,6 @@ class Api:
         return script.not_allowed()
 
     def _grant_token(self, head: Head) -> Reply:
-        """An app-only token for any key and secret."""
         kind, _, given = head.headers.get("authorization", "").partition(" ")
         try:
             pair = base64.b64decode(given, validate=True) if kind == "Basic" else b""
@@ -298,7 +296,6 @@ class Api:
 
 
 def _check_names(endpoint: Endpoint, query: Mapping[str, str]) -> None:
-    """Refuse parameters, fields and expansions that X does not have."""
     not_taken = NOT_TAKEN.get(endpoint.carries, set(KNOWN))
     lists = {name: option for name, option in NAMED.items() if option not in not_taken}
     for name, given in query.items():

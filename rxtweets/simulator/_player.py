@@ -100,7 +100,7 @@ class Player:
         """Play the steps, then stream without end.
 
         Returns:
-            Whether the connection is over; else only the response is.
+            Whether the connection has ended; else only the response has.
 
         Raises:
             Gone: the client has left.
@@ -208,7 +208,7 @@ class Player:
     def _send(self, frames: Sequence[bytes]) -> None:
         pieces: Iterable[bytes] = frames
         if deflate := self._deflate:
-            # Flushed after every piece, as by X, so that the client can decode it at once.
+            # Flushed after every piece, as by X, so that the client can decode it immediately.
             pieces = [deflate.compress(f) + deflate.flush(zlib.Z_SYNC_FLUSH) for f in frames]
         self._transport.send(list(self._cut(pieces)))
         self._schedule_keep_alive()

@@ -268,7 +268,7 @@ class Selection:
         return self._endings[place]
 
     def _ending(self, frame: bytes) -> bytes | None:
-        """What replaces the last brace; empty to keep the frame, ``None`` to leave it out."""
+        """The text in place of the last brace; empty keeps the frame, ``None`` leaves it out."""
         try:
             payload = orjson.loads(frame)
         except orjson.JSONDecodeError:

@@ -113,7 +113,7 @@ def serve(
     line_end: bytes = b"\r\n",
     headers: Mapping[str, str | None] = EMPTY,
 ) -> Simulator:
-    r"""Start a server with X's streams, rules and connections API; it listens at once.
+    r"""Start a server with X's streams, rules and connections API; it listens on return.
 
     ::
 
@@ -122,8 +122,8 @@ def serve(
 
     By default, frames come on demand: each frame goes to one connection, and the stream waits
     while no client is connected. With ``live=True`` they come by the clock, as on X: all
-    connections to a stream get the same frames. A client misses the frames that come while it is
-    away, unless it requests backfill or a replay. A replay has the frames from ``start_time``
+    connections to a stream get the same frames. A client misses the frames of the time without a
+    connection, unless it requests backfill or a replay. A replay has the frames from ``start_time``
     until before ``end_time``, and then ends the connection.
 
     The server checks the fields and expansions of a request, but does not apply them: frames are
@@ -133,7 +133,7 @@ def serve(
         host: address to listen on.
         port: 0 takes a free one.
         rate: tweets a second; ``None`` for as many as the client takes.
-        burst: tweets that come together, at the same rate; ignored if ``live``.
+        burst: tweets sent together, at the same rate; ignored if ``live``.
         live: frames come by the clock.
         history: seconds of the stream before the start; only if ``live``.
         seed: of the simulated tweets; the same seed gives the same texts.
@@ -147,8 +147,8 @@ def serve(
             begin with the first connection. Frames that become due while no client is connected go
             to the next one. Not if ``live``.
         rules: of the filtered stream at the start; without rules it answers 409.
-        chunking: how the body is cut into HTTP chunks or DATA frames: ``frame`` (one a tweet),
-            ``read`` (all due tweets together, in 16 KB), a number of bytes, or a function from
+        chunking: cuts the body into HTTP chunks or DATA frames. ``frame`` sends one a tweet,
+            ``read`` all due tweets together, in 16 KB. Or a number of bytes, or a function from
             the bytes of a tweet to pieces.
         packet: bytes that are sent at a time; 0 for no limit.
         script: the steps of each connection; see `rxtweets.simulator.script`.
@@ -398,7 +398,7 @@ class Simulator:
         return transport
 
     def _answer(self, transport: Transport, head: Head) -> bool:
-        """Answer one request; return whether the connection is over."""
+        """Answer one request; return whether the connection has ended."""
         answer = self._api.answer(head, transport.client_ip, transport.kill)
         if isinstance(answer, Reply):
             self._reply(transport, head, answer)
@@ -408,7 +408,7 @@ class Simulator:
             part = self._next_part(_request(head, 200, self._answered + 1))
             steps = (part,) if isinstance(part, Step) else tuple(part)
             if steps and isinstance(steps[0], Reply):
-                # Before the reply: a client that has it may connect again at once.
+                # Before the reply: a client that has it may connect again immediately.
                 self._access.release(answer.slot, "refused", unnoticed=False)
                 self._reply(transport, head, steps[0], answer.headers)
                 return False

@@ -22,7 +22,7 @@ TICK = 0.002
 MOST_AT_ONCE = 64
 
 MOST_OVERDUE = 1.0
-"""Seconds of frames that are sent at once after the client kept the server waiting."""
+"""Seconds of frames that are sent together after the client kept the server waiting."""
 
 MOST_EXAMINED = 2_048
 """Positions examined in one call. Where a selection is sparse, the client is served in between."""
@@ -59,7 +59,7 @@ class OnDemandCursor(Cursor):
     Args:
         source: the frames.
         rate: frames a second.
-        burst: frames that come together.
+        burst: frames sent together.
         select: which of the frames, and how.
         clock: monotonic seconds.
     """

@@ -39,7 +39,7 @@ LONGEST_WAIT = 3600.0
 """Seconds; `select` takes no infinite number."""
 
 LINGER = 1.0
-"""Seconds that a client has to close its side after the server closed its own."""
+"""Seconds that a client has to close its side after the server closed."""
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0"
 
@@ -75,7 +75,7 @@ class Head(NamedTuple):
 
 
 def accept(raw: socket.socket, tls: ssl.SSLContext | None, *, http2: bool) -> Transport:
-    """Shake hands, and detect the protocol of the client.
+    """Complete the TLS handshake, and detect the protocol of the client.
 
     Args:
         raw: the accepted socket.
@@ -129,7 +129,7 @@ class Transport(ABC):
 
     @abstractmethod
     def send(self, pieces: Sequence[bytes]) -> None:
-        """Send pieces of the body, each as a chunk or a DATA frame of its own."""
+        """Send pieces of the body, each as a separate chunk or DATA frame."""
 
     @abstractmethod
     def end(self) -> None:
@@ -150,7 +150,7 @@ class Transport(ABC):
         """Process bytes that the client sent during a response."""
 
     def wait(self, seconds: float) -> None:
-        """Wait, and process what the client sends until then.
+        """Wait, and process the bytes of the client meanwhile.
 
         Raises:
             Gone: the client has left.

@@ -264,8 +264,6 @@ class _Writer:
 
 
 class _Text:
-    """Builds a text and its entities."""
-
     def __init__(self) -> None:
         self._text = ""
         self.entities: dict[str, list[dict[str, Any]]] = {}

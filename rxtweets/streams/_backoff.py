@@ -1,6 +1,6 @@
 """When to reconnect: X's schedules as tenacity strategies, and the budget of connects.
 
-X's documentation ("handling disconnections"): reconnect at once after an established connection
+X's documentation ("handling disconnections"): reconnect immediately after an established connection
 drops; after network errors wait 250 ms more each time, up to 16 s; after HTTP errors that are worth
 a retry double the wait from 5 s to 320 s; after a 429 double it from one minute. X allows 50
 connects of a stream in 15 minutes ("rate limits"); ``x-rate-limit-*`` says how many are left.
@@ -59,14 +59,14 @@ class Backoff:
     delivered a line and lived for ``proved_after`` seconds; an answer of 200 alone proves nothing.
 
     The wait is never shorter than the server's ``Retry-After``, and after a rate limit its
-    ``x-rate-limit-reset``; both are measured by the server's ``Date``. If the server asks for an
-    implausible wait (a ``Retry-After`` above an hour, a reset more than a day away), the wait is
-    ``window`` at least. The event `events.Reconnecting` and the log name the source of each wait:
+    ``x-rate-limit-reset``; both are measured by the server's ``Date``. A ``Retry-After``
+    above an hour, or a reset more than a day away, is implausible; then the wait is ``window`` at
+    least. The event `events.Reconnecting` and the log name the source of each wait:
     ``backoff``, ``Retry-After``, ``x-rate-limit-reset``, ``window`` or ``connect budget``.
 
     Attributes:
-        lost: an established connection ended, cleanly or not, or fell silent: at once, then 0.25 s
-            more each time, up to 16 s.
+        lost: an established connection ended, cleanly or not, or fell silent: immediately, then
+            0.25 s more each time, up to 16 s.
         network: no connection could be made, or not within ``connect_timeout``: 0.25 s, 0.5 s …
             16 s.
         server: 5xx of the server or of a proxy, or an answer that is not a stream: 5 s, 10 s …
@@ -145,7 +145,7 @@ def _schedule_of(error: BaseException, established: bool) -> str:
 
 
 class Pacer:
-    """Counts failures in a row by kind, and tells how long to wait.
+    """Counts failures in a row by kind, and computes the wait.
 
     A stream has one for all of its runs, so that subscribing again after an error cannot turn the
     schedules into a loop.

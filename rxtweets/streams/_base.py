@@ -34,7 +34,7 @@ class HotStream(MessageStream[T_co]):
     it, and all share its messages. Lines that wait when the last one leaves count in
     ``stats().unsubscribed``. If a subscriber leaves in the middle of a list (`take`, `dispose`),
     the rest of the list counts in ``stats().abandoned``. A subscriber that blocks makes the others
-    wait; wrap it in `subscribers.Buffered` to give it a queue and a thread of its own.
+    wait; wrap it in `subscribers.Buffered` to give it its own queue and thread.
 
     **Overflow.** A slow subscriber never stops the reading: 10,000 messages wait (or 160 MB), then
     the oldest are dropped, with `events.OverflowStarted`, `events.OverflowEnded` and
@@ -47,7 +47,7 @@ class HotStream(MessageStream[T_co]):
     **Gaps.** Messages that X sends between two connections are missing. Each such time is an
     `events.Gap` with its start and end and the ids around it, and counts in ``stats().gaps``.
     Backfill closes it as far as it reaches (`events.BackfillRequested`); if X refuses backfill with
-    400 or 403, the stream requests none any more (`events.BackfillRefused`). With two connections
+    400 or 403, the stream requests no more (`events.BackfillRefused`). With two connections
     of the same content, a gap is a time that both missed.
 
     **End.** ``on_completed`` follows `stop`, a ``limit`` (`events.LimitReached`), and the end of a
@@ -82,8 +82,9 @@ class HotStream(MessageStream[T_co]):
     def parts(self) -> tuple[HotStream[T_co], ...]:
         """The streams of the single connections, each with its own state, events and counters.
 
-        A stream with one connection is its only part. Of several, each reconnects by itself. One
-        that fails for good ends alone (`events.PartEnded`); `Event.part` names it.
+        A stream with one connection is its only part. Of several, each reconnects
+        independently. One that fails for good ends alone (`events.PartEnded`); `Event.part` names
+        it.
         """
         return (self,)
 

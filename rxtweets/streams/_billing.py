@@ -1,4 +1,4 @@
-"""What X bills: distinct posts a day, and limits to them.
+"""The posts that X bills, counted by day, and limits to them.
 
 X bills each delivered post once in a UTC day ("pricing"), so duplicates cost nothing.
 """
@@ -67,7 +67,7 @@ class PostMeter:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """When a stream completes by itself.
+    """The limit at which a stream completes.
 
     Attributes:
         messages: after this many delivered messages; ``None`` for no such limit.

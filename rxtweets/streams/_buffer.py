@@ -117,7 +117,7 @@ class Handoff:
         on_drop: called with the number of lines of every drop.
         on_burst: called with ``("began", 0)`` at the first drop, and with ``("ended", dropped)``
             when the buffer is half empty again, or was closed.
-        quota: the reading side waits while as many lines are buffered and in hand as the quota
+        quota: the reading side waits while as many lines are buffered and in delivery as the quota
             admits. ``None`` for no quota.
         longest: bytes of the longest line.
 

@@ -53,14 +53,15 @@ class StreamOptions(ServerOptions, total=False):
 
     Attributes:
         backfill_minutes: minutes before a connection that X sends again, 0 to 5, each message
-            delivered once. ``"auto"`` asks after each gap for as many as it needs; a `Gap` reports
-            the rest. After a refusal (400 or 403), no later request asks (`BackfillRefused`).
+            delivered once. ``"auto"`` requests the minutes that each gap needs; a `Gap` reports
+            the rest. After a refusal (400 or 403), no later connection requests it
+            (`BackfillRefused`).
         connections: 2 holds a second connection with the same content. Each message is delivered
             once, and a gap is the time that both missed.
-        state_file: a file in which the stream notes every second until when the subscribers have
-            received it. The next run of the program asks for the missed time and half a minute
-            more, and reports the time that backfill does not reach. Messages that a killed program
-            was processing come again only within that backfill.
+        state_file: a file in which the stream records every second the time up to which the
+            subscribers have received it. The next run of the program requests the missed time
+            plus half a minute, and reports the time that backfill does not reach. Messages that a
+            killed program was processing are redelivered only within that backfill.
         start_time: replays the time from then on, up to a day ago, on streams that have replay;
             with `end_time` the stream completes there. Datetimes with a time zone.
         end_time: see `start_time`.

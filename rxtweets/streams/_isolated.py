@@ -48,13 +48,13 @@ PIPE = 2**20
 """Bytes of the pipe, if the system allows it: fewer and larger reads."""
 
 PATIENCE = 5.0
-"""Seconds until a process that does not obey is killed."""
+"""Seconds until a process that does not exit is killed."""
 
 START = """\
 import sys
 sys.path[:] = sys.argv[1:]
-from rxtweets.streams._reader_process import main
-main()
+from rxtweets.streams._reader_process import follow_orders
+follow_orders()
 """
 
 CONTEXT_SETTINGS = (
@@ -315,7 +315,7 @@ class IsolatedConnection:
             start_thread(
                 "rxtweets-kill",
                 lambda: None if obeyed.wait(PATIENCE) else process.kill(),
-                goes_on=True,
+                repeats=True,
             )
         process.send(self._order.number)
 

@@ -92,7 +92,6 @@ class MergedStream(SharedStream):
         return max((lag for lag in lags if lag is not None), default=None)
 
     def _forward(self, name: str, event: events.Event) -> None:
-        """Publish an event of a part, with the name of the part."""
         if isinstance(event, events.StreamEnded):
             self.telemetry.publish(events.PartEnded(event.error, part=name))
             return
@@ -126,8 +125,6 @@ class MergedStream(SharedStream):
 
 
 class _MergedRun(StreamRun):
-    """One run of all parts."""
-
     counts_delivered = False
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Sources that can wait: they emit only as many messages as are wanted.
+"""Sources that can wait: they emit only as many messages as are requested.
 
 X's stream cannot wait. A broker, a queue, a file or a list can: a pipeline that is paused, full or
 at its rate limit takes nothing from it.
@@ -36,8 +36,8 @@ NO_PAUSE = 0.001
 class PullSource(MessageStream[Any]):
     """An Observable of messages that asks its observer for its demand before it takes any.
 
-    Each subscription polls by itself, on its own thread, or on a `VirtualTimeScheduler` given to
-    ``subscribe``.
+    Each subscription polls independently, on its own thread, or on a `VirtualTimeScheduler` given
+    to ``subscribe``.
 
     Args:
         begin: called for each subscription; returns the function to poll with. See
@@ -166,7 +166,7 @@ def polling_source(
             messages. If it raises, the source ends with the error, and a `Pipeline` restarts it
             by its policy.
         interval: seconds until the next poll after one without messages; after messages, the next
-            poll follows at once.
+            poll follows immediately.
         most: messages requested by one poll, at most.
 
     Raises:
@@ -187,7 +187,7 @@ def from_iterable(
             subscription iterates from the beginning. If the iterator raises, the source ends with
             the error after the items before it.
         acknowledger: of the messages that are made here.
-        most: items taken at once, at most.
+        most: items taken together, at most.
 
     Raises:
         ConfigurationError: an argument is invalid.
@@ -239,7 +239,7 @@ def from_queue(
         on_failure: ``discard`` failed items, or ``requeue`` them at the end of the queue;
             ``message.configure_ack(on_failure="requeue")`` overrides it for one message.
         wait: seconds that one poll waits for an item; stopping takes as long.
-        most: items taken at once, at most.
+        most: items taken together, at most.
 
     Raises:
         ConfigurationError: an argument is invalid.

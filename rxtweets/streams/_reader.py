@@ -177,7 +177,7 @@ class Reader:
             self._thread.join()
 
     def stop(self) -> None:
-        """End at once: interrupt a wait or a read.
+        """End immediately: interrupt a wait or a read.
 
         An attempt to connect ends when TCP has found the server: after ``connect_timeout`` if no
         server answers.
@@ -303,7 +303,6 @@ class Reader:
         self._handoff.put(Opened(gap))
 
     def _take(self, arrived: Arrived, attempt: _Attempt) -> None:
-        """Count the lines of one read and put them into the buffer."""
         framed, size, now, known, held = arrived
         total = len(framed.lines) + framed.keep_alives + len(framed.oversized)
         attempt.lines += total
@@ -319,7 +318,7 @@ class Reader:
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, line.start)))
         if total:
             self._gaps.alive_until = now
-            # Keep-alives too: they tell the deliverer until when the stream was read.
+            # Keep-alives too: they show the deliverer until when the stream was read.
             block = Block(framed.lines, now, attempt.number, known, held if framed.lines else 0)
             if framed.lines:
                 attempt.note(block)

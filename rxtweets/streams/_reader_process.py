@@ -47,7 +47,7 @@ __all__ = [
     "Order",
     "Outlet",
     "encode_record",
-    "main",
+    "follow_orders",
     "read_records",
 ]
 
@@ -64,7 +64,7 @@ TOGETHER = 0.1
 """Seconds. Lines received within this time may share a record, and so a time of arrival."""
 
 ORPHAN = 2.0
-"""Seconds between checks whether the parent process lives."""
+"""Seconds between checks whether the parent process runs."""
 
 # Records on the pipe.
 
@@ -194,8 +194,8 @@ class Outlet:
             self._counts.keep_alives += framed.keep_alives
             self._counts.oversized += framed.oversized
             self._latest = now
-        # Looking up is half of all work: the two processes take turns, and this one does all of it
-        # while the other one is behind (benchmark row 1).
+        # The look-up is a large share of the work, so the two processes take turns. This one does
+        # all of it while the other one is behind (benchmark row 1).
         self._is_turn = not self._is_turn
         known = None
         if self._decoder is not None and (self._is_turn or self._rest):
@@ -211,7 +211,7 @@ class Outlet:
             if not self._rest:  # the pipe had room meanwhile
                 self._write(b"")
 
-    def tell(self, kind: int, content: bytes = b"") -> None:
+    def send_record(self, kind: int, content: bytes = b"") -> None:
         """Send another record, before the lines in the buffer."""
         with self._state:
             self._write(encode_record(kind, content))
@@ -273,8 +273,8 @@ class Outlet:
     def _lines_record(self, lines: list[bytes], now: float, known: LookedUp | None) -> bytes:
         with self._counting:
             counts, self._counts = self._counts, _Counts()
-        # marshal decodes lines three times as fast as a split of joined lines, and tuples faster
-        # than pickle. Version 2 does not search for references. Both ends are one interpreter.
+        # marshal decodes lines faster than a split of joined lines, and tuples faster than pickle.
+        # Version 2 does not search for references. Both ends are one interpreter.
         return encode_record(LINES, marshal.dumps((now, lines, known, counts.as_tuple()), 2))
 
     def _dropped(self, lines: int) -> None:
@@ -318,8 +318,6 @@ def _shared_record(block: Block) -> tuple[float, bool]:
 
 
 class _Reading:
-    """Reads one connection on a thread of its own."""
-
     def __init__(self, pipe: int, order: Order) -> None:
         self.number = order.number
         self._max_line = order.max_line
@@ -332,7 +330,7 @@ class _Reading:
             ),
             order.path,
             order.params,
-            lambda: self._outlet.tell(QUIET),
+            lambda: self._outlet.send_record(QUIET),
         )
         self.close = self._connection.close
         self._thread = start_thread("rxtweets-reading", self._work, _crash)
@@ -347,7 +345,7 @@ class _Reading:
         try:
             connection.open()
             head = connection.http_version, dict(connection.headers)
-            self._outlet.tell(OPENED, pickle.dumps(head))
+            self._outlet.send_record(OPENED, pickle.dumps(head))
             for data in connection.blocks():
                 put(framer.feed(data), len(data), time.time(), framer.held)
         except RxTweetsError as raised:
@@ -364,7 +362,7 @@ class _Reading:
         self._outlet.close(pickle.dumps((error, tail)), -len(tail))
 
 
-def main() -> None:
+def follow_orders() -> None:
     """Open and close connections by the orders on standard input."""
     # A terminal or systemd sends these to this process, too; only the parent must handle them.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -55,8 +55,8 @@ def replay(
 
     Messages are equal to the recorded ones: id, data, metadata, line, arrival time and lag. The
     pauses are those between the arrivals, divided by ``speed``; a message without arrival time
-    follows the one before it at once. A slow subscriber delays the replay, which then catches up;
-    it drops nothing.
+    follows the one before it immediately. A slow subscriber delays the replay, which then catches
+    up; it drops nothing.
 
     By default the stream is cold: every subscription starts from the beginning. With ``hot=True``
     all subscribers share one replay, from the first subscription to the last one's end.
@@ -194,7 +194,6 @@ class _Play(StreamRun):
             self._step(clock, clock.now)
 
     def _step(self, clock: abc.SchedulerBase, began: datetime) -> None:
-        """Emit the chunks that are due, and schedule the next step."""
         for due, chunk in self._chunks:
             at = clock.now
             if self._speed is not None:

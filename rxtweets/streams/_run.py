@@ -90,7 +90,7 @@ class StreamRun(ABC):
             return not self._over.is_set()
 
     def remove(self, gate: Gate) -> None:
-        """Remove a subscriber at once; the last one stops the source."""
+        """Remove a subscriber immediately; the last one stops the source."""
         gate.close()
         with self._lock:
             if gate not in self._gates:

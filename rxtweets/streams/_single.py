@@ -238,7 +238,6 @@ class _LiveRun(StreamRun):
         return decoded.messages
 
     def _report_gaps(self, last: str, first: str) -> None:
-        """Report the gaps between the messages with these ids."""
         gaps, self._gaps = self._gaps, []
         for gap in gaps:
             self._telemetry.add(gaps=1)

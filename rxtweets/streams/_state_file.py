@@ -73,7 +73,7 @@ class StateFile:
         if stream != self._stream:
             raise ConfigurationError(
                 f"state_file={str(self.path)!r} is that of {stream}, not of {self._stream}; give "
-                "each stream a file of its own"
+                "each stream its own file"
             )
         return position
 

@@ -36,7 +36,7 @@ class Buffered(Subscriber[Any]):
     ``on_next`` returns when the batch is queued. The batch is settled when the subscriber has
     returned or raised, on the thread of the queue: acknowledgements and counters are as exact as
     without `Buffered`, only later. Until then its messages are in ``stats().unsettled``. A
-    subscriber of yours that hands batches to other threads does the same with `take_over`.
+    subscriber of yours that passes batches to other threads does the same with `take_over`.
 
     When the stream ends, queued batches are delivered first, then the end is passed on. The
     stream's thread waits for both, and so does a draining pipeline. After the disposal of a
@@ -114,7 +114,7 @@ class Buffered(Subscriber[Any]):
         self._tasks.append(task)
         self._changed.notify_all()
         if self._thread is None:
-            self._thread = start_thread("rxtweets-buffered", self._run, goes_on=True)
+            self._thread = start_thread("rxtweets-buffered", self._run, repeats=True)
 
     def _put_and_wait(self, task: Callable[[], object]) -> None:
         done: Future[object] = Future()

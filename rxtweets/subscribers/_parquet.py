@@ -90,7 +90,7 @@ class ParquetSubscriber(FileStore):
         self._identity: Identity = None
 
     def close(self) -> None:
-        """Do nothing: every file is complete."""
+        """Do nothing; every file is complete."""
 
     def __repr__(self) -> str:
         return f"ParquetSubscriber({self._path!r})"

@@ -27,9 +27,9 @@ class PostgresSubscriber(SQLStore):
 
     The columns are those of `rxtweets.subscribers.Row`: times are ``timestamptz``, lists are
     ``text[]``, ``data`` and ``raw`` are ``json``. A message replaces the stored row of its kind
-    and id where it differs, however long ago that was stored, so a redelivered batch changes
-    nothing. PostgreSQL cannot hold the character NUL in text: it is stored as U+FFFD there, and
-    unchanged in ``raw``.
+    and id where it differs, however old that is. So a redelivered batch changes nothing.
+    PostgreSQL cannot hold the character NUL in text: it is stored as U+FFFD there, and unchanged in
+    ``raw``.
 
     A connection that has ended since the last batch is replaced, and the batch is sent again
     immediately. While the database cannot be reached, the batch is retried by ``stop`` and
@@ -155,7 +155,7 @@ class PostgresSubscriber(SQLStore):
             self._conninfo, autocommit=True, fallback_application_name="rxtweets", **self._defaults
         )
         try:
-            # Of two connections that make a table at once, one would fail.
+            # Of two connections that make a table concurrently, one would fail.
             with connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext('rxtweets'))")
                 connection.execute(create_table_sql(self._table, POSTGRES_TYPES))

@@ -73,7 +73,7 @@ class Retrying(Subscriber[Any]):
     ``dead_letters``. Then it fails, with an error that names the file: its messages are
     acknowledged as failed and counted. If the dead letter cannot be written either, the batch
     fails with both errors. Messages that the subscriber returns as failed are not retried; they
-    form a dead letter of their own.
+    form another dead letter.
 
     The stream's thread waits between attempts. With `Buffered` around it, only this subscriber
     waits: ``Buffered(Retrying(subscriber))``.

@@ -55,8 +55,8 @@ class SQLiteSubscriber(SQLStore):
     """Stores messages in the table ``tweets`` of a database, one transaction a batch.
 
     The columns are those of `rxtweets.subscribers.Row`; times are text in UTC, lists are JSON. A
-    message replaces the stored row of its kind and id, however long ago that was stored, so a
-    redelivered batch changes nothing. Where SQLite has FTS5, ``tweets_search`` finds words::
+    message replaces the stored row of its kind and id, however old that is. So a redelivered
+    batch changes nothing. Where SQLite has FTS5, ``tweets_search`` finds words::
 
         SELECT author, text FROM tweets WHERE rowid IN
             (SELECT rowid FROM tweets_search WHERE tweets_search MATCH 'rust OR python')

@@ -28,7 +28,7 @@ class Store(Subscriber[Any]):
     describes it. If a database refuses rows, only their messages fail.
 
     The stores of this package may be called by several threads, as with ``concurrency=`` of a
-    `Batcher`. They store one batch after the other; the webhook sends several at once.
+    `Batcher`. They store one batch after the other; the webhook sends several concurrently.
     """
 
     def __init__(self) -> None:

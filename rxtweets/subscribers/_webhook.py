@@ -104,7 +104,7 @@ class WebhookSubscriber(Store):
             self._url.userinfo.decode(),
             *self._url.params.values(),
         ]
-        # Errors and logs are masked as long as these live.
+        # Errors and logs are masked as long as these exist.
         self._secrets = [*map(Secret, texts), *secrets_of([self._proxy] if self._proxy else [])]
         policy = retry_policy(
             tenacity.retry_if_exception_type(_TemporaryFailure), stop=stop, wait=wait, sleep=sleep

@@ -65,7 +65,7 @@ def test_retry_waits_as_the_server_asks(stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("asked", ["6", "120", "300000"])
-def test_read_fails_at_once_when_the_server_asks_for_a_long_wait(
+def test_read_fails_when_the_server_asks_for_a_long_wait(
     stub: Stub, client: Rest, asked: str
 ) -> None:
     stub.answers((503, b"no", {"retry-after": asked}))

@@ -21,7 +21,7 @@ def test_members_are_one_body_at_every_cut(members: list[bytes], size: int) -> N
     assert inflater.fault is None
 
 
-def test_flushed_data_is_returned_at_once() -> None:
+def test_flushed_data_is_returned_immediately() -> None:
     deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
     inflater = Inflater()
     for message in (b"one", b"two"):

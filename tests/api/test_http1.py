@@ -54,7 +54,7 @@ def test_body_is_the_same_byte_by_byte(parts: list[bytes]) -> None:
     assert not dechunker.ended
 
 
-def test_part_of_a_long_chunk_is_returned_at_once() -> None:
+def test_part_of_a_long_chunk_is_returned_immediately() -> None:
     dechunker = Dechunker()
     assert dechunker.feed(b"100\r\nabc") == b"abc"
     assert dechunker.feed(b"def") == b"def"

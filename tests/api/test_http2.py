@@ -79,12 +79,12 @@ def as_h2_reads(client: h2.connection.H2Connection, wire: bytes) -> tuple[bytes,
 
 
 ENDS: dict[str, list[Step]] = {
-    "goes on": [],
+    "continues": [],
     "ends": [lambda server: server.end_stream(STREAM)],
     "ends with data": [lambda server: server.send_data(STREAM, b"last", end_stream=True)],
     "trailers": [lambda server: server.send_headers(STREAM, [("x", "y")], end_stream=True)],
     "reset": [lambda server: server.reset_stream(STREAM, 2)],
-    "goes away": [lambda server: server.close_connection(0)],
+    "GOAWAY": [lambda server: server.close_connection(0)],
 }
 
 steps = st.lists(
@@ -106,7 +106,7 @@ def test_body_equals_that_of_h2_at_every_cut(
     deframer = Deframer(STREAM)
     body = b"".join(deframer.feed(piece) for piece in cut(wire, places))
     assert (body, deframer.ended) == as_h2_reads(client, wire)
-    assert (deframer.fault is not None) == (end in {"reset", "goes away"})
+    assert (deframer.fault is not None) == (end in {"reset", "GOAWAY"})
 
 
 @given(steps)

@@ -198,7 +198,7 @@ def test_doubtful_rule_is_sent_with_a_warning(stub: Stub, rules: Rules, rule: st
     assert stub.asked == [post({"add": [{"value": rule}]})]
 
 
-def test_add_skips_the_check_when_told(stub: Stub, rules: Rules) -> None:
+def test_add_skips_the_check_without_check(stub: Stub, rules: Rules) -> None:
     stub.answers(created(Rule("cat new_operator:1")))
     assert rules.add("cat new_operator:1", check=False).calls == 1
 
@@ -210,7 +210,7 @@ def test_enterprise_rules_may_be_longer(stub: Stub) -> None:
     Rules(token="any", base_url=stub.url, longest=2_048).check(long)
 
 
-@pytest.mark.parametrize("rule", [5, None, b"cat", Rule("cat", tag=5), Rule("\ud83d")])  # type: ignore[arg-type]  # what is tested
+@pytest.mark.parametrize("rule", [5, None, b"cat", Rule("cat", tag=5), Rule("\ud83d")])  # type: ignore[arg-type]  # the tested error
 def test_add_refuses_values_that_are_not_rules(rules: Rules, rule: Any) -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="rule"):
         rules.add(rule, check=False)
@@ -523,7 +523,7 @@ def test_add_takes_one_rule(stub: Stub, rules: Rules, rule: Any) -> None:
 def test_add_refuses_a_list_in_place_of_a_rule(stub: Stub, rules: Rules) -> None:
     for use in (rules.add, rules.delete, rules.check):
         with pytest.raises(rxtweets.ConfigurationError, match=r"such as 'a', Rule\('b'\)"):
-            use(["cats", "dogs"])  # type: ignore[arg-type]  # what is tested
+            use(["cats", "dogs"])  # type: ignore[arg-type]  # the tested error
     assert stub.asked == []
 
 
@@ -561,7 +561,7 @@ def test_rules_need_a_token() -> None:
 
 def test_unknown_option_is_refused_with_a_hint() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="did you mean base_url"):
-        Rules(token="any", baseurl="http://127.0.0.1")  # type: ignore[call-arg]  # what is tested
+        Rules(token="any", baseurl="http://127.0.0.1")  # type: ignore[call-arg]  # the tested error
 
 
 def test_id_is_ignored_in_comparisons() -> None:

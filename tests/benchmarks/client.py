@@ -1,4 +1,4 @@
-"""One run of the article's pipeline over HTTP, in a process of its own; prints its figures.
+"""One run of the README's pipeline over HTTP, in a separate process; prints its figures.
 
 Usage: client.py {rxtweets,naive} URL TWEETS
 """
@@ -27,7 +27,7 @@ CONCURRENCY, SIZE, SECONDS = 50, 20, 2.0
 
 
 class Meter:
-    """Counts what arrives in batches, until it was enough; time runs from the first batch."""
+    """Counts messages of batches up to a number; time runs from the first batch."""
 
     def __init__(self, tweets: int) -> None:
         self._tweets = tweets
@@ -49,7 +49,7 @@ class Meter:
 
 
 def run_rxtweets(url: str, meter: Meter) -> None:
-    """The program of the README, with demand instead of loss so that every tweet counts."""
+    """Run the program of the README; it blocks instead of dropping, so that every tweet counts."""
     tweets = rxtweets.sample_stream(
         token="any",
         base_url=url,
@@ -67,7 +67,7 @@ def run_rxtweets(url: str, meter: Meter) -> None:
 
 
 def run_naive(url: str, meter: Meter) -> None:
-    """What one writes with stock parts: httpx lines, flat_map on a thread pool, a buffer."""
+    """Run a pipeline of stock parts: httpx lines, flat_map on a thread pool, a buffer."""
 
     def read(observer: Any, _scheduler: Any) -> reactivex.abc.DisposableBase:
         encoding = "gzip" if _compressed() else "identity"
@@ -86,7 +86,7 @@ def run_naive(url: str, meter: Meter) -> None:
 
     pool = ThreadPoolScheduler(CONCURRENCY)
 
-    # Nothing bounds a flat_map: without this, its backlog makes it ten times slower still.
+    # `flat_map` is unbounded: without this limit, its backlog slows it further.
     room = threading.Semaphore(10 * CONCURRENCY)
 
     def upcase(tweet: dict[str, Any]) -> str:
@@ -95,7 +95,7 @@ def run_naive(url: str, meter: Meter) -> None:
         return text.upper()
 
     def upcased(tweet: dict[str, Any]) -> reactivex.Observable[str]:
-        # The way of RxPY's own documentation to run a function on a pool.
+        # RxPY's documentation runs a function on a pool like this.
         return reactivex.just(tweet).pipe(stock.map(upcase), stock.subscribe_on(pool))
 
     source: reactivex.Observable[dict[str, Any]] = reactivex.create(read)
@@ -115,7 +115,7 @@ def _compressed() -> bool:
 
 
 def main() -> None:
-    """Run, and print one JSON object."""
+    """Run a pipeline, and print its figures as one JSON object."""
     kind, url, tweets = sys.argv[1], sys.argv[2], int(sys.argv[3])
     meter = Meter(tweets)
     {"rxtweets": run_rxtweets, "naive": run_naive}[kind](url, meter)

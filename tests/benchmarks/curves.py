@@ -1,4 +1,4 @@
-"""How throughput and cost grow with rate, size, concurrency, batch size and subscribers."""
+"""Curves of throughput and cost over rate, size, concurrency, batch size and subscribers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SUBSCRIBERS = (1, 2, 5, 10)
 SHOWN = {"tweets_per_second": "tweets/s", "cores": "cores"}
 
 Settings = tuple[dict[str, Any], Sequence[str]]
-"""Of the work, and of the server."""
+"""Options of `workload.Workload`, and arguments of `server.py`."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one picture shows.
+    """The content of one picture.
 
     Attributes:
         name: of its file.
         label: of the x axis.
-        values: there.
-        settings: of the runs at such a value.
+        values: on the x axis.
+        settings: of the runs at one value.
     """
 
     name: str
@@ -70,8 +70,8 @@ def draw(bench: Bench, directory: Path) -> None:
             Curve(
                 SHOWN[name],
                 plan.values,
-                [statistics.median(each[name]) for each in points],
-                [(min(each[name]), max(each[name])) for each in points],
+                [statistics.median(point[name]) for point in points],
+                [(min(point[name]), max(point[name])) for point in points],
             )
             for name in SHOWN
         ]
@@ -81,7 +81,7 @@ def draw(bench: Bench, directory: Path) -> None:
 def _measured(bench: Bench, plan: Plan, value: int) -> dict[str, list[float]]:
     work, server = plan.settings(value)
     runs = [bench.run(work, server) for _ in range(bench.runs)]
-    point = {name: [each[name] for each in runs] for name in SHOWN}
+    point = {name: [figures[name] for figures in runs] for name in SHOWN}
     shown = ", ".join(
         f"{SHOWN[name]} {statistics.median(got):,.2f} [{min(got):,.2f} .. {max(got):,.2f}]"
         for name, got in point.items()

@@ -1,9 +1,9 @@
-"""How fast the article's pipeline is over loopback HTTP, and how fast a naive composition is.
+"""The README's pipeline over loopback HTTP, beside a naive composition of stock parts.
 
 Stream → 50 processors that upcase the text → batches of 20 or 2 s → a subscriber that counts.
-The simulator, the library and the naive composition of stock RxPY operators each run in a process
-of their own; runs alternate, so that a busy machine slows all of them. Times are from the first
-batch to the last.
+The simulator, the library and the naive composition of stock RxPY operators run in separate
+processes. Runs alternate, so that a busy machine slows all of them. Times are from the first batch
+to the last.
 
 Usage: python tests/benchmarks/end_to_end.py [--runs 5] [--tweets 200000] [--chunking frame]
 """
@@ -31,11 +31,15 @@ FIGURES = {
 
 
 def main() -> None:
-    """Measure and print; fails if the library is not twenty times as fast as the reference."""
+    """Measure and print; exit with 1 if the library is less than 20 times as fast."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--tweets", type=int, default=200_000, help="a run of the library")
-    parser.add_argument("--naive-tweets", type=int, default=10_000, help="a run of the reference")
+    parser.add_argument(
+        "--tweets", type=int, default=200_000, help="tweets of a run of the library"
+    )
+    parser.add_argument(
+        "--naive-tweets", type=int, default=10_000, help="tweets of a run of the reference"
+    )
     parser.add_argument("--chunking", default="frame", help="of the simulator: frame, read, bytes")
     parser.add_argument("--sizes", nargs="+", default=["small", "large"])
     parser.add_argument("--http2", action="store_true")
@@ -59,11 +63,11 @@ def _compare(size: str, options: argparse.Namespace) -> float:
             runs["naive"].append(_run("naive", url, options.naive_tweets, options))
     for kind, figures in runs.items():
         shown = [
-            f"{unit} {_spread([each[key] for each in figures])}" for key, unit in FIGURES.items()
+            f"{unit} {_spread([run[key] for run in figures])}" for key, unit in FIGURES.items()
         ]
         print(f"{size:>6}  {kind:>8}  " + "  ".join(shown))
     ours, naive = (
-        statistics.median(each["tweets_per_second"] for each in runs[kind]) for kind in runs
+        statistics.median(run["tweets_per_second"] for run in runs[kind]) for kind in runs
     )
     print(f"{size:>6}  ratio {ours / naive:.1f}")
     return ours / naive

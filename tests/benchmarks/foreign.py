@@ -1,7 +1,7 @@
-"""Other people's clients, unmodified: each upcases the text and looks at the id of every tweet.
+"""Clients of other projects, unmodified: each reads the id and upcases the text of every tweet.
 
-Where one insists on X's host, an adapter on its session sends the request to the server instead;
-that the server is to be trusted, `requests` learns from ``REQUESTS_CA_BUNDLE``.
+If a client insists on X's host, an adapter on its session sends the requests to the server.
+`requests` reads the trusted authority from ``REQUESTS_CA_BUNDLE``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 __all__ = ["CLIENTS", "version_of"]
 
 Use = Callable[[str, str], None]
-"""Is given the id and the text in upper case of each tweet."""
+"""Called with the id and the upper-case text of each tweet."""
 
 
 def version_of(name: str) -> str | None:
-    """The version of a client; ``None`` where the extra ``foreign`` is not installed."""
+    """Return the version of a client; ``None`` without the extra ``foreign``."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -26,7 +26,7 @@ def version_of(name: str) -> str | None:
 
 
 def tweepy(url: str, use: Use) -> None:
-    """`tweepy.StreamingClient`, by a subclass, as its documentation shows it."""
+    """Run a subclass of `tweepy.StreamingClient`, as in its documentation."""
     from tweepy import StreamingClient
 
     class Listener(StreamingClient):  # type: ignore[misc]  # it has no types
@@ -42,7 +42,7 @@ def tweepy(url: str, use: Use) -> None:
 
 
 def xdk(url: str, use: Use) -> None:
-    """X's own client."""
+    """Run X's own client."""
     from xdk import Client
 
     for answer in Client(base_url=url, bearer_token="any").stream.posts_sample():
@@ -50,7 +50,7 @@ def xdk(url: str, use: Use) -> None:
 
 
 def twarc(url: str, use: Use) -> None:
-    """`twarc.Twarc2`."""
+    """Run `twarc.Twarc2`."""
     from twarc import Twarc2
 
     client = Twarc2(bearer_token="any", metadata=False)

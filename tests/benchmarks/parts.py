@@ -1,4 +1,4 @@
-"""What the parts cost: CPU µs for one tweet, on one thread, nothing else running in the process.
+"""The cost of each part: CPU µs for one tweet, on one thread of an idle process.
 
 Usage: python -m tests.benchmarks.parts [--rounds 15]
 """
@@ -31,11 +31,11 @@ from tests.benchmarks.server import chunked, frames_of
 from tests.benchmarks.workload import Workload
 
 CHUNK = 128
-"""Messages that go together, as in a stream."""
+"""Messages of a chunk, as in a stream."""
 
 
 class Given:
-    """Gives chunks to a pipeline, by hand."""
+    """A source of chunks that the benchmark pushes."""
 
     def __init__(self) -> None:
         self.stream: MessageStream[str] = MessageStream(self._listen, new_telemetry())
@@ -48,37 +48,39 @@ class Given:
 
 
 def parts_of(frames: Sequence[bytes]) -> dict[str, Callable[[], object]]:
-    """What is measured, by name; each is done once with all tweets."""
+    """Return the measured functions by name; each processes all tweets once."""
     lines = [frame.rstrip() for frame in frames]
-    reads = [b"".join(map(chunked, each)) for each in _cut(frames)]
-    bodies = [b"".join(each) for each in _cut(frames)]
+    reads = [b"".join(map(chunked, block)) for block in _cut(frames)]
+    bodies = [b"".join(block) for block in _cut(frames)]
     blocks = _cut(lines)
     quick = quick_look_up()
-    known = [look_up(each) for each in blocks]
-    records = [marshal.dumps((block, known), 2) for block, known in zip(blocks, known, strict=True)]
-    messages = [each for block in blocks for each in decode(block).messages]
+    looked_up = [look_up(block) for block in blocks]
+    records = [
+        marshal.dumps((block, known), 2) for block, known in zip(blocks, looked_up, strict=True)
+    ]
+    messages = [message for block in blocks for message in decode(block).messages]
     work = Workload("", "")
     handle, take = work.handler(), work.take
-    handled = _cut([handle(each) for each in messages])
-    batches = [Batch(each) for each in _cut([each for part in handled for each in part], 20)]
+    handled = _cut([handle(message) for message in messages])
+    results = [message for chunk in handled for message in chunk]
+    batches = [Batch(part) for part in _cut(results, 20)]
     given = Given()
     given.stream.pipe(ops.batch(20, 2.0)).subscribe(take)
 
     def dechunk() -> None:
         dechunker = Dechunker()
-        for each in reads:
-            dechunker.feed(each)
+        for data in reads:
+            dechunker.feed(data)
 
     def cut() -> None:
         framer = LineFramer()
-        for each in bodies:
-            framer.feed(each)
+        for body in bodies:
+            framer.feed(body)
 
     def read_metadata() -> None:
-        for each in (
-            each for block in blocks for each in decoder.decode(block, None, none).messages
-        ):
-            each.metadata  # noqa: B018 - reading it is what is measured
+        for block in blocks:
+            for message in decoder.decode(block, None, none).messages:
+                message.metadata  # noqa: B018 - the read is measured
 
     none: LookedUp = [("", "")] * CHUNK
     decoder = Decoder()
@@ -86,24 +88,25 @@ def parts_of(frames: Sequence[bytes]) -> dict[str, Callable[[], object]]:
         "chunks of HTTP/1.1 to a body": dechunk,
         "a body to lines": cut,
         "orjson alone": lambda: deque(map(orjson.loads, lines), maxlen=0),
-        "text and id looked up by orjson": lambda: [look_up(each) for each in blocks],
+        "text and id looked up by orjson": lambda: [look_up(block) for block in blocks],
     }
     if quick is not None:
-        everything["the same with the extra [fast]"] = lambda: [quick(each) for each in blocks]
+        everything["the same with the extra [fast]"] = lambda: [quick(block) for block in blocks]
     return everything | {
-        "lines to messages, by orjson": lambda: [decode(each) for each in blocks],
+        "lines to messages, by orjson": lambda: [decode(block) for block in blocks],
         "lines that were looked up to messages": lambda: [
-            decoder.decode(each, known=of) for each, of in zip(blocks, known, strict=True)
+            decoder.decode(block, known=known)
+            for block, known in zip(blocks, looked_up, strict=True)
         ],
         "the same, and metadata read": read_metadata,
         "a record between two processes, written": lambda: [
-            marshal.dumps((each, of), 2) for each, of in zip(blocks, known, strict=True)
+            marshal.dumps((block, known), 2) for block, known in zip(blocks, looked_up, strict=True)
         ],
-        "and read": lambda: [marshal.loads(each) for each in records],  # noqa: S302 - our own
-        "str.upper alone": lambda: [each.data.upper() for each in messages],
-        "the handler": lambda: [handle(each) for each in messages],
-        "the subscriber": lambda: [take(each) for each in batches],
-        "batches to the subscriber, acknowledged": lambda: [given.give(each) for each in handled],
+        "and read": lambda: [marshal.loads(record) for record in records],  # noqa: S302 - our own
+        "str.upper alone": lambda: [message.data.upper() for message in messages],
+        "the handler": lambda: [handle(message) for message in messages],
+        "the subscriber": lambda: [take(batch) for batch in batches],
+        "batches to the subscriber, acknowledged": lambda: [given.give(chunk) for chunk in handled],
     }
 
 
@@ -112,7 +115,7 @@ def _cut(values: Sequence[Any], size: int = CHUNK) -> list[list[Any]]:
 
 
 def main() -> None:
-    """Print a table, median and spread of the rounds, all parts in each."""
+    """Print a table with the median and the spread of each part over the rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
@@ -121,7 +124,7 @@ def main() -> None:
         frames = frames_of(size, None)[: 30 * CHUNK]
         parts = parts_of(frames)
         gc.collect()
-        gc.freeze()  # what is kept here for the measuring is not in the collector's way
+        gc.freeze()  # the collector skips the inputs of the benchmark
         took: dict[str, list[float]] = {name: [] for name in parts}
         for _ in range(rounds):
             for name, part in parts.items():

@@ -1,4 +1,4 @@
-"""Curves as SVG, with nothing but text."""
+"""Curves as SVG, without a charting library."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ WIDTH, HEIGHT, LEFT, TOP, GAP = 640, 260, 80, 30, 40
 
 @dataclass(frozen=True)
 class Curve:
-    """Measured points; a panel of its own, from zero.
+    """Measured points of one panel, whose y axis starts at zero.
 
     Attributes:
-        name: of what is on the y axis.
-        x: places.
-        y: the median at each.
-        range: the least and the most at each.
+        name: of the y axis.
+        x: values on the x axis.
+        y: the median at each of them.
+        range: the least and the most at each of them.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Curve:
 
 
 def plot(label: str, curves: Sequence[Curve]) -> str:
-    """One panel above the other; places on the x axis are evenly spaced, and named."""
+    """Draw one panel per curve; the values on the x axis are evenly spaced."""
     height = TOP + len(curves) * (HEIGHT + GAP) + GAP
     body = "".join(
         _panel(curve, TOP + number * (HEIGHT + GAP)) for number, curve in enumerate(curves)
@@ -43,7 +43,7 @@ def plot(label: str, curves: Sequence[Curve]) -> str:
 
 
 def _panel(curve: Curve, top: float) -> str:
-    most = max(1e-9, *(each for _, each in curve.range))
+    most = max(1e-9, *(high for _, high in curve.range))
     step = WIDTH / max(1, len(curve.x) - 1)
 
     def height(value: float) -> float:

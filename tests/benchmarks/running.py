@@ -1,4 +1,4 @@
-"""Servers and measured runs, each in a process of its own."""
+"""Servers and measured runs, in separate processes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 GAUGED = 0.3
-"""Seconds in which the speed of the machine is found, before each run."""
+"""Seconds for which the speed of the machine is measured before each run."""
 
 SAMPLE = 500
-"""Tweets for that."""
+"""Tweets that are decoded to measure it."""
 
 LOOK = 0.05
-"""Seconds between two looks at the server's send buffer."""
+"""Seconds between two checks of the server's send buffer."""
 
 Figures = dict[str, Any]
-"""What one run has measured: numbers by name, and lists of them where they are over time."""
+"""The results of one run: numbers, or series over time, by name."""
 
 Runs = dict[str, list[Figures]]
 """Several runs of each kind."""
@@ -48,11 +48,11 @@ Ask = Callable[[], dict[str, float]]
 
 
 class Bench:
-    """Starts servers and runs.
+    """Starts servers and measured runs.
 
     Args:
-        runs: of each.
-        seconds: of each run, where a row does not say otherwise.
+        runs: number of runs of each kind.
+        seconds: of each run, unless a row sets another duration.
         source: a file of frames, instead of simulated tweets.
     """
 
@@ -69,12 +69,12 @@ class Bench:
         authority.cert_pem.write_to_path(str(self._cafile))
 
     def run(self, work: Mapping[str, Any], server: Sequence[str]) -> Figures:
-        """One run, and what the server says about the time that was measured."""
+        """Run once; return the figures of the run and of its server."""
         before = {"load_before": os.getloadavg()[0], "orjson_per_second": _orjson_alone()}
         with self._server(server) as (url, ask):
             settings = {"url": url, "cafile": str(self._cafile), "seconds": self._seconds, **work}
             command = [sys.executable, str(HERE / "workload.py"), json.dumps(settings)]
-            # The clients of others know one way to be told of an authority.
+            # The other clients read the trusted authority from REQUESTS_CA_BUNDLE only.
             environment = {
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
@@ -121,7 +121,7 @@ def _sample() -> list[bytes]:
 
 
 def _orjson_alone() -> float:
-    """Simulated tweets of 1 KB that orjson decodes in a second of CPU now: the machine's speed."""
+    """Return the machine's speed: tweets of 1 KB that orjson decodes per CPU second."""
     took = []
     until = time.perf_counter() + GAUGED
     while time.perf_counter() < until:
@@ -133,11 +133,11 @@ def _orjson_alone() -> float:
 
 
 def _followed(running: subprocess.Popen[str], ask: Ask) -> Figures:
-    """What the run says, and the server at the beginning, in the course and at the end of it."""
+    """Return the figures of the run, and those of the server from its start to its end."""
     assert running.stdout is not None
     assert running.stderr is not None
-    said: list[str] = []
-    errors = threading.Thread(target=lambda: said.extend(running.stderr or ()), daemon=True)
+    output: list[str] = []
+    errors = threading.Thread(target=lambda: output.extend(running.stderr or ()), daemon=True)
     errors.start()
     marks: dict[str, dict[str, float]] = {}
     unsent: list[int] = []
@@ -161,7 +161,7 @@ def _followed(running: subprocess.Popen[str], ask: Ask) -> Figures:
     over.set()
     errors.join()
     if running.wait() or len(marks) < 2:
-        raise RuntimeError(f"the run failed with {running.returncode}:\n{''.join(said[-20:])}")
+        raise RuntimeError(f"the run failed with {running.returncode}:\n{''.join(output[-20:])}")
     figures: Figures = json.loads(last)
     before, after = marks["begin"], marks["end"]
     took, sent = after["at"] - before["at"], max(1.0, after["sent"] - before["sent"])
@@ -172,30 +172,30 @@ def _followed(running: subprocess.Popen[str], ask: Ask) -> Figures:
         "server_sent_per_second": sent / took,
         "unsent_kb_p99": ordered[int(len(ordered) * 0.99)] / 1024,
         "unsent_kb_max": ordered[-1] / 1024,
-        "unsent_kb": [round(each / 1024, 1) for each in unsent],
+        "unsent_kb": [round(size / 1024, 1) for size in unsent],
     }
     return figures
 
 
 def spread(figures: Sequence[Figures], name: str, digits: int | None = None) -> str:
-    """Median, least and most."""
-    values = [each[name] for each in figures]
+    """Return the median, the least and the most as text."""
+    values = [run[name] for run in figures]
     middle = statistics.median(values)
     digits = digits if digits is not None else (0 if abs(middle) >= 100 else 2)
     return f"{middle:,.{digits}f} [{min(values):,.{digits}f} .. {max(values):,.{digits}f}]"
 
 
 def machine() -> str:
-    """What this is measured on, and with."""
+    """Return the hardware, the system and the versions as text."""
     model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((each.partition(": ")[2] for each in lines if "model name" in each), model)
+        model = next((line.partition(": ")[2] for line in lines if "model name" in line), model)
     memory = psutil.virtual_memory().total / 2**30
     parts = ("rxtweets", "reactivex", "httpx", "httpcore", "orjson")
     return (
         f"{os.cpu_count()} cores ({model}), {memory:.0f} GB, {platform.system()} "
         f"{platform.release()}, load {os.getloadavg()[0]:.1f}\n"
         f"Python {platform.python_version()}, "
-        + ", ".join(f"{each} {version(each)}" for each in parts)
+        + ", ".join(f"{part} {version(part)}" for part in parts)
     )

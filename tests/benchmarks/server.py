@@ -1,8 +1,8 @@
-"""A server that costs next to nothing: frames made beforehand, sent in large pieces.
+"""A server with a low CPU cost: prepared frames, sent in large pieces.
 
 One response a connection: HTTP/1.1 with one tweet a chunk, or HTTP/2 with one tweet a DATA frame,
-over TLS or plain TCP. The frames are those of the simulator's generator, or of a file. Prints one
-JSON object with its port when it listens; one with its figures for each line on standard input:
+over TLS or plain TCP. The frames are those of the simulator's generator, or of a file. It prints a
+JSON object with its port when it listens. For each line on standard input it prints its figures:
 tweets sent, seconds spent waiting for the client, CPU seconds, bytes waiting in the send buffer.
 
 Usage: server.py [--size small|large] [--bytes N] [--from FILE] [--http2] [--cert PEM] [--rate N]
@@ -29,7 +29,7 @@ from rxtweets.simulator._tweets import Tweets
 
 DISTINCT = 4_000
 PIECE = 64
-"""Tweets sent together: one write, but a chunk or a frame each."""
+"""Tweets of one write, each in one chunk or frame."""
 
 PREFACE = b"PRI * HTTP/2.0"
 PREFACE_LENGTH = 24
@@ -39,12 +39,14 @@ HEAD_1 = (
 )
 SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
 SETTINGS_ACK = b"\0\0\0\x04\x01\0\0\0\0"
-HEAD_2 = b"\0\0\x01\x01\x04\0\0\0\x01\x88"  # status 200, from the table that everybody has
+HEAD_2 = (
+    b"\0\0\x01\x01\x04\0\0\0\x01\x88"  # status 200, index 8 of HPACK's static table (RFC 7541, A)
+)
 LONGEST = 16_384
 
 
 class Piece:
-    """Some tweets, ready to be sent."""
+    """Several encoded tweets."""
 
     def __init__(self, data: bytes, tweets: int) -> None:
         self.data = data
@@ -52,7 +54,7 @@ class Piece:
 
 
 def frames_of(size: str, source: str | None, least: int = 0) -> list[bytes]:
-    """Frames with their line ends; those that are smaller than that get other tweets included."""
+    """Return frames with line ends; those below ``least`` bytes include other tweets."""
     if source:
         return [line + b"\r\n" for line in Path(source).read_bytes().splitlines() if line]
     frames = Tweets(size="large" if size == "large" else "small").frames(0, DISTINCT)
@@ -60,7 +62,7 @@ def frames_of(size: str, source: str | None, least: int = 0) -> list[bytes]:
 
 
 def _grown(frames: list[bytes], number: int, least: int) -> bytes:
-    """As X's frames grow: by what is expanded."""
+    """Enlarge a frame as X does, with expanded tweets in ``includes``."""
     frame = frames[number]
     included: list[bytes] = []
     while len(frame) + sum(map(len, included)) < least:
@@ -69,23 +71,23 @@ def _grown(frames: list[bytes], number: int, least: int) -> bytes:
     if not included:
         return frame
     whole = json.loads(frame)
-    whole.setdefault("includes", {})["tweets"] = [json.loads(each) for each in included]
+    whole.setdefault("includes", {})["tweets"] = [json.loads(tweet) for tweet in included]
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def chunked(frame: bytes) -> bytes:
-    """As a chunk of HTTP/1.1."""
+    """Encode a frame as a chunk of HTTP/1.1."""
     return b"%x\r\n%b\r\n" % (len(frame), frame)
 
 
 def framed(frame: bytes) -> bytes:
-    """As a DATA frame of HTTP/2; longer ones as several."""
+    """Encode a frame as one DATA frame of HTTP/2, or several."""
     parts = [frame[start : start + LONGEST] for start in range(0, len(frame), LONGEST)]
-    return b"".join(struct.pack(">I", len(each))[1:] + b"\0\0\0\0\0\x01" + each for each in parts)
+    return b"".join(struct.pack(">I", len(part))[1:] + b"\0\0\0\0\0\x01" + part for part in parts)
 
 
 def pieces_of(frames: list[bytes], *, http2: bool, count: int) -> list[Piece]:
-    """Groups of frames."""
+    """Encode the frames in groups of ``count``."""
     encode = framed if http2 else chunked
     source = iter(frames)
     pieces = []
@@ -95,11 +97,11 @@ def pieces_of(frames: list[bytes], *, http2: bool, count: int) -> list[Piece]:
 
 
 class Server:
-    """Serves one client at a time, each from the start."""
+    """Serves one client at a time, from the first frame."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._rate = options.rate
-        # Paced, tweets due within a thousandth of a second go together.
+        # With a rate, the tweets of one millisecond share a piece.
         count = PIECE if not self._rate else max(1, min(PIECE, int(self._rate / 1000)))
         frames = frames_of(options.size, options.source, options.bytes)
         self._http1 = pieces_of(frames, http2=False, count=count)
@@ -119,17 +121,17 @@ class Server:
         self._window = 0
 
     def run(self) -> None:
-        """Accept for ever."""
+        """Accept connections without end."""
         while True:
             client, _ = self.listener.accept()
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def unsent(self) -> int:
-        """Bytes that the client has not taken out of its own socket or ours."""
+        """Return the sent bytes that the client has not acknowledged."""
         live = self._live
         if live is None:
             return 0
-        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+        with contextlib.suppress(OSError, ValueError):  # the connection was closed
             return int.from_bytes(fcntl.ioctl(live, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
         return 0
 
@@ -183,7 +185,7 @@ class Server:
             self._window -= size
 
     def _read_windows(self, connection: socket.socket, rest: bytes) -> None:
-        """Frames of the client; the windows of connection and response are given alike."""
+        """Read WINDOW_UPDATE frames; clients update both windows alike."""
         data = b"\0"
         with contextlib.suppress(OSError):
             while data:

@@ -1,10 +1,9 @@
-"""Rows a second of each store, beside the library that it stands on, called bare.
+"""Rows a second of each store, beside a bare loop over the library that it uses.
 
-The bare loop does what the store promises, written for the one case: the same columns by plain
-subscripts of the decoded line, the same statement or file, one transaction or write a batch. It
-knows no odd shapes, no messages that come again, no files that were left behind. The cost is given
-twice: by the clock, and by the processor time of this process, which other work on the machine
-disturbs less but which leaves out waiting for disks and servers.
+The bare loop writes the same columns with the same statement or file, in one transaction or write a
+batch. It handles no odd messages, no redelivered messages and no unfinished files. The cost is
+measured by the clock and by the processor time of this process. Other work on the machine disturbs
+the processor time less, which excludes waits for disks and servers.
 
 Usage: subscribers.py [--rows N] [--runs N] [--only NAME]
 """
@@ -57,13 +56,13 @@ Take = Callable[[Sequence[Message[Any]]], object]
 
 
 def plain_row(message: Message[Any]) -> list[Any]:
-    """The columns of a row, by somebody who knows that all lines are tweets."""
+    """Return the columns of a row, on the assumption that every line is a tweet."""
     line = message.raw
     payload = orjson.loads(line)
     tweet = payload["data"]
     metrics = tweet["public_metrics"]
     entities = tweet.get("entities", {})
-    referenced = {each["type"]: each["id"] for each in tweet.get("referenced_tweets", ())}
+    referenced = {part["type"]: part["id"] for part in tweet.get("referenced_tweets", ())}
     author = tweet["author_id"]
     users = payload["includes"]["users"]
     return [
@@ -84,15 +83,15 @@ def plain_row(message: Message[Any]) -> list[Any]:
         metrics["repost_count"],
         metrics["reply_count"],
         metrics["quote_count"],
-        [each["tag"] for each in entities.get("hashtags", ())],
-        [each["username"] for each in entities.get("mentions", ())],
+        [hashtag["tag"] for hashtag in entities.get("hashtags", ())],
+        [mention["username"] for mention in entities.get("mentions", ())],
         [],
         line.decode(),
     ]
 
 
 def plain_line(message: Message[Any]) -> bytes:
-    """A line of JSON, as orjson makes it from a dict."""
+    """Encode a message as a line of JSON by orjson."""
     value = {
         "id": message.id,
         "received_at": message.received_at,
@@ -102,7 +101,7 @@ def plain_line(message: Message[Any]) -> bytes:
     return orjson.dumps(value) + b"\n"
 
 
-# The bare loops: each gives what takes a batch.
+# The bare loops: each yields a function of a batch.
 
 
 @contextmanager
@@ -143,8 +142,8 @@ def bare_sqlite(place: Path) -> Iterator[Take]:
 
     def values(message: Message[Any]) -> list[Any]:
         row = plain_row(message)
-        row[2], row[3] = (each.isoformat(" ", "milliseconds") for each in row[2:4])
-        row[17:20] = (orjson.dumps(each).decode() for each in row[17:20])
+        row[2], row[3] = (moment.isoformat(" ", "milliseconds") for moment in row[2:4])
+        row[17:20] = (orjson.dumps(values).decode() for values in row[17:20])
         return row
 
     def take(batch: Sequence[Message[Any]]) -> None:
@@ -250,17 +249,17 @@ PAIRS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def measure(way: Any, frames: list[bytes], size: int) -> tuple[float, float]:
-    """Rows a second of one run, by the clock and by processor time.
+def measure(open_store: Any, frames: list[bytes], size: int) -> tuple[float, float]:
+    """Return the rows a second of one run, by the clock and by processor time.
 
-    Messages are made anew, as each keeps what it has decoded.
+    Each run makes new messages, because a message keeps its decoded parts.
     """
     messages = [Message.from_line(frame, 1_764_028_462.0) for frame in frames]
     batches = [messages[start : start + size] for start in range(0, len(messages), size)]
     place = Path(tempfile.mkdtemp())
     try:
-        with way(place) as take:
-            take(batches[0])  # opens what is opened once
+        with open_store(place) as take:
+            take(batches[0])  # opens the store
             started, busy = time.perf_counter(), time.process_time()
             for batch in batches[1:]:
                 take(batch)
@@ -273,7 +272,7 @@ def measure(way: Any, frames: list[bytes], size: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=10_000, help="at batches of 500 (10000)")
+    parser.add_argument("--rows", type=int, default=10_000, help="rows with batches of 500 (10000)")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
@@ -288,15 +287,15 @@ def main() -> None:
             some = frames if size > 100 else frames[: max(size * 10, len(frames) // 5)]
             rates: tuple[list[tuple[float, float]], ...] = ([], [])
             for _ in range(options.runs):
-                for way, found in zip(pair, rates, strict=True):
-                    found.append(measure(way, some, size))
+                for open_store, found in zip(pair, rates, strict=True):
+                    found.append(measure(open_store, some, size))
             clock, busy = (
-                statistics.median(each[by] for each in rates[0])
-                / statistics.median(each[by] for each in rates[1])
+                statistics.median(rate[by] for rate in rates[0])
+                / statistics.median(rate[by] for rate in rates[1])
                 - 1
                 for by in (0, 1)
             )
-            columns = " ".join(shown([by_clock for by_clock, _ in each]) for each in rates)
+            columns = " ".join(shown([by_clock for by_clock, _ in found]) for found in rates)
             print(f"{name:<18} {size:>3} {columns} {clock:>+6.0%} {busy:>+6.0%}", flush=True)
 
 

@@ -1,7 +1,7 @@
-"""What the library can do, measured: each row beside its reference, in the same minutes.
+"""Measurements of the library, each beside its references.
 
 Runs alternate between the library and its references, so that a busy machine slows all of them.
-The server (`server.py`) shares the machine; its own costs stand beside, and what was the limit.
+The server (`server.py`) shares the machine; its costs and the limiting part are printed too.
 
 Usage: python -m tests.benchmarks.targets [ROW ...] [--runs 5] [--seconds 5] [--from FILE]
        --only NAME ..., --save JSON, --markdown, --list, --curves DIRECTORY
@@ -25,7 +25,7 @@ from tests.benchmarks.foreign import CLIENTS, version_of
 from tests.benchmarks.running import ROOT, Bench, Figures, Runs, machine, spread
 
 RECORD = 143_199
-"""Tweets in the second from which they are counted: Twitter's record, 3 August 2013."""
+"""Tweets in one second: Twitter's record, 3 August 2013."""
 
 Work = Mapping[str, Any]
 ISOLATED: Work = {"isolated": True}
@@ -54,13 +54,13 @@ class Row:
 
     Attributes:
         number: of the target.
-        title: what is done.
+        title: description of the work.
         target: in words.
-        work: for `workload.Workload`.
+        work: options of `workload.Workload`.
         server: arguments of `server.py`.
-        beside: names of runs beside it, and what is changed of the work for them.
-        shown: figures beside the usual ones.
-        runs: at most.
+        beside: names of further runs, and the options in which their work differs.
+        shown: further figures.
+        runs: most runs.
     """
 
     number: str
@@ -187,12 +187,12 @@ OURS_TOO = ("on one core", "isolated", "on a core each")
 
 
 def measure(bench: Bench, row: Row, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """Print a row, and give its figures.
+    """Measure and print a row; return its figures.
 
     Args:
         bench: makes the runs.
-        row: what to run.
-        only: of what runs beside, names; ``None`` for all.
+        row: the row.
+        only: names of further runs; ``None`` for all.
     """
     print(f"\n{row.number}. {row.title} (target: {row.target})", flush=True)
     works = {OURS: row.work}
@@ -200,7 +200,7 @@ def measure(bench: Bench, row: Row, only: Sequence[str] | None = None) -> dict[s
         if only is not None and name not in only:
             continue
         if name in CLIENTS and version_of(name) is None:
-            print(f"   {name}: left out, it is not installed; it is in the extra [foreign]")
+            print(f"   {name}: left out, it is not installed; the extra [foreign] has it")
         else:
             works[name] = {**row.work, **changes}
     runs: Runs = {name: [] for name in works}
@@ -216,7 +216,7 @@ def measure(bench: Bench, row: Row, only: Sequence[str] | None = None) -> dict[s
 
 def _show(name: str, figures: list[Figures], row: Row) -> None:
     label = f"{name} {version_of(name)}" if name in CLIENTS else name
-    own = [each for each in row.shown if each in figures[0]]
+    own = [name for name in row.shown if name in figures[0]]
     for figure in (*SHOWN, *own):
         print(f"   {label:>14}  {SHOWN.get(figure, figure):<24} {spread(figures, figure)}")
     if "--rate" in row.server:
@@ -234,9 +234,9 @@ def _show(name: str, figures: list[Figures], row: Row) -> None:
 
 
 def _limit(figures: Sequence[Figures]) -> str:
-    """What kept the run from being faster."""
+    """Return the part that limited the run: the client, the server or the machine."""
     rate, cost, cores, waited = (
-        statistics.median(each[name] for each in figures)
+        statistics.median(run[name] for run in figures)
         for name in (
             "server_sent_per_second",
             "server_cpu_seconds_per_million",
@@ -257,15 +257,15 @@ def _limit(figures: Sequence[Figures]) -> str:
 
 
 def _middle(figures: Sequence[Figures], name: str = "tweets_per_second") -> float:
-    return float(statistics.median(each[name] for each in figures))
+    return float(statistics.median(run[name] for run in figures))
 
 
 def _show_ratios(runs: Runs) -> None:
-    """How many times as fast as the others."""
+    """Print how many times as fast as the other clients each run was."""
     theirs = {name: _middle(figures) for name, figures in runs.items() if name in CLIENTS}
-    for ours in (each for each in (OURS, *OURS_TOO, *INLINE) if each in runs):
+    for ours in (name for name in (OURS, *OURS_TOO, *INLINE) if name in runs):
         rate = _middle(runs[ours])
-        for name in (each for each in ("naive", *theirs) if each in runs):
+        for name in (name for name in ("naive", *theirs) if name in runs):
             print(f"   {ours} is {rate / _middle(runs[name]):.1f} times as fast as {name}")
         if theirs:
             fastest = max(theirs, key=theirs.__getitem__)
@@ -273,7 +273,7 @@ def _show_ratios(runs: Runs) -> None:
 
 
 SUBSCRIBERS: Mapping[str, tuple[str, Work]] = {
-    "10a": ("pipelines on one stream, each with handlers and batches of its own", {}),
+    "10a": ("pipelines on one stream, each with its own handlers and batches", {}),
     "10b": ("subscribers of one pipeline, by share()", {"shared": True}),
     "10c": ("pipelines as in 10a, on one core", {"one_core": True}),
     "10d": ("subscribers of the stream itself, message by message", {"direct": True}),
@@ -281,13 +281,13 @@ SUBSCRIBERS: Mapping[str, tuple[str, Work]] = {
 
 
 def measure_subscribers(bench: Bench, row: str) -> dict[str, Any]:
-    """What one more subscriber costs, as a share of the first."""
+    """Measure the cost of a further subscriber, as a share of the first."""
     title, work = SUBSCRIBERS[row]
     runs: Runs = {str(number): [] for number in curves.SUBSCRIBERS}
     for _ in range(bench.runs):
         for number in curves.SUBSCRIBERS:
             figures = bench.run({**work, "subscribers": number}, ())
-            # CPU for a tweet of the stream, not for one at a subscriber.
+            # Per tweet of the stream, not per delivered tweet.
             figures["cpu_seconds_per_million"] *= number
             runs[str(number)].append(figures)
     print(f"\n{row}. {title} (target: 25 % of the first for each)")
@@ -298,13 +298,13 @@ def measure_subscribers(bench: Bench, row: str) -> dict[str, Any]:
             f"peak RSS MB {spread(several, 'peak_rss_mb')}"
         )
         if name != "1":
-            extras = [{"share": each} for each in _shares(runs, int(name))]
+            extras = [{"share": share} for share in _shares(runs, int(name))]
             print(f"   {name:>3}  each further one: {spread(extras, 'share', 0)} % of the first")
     return {"row": row, "title": title, "target": "25 %", "runs": runs}
 
 
 def _shares(runs: Runs, number: int) -> list[float]:
-    """In per cent, each run against the one of the same minute: the machine's speed changes."""
+    """Return shares in per cent, each run against the run beside it."""
     return [
         (several["cpu_seconds_per_million"] / first["cpu_seconds_per_million"] - 1)
         / (number - 1)
@@ -324,9 +324,9 @@ print((time.perf_counter() - start) * 1000, (start - before) * 1000)
 
 
 def measure_import(bench: Bench) -> dict[str, Any]:
-    """What importing takes beyond its two large dependencies."""
+    """Measure the import, without its two large dependencies."""
     times = []
-    # As it is installed: compiled, whatever the environment says. The first run may have to.
+    # An installed package is compiled, whatever the environment sets. The first run compiles it.
     environment = {**os.environ}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for number in range(bench.runs + 1):
@@ -348,7 +348,7 @@ def measure_import(bench: Bench) -> dict[str, Any]:
 
 
 def as_markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """The usual figures as a table, a line for each kind of run."""
+    """Return the usual figures as a table, a line for each kind of run."""
     head = ("#", "work", "target", "what ran", *SHOWN.values(), "runs")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for result in results:
@@ -362,13 +362,17 @@ def as_markdown(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Measure the requested rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", help="such as 1 2 10; by default all")
-    parser.add_argument("--runs", type=int, help="of each; by default 5, and 3 for a curve's point")
-    parser.add_argument("--seconds", type=float, help="by default 5, and 3 for a curve's point")
+    parser.add_argument(
+        "--runs", type=int, help="of each kind; by default 5, and 3 for a curve's point"
+    )
+    parser.add_argument(
+        "--seconds", type=float, help="of each run; by default 5, and 3 for a curve's point"
+    )
     parser.add_argument("--from", dest="source", help="a file of frames, one a line")
-    parser.add_argument("--only", nargs="+", help="of what runs beside, only that")
+    parser.add_argument("--only", nargs="+", help="only these further runs")
     parser.add_argument("--save", type=Path, help="write all figures as JSON")
     parser.add_argument("--markdown", action="store_true", help="a table at the end")
     parser.add_argument("--curves", type=Path, metavar="DIRECTORY", help="draw the curves")

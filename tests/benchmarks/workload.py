@@ -1,6 +1,6 @@
-"""One measured run in a process of its own; prints its figures as one JSON object.
+"""One measured run in a separate process; prints its figures as one JSON object.
 
-A line ``begin`` and a line ``end`` come before, when the time that is measured begins and ends.
+It first prints the lines ``begin`` and ``end``, at the start and the end of the measured time.
 
 Usage: workload.py JSON, the fields of `Workload`.
 """
@@ -24,46 +24,46 @@ import psutil
 
 from tests.benchmarks import foreign
 
-# What is measured is imported where it is used: its memory is part of the figures.
+# Each client is imported where it is used: its memory is part of the figures.
 if TYPE_CHECKING:
     from reactivex import Observable, abc
 
     from rxtweets import Batch, Message
 
 WARM_UP = 1.0
-"""Seconds after the first tweet that do not count."""
+"""Seconds after the first tweet that are not measured."""
 
 LOOK = 0.25
-"""Seconds between two looks at the memory."""
+"""Seconds between two readings of the memory."""
 
 Handler = Callable[["Message[str]"], "Message[str]"]
 
 
 @dataclass
 class Workload:
-    """What is to be done, for how long.
+    """The work of one run, and its duration.
 
     Attributes:
         url: of the server.
         cafile: of its authority.
-        kind: ``rxtweets``, ``naive``, ``inline``, or the name of somebody else's client.
+        kind: ``rxtweets``, ``naive``, ``inline``, or the name of another project's client.
         seconds: measured.
-        isolated: the reader is a process.
-        http2: the protocol.
+        isolated: read in a separate process.
+        http2: over HTTP/2.
         metadata: handlers read every field.
         block: seconds that a handler sleeps.
         burn: seconds that a handler computes.
         concurrency: processors.
         batch: messages in a batch.
-        subscribers: pipelines on the one stream.
-        shared: they are subscribers of one pipeline instead.
-        direct: they are subscribers of the stream itself, without any pipeline.
-        overflow: policy.
+        subscribers: pipelines on one stream.
+        shared: subscribers of one pipeline instead.
+        direct: subscribers of the stream instead, without a pipeline.
+        overflow: the policy.
         latency: measure from the socket to the end of the handler.
-        freeze: what was imported is taken out of the garbage collector's sight.
+        freeze: the garbage collector ignores the imported objects.
         one_core: the program keeps its threads on one core, an isolated reader on another.
-        fast: as if the extra of this name were installed; in one process only.
-        drain: after the time is over, measure how long stopping in order takes.
+        fast: with the extra of this name; in one process only.
+        drain: then measure the duration of a drain.
     """
 
     url: str
@@ -91,7 +91,7 @@ class Workload:
     idle_mb: float = 0.0
 
     def handler(self) -> Handler:
-        """What the processors do with a message."""
+        """Return the handler of the processors."""
 
         def handle(message: Message[str]) -> Message[str]:
             if self.latency:
@@ -103,27 +103,27 @@ class Workload:
                 while time.thread_time() < until:
                     pass
             if self.metadata:
-                message.metadata  # noqa: B018 - reading it is what is measured
+                message.metadata  # noqa: B018 - the read is measured
             return message.update_data(str.upper)
 
         return handle
 
     def take(self, batch: Sequence[Any]) -> None:
-        """The subscriber: uses the id and the text of every tweet."""
+        """Read the id and the text of every tweet of a batch."""
         for message in batch:
             if not (message.id and message.data):
                 raise ValueError(message)
         self.count += len(batch)
 
     def take_one(self, message: Message[str]) -> None:
-        """The same, of messages as they come."""
+        """Read the id and the text of one tweet."""
         if not (message.id and message.data):
             raise ValueError(message)
         self.count += 1
 
 
 def run_rxtweets(work: Workload) -> dict[str, Any]:
-    """The article's pipeline."""
+    """Run the README's pipeline."""
     import rxtweets
     from rxtweets import operators as ops
 
@@ -169,13 +169,13 @@ def run_rxtweets(work: Workload) -> dict[str, Any]:
         figures["unaccounted"] = stats.received - accounted
         figures["dropped"] = stats.dropped
         figures["received"] = stats.received
-    for each in subscriptions:
-        each.dispose()
+    for subscription in subscriptions:
+        subscription.dispose()
     return figures
 
 
 def run_naive(work: Workload) -> dict[str, Any]:
-    """What one writes with stock parts: httpx lines, flat_map on a thread pool, a buffer."""
+    """Run a pipeline of stock parts: httpx lines, flat_map on a thread pool, a buffer."""
     import httpx
     import orjson
     import reactivex
@@ -223,10 +223,10 @@ def run_naive(work: Workload) -> dict[str, Any]:
 
 
 def run_inline(work: Workload) -> dict[str, Any]:
-    """The least that any client in one process does: one loop, and nothing else.
+    """Run the minimum of a client in one process: one loop that splits lines and decodes them.
 
-    No protocol but that the server puts each tweet into a line of its own, no threads, no batches,
-    no counters, no acknowledgement; it knows no error and no end.
+    It relies on the server's format, which sends each tweet as one line. It has no threads, no
+    batches, no counters, no acknowledgement, and handles neither errors nor the end.
     """
     import socket
 
@@ -254,7 +254,7 @@ def run_inline(work: Workload) -> dict[str, Any]:
 
 
 def run_foreign(work: Workload) -> dict[str, Any]:
-    """Somebody else's client: on one thread, as all of them are made."""
+    """Run a client of another project on its one thread."""
 
     def use(identifier: str, text: str) -> None:
         if not (identifier and text):
@@ -294,7 +294,7 @@ def _measured(work: Workload) -> dict[str, Any]:
         "peak_rss_mb": max(peak + _memory(*readers), *memory),
         "rss_first_quarter_mb": statistics.fmean(memory[:quarter]),
         "rss_last_quarter_mb": statistics.fmean(memory[-quarter:]),
-        "rss_mb": [round(each, 1) for each in memory],
+        "rss_mb": [round(size, 1) for size in memory],
     }
     if work.idle_mb:
         figures["rss_above_idle_mb"] = max(memory) - work.idle_mb
@@ -306,29 +306,29 @@ def _measured(work: Workload) -> dict[str, Any]:
 
 
 def _cpu(processes: Sequence[psutil.Process]) -> float:
-    """Seconds."""
-    return sum(each.cpu_times().user + each.cpu_times().system for each in processes)
+    """Return CPU seconds."""
+    return sum(times.user + times.system for times in (one.cpu_times() for one in processes))
 
 
 def _peak() -> float:
-    """MB at most so far; getrusage would tell of the program that started this one as well."""
+    """Return the peak in MB; getrusage would include the program that started this one."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _memory(*processes: psutil.Process) -> float:
-    """MB."""
-    return sum(each.memory_info().rss for each in processes) / 2**20
+    """Return MB."""
+    return sum(process.memory_info().rss for process in processes) / 2**20
 
 
 def main() -> None:
-    """Run what the argument says."""
+    """Run the workload of the argument."""
     work = Workload(**json.loads(sys.argv[1]))
     run = {"rxtweets": run_rxtweets, "naive": run_naive, "inline": run_inline}.get(
         work.kind, run_foreign
     )
     print(json.dumps(run(work)), flush=True)
-    os._exit(0)  # the pool of the reference would hold the program up
+    os._exit(0)  # the pool of the reference would delay the exit
 
 
 if __name__ == "__main__":

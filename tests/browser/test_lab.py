@@ -123,11 +123,11 @@ def answers(address: str) -> bool:
         return False
 
 
-def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+def until(condition: Callable[[], Any], description: str, timeout: float = PATIENCE) -> Any:
     """Wait until the call returns a true value, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"it never came to this: {what}"
+        assert time.monotonic() < deadline, f"this did not happen: {description}"
         time.sleep(0.05)  # a server, a page or a file sends no signal when it changes
     return found
 
@@ -191,7 +191,7 @@ class Page:
         return found
 
 
-def test_a_live_pipeline_in_jupyterlab(
+def test_live_pipeline_is_shown_in_jupyterlab(
     lab: tuple[str, Path], chromium: Any, tmp_path: Path
 ) -> None:
     address, folder = lab

@@ -37,7 +37,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_record_writes_as_many_as_were_asked_for(recording: Path) -> None:
+def test_record_writes_the_requested_number(recording: Path) -> None:
     messages = rxtweets.replay(recording, None).to_list().run()
     assert len(messages) == 100
     assert all(message.received_at and message.lag is not None for message in messages)
@@ -143,7 +143,7 @@ def test_tail_prints_lines_for_programs(recording: Path) -> None:
     assert len([json.loads(line)["data"]["id"] for line in done.stdout.splitlines()]) == 100
 
 
-def test_tail_reads_a_simulator_by_itself() -> None:
+def test_tail_reads_a_simulator_by_default() -> None:
     done = run("tail", "--rate", 2000, "--limit", 3)
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
 

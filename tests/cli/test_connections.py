@@ -74,7 +74,7 @@ def test_connections_are_freed(
         (["list", "--status", "open"], "active, inactive or all"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_exit_code_2(
+def test_wrong_option_is_one_line_and_exit_code_2(
     stub: Stub, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     assert main(["connections", *arguments, "--base-url", stub.url]) == 2
@@ -83,7 +83,7 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(
     assert (said.out, said.err.count("\n"), stub.asked) == ("", 1, [])
 
 
-def test_a_refusal_of_x_is_exit_code_1(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusal_of_x_is_exit_code_1(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     stub.answers((403, {"title": "Client Forbidden"}))
     assert main(["connections", "free", "all", "--base-url", stub.url]) == 1
     assert "403: Client Forbidden" in capsys.readouterr().err

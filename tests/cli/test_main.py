@@ -68,7 +68,7 @@ def test_run_prints_batches_of_upcased_texts() -> None:
     assert stats["dropped"] == stats["abandoned"] == 0
 
 
-def test_a_line_a_batch_and_a_summary_for_people() -> None:
+def test_run_prints_a_line_a_batch_and_a_summary() -> None:
     done = run("run", "--rate", "2000", "--limit", "45")
     lines = done.stdout.splitlines()
     assert [line[:24] for line in lines] == [
@@ -88,7 +88,7 @@ def test_quiet_leaves_only_the_summary() -> None:
     assert "processed" in done.stderr
 
 
-def test_the_run_ends_after_its_duration() -> None:
+def test_run_ends_after_its_duration() -> None:
     done = run("run", "--duration", "0.3", "--quiet")
     assert done.returncode == 0
 
@@ -145,7 +145,7 @@ def test_live_takes_server_and_token_from_the_environment() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_option_is_one_line_and_exit_code_2(
+def test_wrong_option_is_one_line_and_exit_code_2(
     arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -160,7 +160,7 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("reply", [unauthorized(), forbidden()], ids=["401", "403"])
-def test_a_refused_token_is_one_line_and_exit_code_1(reply: simulator.script.Reply) -> None:
+def test_refused_token_is_one_line_and_exit_code_1(reply: simulator.script.Reply) -> None:
     with simulator.serve(script=[reply]) as x:
         done = run("run", "--base-url", x.url, "--quiet")
     [line] = done.stderr.splitlines()
@@ -196,7 +196,7 @@ def test_signal_delivers_messages_in_flight_and_exits_with_0(number: signal.Sign
     assert stats["abandoned"] == stats["dropped"] == 0
 
 
-def test_a_closed_pipe_ends_the_run_without_a_traceback() -> None:
+def test_closed_pipe_ends_the_run_without_a_traceback() -> None:
     with running("run", "--rate", "2000") as process:
         line_of(process.stdout)
         assert process.stdout is not None
@@ -272,7 +272,7 @@ def test_named_server_is_not_called_a_simulation() -> None:
     assert f"reading {x.url};" in shown.decode()
 
 
-def test_a_second_signal_stops_at_once_with_130(tmp_path: Path) -> None:
+def test_second_signal_stops_immediately_with_130(tmp_path: Path) -> None:
     program = tmp_path / "stuck.py"
     program.write_text(
         "import sys, threading\n"

@@ -66,7 +66,7 @@ def test_control_characters_of_a_rule_are_removed(run: Run, stub: Stub) -> None:
     assert "\x07" not in out
 
 
-def test_the_server_of_the_environment_is_asked_with_its_token(
+def test_server_of_the_environment_is_asked_with_its_token(
     run: Run, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RXTWEETS_BASE_URL", stub.url)
@@ -76,7 +76,7 @@ def test_the_server_of_the_environment_is_asked_with_its_token(
     assert stub.authorizations == ["Bearer secret"]
 
 
-def test_without_a_token_x_is_not_asked(run: Run) -> None:
+def test_without_a_token_x_gets_no_request(run: Run) -> None:
     code, out, err = run("list")
     assert (code, out) == (2, "")
     assert "X_BEARER_TOKEN" in err
@@ -96,7 +96,7 @@ def test_rules_are_added_with_their_tags_in_order(run: Run, stub: Stub) -> None:
     ]
 
 
-def test_an_addition_can_be_rehearsed(run: Run, stub: Stub) -> None:
+def test_addition_can_be_rehearsed(run: Run, stub: Stub) -> None:
     stub.answers({"data": [DOGS]})
     _, out, _ = run("add", "dog", "--dry-run", "--base-url", stub.url)
     assert stub.asked[0].params == {"dry_run": "true"}
@@ -128,7 +128,7 @@ def test_rules_are_deleted_by_id_and_value(run: Run, stub: Stub) -> None:
     assert out.splitlines()[:2] == ["- 541", "- dog"]
 
 
-def test_the_rules_of_a_file_become_those_of_x(run: Run, stub: Stub, file: Path) -> None:
+def test_rules_of_a_file_become_those_of_x(run: Run, stub: Stub, file: Path) -> None:
     file.write_text("// what we follow\n\ncat has:media\tcats\n#rxpy\n", encoding="utf-8")
     stub.answers({"data": [CATS, DOGS]}, {"meta": {"summary": {"deleted": 1, "not_deleted": 0}}})
     stub.answers({"data": [{"id": "3", "value": "#rxpy"}]})
@@ -154,7 +154,7 @@ def test_the_rules_of_a_file_become_those_of_x(run: Run, stub: Stub, file: Path)
         '[{"value":"cat has:media","tag":"cats"}, "dog"]',
     ],
 )
-def test_a_file_is_text_json_lines_or_an_array(run: Run, stub: Stub, file: Path, text: str) -> None:
+def test_file_is_text_json_lines_or_an_array(run: Run, stub: Stub, file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8", newline="")
     stub.answers({"data": [CATS, DOGS]})
     code, out, _ = run("sync", str(file), "--base-url", stub.url)
@@ -162,7 +162,7 @@ def test_a_file_is_text_json_lines_or_an_array(run: Run, stub: Stub, file: Path,
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
-def test_a_file_may_have_any_unicode_encoding(
+def test_file_may_have_any_unicode_encoding(
     run: Run, stub: Stub, file: Path, encoding: str
 ) -> None:
     mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
@@ -187,7 +187,7 @@ def test_file_without_rules_deletes_all_with_delete_all(run: Run, stub: Stub, fi
     assert out.startswith("- cat has:media\tcats\n0 added, 1 deleted")
 
 
-def test_a_file_without_rules_can_be_rehearsed(run: Run, stub: Stub, file: Path) -> None:
+def test_file_without_rules_can_be_rehearsed(run: Run, stub: Stub, file: Path) -> None:
     file.write_text("")
     stub.answers({"data": [CATS]}, {"meta": {"summary": {"deleted": 1, "not_deleted": 0}}})
     _, out, _ = run("sync", str(file), "--dry-run", "--base-url", stub.url)
@@ -231,7 +231,7 @@ def test_invalid_file_is_refused_without_a_request(
 
 
 @pytest.mark.parametrize("content", [None, b"cat \xff", b"\xff\xfec"])
-def test_a_file_that_cannot_be_read_is_refused(
+def test_file_that_cannot_be_read_is_refused(
     run: Run, stub: Stub, file: Path, content: bytes | None
 ) -> None:
     if content is not None:
@@ -252,12 +252,12 @@ def test_mistakes_of_a_file_have_their_line_and_a_caret(run: Run, stub: Stub, fi
     assert lines[4:] == ["  猫 has:legs", "     ^"]
 
 
-def test_a_check_needs_no_token_and_no_server(run: Run, file: Path) -> None:
+def test_check_needs_no_token_and_no_server(run: Run, file: Path) -> None:
     file.write_text("cat\ndog\n", encoding="utf-8")
     assert run("check", str(file), "cow lang:en") == (0, "3 rule(s), no mistake found\n", "")
 
 
-def test_a_check_finds_mistakes_on_the_command_line(run: Run) -> None:
+def test_check_finds_mistakes_on_the_command_line(run: Run) -> None:
     code, out, err = run("check", "has:media", "cat fro:X")
     assert (code, out) == (2, "")
     assert "stands alone" in err
@@ -301,7 +301,7 @@ def test_refusals_of_x_are_shown_with_their_position(run: Run, stub: Stub) -> No
     ]
 
 
-def test_a_refused_token_is_one_line(run: Run, stub: Stub) -> None:
+def test_refused_token_is_one_line(run: Run, stub: Stub) -> None:
     stub.answers((401, {"title": "Unauthorized"}))
     code, _, err = run("list", "--base-url", stub.url)
     assert code == 1

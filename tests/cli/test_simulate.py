@@ -113,7 +113,7 @@ def test_lines_left_out_are_named_and_counted(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == ""
 
 
-def test_the_help_names_all_streams(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_all_streams(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["simulate", "--help"])
     said = capsys.readouterr().out
@@ -123,7 +123,7 @@ def test_the_help_names_all_streams(capsys: pytest.CaptureFixture[str]) -> None:
         assert option in said
 
 
-def test_a_filtered_stream_is_served_from_the_shell() -> None:
+def test_filtered_stream_is_served_from_the_shell() -> None:
     arguments = ["--port", "0", "--json", "--live", "--rate", "100", "--rule", "#music OR #art"]
     with subprocess.Popen(
         [sys.executable, "-m", "rxtweets", "simulate", *arguments],

@@ -43,7 +43,7 @@ APART = 1_000_000
 """Distance between the numbers of two sources."""
 
 PUSHED = "pushed"
-"""A stock source on a thread of its own: RxPY drops what it emits while it is disposed."""
+"""A stock source on a separate thread: RxPY drops its items during the disposal."""
 
 Messages = Sequence[Message[Any]]
 
@@ -56,7 +56,7 @@ class Ledger:
         self._raises = chance.choice([0, 0, 0, 10])
         self._calls = itertools.count(1)
         self.given: set[int] = set()
-        self.told: Counter[int] = Counter()
+        self.acked: Counter[int] = Counter()
         self.early: set[int] = set()
         self.kept: list[Message[Any]] = []
 
@@ -71,7 +71,7 @@ class Ledger:
 
     def ack(self, successful: Messages, failed: Messages) -> None:
         with self._lock:
-            self.told.update(message.ack_data for message in (*successful, *failed))
+            self.acked.update(message.ack_data for message in (*successful, *failed))
         if self._raises and next(self._calls) % self._raises == 0:
             raise RuntimeError("an acknowledger that raises now and then")
 
@@ -210,12 +210,12 @@ class Script:
         self.was_stopped = self.was_stopped or not drain
         self.pipeline.stop(drain=drain, timeout=HANGS)
 
-    def _chance(self, *what: object) -> random.Random:
-        return random.Random(repr((self._seed, *what)))
+    def _chance(self, *place: object) -> random.Random:
+        return random.Random(repr((self._seed, *place)))
 
 
 def handle_elsewhere(message: Message[int]) -> Any:
-    """The handler in another process, which it kills now and then."""
+    """A handler for another process, which kills that process at some messages."""
     if message.data % 97 == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     if message.data % 11 == 0:
@@ -224,7 +224,7 @@ def handle_elsewhere(message: Message[int]) -> Any:
 
 
 class Sources:
-    """Up to three sources of as many messages."""
+    """Up to three sources with equal numbers of messages."""
 
     def __init__(self, chance: random.Random, ledger: Ledger) -> None:
         self._chance = chance
@@ -318,7 +318,7 @@ class Trial:
         options = {
             name: value for name, value in self._options.items() if isinstance(value, int | float)
         }
-        missing = sorted(self._ledger.given - set(self._ledger.told))
+        missing = sorted(self._ledger.given - set(self._ledger.acked))
         script = {
             name: value
             for name, value in vars(self._script).items()
@@ -326,7 +326,7 @@ class Trial:
         }
         return (
             f"{self.end} {self.kind} {self._sources.kinds} {sorted(self._options)} {options} "
-            f"{batchers} {script} given={len(self._ledger.given)} told={len(self._ledger.told)} "
+            f"{batchers} {script} given={len(self._ledger.given)} acked={len(self._ledger.acked)} "
             f"early={sorted(self._ledger.early)[:9]} missing={missing[:9]} "
             f"{ {name: value for name, value in stats.as_dict().items() if value} }"
         )
@@ -456,10 +456,10 @@ class Trial:
 
     def _look(self, pipeline: Pipeline, before: set[threading.Thread]) -> None:
         with contextlib.suppress(rxtweets.RxTweetsError):
-            self._expect(pipeline.wait(0.001), "it is not over after it was stopped")
+            self._expect(pipeline.wait(0.001), "it has not ended after it was stopped")
         gives_up = time.monotonic() + HANGS
         while (left := _left(before)) and time.monotonic() < gives_up:
-            time.sleep(0.005)  # nothing tells when a thread has ended
+            time.sleep(0.005)  # a thread sends no signal when it has ended
         self._expect(not left, f"threads are left: {sorted(thread.name for thread in left)}")
         if left:
             faulthandler.dump_traceback(all_threads=True)
@@ -467,10 +467,10 @@ class Trial:
 
     def _add_up(self, stats: Stats) -> None:
         ledger = self._ledger
-        often = {number: times for number, times in ledger.told.items() if times > 1}
+        often = {number: times for number, times in ledger.acked.items() if times > 1}
         self._expect(not often, f"acknowledged more than once: {often}")
-        self._expect(set(ledger.told) <= ledger.given, "acknowledged, but never given")
-        missing = ledger.given - set(ledger.told)
+        self._expect(set(ledger.acked) <= ledger.given, "acknowledged, but never given")
+        missing = ledger.given - set(ledger.acked)
         dropped = sum(map(self._sources.pushed, missing))
         if not self._script.was_stopped:
             self._expect(len(missing) == dropped, "a drain did not acknowledge every message")
@@ -511,7 +511,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True, help="of the first pipeline")
     parser.add_argument("--count", type=int, default=sys.maxsize, help="pipelines at most")
-    parser.add_argument("--seconds", type=float, default=1e9, help="begin no further one then")
+    parser.add_argument("--seconds", type=float, default=1e9, help="start no pipeline after that")
     options = parser.parse_args()
     logging.getLogger("rxtweets").setLevel(logging.CRITICAL)
     threading.excepthook = lambda _: None  # handlers that leave end their threads

@@ -1,6 +1,6 @@
 """Batches by size, time, key, function, bytes and partition, at exact virtual times.
 
-Over a pipeline composed by hand and over the ready one.
+Over a pipeline composed of operators and over `Pipeline`.
 """
 
 from __future__ import annotations
@@ -322,10 +322,10 @@ def test_batcher_refuses_invalid_options(options: dict[str, Any], words: str) ->
 
 
 def test_helpers_pass_metadata_and_acknowledger(taken: Taken) -> None:
-    told: list[Any] = []
+    acknowledged: list[Any] = []
 
-    def tell(good: Sequence[Message[Any]], _: Sequence[Message[Any]]) -> None:
-        told.extend(message.metadata["lang"] for message in good)
+    def record(good: Sequence[Message[Any]], _: Sequence[Message[Any]]) -> None:
+        acknowledged.extend(message.metadata["lang"] for message in good)
 
     pipeline, clock = pipeline_of(taken)
     with clock:
@@ -333,7 +333,7 @@ def test_helpers_pass_metadata_and_acknowledger(taken: Taken) -> None:
             pipeline,
             "a",
             metadata={"lang": "ja"},
-            acknowledger=rxtweets.CallerAcknowledger(tell),
+            acknowledger=rxtweets.CallerAcknowledger(record),
         )
-    assert told == ["ja"]
+    assert acknowledged == ["ja"]
     assert [message.data for message in acks.successful] == ["a"]

@@ -36,7 +36,7 @@ def same(message: Message[Any]) -> Message[Any]:
 
 
 class Counted:
-    """A service with endless messages, which keeps the numbers it was asked for."""
+    """A service with endless messages, which keeps the requested numbers."""
 
     def __init__(self, fault: Exception | None = None) -> None:
         self.asked: list[int] = []
@@ -276,7 +276,7 @@ class TestDemand:
         assert service.asked == [5, 2]
         assert pipeline.stop().acknowledged == 7
 
-    def test_empty_service_is_asked_again_after_interval(self) -> None:
+    def test_empty_service_is_polled_again_after_interval(self) -> None:
         times: list[float] = []
 
         def poll(_: int) -> list[Message[Any]]:
@@ -526,7 +526,7 @@ class TestPartitions:
 
 
 class TestDelivery:
-    def test_concurrency_batches_are_delivered_at_once(self) -> None:
+    def test_concurrency_batches_are_delivered_together(self) -> None:
         together = threading.Barrier(3)
 
         def subscriber(_: Batch[Any]) -> None:
@@ -543,7 +543,7 @@ class TestDelivery:
         inside = threading.Lock()
 
         def subscriber(batch: Batch[Any]) -> None:
-            assert inside.acquire(blocking=False), "two batches of one key at once"
+            assert inside.acquire(blocking=False), "two concurrent batches of one key"
             order.extend(message.data for message in batch)
             threading.Event().wait(0.001)  # lets another call overlap, if one can
             inside.release()
@@ -664,7 +664,7 @@ class TestShutdown:
         assert pipeline.stats().abandoned == 0
 
     @pytest.mark.parametrize("others", [0, 1])
-    def test_source_can_stop_pipeline_when_asked(self, others: int) -> None:
+    def test_source_can_stop_pipeline_when_polled(self, others: int) -> None:
         ready = threading.Event()
 
         def poll(_: int) -> list[Message[Any]]:
@@ -735,20 +735,20 @@ class TestAsyncSubscribers:
 
     @pytest.mark.parametrize("concurrency", [1, 2])
     def test_async_subscriber_is_ended(self, concurrency: int) -> None:
-        told: list[str] = []
+        received: list[str] = []
 
         class Store(rxtweets.Subscriber[Any]):
             async def on_next(self, batch: Batch[Any]) -> None:  # type: ignore[override]  # it is awaited
                 await asyncio.sleep(0)
-                told.append(f"{len(batch)}")
+                received.append(f"{len(batch)}")
 
             async def on_completed(self) -> None:  # type: ignore[override]  # it is awaited
                 await asyncio.sleep(0)
-                told.append("completed")
+                received.append("completed")
 
         batcher = Batcher(Store(), 2, NEVER, concurrency=concurrency)
         Pipeline(rxtweets.from_iterable(range(4)), batchers={"default": batcher}).run()
-        assert told == ["2", "2", "completed"]
+        assert received == ["2", "2", "completed"]
 
     def test_batch_fails_when_async_subscriber_raises(self) -> None:
         async def subscriber(_: Batch[Any]) -> None:

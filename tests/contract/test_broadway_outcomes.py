@@ -1,7 +1,7 @@
-"""What becomes of every message, over a pipeline composed by hand and over the ready one.
+"""The outcome of every message, over a pipeline composed of operators and over `Pipeline`.
 
-The groups are those of Broadway's own tests; the behaviours are specified in our words. See
-README.md in this directory for the table of what is the same, and what is not.
+The groups are those of Broadway's own tests; the behaviours are specified in our words.
+README.md in this directory lists the common behaviours and the differences.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class TestContext:
             return message.failed("odd") if message.data else message
 
         def subscriber(batch: Batch[Any], context: Any) -> None:
-            contexts.append(("subscriber" if batch else "nobody", context))
+            contexts.append(("subscriber" if batch else "empty batch", context))
 
         def handle_failed(failed: list[Message[Any]], context: Any) -> list[Message[Any]]:
             contexts.append(("failed", context))

@@ -1,7 +1,7 @@
-"""The grammar of Rx at every boundary: on_next*, then one end at most, never two calls at once.
+"""The grammar of Rx at every boundary: on_next*, then at most one end, no concurrent calls.
 
 The interpreter switches threads after every microsecond, sources emit from several threads, and
-somebody disposes in the middle of it.
+another thread disposes meanwhile.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ CASES = [(name, seed) for name in CHAINS for seed in (SEEDS if name in FIRST els
 
 
 def feed(source: Subject[Message[int]], rng: random.Random) -> list[threading.Thread]:
-    """Emit on several threads at once; a Subject does not serialise."""
+    """Emit on several threads concurrently; a Subject does not serialise."""
 
     def emit(first: int) -> None:
         for number in range(first, first + EACH):

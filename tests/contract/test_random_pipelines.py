@@ -16,7 +16,7 @@ COUNT = 60
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [1_000, 2_000, 3_000, 4_000])
 def test_random_pipelines_acknowledge_each_message_once(seed: int) -> None:
-    # A process of its own: the switch interval holds for all threads of one.
+    # In a separate process: the switch interval holds for all threads of one.
     command = [sys.executable, "-m", "tests.contract.random_pipelines", "--seed", f"{seed}"]
     ran = subprocess.run(
         [*command, "--count", f"{COUNT}"],

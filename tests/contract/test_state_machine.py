@@ -51,9 +51,9 @@ class StubBroker:
         self.killers: list[int] = []
         self.is_down = False
 
-    def publish(self, what: str) -> None:
-        self.queued.append((self.published, what))
-        if what == "kill":
+    def publish(self, kind: str) -> None:
+        self.queued.append((self.published, kind))
+        if kind == "kill":
             self.killers.append(self.published)
         self.published += 1
 
@@ -61,19 +61,19 @@ class StubBroker:
         if self.is_down:
             raise OSError("the broker is down")
         taken = [self.queued.popleft() for _ in range(min(wanted, len(self.queued)))]
-        for tag, what in taken:
-            self.in_flight[tag] = what
+        for tag, kind in taken:
+            self.in_flight[tag] = kind
             self.tries[tag] = self.tries.get(tag, 0) + 1
-        return [Message(what).with_acknowledger(self, data=tag) for tag, what in taken]
+        return [Message(kind).with_acknowledger(self, data=tag) for tag, kind in taken]
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         for message in successful:
             del self.in_flight[message.ack_data]  # KeyError: it was acknowledged before
             self.acknowledged.add(message.ack_data)
         for message in failed:
-            what = self.in_flight.pop(message.ack_data)
+            kind = self.in_flight.pop(message.ack_data)
             if self.tries[message.ack_data] < TRIES:
-                self.queued.append((message.ack_data, what))
+                self.queued.append((message.ack_data, kind))
             else:
                 self.dead.add(message.ack_data)
 
@@ -122,22 +122,22 @@ class Machine(RuleBasedStateMachine):
         self.is_over = False
 
     def handle(self, message: Message[str]) -> Any:
-        what = message.data
-        if what == "fail":
+        kind = message.data
+        if kind == "fail":
             return message.failed("asked for")
-        if what == "raise":
-            raise ValueError(what)
-        if what == "crash":
+        if kind == "raise":
+            raise ValueError(kind)
+        if kind == "crash":
             raise SystemExit(1)
-        if what == "wrong":
-            return what
-        if what == "early":
+        if kind == "wrong":
+            return kind
+        if kind == "early":
             return rxtweets.ack_immediately(message)
-        if what == "key":
+        if kind == "key":
             return message.put_batch_key("other")
-        if what == "flush":
+        if kind == "flush":
             return message.put_batch_mode("flush")
-        return message if what == "ok" else message.put_batcher(what)
+        return message if kind == "ok" else message.put_batcher(kind)
 
     def handle_failed(self, failed: list[Message[str]]) -> list[Message[str]]:
         if self.is_broken:
@@ -154,12 +154,12 @@ class Machine(RuleBasedStateMachine):
     running = precondition(lambda self: not self.is_over)
 
     @rule(
-        what=st.sampled_from(KINDS),
+        kind=st.sampled_from(KINDS),
         count=st.integers(1, 7),
     )
-    def publish(self, what: str, count: int) -> None:
+    def publish(self, kind: str, count: int) -> None:
         for _ in range(count):
-            self.broker.publish(what)
+            self.broker.publish(kind)
 
     @running
     @rule(time=st.sampled_from([0.001, 0.5, 1.0, 3.0, 20.0]))

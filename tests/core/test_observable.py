@@ -105,7 +105,7 @@ def test_shared_batch_fails_when_one_subscriber_raises(share: Any) -> None:
 
 def test_subscribe_refuses_the_class_of_an_observer() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match=r"give an instance, Subscriber\("):
-        stream_of("a").subscribe(rxtweets.Subscriber)  # type: ignore[arg-type]  # what is tested
+        stream_of("a").subscribe(rxtweets.Subscriber)  # type: ignore[arg-type]  # the tested error
 
 
 def test_value_that_is_no_message_is_reported() -> None:
@@ -287,7 +287,7 @@ class Pulled:
     on_error = on_completed = on_next
 
 
-def test_share_demands_what_all_subscribers_want() -> None:
+def test_share_requests_the_least_demand() -> None:
     hot = Hot()
     shared: Any = hot.stream.share()
     shared.subscribe_chunks(Pulled(5))

@@ -16,7 +16,7 @@ def refuse(_: Callable[[], None]) -> NoReturn:
     raise RuntimeError("can't start new thread")
 
 
-def test_thread_returns_at_once_when_another_is_at_the_step() -> None:
+def test_thread_returns_when_another_is_at_the_step() -> None:
     work, done = deque([1]), list[int]()
     inside, go = threading.Event(), threading.Event()
 

@@ -65,10 +65,10 @@ class Client(ABC):
     """One client.
 
     Attributes:
-        hears_announcements: whether it hands over a disconnect that is announced.
+        hears_announcements: whether it reports an announced disconnect.
         refused: its exception for a request that X refuses.
         forbidden: its exception for a token that X does not know.
-        unread: its exception for a problem that it has no model of; else it hands it over.
+        unread: its exception for a problem that it has no model of; else it returns the problem.
     """
 
     hears_announcements = True
@@ -253,7 +253,7 @@ class Xdk(Client):
     """X's own `xdk`.
 
     Attributes:
-        api: the client itself, for what only it can do.
+        api: the client itself, for requests that other clients lack.
     """
 
     hears_announcements = False

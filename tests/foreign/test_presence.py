@@ -18,7 +18,7 @@ WANTED = PROJECT["project"]["optional-dependencies"]["foreign"]
     os.environ.get("CI") != "true", reason="the extra [foreign] is a must in CI only"
 )
 @pytest.mark.parametrize("requirement", WANTED)
-def test_a_client_is_there_in_its_version(requirement: str) -> None:
+def test_client_is_installed_in_its_version(requirement: str) -> None:
     name, wanted = requirement.split("==")
     name = name.partition("[")[0]
     assert version(name) == wanted

@@ -26,7 +26,7 @@ SEED = 7
 Use = Callable[[Simulator], Any]
 Texts = Callable[[int], list[str]]
 
-# twarc logs what it caught by a method that was renamed.
+# twarc logs its exceptions by a method that Python has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:The 'warn' method:DeprecationWarning")
 
 
@@ -118,7 +118,7 @@ def test_twarc_fetches_a_token_around_an_announced_disconnect(use: Use) -> None:
 
 
 @pytest.mark.parametrize("use", ["tweepy", "tweepy-async", "xdk"], indirect=True)
-def test_a_wrong_token_is_refused_in_every_client(use: Use) -> None:
+def test_wrong_token_is_refused_in_every_client(use: Use) -> None:
     with simulator.serve(token="another") as x:
         client = use(x)
         with pytest.raises(client.forbidden, match="401"):

@@ -40,7 +40,7 @@ def test_refused_rule_has_its_reason(use: Use, value: str, title: str) -> None:
         assert len(client.rules().rules) == 1
 
 
-def test_a_request_that_makes_no_sense_is_refused(use: Use) -> None:
+def test_invalid_request_is_refused(use: Use) -> None:
     with simulator.serve() as x:
         client = use(x)
         with pytest.raises(client.refused, match="400"):

@@ -38,7 +38,7 @@ def handle(message: Message[str]) -> Message[str]:
 
 
 class Watched:
-    """A stream that is fed by hand, its metrics and its spans."""
+    """A stream into which the test pushes, its metrics and its spans."""
 
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()

@@ -25,7 +25,7 @@ def handle(message: Message[int]) -> Message[int]:
 
 
 class Feed:
-    """A stream that is fed by hand."""
+    """A stream into which the test pushes."""
 
     def __init__(self) -> None:
         self.source: reactivex.Subject[Message[int]] = reactivex.Subject()

@@ -257,10 +257,10 @@ def test_outcomes_are_grouped_by_acknowledger_in_order() -> None:
 
 
 def test_caller_acknowledger_calls_its_function() -> None:
-    told: list[Any] = []
-    acknowledger = rxtweets.CallerAcknowledger(lambda *outcome: told.append(outcome))
+    outcomes: list[Any] = []
+    acknowledger = rxtweets.CallerAcknowledger(lambda *outcome: outcomes.append(outcome))
     acknowledger.ack(["a"], ["b"])  # type: ignore[list-item]  # anything does
-    assert told == [(["a"], ["b"])]
+    assert outcomes == [(["a"], ["b"])]
 
 
 def test_batch_is_a_sequence_with_info() -> None:
@@ -363,14 +363,14 @@ def test_outcomes_are_grouped_by_reference() -> None:
 
 
 def test_ack_immediately_acknowledges_once() -> None:
-    told: list[Any] = []
-    acks = rxtweets.CallerAcknowledger(lambda *outcome: told.append(outcome))
+    outcomes: list[Any] = []
+    acks = rxtweets.CallerAcknowledger(lambda *outcome: outcomes.append(outcome))
     good, bad = Message(1).with_acknowledger(acks), Message(2).with_acknowledger(acks).failed("why")
     assert rxtweets.ack_immediately([good, bad]) == [good, bad]
-    assert told == [([good], [bad])]
+    assert outcomes == [([good], [bad])]
     assert rxtweets.ack_immediately(good) is good
     assert claim_by_acknowledger([good], [bad]) == []
-    assert len(told) == 1
+    assert len(outcomes) == 1
 
 
 @pytest.mark.parametrize(
@@ -383,14 +383,14 @@ def test_ack_immediately_acknowledges_once() -> None:
     ],
 )
 def test_message_and_its_copies_are_acknowledged_once(copied: Any) -> None:
-    told: list[Any] = []
+    outcomes: list[Any] = []
     message = Message(1).with_acknowledger(
-        rxtweets.CallerAcknowledger(lambda good, bad: told.append((good, bad)))
+        rxtweets.CallerAcknowledger(lambda good, bad: outcomes.append((good, bad)))
     )
     copies = [copied(message), copied(message)]
     for one in (copies[0], message, copies[1], copied(message)):
         rxtweets.ack_immediately(one)
-    assert [(*good, *bad) for good, bad in told] == [(copies[0],)]
+    assert [(*good, *bad) for good, bad in outcomes] == [(copies[0],)]
 
 
 @pytest.mark.parametrize(
@@ -414,12 +414,12 @@ def test_message_can_be_configured_after_it_was_acknowledged() -> None:
 
 
 def test_ack_immediately_raises_after_calling_all() -> None:
-    told: list[Any] = []
-    fine = rxtweets.CallerAcknowledger(lambda good, _bad: told.extend(good))
+    outcomes: list[Any] = []
+    fine = rxtweets.CallerAcknowledger(lambda good, _bad: outcomes.extend(good))
     messages = [Message(1).with_acknowledger(Acks()), Message(2).with_acknowledger(fine)]
     with pytest.raises(AssertionError, match="unexpected call"):
         rxtweets.ack_immediately(messages)
-    assert [message.data for message in told] == [2]
+    assert [message.data for message in outcomes] == [2]
 
 
 def test_replaced_batch_keeps_its_info() -> None:

@@ -17,7 +17,7 @@ PATIENCE = 20.0
 class Watched:
     """A stream of messages through `process`, with all results.
 
-    Given data, the source completes after them; without any, `feed` and `complete` are its hands.
+    Given data, the source completes after them; without any, `feed` and `complete` drive it.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Watched:
 
 @pytest.fixture
 def process() -> Iterator[Callable[..., Watched]]:
-    """Watches messages go through `process`; disposes what is left at the end."""
+    """Watches messages go through `process`; disposes the open subscriptions at the end."""
     watched: list[Watched] = []
 
     def start(handler: Any, data: Iterable[Any] | None = None, **options: Any) -> Watched:

@@ -179,7 +179,7 @@ def test_disposal_cancels_running_calls(process: Any) -> None:
     async def wait(message: Message[int]) -> Message[int]:
         started.set()
         try:
-            await asyncio.Event().wait()  # for ever
+            await asyncio.Event().wait()  # without end
         finally:
             stopped.set()
         return message
@@ -238,7 +238,7 @@ def test_loop_continues_when_a_user_task_exits(process: Any) -> None:
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
-def test_call_sees_the_context_of_the_subscription(process: Any) -> None:
+def test_call_has_the_context_of_the_subscription(process: Any) -> None:
     async def read(message: Message[Any]) -> Message[Any]:
         return message.put_data(variable.get())
 
@@ -268,7 +268,7 @@ def test_overdue_call_is_cancelled_and_its_message_fails(process: Any) -> None:
     async def hang(message: Message[int]) -> Message[int]:
         if message.data == 0:
             try:
-                await asyncio.Event().wait()  # for ever
+                await asyncio.Event().wait()  # without end
             except asyncio.CancelledError:
                 cancelled_at.set()
                 raise
@@ -284,7 +284,7 @@ def test_overdue_call_is_cancelled_and_its_message_fails(process: Any) -> None:
 def test_result_is_discarded_when_after_the_time_limit(process: Any) -> None:
     async def stubborn(message: Message[int]) -> Message[int]:
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()  # for ever
+            await asyncio.Event().wait()  # without end
         return message
 
     watched = process(stubborn, [1], time_limit=LIMIT)
@@ -298,7 +298,7 @@ def test_acknowledgement_is_counted_when_its_call_was_cancelled(process: Any) ->
 
     async def stubborn(message: Message[int]) -> Message[int]:
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()  # for ever
+            await asyncio.Event().wait()  # without end
         await asyncio.to_thread(watched.until, lambda: watched.failed)
         ack_immediately(message)
         acknowledged.set()
@@ -336,25 +336,25 @@ def test_call_takes_no_time_when_time_is_virtual() -> None:
 
 
 def test_source_waits_when_too_many_coroutines_run(process: Any) -> None:
-    go, handed = threading.Event(), 0
+    go, taken = threading.Event(), 0
 
     async def wait(message: Message[int]) -> Message[int]:
         assert await asyncio.to_thread(go.wait, PATIENCE)
         return message
 
     def emit() -> None:
-        nonlocal handed
+        nonlocal taken
         for number in range(100):
             watched.feed(number)
-            handed += 1
+            taken += 1
 
     watched = process(wait, concurrency=2)
     feeder = threading.Thread(target=emit)
     feeder.start()
     while watched.stats().in_flight < 20:
         threading.Event().wait(0.001)
-    threading.Event().wait(0.05)  # time for what must not happen
-    assert handed <= 21
+    threading.Event().wait(0.05)  # time for calls that must not happen
+    assert taken <= 21
     go.set()
     feeder.join(PATIENCE)
     assert sorted(watched.complete()) == list(range(100))
@@ -396,7 +396,7 @@ class Cleaning:
     async def __call__(self, _: Batch[Any]) -> None:
         self.started.set()
         try:
-            await asyncio.Event().wait()  # for ever
+            await asyncio.Event().wait()  # without end
         finally:
             self.cancelled.set()
             await asyncio.to_thread(self.go.wait, PATIENCE)
@@ -404,7 +404,7 @@ class Cleaning:
 
 
 class Delivering:
-    """Delivers batches of one message to an async subscriber, each on a thread of its own."""
+    """Delivers batches of one message to an async subscriber, each on a separate thread."""
 
     def __init__(self, subscriber: Any) -> None:
         self.telemetry = Telemetry()
@@ -476,7 +476,7 @@ def test_batch_fails_when_its_broken_loop_cannot_be_closed() -> None:
         loops.append(asyncio.get_running_loop())
         loops[0].close = refuse
         loops[0]._selector.close()
-        await asyncio.Event().wait()  # for ever
+        await asyncio.Event().wait()  # without end
 
     delivering = Delivering(break_the_loop)
     delivering.deliver("lost")
@@ -493,7 +493,7 @@ async def leave_at_once() -> None:
 
 async def leave_when_cancelled() -> None:
     try:
-        await asyncio.Event().wait()  # for ever
+        await asyncio.Event().wait()  # without end
     except asyncio.CancelledError:
         raise SystemExit("asked for") from None
 

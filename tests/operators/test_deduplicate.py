@@ -133,21 +133,23 @@ def test_deduplicate_fails_message_when_key_raises(identifier: str, kind: type[E
 
 
 def test_deduplicate_acknowledges_only_duplicates() -> None:
-    told: list[tuple[list[str], list[str]]] = []
-    teller = CallerAcknowledger(lambda good, bad: told.append((ids(good), ids(bad))))
-    several = [message(item).with_acknowledger(teller) for item in ("1", "1", "bad", "2", "1")]
+    outcomes: list[tuple[list[str], list[str]]] = []
+    acknowledger = CallerAcknowledger(lambda good, bad: outcomes.append((ids(good), ids(bad))))
+    several = [
+        message(item).with_acknowledger(acknowledger) for item in ("1", "1", "bad", "2", "1")
+    ]
     kept = stream_of(several).pipe(ops.deduplicate(by=Failing())).to_list().run()
     assert ids(kept) == ["1", "2"]
-    assert told == [(["1", "1"], ["bad"])]
+    assert outcomes == [(["1", "1"], ["bad"])]
 
 
 def test_deduplicate_leaves_settlement_to_batches() -> None:
-    told: list[str] = []
-    teller = CallerAcknowledger(lambda good, _: told.extend(ids(good)))
-    several = [message(item).with_acknowledger(teller) for item in "1213"]
+    outcomes: list[str] = []
+    acknowledger = CallerAcknowledger(lambda good, _: outcomes.extend(ids(good)))
+    several = [message(item).with_acknowledger(acknowledger) for item in "1213"]
     stream = stream_of(several)
     stream.pipe(ops.deduplicate(), ops.batch(10, 1.0)).subscribe(lambda _: None)
-    assert sorted(told) == ["1", "1", "2", "3"]
+    assert sorted(outcomes) == ["1", "1", "2", "3"]
     assert stream.stats().batched == 3
 
 

@@ -34,7 +34,7 @@ from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
 
-# Forking a program that has threads is deprecated, and here it is what finds the handlers of this
+# Forking a program that has threads is deprecated, but only a fork finds the handlers of this
 # module, which no other process could import.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
@@ -147,7 +147,7 @@ def add(message: Message[int], number: int) -> Message[int]:
 def failing_once(message: Message[str]) -> Message[str]:
     """A file remembers the first attempt, in whatever process it was."""
     try:
-        with open(message.data, "x", encoding="utf-8"):  # noqa: PTH123 - x says what is meant
+        with open(message.data, "x", encoding="utf-8"):  # noqa: PTH123 - mode x fails if the file exists
             pass
     except FileExistsError:
         return message
@@ -256,7 +256,7 @@ def test_error_is_reported_when_it_cannot_be_unpickled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Late(Exception):
-        """Defined here: dask teaches pickle all exceptions that exist when it is imported."""
+        """Defined here: dask registers all exceptions that exist at its import with pickle."""
 
         def __init__(self, _one: object, _two: object) -> None:
             super().__init__("one argument")
@@ -269,7 +269,7 @@ def test_error_is_reported_when_it_cannot_be_unpickled(
     packed = handle_packed(handle, "handle", pickle.dumps([(Message(0), None)]))
     [answer], _ = pickle.loads(packed)  # noqa: S301 - our own pickle
     assert isinstance(answer, HandlerError)
-    assert "handle raised what cannot be pickled" in str(answer)
+    assert "handle raised a value that cannot be pickled" in str(answer)
 
 
 def test_message_fails_alone_when_it_is_unpicklable(process: Any, processes: Any) -> None:
@@ -439,7 +439,7 @@ def test_no_process_is_left_after_the_end(process: Any) -> None:
     pids = {where for _, where in watched.until_end()}
     assert pids
     while any(psutil.pid_exists(pid) for pid in pids):  # or the test's own time limit ends it
-        time.sleep(0.01)  # the system tells nobody
+        time.sleep(0.01)  # the system sends no signal
 
 
 def test_disposal_cancels_waiting_chunks(process: Any) -> None:
@@ -504,9 +504,9 @@ def test_acknowledgement_data_is_kept(kind: str, request: pytest.FixtureRequest)
     )
     stream.subscribe(handled.append, on_completed=over.set)
     assert over.wait(PATIENCE)
-    [told] = acks.successful
-    assert (told.data, told.batcher) == ("A", "alerts")
-    assert (told.ack_ref, told.ack_data) == ("channel", 17)
+    [acked] = acks.successful
+    assert (acked.data, acked.batcher) == ("A", "alerts")
+    assert (acked.ack_ref, acked.ack_data) == ("channel", 17)
 
 
 @pytest.mark.parametrize("kind", ["processes", "threads"])

@@ -35,7 +35,7 @@ def test_thread_continues_when_a_handler_raises_anything(
 
 
 class Deadly(BaseException):
-    """Raised where no handler is to blame, as a signal handler or a debugger does."""
+    """Raised outside of a handler, as by a signal handler or a debugger."""
 
 
 def dying_at(number: int, inner: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -115,7 +115,7 @@ def test_calls_of_on_failed_never_overlap(process: Any) -> None:
         return messages
 
     def handle(message: Message[int]) -> Message[int]:
-        threading.Event().wait(0.000_3)  # several at once
+        threading.Event().wait(0.000_3)  # several together
         raise ValueError(message.data)
 
     watched = process(handle, range(200), on_failed=on_failed)

@@ -167,7 +167,7 @@ def test_handlers_are_slow_after_a_few_calls_that_block() -> None:
     assert not pace.is_quick
 
 
-def test_one_thread_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_thread_is_not_tried_again_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("rxtweets.operators._threads.perf_counter", lambda: now)
     pace = Pace()

@@ -63,7 +63,7 @@ def test_messages_and_end_wait_while_paused() -> None:
     ]
 
 
-def test_polled_source_is_not_asked_while_paused() -> None:
+def test_polled_source_is_not_polled_while_paused() -> None:
     asked: list[int] = []
     sink, valve = Sink(), Valve()
 

@@ -37,7 +37,7 @@ def as_number(message: Message[str]) -> Message[int]:
 
 
 class Sink(reactivex.Observer[Message[Any]]):
-    """Records what the stream emits, and waits for it."""
+    """Records the items of the stream, and waits for them."""
 
     def __init__(self) -> None:
         super().__init__(self._next, self._error, self._completed)
@@ -249,16 +249,16 @@ def test_handler_can_wait_for_another_after_quick_ones() -> None:
 
 def test_source_waits_when_too_many_are_in_flight() -> None:
     go = threading.Event()
-    handed = 0
+    taken = 0
 
     def wait(message: Message[int]) -> Message[int]:
         assert go.wait(PATIENCE)
         return message
 
     def feed() -> Iterator[Message[int]]:
-        nonlocal handed
+        nonlocal taken
         for number in range(1000):
-            handed += 1
+            taken += 1
             yield message(number)
 
     stream = reactivex.from_iterable(feed(), NewThreadScheduler()).pipe(ops.process(wait, 2))
@@ -267,8 +267,8 @@ def test_source_waits_when_too_many_are_in_flight() -> None:
     deadline = threading.Event()
     while stream.stats().in_flight < 20:
         deadline.wait(0.01)
-    deadline.wait(0.05)  # time for what must not happen
-    assert handed <= 21
+    deadline.wait(0.05)  # time for messages that must not come
+    assert taken <= 21
     go.set()
     assert sorted(sink.until_end()) == list(range(1000))
 

@@ -78,7 +78,7 @@ def test_returned_failure_is_retried(process: Any) -> None:
 def test_no_thread_waits_for_the_next_attempt(process: Any) -> None:
     handler = Flaky(1)
     watched = process(handler, concurrency=1, retry=Retry(wait=lambda _: PATIENCE))
-    handler.attempts.update({"b": 1, "c": 1})  # these succeed at once
+    handler.attempts.update({"b": 1, "c": 1})  # these succeed at the first attempt
     watched.feed("a", "b", "c")
     watched.until(lambda: len(watched.data) == 2)
     assert sorted(watched.data) == ["b", "c"]

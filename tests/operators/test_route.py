@@ -217,22 +217,22 @@ def test_deliver_emits_batch_with_statuses() -> None:
 
 @pytest.mark.parametrize("concurrency", [None, 1, 3])
 def test_deliver_ends_subscriber_after_last_batch(concurrency: int | None) -> None:
-    told: list[Any] = []
+    received: list[Any] = []
     over = threading.Event()
 
     class Teller(rxtweets.Subscriber[Any]):
         def on_next(self, batch: Batch[Any]) -> None:
-            told.append(len(batch))
+            received.append(len(batch))
 
         def on_completed(self) -> None:
-            told.append("completed")
+            received.append("completed")
 
     source = reactivex.from_iterable([Message(number) for number in range(5)])
     source.pipe(ops.batch(2, 600.0), ops.deliver(Teller(), concurrency)).subscribe(
         on_completed=over.set
     )
     assert over.wait(PATIENCE)
-    assert (sorted(told[:-1]), told[-1]) == ([1, 2, 2], "completed")
+    assert (sorted(received[:-1]), received[-1]) == ([1, 2, 2], "completed")
 
 
 def test_full_queue_blocks_source_until_disposal() -> None:

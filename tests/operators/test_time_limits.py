@@ -99,7 +99,7 @@ def test_threads_are_replaced_up_to_the_concurrency(process: Any, hanging: Any) 
     watched = process(handler, concurrency=2, time_limit=LIMIT)
     watched.feed(*["hang"] * 4, "next")
     watched.until(lambda: len(watched.failed) == 4)
-    threading.Event().wait(0.05)  # time for what must not happen
+    threading.Event().wait(0.05)  # time for calls that must not happen
     assert watched.stats().threads_lost == 2
     assert watched.data == []  # two hang and were replaced, two more keep their places
     handler.go.set()

@@ -182,7 +182,7 @@ def test_ordered_pipeline_keeps_order_of_source(recorder: Recorder) -> None:
     assert recorder.texts == [["text 0", "text 1", "text 2"]]
 
 
-def test_concurrency_handlers_run_at_once(recorder: Recorder) -> None:
+def test_handlers_run_concurrently(recorder: Recorder) -> None:
     together = threading.Barrier(3)
 
     def handler(message: Message[Any]) -> Message[Any]:
@@ -390,8 +390,8 @@ def test_failing_subscription_is_an_error_of_source(recorder: Recorder) -> None:
 
 
 def test_message_fails_when_handler_raises(recorder: Recorder) -> None:
-    told: list[tuple[Sequence[Message[Any]], Sequence[Message[Any]]]] = []
-    acknowledger = CallerAcknowledger(lambda good, bad: told.append((good, bad)))
+    outcomes: list[tuple[Sequence[Message[Any]], Sequence[Message[Any]]]] = []
+    acknowledger = CallerAcknowledger(lambda good, bad: outcomes.append((good, bad)))
     fault = ValueError("cannot read this")
 
     def handler(message: Message[Any]) -> Message[Any]:
@@ -408,8 +408,8 @@ def test_message_fails_when_handler_raises(recorder: Recorder) -> None:
     assert sorted(recorder.texts[0]) == ["text 0", "text 2"]
     failures = [event.message for event in seen if isinstance(event, events.HandlerFailed)]
     assert [message.status for message in failures] == [Failed(fault)]
-    assert sorted(message.data for good, _ in told for message in good) == ["text 0", "text 2"]
-    assert [message.data for _, bad in told for message in bad] == ["text 1"]
+    assert sorted(message.data for good, _ in outcomes for message in good) == ["text 0", "text 2"]
+    assert [message.data for _, bad in outcomes for message in bad] == ["text 1"]
 
 
 def test_message_fails_when_handler_returns_none(recorder: Recorder) -> None:
@@ -424,8 +424,8 @@ def test_message_fails_when_handler_returns_none(recorder: Recorder) -> None:
 
 
 def test_batch_fails_when_subscriber_raises() -> None:
-    told: list[Message[Any]] = []
-    acknowledger = CallerAcknowledger(lambda _good, bad: told.extend(bad))
+    outcomes: list[Message[Any]] = []
+    acknowledger = CallerAcknowledger(lambda _good, bad: outcomes.extend(bad))
     taken: list[Batch[Any]] = []
     fault = ValueError("disk full")
 
@@ -443,7 +443,7 @@ def test_batch_fails_when_subscriber_raises() -> None:
     assert (stats.batches, stats.batches_failed) == (1, 1)
     assert (stats.batched, stats.batched_failed, stats.subscriber_errors) == (2, 2, 1)
     assert [event.error for event in seen if isinstance(event, events.BatchFailed)] == [fault]
-    reasons = [message.status.reason for message in told if isinstance(message.status, Failed)]
+    reasons = [message.status.reason for message in outcomes if isinstance(message.status, Failed)]
     assert [type(reason) for reason in reasons] == [SubscriberError, SubscriberError]
 
 

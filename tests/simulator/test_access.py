@@ -38,7 +38,7 @@ def listed(access: Access, token: str = "one", **query: str) -> list[dict[str, A
     return list(body.get("data", []))
 
 
-def test_a_token_holds_one_stream_of_an_endpoint() -> None:
+def test_token_holds_one_stream_of_an_endpoint() -> None:
     access, _ = made()
     assert access.hold(slot()) is None
     refusal = access.hold(slot())
@@ -79,7 +79,7 @@ def test_vanished_slot_is_held_until_it_is_forgotten() -> None:
     assert access.hold(slot()) is None
 
 
-def test_vanished_slot_is_free_at_once_without_forget_after() -> None:
+def test_vanished_slot_is_free_without_forget_after() -> None:
     access, _ = made(forget=0.0)
     first = slot()
     access.hold(first)
@@ -160,7 +160,7 @@ def test_list_is_filtered_by_endpoints() -> None:
     assert names == {"sample_stream"}
 
 
-def test_a_token_sees_and_ends_its_own_connections_only() -> None:
+def test_token_sees_and_ends_its_own_connections_only() -> None:
     access, _ = made()
     access.hold(slot(token="two"))
     assert listed(access, token="one", status="all") == []
@@ -168,7 +168,7 @@ def test_a_token_sees_and_ends_its_own_connections_only() -> None:
     assert len(listed(access, token="two")) == 1
 
 
-def test_the_connections_of_one_endpoint_can_be_ended() -> None:
+def test_connections_of_one_endpoint_can_be_ended() -> None:
     access, _ = made()
     killed: list[str] = []
     for name in ("sample_stream", "filtered_stream"):
@@ -212,7 +212,7 @@ def test_invalid_ids_are_refused(body: bytes) -> None:
     assert access.kill("one", "", body).status == 400
 
 
-def test_an_unknown_endpoint_is_refused() -> None:
+def test_unknown_endpoint_is_refused() -> None:
     access, _ = made()
     assert access.kill("one", "nothing", b"").status == 400
 

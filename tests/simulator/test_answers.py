@@ -55,17 +55,17 @@ def test_no_two_answers_have_the_same_transaction(http: httpx.Client) -> None:
     assert len(ids) == 20
 
 
-def test_an_answer_over_http1_has_its_reason(http: httpx.Client) -> None:
+def test_answer_over_http1_has_its_reason(http: httpx.Client) -> None:
     assert http.get(RULES).reason_phrase == "OK"
     assert http.get(RULES, params={"max_results": "0"}).reason_phrase == "Bad Request"
 
 
-def test_a_script_may_use_a_status_that_has_no_name() -> None:
+def test_script_may_use_a_status_that_has_no_name() -> None:
     with simulator.serve(script=[Reply(420, b"")]) as x, client(x) as http:
         assert http.get(SAMPLE).status_code == 420
 
 
-def test_a_header_of_a_script_takes_the_place_of_the_usual_one() -> None:
+def test_header_of_a_script_takes_the_place_of_the_usual_one() -> None:
     reply = Reply(503, b"", {"Content-Type": "text/html"})
     with simulator.serve(script=[reply, upstream_failure()]) as x, client(x) as http:
         assert http.get(SAMPLE).headers.get_list("content-type") == ["text/html"]

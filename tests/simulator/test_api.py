@@ -115,14 +115,14 @@ def test_partitions_are_limited_to_those_of_x(name: str, client: Any) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PATHS.keys() - MOST.keys()))
-def test_a_partition_of_an_undivided_stream_is_refused(name: str, client: Any) -> None:
+def test_partition_of_an_undivided_stream_is_refused(name: str, client: Any) -> None:
     with simulator.serve(rules=["x"]) as x:
         answer = client(x).get(PATHS[name], params={"partition": "1"})
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["parameters"] == {"partition": ["1"]}
 
 
-def test_a_partition_is_the_same_however_its_number_is_written(client: Any) -> None:
+def test_partition_is_the_same_however_its_number_is_written(client: Any) -> None:
     with (
         simulator.serve() as x,
         client(x).stream("GET", PATHS["firehose_stream"], params={"partition": "1"}),
@@ -135,7 +135,7 @@ def test_a_partition_is_the_same_however_its_number_is_written(client: Any) -> N
     ("given", "status"),
     [("0", 200), ("1", 200), ("5", 200), ("6", 400), ("-1", 400), ("x", 400), ("", 400)],
 )
-def test_backfill_goes_from_zero_to_five_minutes(given: str, status: int, client: Any) -> None:
+def test_backfill_is_zero_to_five_minutes(given: str, status: int, client: Any) -> None:
     with simulator.serve(rate=None, script=[Close()]) as x:
         answer = client(x).get(SAMPLE, params={"backfill_minutes": given})
     assert answer.status_code == status
@@ -168,7 +168,7 @@ def test_unknown_parameters_and_values_are_refused(
         assert answer.json()["errors"][0]["parameters"] == parameters
 
 
-def test_a_lenient_simulator_leaves_unknown_names_unread(client: Any) -> None:
+def test_lenient_simulator_leaves_unknown_names_unread(client: Any) -> None:
     with simulator.serve(rate=None, strict=False, script=[Close()]) as x:
         answer = client(x).get(SAMPLE, params={"tweet.fields": "colour", "shade": "1"})
     assert answer.status_code == 200
@@ -185,7 +185,7 @@ def replayed(http: httpx.Client, **query: str) -> httpx.Response:
     return http.get(PATHS["activity_stream"], params=query)
 
 
-def test_a_replay_has_valid_bounds(client: Any) -> None:
+def test_replay_has_valid_bounds(client: Any) -> None:
     with simulator.serve(rate=1, live=True, history=120, script=lambda _: Close()) as x:
         http = client(x)
         for query, status in (
@@ -203,7 +203,7 @@ def test_a_replay_has_valid_bounds(client: Any) -> None:
             assert replayed(http, **query).status_code == status, query
 
 
-def test_the_sample_stream_has_no_replay(client: Any) -> None:
+def test_sample_stream_has_no_replay(client: Any) -> None:
     with simulator.serve(rate=1, live=True, history=60) as x:
         answer = client(x).get(SAMPLE, params={"start_time": stamp(30)})
     assert answer.status_code == 400
@@ -237,14 +237,14 @@ def test_adjacent_replays_make_up_the_whole(client: Any) -> None:
     assert whole.count(b"\n") == 140
 
 
-def test_the_filtered_stream_without_rules_is_answered_with_409(client: Any) -> None:
+def test_filtered_stream_without_rules_is_answered_with_409(client: Any) -> None:
     with simulator.serve() as x:
         answer = client(x).get(PATHS["filtered_stream"])
     assert answer.status_code == 409
     assert answer.json()["connection_issue"] == "RuleConfigurationIssue"
 
 
-def test_a_rule_opens_the_filtered_stream(client: Any) -> None:
+def test_rule_opens_the_filtered_stream(client: Any) -> None:
     with simulator.serve(rate=None, script=one_tweet) as x:
         http = client(x)
         assert http.post(RULES, json={"add": [{"value": "the"}]}).status_code == 201
@@ -340,16 +340,14 @@ def test_each_stream_has_the_budget_of_x(name: str, client: Any) -> None:
     ("method", "path", "budget"),
     [("GET", RULES, 450), ("POST", RULES, 100), ("GET", "/2/connections", 450)],
 )
-def test_the_other_endpoints_have_budgets_too(
-    method: str, path: str, budget: int, client: Any
-) -> None:
+def test_other_endpoints_have_budgets_too(method: str, path: str, budget: int, client: Any) -> None:
     with simulator.serve() as x:
         headers = client(x).request(method, path).headers
     assert int(headers["x-rate-limit-limit"]) == budget
     assert int(headers["x-rate-limit-remaining"]) == budget - 1
 
 
-def test_a_refused_request_is_counted(client: Any) -> None:
+def test_refused_request_is_counted(client: Any) -> None:
     with simulator.serve(connects=5) as x:
         http = client(x)
         left = [http.get(PATHS["sample10_stream"]).headers["x-rate-limit-remaining"]] * 1
@@ -373,7 +371,7 @@ def test_endpoints_do_not_share_a_budget_and_partitions_do(client: Any) -> None:
         assert http.get(SAMPLE).status_code == 200
 
 
-def test_a_window_is_renewed(client: Any) -> None:
+def test_window_is_renewed(client: Any) -> None:
     with simulator.serve(connects=1, window=100, time_scale=0.002, script=lambda _: Close()) as x:
         http = client(x)
         http.get(SAMPLE)
@@ -422,7 +420,7 @@ def test_other_credentials_are_refused(
 
 
 @BOTH
-def test_a_body_of_many_packets_is_read(http1: bool, client: Any) -> None:
+def test_body_of_many_packets_is_read(http1: bool, client: Any) -> None:
     rules = [{"value": f"word{number}", "tag": "x" * 200} for number in range(900)]
     with simulator.serve() as x:
         http = client(x, http1=http1)

@@ -54,7 +54,7 @@ def body_of(answer: bytes) -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
 
 
-def test_a_close_ends_the_body_and_the_connection() -> None:
+def test_close_ends_the_body_and_the_connection() -> None:
     with simulator.serve(source=[], script=[[Line(b"a"), Close()]]) as x, connected(x) as raw:
         raw.sendall(REQUEST)
         assert body_of(everything(raw)) == b"3\r\na\r\n\r\n0\r\n\r\n"
@@ -225,7 +225,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("packet", [0, 1, 4])
-def test_the_size_of_packets_is_as_asked(packet: int) -> None:
+def test_packets_have_the_size_of_the_option(packet: int) -> None:
     recorder: Any = Recorder()
     transport = Http1(recorder)
     transport.packet = packet
@@ -252,7 +252,7 @@ def test_too_long_body_ends_the_connection(client: Any) -> None:
             assert http.get("/2/tweets/search/stream/rules").status_code == 200
 
 
-def test_a_server_may_be_closed_from_several_threads_at_once(client: Any) -> None:
+def test_server_may_be_closed_by_concurrent_threads(client: Any) -> None:
     x = simulator.serve(rate=None)
     with client(x).stream("GET", "/2/tweets/sample/stream"):
         closers = [threading.Thread(target=x.close) for _ in range(8)]
@@ -264,7 +264,7 @@ def test_a_server_may_be_closed_from_several_threads_at_once(client: Any) -> Non
     assert not [thread for thread in threading.enumerate() if thread.name == "simulator"]
 
 
-def test_a_server_can_be_closed_during_a_stall(client: Any) -> None:
+def test_server_can_be_closed_during_a_stall(client: Any) -> None:
     x = simulator.serve(script=[Stall()], forget_after=1e6)
     with client(x).stream("GET", "/2/tweets/sample/stream"):
         x.close()

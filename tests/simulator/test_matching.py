@@ -89,7 +89,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("rule", "text", "expected"), CASES)
-def test_texts(rule: str, text: str, expected: bool) -> None:
+def test_rules_match_texts(rule: str, text: str, expected: bool) -> None:
     assert is_match(rule, written(text)) is expected
 
 
@@ -102,7 +102,7 @@ def test_words_that_occur_often_are_compared_in_linear_time() -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [("a", True), ("b", False)])
-def test_a_rule_matches_however_deep_it_nests(text: str, expected: bool) -> None:
+def test_deeply_nested_rule_matches(text: str, expected: bool) -> None:
     depth = 5_000
     assert is_match("(a" * depth + " a" + ")" * depth, written(text)) is expected
     assert is_match("(c OR (a " * depth + "a" + "))" * depth, written(text)) is expected
@@ -229,7 +229,7 @@ MEDIA: dict[str, Any] = {
         ("look sample:100", True),
     ],
 )
-def test_operators_look_at_their_fields(rule: str, expected: bool) -> None:
+def test_operators_match_their_fields(rule: str, expected: bool) -> None:
     assert is_match(rule, TWEET) is expected
 
 
@@ -258,7 +258,7 @@ def test_retweets_match_by_the_retweeted_tweet(rule: str, expected: bool) -> Non
         ('"true the"', False),
     ],
 )
-def test_a_quote_tweet_matches_on_both_texts(rule: str, expected: bool) -> None:
+def test_quote_tweet_matches_on_both_texts(rule: str, expected: bool) -> None:
     assert is_match(rule, QUOTE) is expected
 
 
@@ -277,7 +277,7 @@ def test_attachments_are_found(kind: str) -> None:
     assert is_match(f"look has:{kind}", MEDIA)
 
 
-def test_the_newer_names_are_read_too() -> None:
+def test_newer_names_are_read_too() -> None:
     data = {"id": "1", "text": "so true", "referenced_posts": [{"type": "quoted", "id": "5"}]}
     payload = {"data": data, "includes": {"posts": [{"id": "5", "text": "the oven"}]}}
     assert is_match("oven is:quote", payload)
@@ -288,14 +288,14 @@ def test_tweet_without_an_author_matches_no_from() -> None:
         assert not is_match(rule, RETWEET | {"data": {"id": "1", "text": "none"}})
 
 
-def test_a_sample_is_the_share_it_says_and_always_the_same() -> None:
+def test_sample_has_its_share_and_is_always_the_same() -> None:
     ids = [str(1_790_000_000_000_000_000 + number * 7919) for number in range(5_000)]
     chosen = [[is_match("x sample:10", {"data": {"id": id_, "text": "x"}}) for id_ in ids]] * 2
     assert chosen[0] == chosen[1]
     assert 400 < sum(chosen[0]) < 600
 
 
-def test_a_larger_sample_contains_the_smaller() -> None:
+def test_larger_sample_contains_the_smaller() -> None:
     for number in range(2_000):
         payload = {"data": {"id": str(number), "text": "x"}}
         assert is_match("x sample:40", payload) or not is_match("x sample:10", payload)

@@ -72,7 +72,7 @@ class Client:
 
 
 class Frames(Cursor):
-    """A number of frames that are due at once."""
+    """A number of frames that are due immediately."""
 
     def __init__(self, count: int) -> None:
         self.left = [b"frame %d" % number for number in range(count)]
@@ -165,12 +165,12 @@ def test_tweet_delays_the_keep_alive(stage: Stage) -> None:
     assert said == b"\r\n"
 
 
-def test_a_stall_has_no_keep_alives(stage: Stage) -> None:
+def test_stall_has_no_keep_alives(stage: Stage) -> None:
     client = stage.play(Stall(300.0), Line(b"x"), Close())
     assert client.sent == [(300.0, b"x\r\n")]
 
 
-def test_a_stall_is_scaled_with_the_time(stage: Stage) -> None:
+def test_stall_is_scaled_with_the_time(stage: Stage) -> None:
     client = stage.play(Stall(300.0), Line(b"x"), Close(), time_scale=0.1)
     assert client.sent == [(30.0, b"x\r\n")]
 
@@ -182,7 +182,7 @@ def test_client_that_leaves_during_a_stall_is_unnoticed(stage: Stage) -> None:
     assert not stage.player.is_unnoticed
 
 
-def test_lines_raw_bytes_and_keep_alives_go_out_as_they_are(stage: Stage) -> None:
+def test_lines_raw_bytes_and_keep_alives_are_unchanged(stage: Stage) -> None:
     client = stage.play(Line(b"a"), Raw(b"b"), KeepAlive(), Close(), line_end=b"\n")
     assert client.body == b"a\nb\n"
     assert client.done == ["end"]
@@ -224,7 +224,7 @@ def test_each_end_is_the_last_step(stage: Stage, step: Step, done: str, ends: bo
     assert stage.ended is ends
 
 
-def test_an_abort_can_cut_the_next_frame_in_two(stage: Stage) -> None:
+def test_abort_can_cut_the_next_frame_in_two(stage: Stage) -> None:
     client = stage.play(Serve(1), Abort(mid_frame=True), frames=2)
     assert client.body == b"frame 0\r\nfra"
     assert stage.counted == 1
@@ -237,7 +237,7 @@ def test_abort_after_the_last_frame_sends_no_half_frame(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-def test_an_abort_may_go_unnoticed(stage: Stage, noticed: bool) -> None:
+def test_abort_may_go_unnoticed(stage: Stage, noticed: bool) -> None:
     stage.play(Abort(noticed=noticed))
     assert stage.player.is_unnoticed is not noticed
 
@@ -248,7 +248,7 @@ def test_after_its_steps_a_part_streams(stage: Stage) -> None:
     assert stage.counted == 3
 
 
-def test_serving_so_many_ends_with_the_recording(stage: Stage) -> None:
+def test_serving_a_count_ends_with_the_recording(stage: Stage) -> None:
     client = stage.play(Serve(5), Line(b"end"), Close(), frames=3)
     assert client.body.endswith(b"frame 2\r\nend\r\n")
 
@@ -295,7 +295,7 @@ def test_client_with_a_full_buffer_is_served(stage: Stage, monkeypatch: pytest.M
     assert stage.counted == 100
 
 
-def test_a_replay_is_closed_at_its_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_is_closed_at_its_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Frames, "is_replay", True)
     client = stage.play(Serve(math.inf), frames=3)  # type: ignore[arg-type]  # more than there are
     assert client.done == ["end"]

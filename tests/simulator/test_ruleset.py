@@ -76,7 +76,7 @@ def test_rule_is_refused_with_the_title_of_x(rule: str) -> None:
     assert [error["title"] for error in add(Ruleset(), rule)["errors"]] == ["UnprocessableEntity"]
 
 
-def test_a_refusal_says_where_in_the_words_of_x() -> None:
+def test_refusal_names_the_position_in_the_words_of_x() -> None:
     [error] = add(Ruleset(), "cat 'dog'")["errors"]
     assert error["details"][0].endswith("(at position 5)")
     assert "rule" not in error["details"][0]
@@ -94,7 +94,7 @@ def test_request_with_an_item_that_is_no_rule_is_refused(item: object) -> None:
     assert len(rules) == 0
 
 
-def test_an_empty_rule_is_invalid() -> None:
+def test_empty_rule_is_invalid() -> None:
     assert summary(change(Ruleset(), {"add": [{"value": ""}]}))["invalid"] == 1
 
 
@@ -139,7 +139,7 @@ def test_unknown_rules_are_named() -> None:
     assert "gone" in answer.body["errors"][0]["errors"][0]["message"]
 
 
-def test_a_rule_named_twice_is_deleted_once() -> None:
+def test_rule_named_twice_is_deleted_once() -> None:
     rules = Ruleset()
     [kept] = add(rules, "one")["data"]
     answer = change(rules, {"delete": {"ids": [kept["id"], kept["id"]]}})
@@ -154,7 +154,7 @@ def test_dry_run_of_a_deletion_keeps_the_rules() -> None:
     assert values(rules) == ["one"]
 
 
-def test_all_rules_can_be_deleted_at_once() -> None:
+def test_all_rules_can_be_deleted_together() -> None:
     rules = Ruleset()
     add(rules, "one", "two")
     assert summary(change(rules, delete_all="true")) == {"deleted": 2, "not_deleted": 0}
@@ -192,7 +192,7 @@ def test_other_bodies_are_refused(body: bytes) -> None:
     assert answer.body["type"].endswith("/invalid-request")
 
 
-def test_rules_are_given_in_pages() -> None:
+def test_rules_are_returned_in_pages() -> None:
     rules = Ruleset()
     add(rules, *(f"word{number}" for number in range(7)))
     found, token, pages = [], "", 0
@@ -207,7 +207,7 @@ def test_rules_are_given_in_pages() -> None:
     assert found == [f"word{number}" for number in range(7)]
 
 
-def test_rules_can_be_asked_for_by_id() -> None:
+def test_rules_can_be_requested_by_id() -> None:
     rules = Ruleset()
     first, _, third = add(rules, "one", "two", "three")["data"]
     assert values(rules, ids=f"{third['id']},{first['id']},7") == ["one", "three"]
@@ -238,7 +238,7 @@ def test_counts_are_those_of_x() -> None:
     assert int(data["project_rules_count"]) == 2
 
 
-def test_every_change_has_a_version_of_its_own() -> None:
+def test_every_change_has_a_new_version() -> None:
     rules = Ruleset()
     versions = [rules.version]
     add(rules, "one")
@@ -257,12 +257,12 @@ def test_initial_rules_are_checked() -> None:
             rules.start_with([wrong])
 
 
-def test_the_same_rules_get_the_same_ids() -> None:
+def test_same_rules_get_the_same_ids() -> None:
     one, two = Ruleset(), Ruleset()
     assert add(one, "x", "y")["data"] == add(two, "x", "y")["data"]
 
 
-def test_a_frame_names_the_rules_that_it_matches() -> None:
+def test_frame_names_the_rules_that_it_matches() -> None:
     rules = Ruleset()
     change(rules, {"add": [{"value": "cat", "tag": "c"}, {"value": "dog", "tag": "d"}]})
     matching = rules.matching({"data": {"id": "1", "text": "a cat"}})

@@ -1,22 +1,21 @@
 """The simulator's answers are valid by X's descriptions of its API.
 
-The descriptions lie beside a checkout, not in it; without them these tests are skipped. Each answer
-is validated against the response schema of its own operation, and more strictly than OpenAPI
-demands: a property that the description does not know is an error.
+The descriptions are in a directory beside the checkout; without them these tests are skipped. Each
+answer is validated against the response schema of its operation. The validation is stricter than
+OpenAPI: a property that the description lacks is an error.
 
-There are two descriptions: the older has the older names and types the problems of streams, the
-newer has the newer names. Where an answer is held to something else than they say, it is because
+There are two descriptions. The older one has the older names and the problem types of streams; the
+newer one has the newer names. The tests deviate from them in these cases:
 
-* frames of the generation ``both`` have names of which each description knows one half: in them
-  only, unknown properties are allowed;
-* problems: the newer knows nine types, none of streams, rules or tokens, and wants fewer
-  properties of a bad request than X sends. Problems are validated against the older;
-* hosts: the type of a problem may begin with either of X's hosts. The last segment decides;
-* counts of rules are integers in the older, strings in the newer and on the wire;
-* status: X answers with 201 when it adds rules; both know 200 only;
-* what the payload of an activity is depends on a property outside of it, which is looked up here;
-  that a deleted post fits the schema of a post too is no error. The older knows no activities of
-  posts, which came after it;
+* Each description has one half of the names in frames of the generation ``both``. Only there,
+  unknown properties are allowed.
+* The newer one has nine types of problems, none of streams, rules or tokens, and fewer properties
+  of a bad request than X sends. Problems are validated against the older one.
+* The type of a problem may begin with either of X's hosts. Only the last segment is compared.
+* Counts of rules are integers in the older one, strings in the newer one and on the wire.
+* X answers with 201 when it adds rules; both have 200 only.
+* A property outside of an activity's payload selects its schema, which is looked up here. A deleted
+  post may match the schema of a post, too. The older one has no activities of posts.
 * `UNDESCRIBED` names properties that X sends, as public reports show, and no schema has.
 """
 
@@ -129,8 +128,8 @@ class Description:
     def _validate(self, schema: Mapping[str, Any], answers: Iterable[object]) -> None:
         validator = Draft202012Validator(schema, registry=self._registry, format_checker=FORMATS)
         for answer in answers:
-            told = [said for error in validator.iter_errors(answer) for said in _said(error)]
-            assert not told, "\n".join([f"{answer!r:.3000}", *told])
+            faults = [said for error in validator.iter_errors(answer) for said in _said(error)]
+            assert not faults, "\n".join([f"{answer!r:.3000}", *faults])
 
     def _adapted(self, schema: Mapping[str, Any], *, closed: bool = True) -> dict[str, Any]:
         if "$ref" in schema:
@@ -235,16 +234,16 @@ def test_tweets_with_the_names_of_both(
         Description(path, strict=False).check("GET", STREAM, 200, answers)
 
 
-def test_a_property_that_a_description_does_not_know_is_found(
-    older: Description, newer: Description
-) -> None:
+def test_unknown_property_is_found(older: Description, newer: Description) -> None:
     for description, names in ((older, "post"), (newer, "tweet")):
         with pytest.raises(AssertionError, match="Unevaluated properties"):
             description.check("GET", STREAM, 200, frames(STREAM, names=names, rules=ANY_TWEET))
 
 
 @pytest.mark.parametrize("path", OTHERS)
-def test_what_is_no_tweet(older: Description, newer: Description, path: str) -> None:
+def test_events_are_valid_by_the_description(
+    older: Description, newer: Description, path: str
+) -> None:
     answers = frames(path)
     assert len(answers) == FRAMES
     newer.check("GET", path, 200, answers)
@@ -276,7 +275,7 @@ def test_every_kind_of_event_occurs(path: str, kinds: str) -> None:
 
 @pytest.mark.parametrize("kind", DISCONNECT_TYPES)
 @pytest.mark.parametrize("path", [STREAM, *OTHERS])
-def test_an_announced_disconnect(older: Description, path: str, kind: str) -> None:
+def test_disconnect_is_valid_by_the_description(older: Description, path: str, kind: str) -> None:
     partitions = {endpoint.path: endpoint.partitions for endpoint in ENDPOINTS.values()}[path]
     with (
         simulator.serve(rules=["cat"], script=[[Disconnect(kind), Close()]]) as x,
@@ -302,7 +301,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("reply", PROBLEMS.values(), ids=PROBLEMS)
-def test_the_body_of_a_problem(older: Description, reply: Reply) -> None:
+def test_problem_is_valid_by_the_description(older: Description, reply: Reply) -> None:
     with simulator.serve(rules=["cat"], script=[reply]) as x, client(x) as http:
         answer = http.get(STREAM)
     assert answer.status_code == reply.status
@@ -322,7 +321,7 @@ def test_the_body_of_a_problem(older: Description, reply: Reply) -> None:
         ("DELETE", "/2/connections", {}),
     ],
 )
-def test_a_refusal_of_a_request(
+def test_refusals_are_valid_by_the_description(
     older: Description, method: str, path: str, query: dict[str, str]
 ) -> None:
     with simulator.serve(rules=["cat"]) as x, client(x) as http:
@@ -337,7 +336,7 @@ def x() -> Iterator[simulator.Simulator]:
         yield x
 
 
-def test_the_answers_about_rules(
+def test_answers_about_rules_are_valid(
     older: Description, newer: Description, x: simulator.Simulator
 ) -> None:
     def ask(method: str, path: str = RULES, json: object = None, **query: str) -> Any:
@@ -371,7 +370,7 @@ def test_the_answers_about_rules(
         ask("POST", delete_all="true")
 
 
-def test_the_answers_about_connections(
+def test_answers_about_connections_are_valid(
     older: Description, newer: Description, x: simulator.Simulator
 ) -> None:
     def ask(method: str, path: str, shown: str = "", **query: str) -> Any:

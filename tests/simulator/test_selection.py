@@ -33,13 +33,13 @@ def test_without_a_partition_all_pass() -> None:
     assert [select(position, b"x") for position in range(3)] == [b"x"] * 3
 
 
-def test_a_language_stream_has_tweets_of_its_language() -> None:
+def test_language_stream_has_tweets_of_its_language() -> None:
     select = Selection(ENDPOINTS["firehose_stream_lang_ja"], 0, None, 0)
     assert select(0, frame("a", "ja")) == frame("a", "ja")
     assert select(1, frame("a", "en")) is None
 
 
-def test_a_frame_names_the_rules_that_it_matches() -> None:
+def test_frame_names_the_rules_that_it_matches() -> None:
     select, _ = ruled("cat", "dog")
     got = select(0, frame("a cat"))
     assert got is not None
@@ -49,7 +49,7 @@ def test_a_frame_names_the_rules_that_it_matches() -> None:
     assert select(1, frame("a bird")) is None
 
 
-def test_a_frame_may_match_several_rules() -> None:
+def test_frame_may_match_several_rules() -> None:
     select, _ = ruled("cat", "dog", "bird")
     got = select(0, frame("cat and dog"))
     assert got is not None
@@ -67,7 +67,7 @@ def test_recorded_rules_are_replaced() -> None:
 
 
 @pytest.mark.parametrize("period", [0, 10])
-def test_a_change_of_the_rules_acts_at_once(period: int) -> None:
+def test_change_of_the_rules_acts_immediately(period: int) -> None:
     select, rules = ruled("cat", period=period)
     assert select(3, frame("a dog")) is None
     rules.start_with([])

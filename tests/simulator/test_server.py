@@ -57,7 +57,7 @@ def body(x: simulator.Simulator, http1: bool = True, **headers: str) -> bytes:
 
 @BOTH
 @pytest.mark.parametrize("encoding", ["gzip", "identity"])
-def test_a_connection_streams_frames_that_end_in_crlf(http1: bool, encoding: str) -> None:
+def test_connection_streams_frames_that_end_in_crlf(http1: bool, encoding: str) -> None:
     with simulator.serve(rate=None, script=[[Serve(50), Close()]]) as x:
         lines = body(x, http1, **{"accept-encoding": encoding}).split(b"\r\n")
     assert lines.pop() == b""
@@ -65,7 +65,7 @@ def test_a_connection_streams_frames_that_end_in_crlf(http1: bool, encoding: str
     assert x.sent == 50
 
 
-def test_the_answer_has_the_headers_that_x_sends() -> None:
+def test_answer_has_the_headers_that_x_sends() -> None:
     with simulator.serve(connects=7) as x, client(x) as http, http.stream("GET", STREAM) as answer:
         assert answer.headers["content-type"] == "application/json; charset=utf-8"
         assert answer.headers["content-encoding"] == "gzip"
@@ -75,14 +75,14 @@ def test_the_answer_has_the_headers_that_x_sends() -> None:
 
 
 @BOTH
-def test_the_feed_goes_on_where_the_last_connection_ended(http1: bool) -> None:
+def test_feed_continues_where_the_last_connection_ended(http1: bool) -> None:
     frames = [b'{"n":%d}' % number for number in range(6)]
     with simulator.serve(rate=None, source=frames, script=[[Serve(3), Close()]] * 2) as x:
         assert body(x, http1).split() == frames[:3]
         assert body(x, http1).split() == frames[3:]
 
 
-def test_a_file_of_frames_is_served_line_by_line(tmp_path: Path) -> None:
+def test_file_of_frames_is_served_line_by_line(tmp_path: Path) -> None:
     file = tmp_path / "frames.ndjson"
     file.write_bytes(b'{"n":1}\n{"n":2}\r\n\n{"n":3}')
     with simulator.serve(rate=None, source=file, script=[[Serve(4), Close()]]) as x:
@@ -202,7 +202,7 @@ def test_recording_can_be_served_at_its_own_pace(tmp_path: Path) -> None:
         assert body(x).split(b"\r\n") == [*frames, b""]
 
 
-def test_a_looped_recording_begins_anew() -> None:
+def test_looped_recording_starts_again() -> None:
     with simulator.serve(
         rate=None, source=[b"1", b"2"], loop=True, script=[[Serve(5), Close()]]
     ) as x:
@@ -225,7 +225,7 @@ def test_after_a_recording_there_is_silence_with_keep_alives() -> None:
 
 @BOTH
 @pytest.mark.parametrize("chunking", ["frame", "read", 3, lambda frame: (frame[:1], frame[1:])])
-def test_the_body_is_cut_as_asked(http1: bool, chunking: Any) -> None:
+def test_body_is_cut_by_the_chunking_option(http1: bool, chunking: Any) -> None:
     frames = [b"a" * 10, b"b" * 10]
     with (
         simulator.serve(
@@ -249,7 +249,7 @@ def test_steps_are_played_in_turn() -> None:
 
 
 @BOTH
-def test_an_abort_in_the_middle_of_a_frame_breaks_the_connection(http1: bool) -> None:
+def test_abort_in_the_middle_of_a_frame_breaks_the_connection(http1: bool) -> None:
     part = [Stall(0.1), Abort(mid_frame=True)]
     with (
         simulator.serve(rate=None, source=[b"x" * 100], script=[part]) as x,
@@ -278,14 +278,14 @@ def test_other_paths_and_methods_are_refused(http1: bool) -> None:
         assert http.delete(STREAM).status_code == 405
 
 
-def test_a_request_without_a_token_or_with_another_is_refused() -> None:
+def test_request_without_a_token_or_with_another_is_refused() -> None:
     with simulator.serve(token="right") as x:
         assert httpx.get(x.url + STREAM).status_code == 401
         with client(x, token="wrong") as http:
             assert http.get(STREAM).json()["title"] == "Unauthorized"
 
 
-def test_a_token_holds_one_connection() -> None:
+def test_token_holds_one_connection() -> None:
     with simulator.serve() as x, client(x) as one, client(x) as two:
         with one.stream("GET", STREAM):
             refused = two.get(STREAM)
@@ -314,7 +314,7 @@ def test_too_many_connects_in_a_window_are_refused() -> None:
     assert answers[2].headers["x-rate-limit-remaining"] == "0"
 
 
-def test_the_log_of_requests_can_be_read_and_waited_for() -> None:
+def test_log_of_requests_can_be_read_and_waited_for() -> None:
     with simulator.serve(script=[Close()]) as x:
         assert not x.wait_for_requests(1, timeout=0.01)
         with client(x) as http:
@@ -326,13 +326,13 @@ def test_the_log_of_requests_can_be_read_and_waited_for() -> None:
         assert "any" not in repr(request)
 
 
-def test_a_step_may_have_a_rate_of_its_own() -> None:
+def test_step_may_have_its_own_rate() -> None:
     with simulator.serve(rate=0, script=[[Serve(300, rate=math.inf), Close()]]) as x:
         assert body(x).count(b"\n") == 300
 
 
 @BOTH
-def test_a_slow_reader_makes_the_server_wait(http1: bool) -> None:
+def test_slow_reader_makes_the_server_wait(http1: bool) -> None:
     with (
         simulator.serve(rate=None) as x,
         client(x, http1) as http,

@@ -107,7 +107,7 @@ def test_live_minutes_of_backfill_are_scaled_with_the_time(minutes: int) -> None
     assert got == minutes * 6 * 10
 
 
-def test_live_partitions_share_the_tweets_out(client: Any) -> None:
+def test_live_partitions_divide_the_tweets(client: Any) -> None:
     path, got = "/2/tweets/sample10/stream", []
     with simulator.serve(rate=50, live=True, history=60) as x:
         http = client(x)
@@ -120,7 +120,7 @@ def test_live_partitions_share_the_tweets_out(client: Any) -> None:
 
 
 @pytest.mark.parametrize("loop", [True, False])
-def test_live_a_recording_goes_by_the_clock(loop: bool, client: Any) -> None:
+def test_live_recording_follows_the_clock(loop: bool, client: Any) -> None:
     frames = [b'{"n":%d}' % number for number in range(10)]
     options: dict[str, Any] = {"source": frames, "loop": loop, "live": True, "history": 0.2}
     with (
@@ -154,7 +154,7 @@ def test_live_fast_reader_stays_connected(http1: bool, client: Any) -> None:
     assert ids == sorted(set(ids))
 
 
-def test_a_change_of_rules_acts_on_an_open_connection(client: Any) -> None:
+def test_change_of_rules_acts_on_an_open_connection(client: Any) -> None:
     with simulator.serve(rate=500) as x:
         http, other = client(x), client(x)
         other.post(RULES, json={"add": [{"value": "#music", "tag": "old"}]})
@@ -181,7 +181,7 @@ def test_open_connections_of_a_token_are_listed(client: Any) -> None:
 
 @BOTH
 @pytest.mark.parametrize("how", ["all", "sample_stream", "uuids"])
-def test_a_kill_ends_the_stream_and_frees_the_slot(how: str, http1: bool, client: Any) -> None:
+def test_kill_ends_the_stream_and_frees_the_slot(how: str, http1: bool, client: Any) -> None:
     with simulator.serve(rate=0) as x:
         http, other = client(x, http1=http1), client(x)
         with http.stream("GET", SAMPLE) as response:
@@ -229,7 +229,7 @@ def test_vanished_connection_is_forgotten_after_its_time(client: Any) -> None:
     assert statuses[-1] == 200
 
 
-def test_the_reason_of_an_end_is_listed(client: Any) -> None:
+def test_reason_of_an_end_is_listed(client: Any) -> None:
     script: list[Part] = [[Disconnect("ForceDisconnect"), Close()], Close()]
     with simulator.serve(script=script) as x:
         http = client(x)
@@ -240,7 +240,7 @@ def test_the_reason_of_an_end_is_listed(client: Any) -> None:
     assert reasons == ["ForceDisconnect", "closed"]
 
 
-def test_a_script_may_be_a_function_of_the_request(client: Any) -> None:
+def test_script_may_be_a_function_of_the_request(client: Any) -> None:
     seen: list[simulator.Request] = []
 
     def script(request: simulator.Request) -> Part:
@@ -255,7 +255,7 @@ def test_a_script_may_be_a_function_of_the_request(client: Any) -> None:
     assert seen[0].path == SAMPLE
 
 
-def test_partitions_may_have_scripts_of_their_own(client: Any) -> None:
+def test_partitions_may_have_their_own_scripts(client: Any) -> None:
     def script(request: simulator.Request) -> Part:
         broken = request.query["partition"] == "2"
         return Abort() if broken else [Line(b"fine"), Close()]
@@ -295,14 +295,14 @@ def without_time(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_same_seed_and_script_give_the_same_run(path: str, client: Any) -> None:
+def test_same_seed_and_script_give_the_same_run(path: str, client: Any) -> None:
     first = run_of(7, client, path)
     assert len(first) == 51
     assert run_of(7, client, path) == first
     assert run_of(8, client, path) != first
 
 
-def test_a_rule_is_matched_in_a_recording(client: Any) -> None:
+def test_rule_is_matched_in_a_recording(client: Any) -> None:
     frames = [
         b'{"data":{"id":"1","text":"a cat"}}',
         b"",
@@ -340,7 +340,7 @@ def test_many_connections_leak_no_threads_and_no_slots(client: Any) -> None:
     assert not x._transports
 
 
-def test_a_listener_that_fails_once_goes_on(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listener_continues_after_a_failure(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fails = [OSError(24, "Too many open files")]
     accept = socket.socket.accept
 

@@ -127,7 +127,7 @@ def test_history_is_before_the_start() -> None:
     ) == list(range(30, 51))
 
 
-def test_a_replay_includes_its_start_and_excludes_its_end() -> None:
+def test_replay_includes_its_start_and_excludes_its_end() -> None:
     world = World(history=10.0)
     timeline = world.timeline
     one = world.cursor(timeline.position_at(START - 3), timeline.position_at(START - 2))
@@ -138,7 +138,7 @@ def test_a_replay_includes_its_start_and_excludes_its_end() -> None:
     assert timeline.time_of(70) == START - 3
 
 
-def test_a_replay_ends() -> None:
+def test_replay_ends() -> None:
     world = World(history=10.0)
     cursor = world.cursor(0, 5)
     assert cursor.is_replay
@@ -149,13 +149,13 @@ def test_a_replay_ends() -> None:
     assert cursor.ended
 
 
-def test_empty_replay_ends_at_once() -> None:
+def test_empty_replay_ends_immediately() -> None:
     cursor = World().cursor(1, 1)
     assert cursor.take(math.inf) == []
     assert cursor.ended
 
 
-def test_no_more_are_taken_than_asked_for() -> None:
+def test_take_returns_at_most_the_requested_frames() -> None:
     world = World()
     cursor = world.cursor()
     world.pass_time(10.0)
@@ -163,7 +163,7 @@ def test_no_more_are_taken_than_asked_for() -> None:
     assert cursor.delay() == 0.0
 
 
-def test_the_rest_is_the_time_until_the_next_position() -> None:
+def test_delay_is_the_time_until_the_next_position() -> None:
     world = World()
     cursor = world.cursor()
     assert cursor.delay() == pytest.approx(0.1)
@@ -240,7 +240,7 @@ def test_backlog_of_a_replay_is_empty() -> None:
     assert cursor.backlog() == 0
 
 
-def test_sparse_selection_examines_limited_positions_at_once() -> None:
+def test_sparse_selection_examines_limited_positions() -> None:
     looked_at: list[int] = []
 
     def nothing(position: int, _: bytes) -> None:
@@ -257,7 +257,7 @@ def test_sparse_selection_examines_limited_positions_at_once() -> None:
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_a_recording_is_played_by_the_clock(loop: bool) -> None:
+def test_recording_is_played_by_the_clock(loop: bool) -> None:
     world = World()
     recording = recorded(b"0", b"1", b"2", loop=loop)
     cursor = world.cursor(start=0, source=recording)
@@ -269,7 +269,7 @@ def test_a_recording_is_played_by_the_clock(loop: bool) -> None:
     assert numbers(again.take(math.inf)) == expected
 
 
-def test_a_recording_without_end_is_read_as_far_as_it_is_due() -> None:
+def test_recording_without_end_is_read_as_far_as_it_is_due() -> None:
     made = 0
 
     def endless() -> Any:
@@ -286,7 +286,7 @@ def test_a_recording_without_end_is_read_as_far_as_it_is_due() -> None:
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_an_empty_recording_is_over_at_once(loop: bool) -> None:
+def test_empty_recording_ends_immediately(loop: bool) -> None:
     recording = recorded(loop=loop)
     assert recording.at(0, 0.0) is None
     assert recording.take(5) == []
@@ -329,7 +329,7 @@ def test_recorded_frames_come_when_they_are_due(tmp_path: Path) -> None:
     assert cursor.ended
 
 
-def test_recorded_frames_in_a_loop_begin_anew(tmp_path: Path) -> None:
+def test_recorded_frames_in_a_loop_start_again(tmp_path: Path) -> None:
     cursor, clock = paced(tmp_path / "t.jsonl", 1000, 1010, loop=True)
     got = []
     for _ in range(3):
@@ -399,7 +399,7 @@ def test_on_demand_the_delay_lasts_until_the_next_frame() -> None:
     assert paced.cursor.delay() == pytest.approx(0.15)
 
 
-def test_on_demand_a_burst_comes_at_once() -> None:
+def test_on_demand_burst_comes_together() -> None:
     assert Paced(8.0, burst=4).counts(8, 0.125) == [4, 0, 0, 0, 4, 0, 0, 0]
 
 

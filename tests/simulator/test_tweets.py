@@ -67,12 +67,12 @@ def test_by_default_every_field_has_both_its_names() -> None:
         assert data.get("referenced_tweets") == data.get("referenced_posts")
 
 
-def test_the_same_seed_gives_the_same_texts() -> None:
+def test_same_seed_gives_the_same_texts() -> None:
     assert texts(seed=7) == texts(seed=7)
     assert texts(seed=7) != texts(seed=8)
 
 
-def test_texts_do_not_depend_on_how_many_are_asked_for_at_once() -> None:
+def test_texts_do_not_depend_on_the_requested_number() -> None:
     tweets = Tweets(seed=3)
     one_by_one = [orjson.loads(tweets.frames(at, 1)[0])["data"]["text"] for at in range(100)]
     assert one_by_one == texts(100, seed=3)
@@ -89,7 +89,7 @@ def test_ids_are_new_rising_and_hold_the_time() -> None:
     assert messages[0].metadata["created_at"] == "2023-11-14T22:13:20.123Z"
 
 
-def test_the_texts_come_round_again_under_new_ids() -> None:
+def test_texts_repeat_under_new_ids() -> None:
     tweets = Tweets()
     first = rxtweets.Message.from_line(tweets.frames(0, 1)[0])
     again = rxtweets.Message.from_line(tweets.frames(DIFFERENT, 1)[0])

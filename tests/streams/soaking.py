@@ -154,7 +154,7 @@ class Soak:
 
     @classmethod
     def side_by_side(cls, tweets: int, runs: dict[str, dict[str, Any]]) -> dict[str, Self]:
-        """Run several soaks at once: they mostly wait for the clock."""
+        """Run several soaks concurrently: they mostly wait."""
         with ThreadPoolExecutor(len(runs)) as pool:
             futures = {name: pool.submit(cls, tweets, **options) for name, options in runs.items()}
             return {name: future.result() for name, future in futures.items()}

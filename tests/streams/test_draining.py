@@ -200,8 +200,8 @@ def test_unreachable_source_is_reported_and_counted(name: str) -> None:
         held.stop()
         stats = stream.stats()
     held.pipeline._telemetry.bus.flush()
-    told = [event for event in held.events if isinstance(event, events.DrainUnavailable)]
-    assert told == [events.DrainUnavailable(0, "sample_stream")]
+    reported = [event for event in held.events if isinstance(event, events.DrainUnavailable)]
+    assert reported == [events.DrainUnavailable(0, "sample_stream")]
     assert stats.unsubscribed > 0
     assert len(held.stored) + stats.unsubscribed + stats.abandoned == SENT
 

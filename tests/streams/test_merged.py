@@ -51,9 +51,9 @@ class Part(HotStream[Any]):
 
     def enter(self, name: StateName) -> None:
         self._state = ConnectionState(name, number=self.telemetry.count_states())
-        self.tell(events.StateChanged(self._state))
+        self.report_event(events.StateChanged(self._state))
 
-    def tell(self, event: events.Event) -> None:
+    def report_event(self, event: events.Event) -> None:
         self.telemetry.publish(event)
         assert self.telemetry.bus.flush()
 
@@ -69,7 +69,7 @@ class Part(HotStream[Any]):
     def end(self, error: rxtweets.errors.StreamError | None) -> None:
         observers, self.observers = self.observers, []
         if observers:
-            self.tell(events.StreamEnded(error))
+            self.report_event(events.StreamEnded(error))
         for observer in observers:
             if error is None:
                 observer.on_completed()
@@ -126,7 +126,7 @@ def merged(parts: dict[str, Part], **options: Any) -> MergedStream:
     return MergedStream(cast("dict[str, LiveStream]", parts), **(settings | options))
 
 
-def told(stream: MergedStream) -> list[events.Event]:
+def recorded_events(stream: MergedStream) -> list[events.Event]:
     """Return a list that gets every later event."""
     found: list[events.Event] = []
     stream.telemetry.bus.events.subscribe(found.append)
@@ -172,7 +172,7 @@ def test_last_subscriber_disposes_of_every_part(parts: dict[str, Part]) -> None:
 
 def test_failed_part_leaves_the_others_running(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
-    seen = told(stream)
+    seen = recorded_events(stream)
     one, two = parts.values()
     with taker.subscribe(stream):
         one.end(FATAL)
@@ -184,7 +184,7 @@ def test_failed_part_leaves_the_others_running(parts: dict[str, Part]) -> None:
 
 def test_first_error_ends_the_merge_after_the_last_part(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
-    seen = told(stream)
+    seen = recorded_events(stream)
     one, two = parts.values()
     taker.subscribe(stream)
     one.end(FATAL)
@@ -214,7 +214,7 @@ def test_stop_stops_every_part(parts: dict[str, Part]) -> None:
 
 def test_stop_completes_when_a_part_has_failed(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts), Taker()
-    seen = told(stream)
+    seen = recorded_events(stream)
     taker.subscribe(stream)
     parts["partition 1"].end(FATAL)
     stream.stop()
@@ -245,7 +245,7 @@ def test_part_that_cannot_start_is_reported(parts: dict[str, Part]) -> None:
     one, two = parts.values()
     two.refusal = rxtweets.ConfigurationError("state_file= is no file")
     stream, taker = merged(parts), Taker()
-    seen = told(stream)
+    seen = recorded_events(stream)
     with taker.subscribe(stream):
         one.send(1)
     assert taker.ids == ["1"]
@@ -257,7 +257,7 @@ def test_part_that_gets_no_thread_ends_alone(parts: dict[str, Part]) -> None:
     one, two = parts.values()
     two.refusal = RuntimeError("can't start new thread")
     stream, taker = merged(parts), Taker()
-    seen = told(stream)
+    seen = recorded_events(stream)
     with taker.subscribe(stream):
         one.send(1)
     assert taker.ids == ["1"]
@@ -311,19 +311,19 @@ def test_states_of_a_merge_do_not_repeat(parts: dict[str, Part]) -> None:
 
 def test_events_of_parts_carry_their_names(parts: dict[str, Part]) -> None:
     stream = merged(parts)
-    seen = told(stream)
-    parts["partition 2"].tell(events.Connected(3, "HTTP/2"))
+    seen = recorded_events(stream)
+    parts["partition 2"].report_event(events.Connected(3, "HTTP/2"))
     flush(stream)
     assert seen == [events.Connected(3, "HTTP/2", part="partition 2")]
 
 
 def test_gaps_of_partitions_are_all_reported(parts: dict[str, Part]) -> None:
     stream = merged(parts)
-    seen = told(stream)
+    seen = recorded_events(stream)
     gap = events.Gap(NOON, NOON + timedelta(seconds=5), "1", "2")
     for part in parts.values():
         part.telemetry.add(gaps=1)
-        part.tell(gap)
+        part.report_event(gap)
     flush(stream)
     assert [event.part for event in seen] == ["partition 1", "partition 2"]
     assert stream.stats().gaps == 2
@@ -348,13 +348,13 @@ def test_redundant_gap_is_the_overlap(
 ) -> None:
     stream = merged(parts, is_redundant=True)
     for part in parts.values():
-        part.tell(events.Connected(1, "HTTP/2"))
+        part.report_event(events.Connected(1, "HTTP/2"))
     flush(stream)
-    seen = told(stream)
+    seen = recorded_events(stream)
     for part, gaps in zip(parts.values(), (ones, twos), strict=True):
         for start, end in gaps:
             part.telemetry.add(gaps=1)
-            part.tell(between(start, end))
+            part.report_event(between(start, end))
     flush(stream)
     assert seen == [between(start, end) for start, end in common]
     assert stream.stats().gaps == len(common)
@@ -364,10 +364,10 @@ def test_redundant_gap_is_reported_when_the_other_part_ended(parts: dict[str, Pa
     stream, taker = merged(parts, is_redundant=True), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
-        one.tell(events.Connected(1, "HTTP/2"))
+        one.report_event(events.Connected(1, "HTTP/2"))
         one.enter("failed")
         later = datetime.now(UTC) + timedelta(seconds=60)
-        two.tell(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
+        two.report_event(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
         assert stream.stats().gaps == 1
 
 
@@ -376,11 +376,11 @@ def test_redundant_gap_is_reported_once(
 ) -> None:
     stream = merged(parts, is_redundant=True)
     one, two = parts.values()
-    one.tell(events.Connected(1, "HTTP/2"))
+    one.report_event(events.Connected(1, "HTTP/2"))
     flush(stream)
-    seen = told(stream)
-    one.tell(between(0, 5))
-    two.tell(between(-10, 10))
+    seen = recorded_events(stream)
+    one.report_event(between(0, 5))
+    two.report_event(between(-10, 10))
     flush(stream)
     assert seen == [between(0, 5)]
 
@@ -390,9 +390,9 @@ def test_redundant_gap_ends_when_a_part_reconnects(parts: dict[str, Part]) -> No
     one, two = parts.values()
     with taker.subscribe(stream):
         one.enter("failed")
-        one.tell(events.Connected(2, "HTTP/2"))
+        one.report_event(events.Connected(2, "HTTP/2"))
         later = datetime.now(UTC) + timedelta(seconds=60)
-        two.tell(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
+        two.report_event(events.Gap(later, later + timedelta(seconds=5), "1", "2"))
         assert stream.stats().gaps == 0
 
 
@@ -424,7 +424,7 @@ def test_message_is_new_again_when_all_had_left(
 
 def test_limit_counts_all_parts(parts: dict[str, Part]) -> None:
     stream, taker = merged(parts, limit=Limit(messages=3)), Taker()
-    seen = told(stream)
+    seen = recorded_events(stream)
     one, two = parts.values()
     taker.subscribe(stream)
     one.send(1, 2)

@@ -153,7 +153,7 @@ def trickle(*start: bytes) -> Pieces:
     def pieces() -> Iterator[bytes]:
         for piece in start:
             yield piece
-            threading.Event().wait(0.1)  # each is a read of its own
+            threading.Event().wait(0.1)  # each is a separate read
         for _ in range(400):
             yield b"x"
             threading.Event().wait(0.05)
@@ -311,7 +311,7 @@ def test_plain_http_answer_names_the_proxy() -> None:
     assert f"The proxy http://{address} may have answered" in str(error)
 
 
-# The time limit of the way.
+# The time limit of connecting.
 
 SLOW = pytest.mark.parametrize(
     ("answer", "missing"),

@@ -118,7 +118,7 @@ def test_poll_follows_a_virtual_clock() -> None:
 
     source = rxtweets.polling_source(poll, interval=100.0)
     observer = scheduler.start(lambda: source, disposed=700.0)
-    # The poll at 300 returned a message, so the next one follows at once.
+    # The poll at 300 returned a message, so the next one follows immediately.
     assert times == [200, 300, 300, 400, 500, 600]
     assert [recorded.time for recorded in observer.messages] == [300]
 
@@ -203,12 +203,12 @@ def test_calls_follow_the_observable_grammar(seed: int) -> None:
         over = threading.Event()
         acks = RecordingAcknowledger()
 
-        def enter(what: str) -> None:
+        def enter(call: str) -> None:
             if not inside.acquire(blocking=False):
-                breaches.append(f"{what} while another call was running")
+                breaches.append(f"{call} while another call was running")
                 return
             if over.is_set():
-                breaches.append(f"{what} after the end")
+                breaches.append(f"{call} after the end")
             inside.release()
 
         def take(message: Message[int]) -> None:

@@ -142,7 +142,7 @@ def test_half_a_record_at_the_end_is_left_out(pipe: tuple[int, int]) -> None:
 def test_outlet_writes_other_records_before_waiting_lines(piped: Piped) -> None:
     piped.fill()
     piped.outlet.put(Framed([b"y"]), 0, 2.0)
-    piped.outlet.tell(QUIET)
+    piped.outlet.send_record(QUIET)
     piped.drain()
     records = piped.close()
     assert [kind for kind, _ in records] == [LINES, QUIET, LINES, LINES, OVER]

@@ -846,7 +846,7 @@ def test_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_replay_refuses_invalid_arguments(tmp_path: Path) -> None:
     for path in (b"t.jsonl", 5, None):
         with pytest.raises(rxtweets.ConfigurationError, match=r"path=.*such as \['a.jsonl'"):
-            rxtweets.replay(path)  # type: ignore[arg-type]  # what is tested
+            rxtweets.replay(path)  # type: ignore[arg-type]  # the tested error
     with pytest.raises(rxtweets.ConfigurationError, match="no such recording"):
         rxtweets.replay(tmp_path / "t.jsonl")
     write(tmp_path / "t.jsonl", messages(AT))
@@ -919,9 +919,9 @@ def test_collect_raises_an_error_before_the_first_message() -> None:
 
 
 def test_collect_acknowledges_its_messages() -> None:
-    told: list[tuple[list[str], list[str]]] = []
+    outcomes: list[tuple[list[str], list[str]]] = []
     acknowledger = rxtweets.CallerAcknowledger(
-        lambda good, bad: told.append(([m.data for m in good], [m.data for m in bad]))
+        lambda good, bad: outcomes.append(([m.data for m in good], [m.data for m in bad]))
     )
     chunk = [Message(text).with_acknowledger(acknowledger) for text in "abc"]
 
@@ -931,7 +931,7 @@ def test_collect_acknowledges_its_messages() -> None:
 
     stream: MessageStream[Any] = MessageStream(subscribe, new_telemetry())
     assert [message.data for message in rxtweets.collect(stream, 2)] == ["a", "b"]
-    assert told == [([], ["c"]), (["a", "b"], [])]
+    assert outcomes == [([], ["c"]), (["a", "b"], [])]
 
 
 def test_batch_becomes_a_table(tmp_path: Path) -> None:

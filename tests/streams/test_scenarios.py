@@ -156,7 +156,7 @@ SCENARIOS = {
         serve=FRAMES,
         tweets=203,
     ),
-    "what backfill brings again": Scenario(
+    "messages that backfill repeats": Scenario(
         script=[[Line(line(1)), Line(line(2)), Line(line(1)), Line(line(2))]],
         serve=FRAMES,
         stream={"backfill_minutes": 1},

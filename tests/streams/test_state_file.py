@@ -49,7 +49,7 @@ def test_save_writes_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert position.newest_id == expected
 
 
-def test_save_writes_at_once_when_told(path: Path) -> None:
+def test_save_writes_immediately_with_now(path: Path) -> None:
     file = StateFile(path, "sample_stream")
     file.save(POSITION)
     file.save(Position(NOON + 1, "2"), now=True)

@@ -51,11 +51,11 @@ def frames() -> list[bytes]:
 def main() -> None:
     kind, place, first, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 
-    def tell(good: Sequence[Message[Any]], bad: Sequence[Message[Any]]) -> None:
+    def report(good: Sequence[Message[Any]], bad: Sequence[Message[Any]]) -> None:
         assert not bad
         os.write(1, b"".join(message.id.encode() + b"\n" for message in good))
 
-    acknowledger = rxtweets.CallerAcknowledger(tell)
+    acknowledger = rxtweets.CallerAcknowledger(report)
     messages = [
         Message.from_line(frame, 1_764_028_462.0).with_acknowledger(acknowledger)
         for frame in frames()[first:]

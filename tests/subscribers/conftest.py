@@ -18,11 +18,11 @@ from tests.subscribers._hook import Hook
 RECEIVED = 1_764_028_461.25
 
 
-def missing(what: str) -> None:
+def missing(component: str) -> None:
     """Skip the test without this component, or fail it in CI."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} must be here")
-    pytest.skip(f"{what} is not here")
+        pytest.fail(f"{component} must be installed")
+    pytest.skip(f"{component} is not installed")
 
 
 @pytest.fixture

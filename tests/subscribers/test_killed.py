@@ -35,7 +35,7 @@ def run(
 ) -> tuple[list[str], bool]:
     """Store from the first message on; kill the process after a number of acknowledgements.
 
-    Returns those there were, and whether the process was still at it.
+    Returns the acknowledged ids, and whether the process was killed.
     """
     with subprocess.Popen(
         [sys.executable, str(PROGRAM), kind, str(place), str(first), str(size)],
@@ -43,15 +43,15 @@ def run(
         text=True,
     ) as process:
         assert process.stdout is not None
-        told: list[str] = []
+        acked: list[str] = []
         for line in process.stdout:
-            told.append(line.strip())
-            if kill_after is not None and len(told) > kill_after:
+            acked.append(line.strip())
+            if kill_after is not None and len(acked) > kill_after:
                 process.kill()
                 kill_after = None
         process.wait(PATIENCE)
-    assert told.pop(0) == "ready"
-    return told, process.returncode == -9
+    assert acked.pop(0) == "ready"
+    return acked, process.returncode == -9
 
 
 def stored(kind: str, place: Path) -> list[str]:
@@ -97,16 +97,16 @@ def kill_and_resume(kind: str, place: Path, seed: int, ids: list[str]) -> bool:
     # The second process is killed while it completes the files of the first one.
     for kill_after in (chance.randrange(0, TOTAL // 2), chance.choice([0, 1, 50])):
         first = max(0, taken - AGAIN)
-        told, at_work = run(kind, place, first, chance.choice([1, 7, 20, 100]), kill_after)
+        acked, at_work = run(kind, place, first, chance.choice([1, 7, 20, 100]), kill_after)
         was_killed = was_killed and at_work
-        taken = max(taken, first + len(told))
-        assert told == ids[first : first + len(told)]
+        taken = max(taken, first + len(acked))
+        assert acked == ids[first : first + len(acked)]
         found = stored(kind, place)
         assert set(ids[:taken]) <= set(found), "an acknowledged message is missing"
         assert len(found) == len(set(found)), "a message is there twice"
     first = max(0, taken - AGAIN)
-    told, _ = run(kind, place, first, chance.choice([20, 33, 500]))
-    assert told == ids[first:]
+    acked, _ = run(kind, place, first, chance.choice([20, 33, 500]))
+    assert acked == ids[first:]
     assert sorted(stored(kind, place)) == sorted(ids)
     assert left_in(place) == []
     return was_killed

@@ -70,7 +70,7 @@ Patch = pytest.MonkeyPatch
 
 
 class Raising:
-    """In place of a function: raises the error, ``times`` times, and is the function after that."""
+    """Replaces a function: raises the error ``times`` times, then calls the function."""
 
     def __init__(self, error: type[BaseException], real: Any = None, times: int = 10**9) -> None:
         self._error = error
@@ -453,7 +453,7 @@ def of_the_simulator(kind: type[BaseException], _patch: Patch, log: Log) -> None
             assert arrived.wait(PATIENCE)
 
 
-# The process of an isolated reader exits, and the stream sees that.
+# The process of an isolated reader exits, and the stream reports it.
 
 
 def outlet(kind: type[BaseException], patch: Patch, _: Log) -> None:
@@ -484,7 +484,7 @@ def parent(kind: type[BaseException], _patch: Patch, _log: Log) -> None:
         "import builtins, rxtweets.streams._reader_process as process\n"
         f"def fail(*_): raise builtins.{kind.__name__}('a fault')\n"
         "process._end_with_parent = fail\n"
-        "process.main()\n"
+        "process.follow_orders()\n"
     )
     command = [sys.executable, "-c", program]
     pipe = subprocess.PIPE
@@ -590,8 +590,8 @@ def test_unexpected_returns_errors_of_rxtweets_unchanged() -> None:
     ours = ConfigurationError("ours")
     assert unexpected("reading", ours) is ours
     other = ValueError("another's")
-    told = unexpected("reading", other)
-    assert (str(told), told.__cause__) == (f"reading failed unexpectedly: {other!r}", other)
+    made = unexpected("reading", other)
+    assert (str(made), made.__cause__) == (f"reading failed unexpectedly: {other!r}", other)
 
 
 def test_stream_can_be_subscribed_again_when_no_thread_started(
