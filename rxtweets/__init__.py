@@ -131,7 +131,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """The simulator is imported when it is first used: it is half of the package."""
+    """Import the simulator on first use."""
     if name == "simulator":
         return _importlib.import_module("rxtweets.simulator")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

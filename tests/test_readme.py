@@ -75,3 +75,7 @@ def test_rooms_table_matches_the_import_contract() -> None:
 
 def test_readme_has_at_most_250_lines() -> None:
     assert len(README.splitlines()) <= 250
+
+
+def test_readme_has_no_placeholder() -> None:
+    assert "@@" not in README

@@ -82,7 +82,7 @@ class Rest:
             token = str(meta.get("next_token") or "") if isinstance(meta, dict) else ""
             if not token:
                 return
-        text = f"the pages of {path} go in a circle, after {len(known)} of them; is base_url X's?"
+        text = f"the pages of {path} repeat after {len(known)} of them; is base_url X's?"
         raise ResponseError(text, 200, "", {})
 
     def send(

@@ -131,7 +131,7 @@ def error_in_stream(
     if kind is None:
         named = str(problem.get("disconnect_type") or problem.get("title") or "")
         return errors.ServerDisconnect(f"the server disconnects ({shown(named)}): {said}", named)
-    text = f"{said or issue}, said the stream. {ADVICE[kind]}"
+    text = f"{said or issue}. X sent this in the stream. {ADVICE[kind]}"
     return kind(text, 200, orjson.dumps(problem).decode(), headers)
 
 

@@ -318,7 +318,7 @@ def test_problem_in_a_line_is_the_error_of_its_status(
     assert isinstance(made, rxtweets.errors.ResponseError)
     assert made.retryable is retryable
     assert (made.status, made.headers) == (200, {"x-rate-limit-reset": "17"})
-    assert "said the stream" in str(made)
+    assert "sent this in the stream" in str(made)
     assert orjson.loads(made.body) == {"title": "The title", **problem}
 
 
