@@ -38,13 +38,13 @@ class Drain:
         give_up: called if sources follow one another without end.
 
     Attributes:
-        is_over: `finish` was called, and no further source starts.
+        has_ended: `finish` was called, and no further source starts.
         found: where the registered sources count.
         heir: the drain that takes the sources registered from now on, see `apart`.
     """
 
     def __init__(self, give_up: Callable[[], None] = lambda: None) -> None:
-        self.is_over = False
+        self.has_ended = False
         self.found: set[Telemetry] = set()
         self.heir: Drain | None = None
         self._give_up = give_up
@@ -71,8 +71,8 @@ class Drain:
                 self.found.add(source.telemetry)
             still_open = (other for other in self._sources if not other.gate.closed)
             self._sources = (*still_open, source)
-            is_over = self.is_over
-        if is_over:
+            has_ended = self.has_ended
+        if has_ended:
             source.finish(source.gate)
 
     def lift(self, lift: Callable[[], None]) -> None:
@@ -83,8 +83,8 @@ class Drain:
         with self._lock:
             alive = (method for method in self._lifts if method() is not None)
             self._lifts = (*alive, WeakMethod(lift))
-            is_over = self.is_over
-        if is_over:
+            has_ended = self.has_ended
+        if has_ended:
             lift()
 
     def misses(self) -> bool:
@@ -111,7 +111,7 @@ class Drain:
         if not self.reaches():
             return False
         with self._lock:
-            self.is_over = True
+            self.has_ended = True
             sources, lifts = self._sources, self._lifts
         for method in lifts:
             if (lift := method()) is not None:
@@ -141,8 +141,8 @@ class Drain:
         later, under the current drain, so that one passes them on to this drain, its heir.
         """
         outer = current_drain()
-        if outer is not None and outer.is_over:
-            self.is_over = True
+        if outer is not None and outer.has_ended:
+            self.has_ended = True
         with subscribing_for(self):
             result = subscribe()
         heir = self.heir if self._sources else self
@@ -195,23 +195,23 @@ class SharedSource:
     def __init__(self, telemetry: Telemetry, cut: Callable[[], None]) -> None:
         self.telemetry = telemetry
         self.gates: tuple[ChunkGate[Any], ...] = ()
-        self.is_over = False
+        self.has_ended = False
         self.drain = Drain(self._give_up)
         self._cut = cut
         self._lock = threading.Lock()
 
     def restart(self) -> Drain:
         """Return the drain of another subscription to the source."""
-        self.is_over = False
+        self.has_ended = False
         self.drain = Drain(self._give_up)
         return self.drain
 
     def add(self, gate: ChunkGate[Any]) -> bool:
         """Share the subscription; ``False`` if it has ended."""
         with self._lock:
-            if not self.is_over:
+            if not self.has_ended:
                 self.gates += (gate,)
-            return not self.is_over
+            return not self.has_ended
 
     def subscription(self, gate: ChunkGate[Any]) -> SourceSubscription:
         return SourceSubscription(gate, self.leave, self.finish, self.telemetry, self)
@@ -229,7 +229,7 @@ class SharedSource:
             if others:
                 self.gates = others
             else:
-                self.is_over = True  # a later observer gets another subscription
+                self.has_ended = True  # a later observer gets another subscription
         if others:
             for gate in gates:
                 gate.on_completed()
@@ -243,7 +243,7 @@ class SharedSource:
     def end(self) -> tuple[ChunkGate[Any], ...]:
         """Remove and return all gates, and accept no others."""
         with self._lock:
-            self.is_over = True
+            self.has_ended = True
             gates, self.gates = self.gates, ()
             return gates
 

@@ -236,7 +236,7 @@ class MessageStream(_Stream[Message[T_co]], Generic[T_co]):
         For authors of operators. The observer must not raise and must not keep the list.
         """
         drain = current_drain()
-        if drain is not None and drain.is_over:
+        if drain is not None and drain.has_ended:
             return drain.refuse(observer)
         return self._subscribe_to_source(observer, scheduler)
 

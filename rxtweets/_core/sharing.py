@@ -41,7 +41,7 @@ class Sharing:
     ) -> abc.DisposableBase:
         """Subscribe the observer, together with the others."""
         drain = current_drain()
-        if drain is not None and drain.is_over:
+        if drain is not None and drain.has_ended:
             return drain.refuse(observer)
         gate: ChunkGate[Any] = ChunkGate(observer)
         with self._lock:
@@ -98,6 +98,6 @@ class _SharedRun(SharedSource, abc.ObserverBase[Any]):
     def leave(self, gate: ChunkGate[Any]) -> None:
         super().leave(gate)
         with self._lock:
-            self.is_over = is_over = self.is_over or not self.gates
-        if is_over:
+            self.has_ended = has_ended = self.has_ended or not self.gates
+        if has_ended:
             self._upstream.dispose()

@@ -164,9 +164,9 @@ class LoopSubscriber(abc.ObserverBase[Batch[Any]]):
         """Fail the batches that are still to come."""
         self._left.set()
 
-    async def batches(self, is_over: Callable[[], bool]) -> AsyncGenerator[Batch[Any], None]:
+    async def batches(self, has_ended: Callable[[], bool]) -> AsyncGenerator[Batch[Any], None]:
         """Yield each batch; it is taken when the next one is requested, else it fails."""
-        while (arrival := await self._next(is_over)) is not None:
+        while (arrival := await self._next(has_ended)) is not None:
             batch, taken = arrival
             is_taken = False
             try:
@@ -180,12 +180,12 @@ class LoopSubscriber(abc.ObserverBase[Batch[Any]]):
                         PipelineError("the loop over abatches() was left while it had this batch")
                     )
 
-    async def _next(self, is_over: Callable[[], bool]) -> tuple[Batch[Any], Future[None]] | None:
+    async def _next(self, has_ended: Callable[[], bool]) -> tuple[Batch[Any], Future[None]] | None:
         while True:
             try:
                 return await asyncio.wait_for(self._arrivals.get(), POLL_INTERVAL)
             except TimeoutError:
-                if is_over() and self._arrivals.empty():
+                if has_ended() and self._arrivals.empty():
                     return None
 
     def _put(self, arrival: tuple[Batch[Any], Future[None]] | None) -> None:

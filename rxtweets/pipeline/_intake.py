@@ -147,10 +147,10 @@ class Intake:
             self._open -= 1
             is_first_error = error is not None and self._error is None
             self._error = self._error or error
-            is_over = not self._open
-        if is_first_error and not is_over:
+            has_ended = not self._open
+        if is_first_error and not has_ended:
             self.shut()
-        if not is_over or self.gate is None:
+        if not has_ended or self.gate is None:
             return
         if self._error is None:
             self.gate.on_completed()
@@ -206,7 +206,7 @@ class _RunningSource(abc.ObserverBase[Chunk]):
         self._gates: list[PermitGate] = []
         self._subscribed = threading.Event()
         self._stopping = threading.Event()
-        self._is_over = False
+        self._has_ended = False
         self._failures: deque[float] = deque()
         self._meter = Throughput()
         self._forget_stage = self._telemetry.stage(self._stage)
@@ -384,9 +384,9 @@ class _RunningSource(abc.ObserverBase[Chunk]):
 
     def _end(self, error: Exception | None) -> None:
         with self._lock:
-            if self._is_over:
+            if self._has_ended:
                 return
-            self._is_over = True
+            self._has_ended = True
         self._stopping.set()
         self._forget_stage()
         self._intake.source_ended(error)

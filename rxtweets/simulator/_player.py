@@ -91,7 +91,7 @@ class Player:
         self._schedule_keep_alive()
         self.reason = ""
         self.is_unnoticed = False
-        self._is_over = False
+        self._has_ended = False
         transport.packet = options.packet
         if options.patience is not None:
             transport.set_patience(options.patience)
@@ -109,7 +109,7 @@ class Player:
         try:
             for step in (*steps, Serve()):
                 self._play(step)
-                if self._is_over:
+                if self._has_ended:
                     break
         except TooSlow:
             self.reason = "SlowReader"
@@ -133,7 +133,7 @@ class Player:
             case Stall(seconds):
                 self._stall(seconds)
             case Close() | Abort() | Fin() | GoAway() | ResetStream():
-                self._is_over = True
+                self._has_ended = True
                 self.reason = self.reason or "closed"
                 self._end(step)
             case _:
@@ -182,12 +182,12 @@ class Player:
                 self._on_sent(len(frames))
                 left -= len(frames)
             if cursor.ended and cursor.is_replay:
-                self.reason, self._is_over = "replayed", True
+                self.reason, self._has_ended = "replayed", True
                 self._close()
                 return
             if buffer is not None and cursor.backlog() > buffer:
                 # X warns that the message about the disconnect is lost too.
-                self.reason, self._is_over = "SlowReader", True
+                self.reason, self._has_ended = "SlowReader", True
                 self._transport.abort()
                 return
             if cursor.ended and step.count is not None:

@@ -247,7 +247,7 @@ class IsolatedConnection:
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._reason: StreamError | None = None
-        self._is_over = False
+        self._has_ended = False
         self._killing: threading.Event | None = None
         # The process reports silence of the server; this watches over the process.
         self._longest = order.settings["stall_timeout"] + PATIENCE
@@ -309,7 +309,7 @@ class IsolatedConnection:
             elif self._reason is None:
                 self._reason = reason
             process = self._process
-            if process is None or self._is_over or self._killing is not None:
+            if process is None or self._has_ended or self._killing is not None:
                 return
             self._killing = obeyed = threading.Event()
             start_thread(
@@ -324,7 +324,7 @@ class IsolatedConnection:
         self._watchdog.stop()
         with self._lock:
             killing = self._killing
-            if self._process is not None and not self._is_over:
+            if self._process is not None and not self._has_ended:
                 self._process.kill()  # its next records would belong to this connection
         if killing is not None:
             killing.set()
@@ -342,7 +342,7 @@ class IsolatedConnection:
     def _records(self, process: _Process) -> Iterator[tuple[int, bytes]]:
         for record in process.records:  # noqa: UP028 - `yield from` would close them with this one
             yield record
-        self._is_over = True
+        self._has_ended = True
         crashed = ReaderCrashed(f"the reader process ended unexpectedly ({process.how_it_ended()})")
         if self._reason is not None:
             raise self._reason from crashed
@@ -352,7 +352,7 @@ class IsolatedConnection:
     def _end(self, content: bytes) -> None:
         """Raise the reason or the error of a closed connection, unless `close` caused it."""
         with self._lock:
-            self._is_over = True
+            self._has_ended = True
         error = pickle.loads(content)[0]  # noqa: S301 - from our own process
         if self._reason is not None:
             raise self._reason from error

@@ -167,7 +167,7 @@ class Outlet:
         self._pipe = pipe
         self._state = threading.Condition()
         self._rest = memoryview(b"")  # encoded records that wait for room in the pipe
-        self._is_over = False
+        self._has_ended = False
         self._is_turn = False
         self._counting = threading.Lock()
         self._counts = _Counts()
@@ -229,7 +229,7 @@ class Outlet:
             self._counts.size += size
             last_counts = self._lines_record([], self._latest, None)
             self._write(last_counts + encode_record(OVER, content))
-            self._is_over = True
+            self._has_ended = True
             self._state.notify_all()
         self._thread.join()
 
@@ -241,7 +241,7 @@ class Outlet:
 
     def _wait_for_rest(self) -> bool:
         with self._state:
-            self._state.wait_for(lambda: self._rest or self._is_over)
+            self._state.wait_for(lambda: self._rest or self._has_ended)
             return bool(self._rest)
 
     def _write(self, data: bytes) -> None:

@@ -87,7 +87,7 @@ class PostgresSubscriber(SQLStore):
             ),
         )
         errors = self._psycopg.errors
-        # A new connection mends these; it also makes a missing table.
+        # A new connection repairs these; it also makes a missing table.
         self._lost = (self._psycopg.OperationalError, errors.UndefinedTable)
         # These concern one row: its values, a constraint, a trigger, the limits of an index.
         self.refusals = (

@@ -103,7 +103,7 @@ class SQLiteSubscriber(SQLStore):
             try:
                 return self._store(batch, rows)
             except sqlite3.Error as error:
-                self.close()  # opening it again may mend the fault
+                self.close()  # opening it again may repair the fault
                 error.args = (f"{self._path}: {error}",)
                 raise
 

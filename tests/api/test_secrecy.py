@@ -244,7 +244,7 @@ def test_encoded_characters_are_masked(token: str, shown: str) -> None:
 
 def test_backslashes_are_searched_in_linear_time() -> None:
     kept = Token("!a-secret-token")
-    many = "\\" * 2**20  # half an hour in quadratic time
+    many = "\\" * 2**20  # too long in quadratic time
     assert mask(f"{many} {many}!a-secret-token") == f"{many} ***"
     del kept
 
@@ -288,7 +288,7 @@ def reflecting(answer: Pieces) -> Iterator[str]:
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             sent = self.request.recv(65_536)
-            if sent.startswith(b"PRI"):  # HTTP/2, where HPACK hides it
+            if sent.startswith(b"PRI"):  # HTTP/2, where HPACK encodes it
                 sent = f"authorization: Bearer {SECRET}\r\n".encode()
             with contextlib.suppress(OSError):
                 self.request.sendall(answer(sent.decode("latin-1")))
@@ -461,4 +461,4 @@ def test_errors_mask_their_text_body_and_headers() -> None:
     for shown in (str(refused), refused.body, str(refused.headers), str(proxy), str(proxy.headers)):
         assert SECRET not in shown
         assert "***" in shown
-    del token  # a secret is masked as long as its token lives
+    del token  # a secret is masked as long as its token exists

@@ -104,7 +104,7 @@ class Script:
 
     def handle(self, message: Message[int]) -> Any:
         if self.delay:
-            time.sleep(self.delay)  # a handler that blocks; nothing waits for it to pass
+            time.sleep(self.delay)  # a handler that blocks; no call waits for its end
         return self._outcome(message)
 
     async def handle_async(self, message: Message[int]) -> Any:

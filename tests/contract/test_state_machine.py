@@ -119,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         )
         self.clock = VirtualTime(self.pipeline)
         self.clock.__enter__()
-        self.is_over = False
+        self.has_ended = False
 
     def handle(self, message: Message[str]) -> Any:
         kind = message.data
@@ -151,7 +151,7 @@ class Machine(RuleBasedStateMachine):
             message.failed("picky") if message.data == "flush" else message for message in batch
         ]
 
-    running = precondition(lambda self: not self.is_over)
+    running = precondition(lambda self: not self.has_ended)
 
     @rule(
         kind=st.sampled_from(KINDS),
@@ -191,19 +191,19 @@ class Machine(RuleBasedStateMachine):
 
     @running
     @rule()
-    def break_or_mend_subscribers(self) -> None:
+    def break_or_repair_subscribers(self) -> None:
         self.is_broken = not self.is_broken
 
     @running
     @rule()
-    def break_or_mend_the_broker(self) -> None:
+    def break_or_repair_the_broker(self) -> None:
         self.broker.is_down = not self.broker.is_down
 
     @running
     @rule()
     def drain(self) -> None:
         self.clock.__exit__(None, None, None)
-        self.is_over = True
+        self.has_ended = True
         assert self.broker.in_flight == {}
         assert self.pipeline.stats().abandoned == 0
         killed = sum(self.broker.tries.get(tag, 0) for tag in self.broker.killers)
@@ -225,7 +225,7 @@ class Machine(RuleBasedStateMachine):
         assert self.pipeline.stats().acknowledger_errors == 0
 
     def teardown(self) -> None:
-        if not self.is_over:
+        if not self.has_ended:
             self.drain()
         self.patch.undo()
 

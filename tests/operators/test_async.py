@@ -415,7 +415,7 @@ class Delivering:
 
     def deliver(self, data: Any) -> None:
         batch = Batch([Message(data).with_acknowledger(self.acks)])
-        # A daemon, so that a hanging one does not keep the tests from ending.
+        # A daemon, so that a blocked thread does not delay the end of the tests.
         self.threads.append(
             threading.Thread(target=self.settlement.on_next, args=(batch,), daemon=True)
         )

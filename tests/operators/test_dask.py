@@ -17,7 +17,7 @@ PATIENCE = 60.0
 if importlib.util.find_spec("distributed") is None and not os.environ.get("CI"):
     pytest.skip("dask.distributed is not installed", allow_module_level=True)
 
-# What dask warns of while it starts and stops is not about this project.
+# Warnings of dask at its start and stop do not concern this project.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(120)]
 
 
