@@ -30,7 +30,7 @@ An acknowledged batch survives the death of the process. The next process that w
 place completes or removes unfinished files. A store notices with the next batch that its file was
 removed, renamed or replaced, and starts another file. If its directory is gone, the batch fails.
 
-A message that cannot be stored fails alone. Data that JSON or a column cannot hold is stored as text that
+A refused message fails alone. Data that JSON or a column cannot hold is stored as text that
 describes it; a line that is no JSON becomes a message of kind ``other``. If SQLite or PostgreSQL
 refuses a row, only its message fails.
 

@@ -24,7 +24,7 @@ class Store(Subscriber[Any]):
     subscription does not, as the store may have other subscriptions; delivered batches are stored
     all the same. The next batch opens a closed store again.
 
-    A message that cannot be stored fails alone. Data that JSON or a column cannot hold is stored as text that
+    A refused message fails alone. Data that JSON or a column cannot hold is stored as text that
     describes it. If a database refuses rows, only their messages fail.
 
     The stores of this package may be called by several threads, as with ``concurrency=`` of a
