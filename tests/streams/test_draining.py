@@ -7,6 +7,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,16 @@ def test_drain_completes_when_other_subscribers_leave() -> None:
 
 def test_merged_stream_drains_through_stock_operators() -> None:
     stored: list[Message[Any]] = []
+    seen: list[bool] = []  # by the first half, which subscribes first
+    passed: list[bool] = []
+
+    def passes(half: Callable[[Message[Any]], bool], message: Message[Any]) -> bool:
+        if half is is_odd:
+            seen.append(True)
+        if half(message):
+            passed.append(True)
+        return half(message)
+
     with simulator.serve(rate=2000) as x:
         stream = rxtweets.sample10_stream(token="any", base_url=x.url)
         enough = threading.Event()
@@ -300,11 +311,15 @@ def test_merged_stream_drains_through_stock_operators() -> None:
             if len(stored) > 200:
                 enough.set()
 
-        pipeline = Pipeline(halves(stream), batchers={"default": Batcher(store, size=5)}).start()
+        source = reactivex.merge(
+            stream.filter(partial(passes, is_odd)), stream.filter(partial(passes, is_even))
+        )
+        pipeline = Pipeline(source, batchers={"default": Batcher(store, size=5)}).start()
         assert enough.wait(PATIENCE)
         pipeline.stop()
         stats = stream.stats()
-    assert len(stored) == stats.received - stats.control
+    assert len(stored) == len(passed)
+    assert len(seen) == stats.received - stats.control
     assert (stats.unsubscribed, stats.abandoned) == (0, 0)
 
 
