@@ -11,7 +11,7 @@ from rxtweets._core.acknowledgement import acknowledge
 from rxtweets._core.deduplication import DEFAULT_WINDOW, Deduplicator, default_key
 from rxtweets._core.events import HandlerFailed
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
-from rxtweets._core.subscriber import FunctionSubscriber
+from rxtweets._core.subscriber import ForwardingObserver
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import function, whole_number
 
@@ -74,7 +74,7 @@ def deduplicate(
                 if fresh:
                     observer.on_next(fresh)
 
-            once = FunctionSubscriber(on_next, observer.on_error, observer.on_completed)
+            once = ForwardingObserver(on_next, observer)
             return subscribe_in_chunks(source, once, scheduler)
 
         return MessageStream(subscribe, telemetry)
