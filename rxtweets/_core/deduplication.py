@@ -7,18 +7,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from rxtweets._messages.jsonl import key_of
 from rxtweets._messages.message import Message
 
-__all__ = ["DEFAULT_WINDOW", "Deduplicator", "id_or_line"]
+__all__ = ["DEFAULT_WINDOW", "Deduplicator", "default_key"]
 
 DEFAULT_WINDOW = 100_000
 """Keys. More than X delivers to most accounts, at 250 posts a second, in the five minutes of a
 backfill."""
 
 
-def id_or_line(message: Message[Any]) -> Hashable:
-    """Return the id of a message; the line of one without an id, such as a compliance event."""
-    return message.id or message.raw
+def default_key(message: Message[Any]) -> Hashable:
+    """Return the id of a message, which is its key.
+
+    Without an id, as in a compliance event, the key is the line. Without a line, it is the digest
+    of `key_of`.
+    """
+    return message.id or message.raw or key_of(message)
 
 
 class Deduplicator:
@@ -30,7 +35,7 @@ class Deduplicator:
     """
 
     def __init__(
-        self, window: int = DEFAULT_WINDOW, by: Callable[[Message[Any]], Hashable] = id_or_line
+        self, window: int = DEFAULT_WINDOW, by: Callable[[Message[Any]], Hashable] = default_key
     ) -> None:
         self._window = window
         self._by = by

@@ -20,6 +20,7 @@ from rxtweets._core.acknowledgement import (
     settle,
 )
 from rxtweets._core.events import BatchDelivered, BatchFailed, BatchStarted, SubscriberFailed
+from rxtweets._core.gates import demand_of
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
@@ -28,6 +29,7 @@ from rxtweets.errors import HandlerError, SubscriberError
 
 __all__ = [
     "Contained",
+    "ForwardingObserver",
     "FunctionSubscriber",
     "Settled",
     "Settlement",
@@ -102,6 +104,28 @@ class FunctionSubscriber(Observer[T]):
 
     def on_next(self, value: T) -> Any:
         return None if self.function is None else self.function(value)
+
+
+class ForwardingObserver(FunctionSubscriber[T]):
+    """A function as the observer of an operator; forwards demand and end of the one downstream.
+
+    Args:
+        on_next: takes the values.
+        observer: the observer downstream, whose demand counts.
+        on_end: takes the error, or nothing, instead of the observer.
+    """
+
+    def __init__(
+        self,
+        on_next: Callable[[T], object],
+        observer: abc.ObserverBase[Any],
+        on_end: Callable[..., None] | None = None,
+    ) -> None:
+        super().__init__(on_next, on_end or observer.on_error, on_end or observer.on_completed)
+        self._downstream = observer
+
+    def demand(self, most: int) -> int:
+        return demand_of(self._downstream, most)
 
 
 class _Current(threading.local):

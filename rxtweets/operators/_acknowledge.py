@@ -9,7 +9,7 @@ from reactivex import Observable, abc
 
 from rxtweets._core.acknowledgement import acknowledge as acknowledge_messages
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
-from rxtweets._core.subscriber import FunctionSubscriber
+from rxtweets._core.subscriber import ForwardingObserver
 from rxtweets._messages.message import Message
 
 __all__ = ["acknowledge"]
@@ -45,7 +45,7 @@ def acknowledge() -> Callable[[Observable[Message[T]]], MessageStream[T]]:
                 acknowledge_messages(good, failed, telemetry)
                 observer.on_next(chunk)
 
-            settling = FunctionSubscriber(on_next, observer.on_error, observer.on_completed)
+            settling = ForwardingObserver(on_next, observer)
             return subscribe_in_chunks(source, settling, scheduler)
 
         return MessageStream(subscribe, telemetry)

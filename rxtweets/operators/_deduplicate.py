@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 
 from rxtweets._core.acknowledgement import acknowledge
-from rxtweets._core.deduplication import DEFAULT_WINDOW, Deduplicator, id_or_line
+from rxtweets._core.deduplication import DEFAULT_WINDOW, Deduplicator, default_key
 from rxtweets._core.events import HandlerFailed
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
-from rxtweets._core.subscriber import FunctionSubscriber
+from rxtweets._core.subscriber import ForwardingObserver
 from rxtweets._messages.message import Message
 from rxtweets._support.validation import function, whole_number
 
@@ -34,7 +34,8 @@ def deduplicate(
         once = reactivex.merge(a, b).pipe(ops.deduplicate(window=10_000))
 
     Args:
-        by: gives the key of a message; by default its id, or its line if it has no id.
+        by: gives the key of a message; by default its id; without an id its line; without a line a
+            digest of its data and metadata.
         window: number of keys, 100,000 by default; each takes about 200 bytes.
 
     Returns:
@@ -43,7 +44,7 @@ def deduplicate(
     Raises:
         ConfigurationError: ``by`` is no function, or ``window`` no whole number of 1 or more.
     """
-    key_of_message = id_or_line if by is None else by
+    key_of_message = default_key if by is None else by
     function("by", key_of_message)
     whole_number("window", window)
 
@@ -73,7 +74,7 @@ def deduplicate(
                 if fresh:
                     observer.on_next(fresh)
 
-            once = FunctionSubscriber(on_next, observer.on_error, observer.on_completed)
+            once = ForwardingObserver(on_next, observer)
             return subscribe_in_chunks(source, once, scheduler)
 
         return MessageStream(subscribe, telemetry)

@@ -12,6 +12,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxtweets._core.events import SubscriberFailed
+from rxtweets._core.gates import demand_of
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.jsonl import to_lines
@@ -96,6 +97,9 @@ class _RecordingObserver(abc.ObserverBase[list[Message[Any]]]):
         self._telemetry = telemetry
         self._lock = threading.Lock()
         self._closed = False
+
+    def demand(self, most: int) -> int:
+        return demand_of(self._observer, most)
 
     def on_next(self, chunk: list[Message[Any]]) -> None:
         with self._lock:

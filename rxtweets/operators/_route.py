@@ -18,7 +18,7 @@ from rxtweets._core.observable import (
     telemetry_of,
 )
 from rxtweets._core.serial import SerialObserver
-from rxtweets._core.subscriber import FunctionSubscriber
+from rxtweets._core.subscriber import ForwardingObserver
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Message, are_plain
 from rxtweets._support.validation import function, whole_number
@@ -60,8 +60,8 @@ def route(
     A message goes to ``default`` unless it names a branch. A message that names a branch which does
     not exist fails: it is counted, reported (`events.HandlerFailed`) and acknowledged as failed,
     and the stream continues. A branch that blocks its source blocks the others too, since nothing
-    here is unbounded. Give a slow branch ``deliver(…, 1, waiting=100)``, which has its own
-    thread and queue.
+    here is unbounded. A pull source gets the least demand of the branches. Give a slow branch
+    ``deliver(…, 1, waiting=100)``, which has its own thread and queue.
 
     Args:
         branches: an operator, or a list of them, for each name. All branches end in the same kind
@@ -177,11 +177,7 @@ def _branching(
             router = _Router(subscribed, sort, on_failed, telemetry)
             merged = SerialObserver(observer, len(subscribed))
             subscriptions = [
-                branch.subscribe(
-                    FunctionSubscriber(merged.on_next, merged.source_ended, merged.source_ended),
-                    scheduler,
-                )
-                for branch in subscribed.values()
+                branch.subscribe(merged, observer, scheduler) for branch in subscribed.values()
             ]
             return CompositeDisposable(
                 *subscriptions, subscribe_in_chunks(source, router, scheduler)
@@ -197,11 +193,20 @@ class _Branch:
 
     def __init__(self, operators: tuple[Operator, ...], telemetry: Telemetry) -> None:
         self.entry: ChunkGate[Chunk] | None = None
+        self.has_ended = False
         self.stream: Any = MessageStream(self._attach, telemetry).pipe(*operators)
 
     def subscribe(
-        self, observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None
+        self,
+        merged: SerialObserver,
+        downstream: abc.ObserverBase[Any],
+        scheduler: abc.SchedulerBase | None,
     ) -> abc.DisposableBase:
+        def end(error: Exception | None = None) -> None:
+            self.has_ended = True
+            merged.source_ended(error)
+
+        observer: ForwardingObserver[Any] = ForwardingObserver(merged.on_next, downstream, end)
         if isinstance(self.stream, MessageStream):
             return self.stream.subscribe_chunks(observer, scheduler)
         if isinstance(self.stream, BatchStream):
@@ -231,6 +236,17 @@ class _Router(abc.ObserverBase[Chunk]):
         self._sort = sort
         self._on_failed = on_failed
         self._telemetry = telemetry
+
+    def demand(self, most: int) -> int:
+        """Return the least demand of the branches; each branch may block."""
+        # A branch that has ended wants no messages, but the others continue.
+        branches = [branch for branch in self._branches.values() if not branch.has_ended]
+        if not branches:
+            return 0
+        for branch in branches:
+            if most and branch.entry is not None:
+                most = min(most, branch.entry.demand(most))
+        return most
 
     def on_next(self, chunk: Chunk) -> None:
         good = [message for message in chunk if message.status == "ok"]

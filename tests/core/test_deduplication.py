@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxtweets import Message
-from rxtweets._core.deduplication import Deduplicator, id_or_line
+from rxtweets._core.deduplication import Deduplicator, default_key
+from rxtweets._messages.jsonl import key_of
 
 
 @pytest.fixture
@@ -57,14 +58,20 @@ def test_fresh_keeps_order_and_first_of_each_id() -> None:
 
 
 def test_id_is_equal_as_text_and_number() -> None:
-    assert id_or_line(Message("a", {"id": "1"})) == id_or_line(Message("b", {"id": 1}))
+    assert default_key(Message("a", {"id": "1"})) == default_key(Message("b", {"id": 1}))
 
 
 def test_line_is_the_key_without_id() -> None:
     one, same, other = (
         Message.from_event(None, "", line, None) for line in (b"{1}\r\n", b"{1}", b"{2}")
     )
-    assert id_or_line(one) == id_or_line(same) != id_or_line(other)
+    assert default_key(one) == default_key(same) != default_key(other)
+
+
+def test_content_is_the_key_without_id_and_line() -> None:
+    one, same, other = (Message(data, {"lang": lang}) for data, lang in ("aj", "aj", "ae"))
+    assert default_key(one) == default_key(same) == key_of(one)
+    assert default_key(other) == key_of(other) != key_of(one)
 
 
 def test_deduplicator_accepts_any_key() -> None:

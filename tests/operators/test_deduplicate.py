@@ -103,6 +103,13 @@ def test_deduplicate_omits_chunk_of_duplicates() -> None:
     assert [ids(chunk) for chunk in chunks] == [["1"], ["2"]]
 
 
+def test_deduplicate_keeps_different_plain_items() -> None:
+    once = rxtweets.from_iterable([*range(5), 3, "3"]).pipe(ops.deduplicate())
+    kept = once.to_list().run()
+    assert [item.data for item in kept] == [0, 1, 2, 3, 4, "3"]
+    assert once.stats().duplicates == 1
+
+
 class Failing:
     """Raise for one message, and return an unhashable key for another."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,3 +126,60 @@ def test_valve_is_shared_by_streams() -> None:
 def test_pausable_refuses_other_than_valve() -> None:
     with pytest.raises(rxtweets.ConfigurationError, match="valve=None"):
         ops.pausable(None)  # type: ignore[arg-type]  # that is the point
+
+
+# demand
+
+
+@pytest.fixture(params=["acknowledge", "deduplicate", "partition", "record", "route"])
+def gated_by(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Valve], list[Any]]:
+    """Return operators that end in a valve."""
+
+    def operators(valve: Valve) -> list[Any]:
+        gate = ops.pausable(valve)
+        return {
+            "acknowledge": [ops.acknowledge(), gate],
+            "deduplicate": [ops.deduplicate(), gate],
+            "partition": [ops.partition(lambda message: message.data, 2, gate)],
+            "record": [rxtweets.record(tmp_path / "recording.jsonl"), gate],
+            "route": [ops.route({"default": ops.acknowledge(), "slow": gate})],
+        }[request.param]
+
+    return operators
+
+
+def test_demand_passes_operators_before_the_valve(
+    gated_by: Callable[[Valve], list[Any]],
+) -> None:
+    scheduler, valve = TestScheduler(), Valve()
+    asked: list[tuple[float, int]] = []
+
+    def poll(wanted: int) -> list[Message[int]] | None:
+        asked.append((scheduler.clock, wanted))
+        return [Message(len(asked))] if len(asked) < 3 else None
+
+    valve.pause()
+    scheduler.schedule_absolute(450, _doing(valve.resume))
+    source = rxtweets.polling_source(poll, interval=100.0, most=4)
+    observed = scheduler.start(lambda: source.pipe(*gated_by(valve)))
+    assert asked == [(500, 4), (500, 4), (500, 4)]
+    assert [item.time for item in observed.messages] == [500, 500, 500]
+
+
+def test_source_of_paused_pipeline_is_not_polled(gated_by: Callable[[Valve], list[Any]]) -> None:
+    scheduler = TestScheduler()
+    asked: list[float] = []
+
+    def poll(_: int) -> list[Message[int]] | None:
+        asked.append(scheduler.clock)
+        return None
+
+    source = rxtweets.polling_source(poll, interval=100.0).pipe(*gated_by(Valve()))
+    pipeline = rxtweets.Pipeline(source, handle_message=lambda message: message)
+    pipeline.pause()
+    pipeline.start(scheduler=scheduler)
+    scheduler.advance_to(250)
+    assert asked == []
+    pipeline.resume()
+    scheduler.advance_to(350)
+    assert len(asked) == 1

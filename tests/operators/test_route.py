@@ -115,6 +115,60 @@ def test_route_refuses_branches_of_different_kinds() -> None:
         reactivex.never().pipe(ops.route({"a": ops.batch(), "b": ops.acknowledge()}))
 
 
+def test_route_asks_for_least_demand_of_branches() -> None:
+    asked: list[int] = []
+    over = threading.Event()
+
+    def poll(wanted: int) -> None:
+        asked.append(wanted)
+
+    branches: dict[str, Any] = {
+        "default": ops.acknowledge(),
+        "a": ops.process(lambda message: message, 1, max_demand=3),
+        "b": ops.process(lambda message: message, 1, max_demand=5),
+    }
+    stream = rxtweets.polling_source(poll, most=8).pipe(ops.route(branches))
+    stream.subscribe(on_completed=over.set)
+    assert over.wait(PATIENCE)
+    assert asked == [3]
+
+
+class Breaking(reactivex.abc.ObserverBase[Any]):
+    """Ends its stream with an error at the first chunk; wants no messages after it."""
+
+    def __init__(self, observer: Any, fault: Exception) -> None:
+        self.observer = observer
+        self.fault = fault
+        self.is_broken = False
+
+    def demand(self, most: int) -> int:
+        return 0 if self.is_broken else most
+
+    def on_next(self, _: Any) -> None:
+        self.is_broken = True
+        self.observer.on_error(self.fault)
+
+    def on_error(self, _: Exception) -> None: ...
+
+    def on_completed(self) -> None: ...
+
+
+def test_route_polls_for_branches_that_continue() -> None:
+    scheduler = TestScheduler()
+    fault = ValueError("branch")
+
+    def breaking(source: MessageStream[Any]) -> MessageStream[Any]:
+        return MessageStream(
+            lambda observer, given: source.subscribe_chunks(Breaking(observer, fault), given),
+            source.telemetry,
+        )
+
+    source = rxtweets.from_iterable([Message(1), to("a", 2), Message(3), Message(4)], most=1)
+    branches = {"default": ops.acknowledge(), "a": breaking}
+    observer = scheduler.start(lambda: source.pipe(ops.route(branches)))
+    assert [value for _, value in shown(observer)] == [1, 3, 4, fault]
+
+
 def test_route_acknowledges_failed_messages() -> None:
     acks = RecordingAcknowledger()
     got: list[Any] = []
