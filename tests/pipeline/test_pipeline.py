@@ -228,6 +228,20 @@ def test_stop_waits_for_running_handler(recorder: Recorder) -> None:
     assert (recorder.texts, recorder.ends) == ([["text 0"]], [None])
 
 
+def test_stats_add_up_in_flight_of_sources(recorder: Recorder) -> None:
+    held = Held()
+    subjects: list[Subject[Message[Any]]] = [Subject(), Subject()]
+    sources = [subject.pipe(rxtweets.operators.process(held)) for subject in subjects]
+    batchers = {"default": Batcher(recorder, size=16, timeout=NEVER)}
+    with Pipeline(sources, handle_message=lambda message: message, batchers=batchers) as pipeline:
+        for subject in subjects:
+            for message in messages(8):
+                subject.on_next(message)
+        before = pipeline.stats().in_flight
+        held.released.set()
+    assert (before, pipeline.stats().in_flight) == (16, 0)
+
+
 def test_stop_disposes_of_source(recorder: Recorder) -> None:
     source: Subject[Message[Any]] = Subject()
     pipeline = pipeline_of(source, recorder).start()
