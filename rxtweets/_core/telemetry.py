@@ -86,6 +86,12 @@ class Telemetry:
         with self._lock:
             self._shown[name] = read
 
+    def shown(self, name: str) -> Any:
+        """Return the figure that `show` set; ``None`` without one."""
+        with self._lock:
+            read = self._shown.get(name)
+        return None if read is None else read()
+
     def stats(self) -> Stats:
         with self._lock:
             counts: dict[str, Any] = dict(self._counts)
