@@ -43,7 +43,7 @@ class Telemetry:
     """The counters, stages and events of one stream; from any thread.
 
     Args:
-        parts: of the streams that this one merges; their counters are added.
+        parts: of the streams that this one merges; their counters and gauges are added.
         source: the function that made the stream, such as ``sample_stream``; empty for a stock
             Observable.
     """
@@ -86,6 +86,12 @@ class Telemetry:
         with self._lock:
             self._shown[name] = read
 
+    def shown(self, name: str) -> Any:
+        """Return the figure that `show` set; ``None`` without one."""
+        with self._lock:
+            read = self._shown.get(name)
+        return None if read is None else read()
+
     def stats(self) -> Stats:
         with self._lock:
             counts: dict[str, Any] = dict(self._counts)
@@ -97,7 +103,8 @@ class Telemetry:
             for name in self._counts:
                 if isinstance(amount := getattr(stats, name), int):
                     counts[name] += amount
-        counts.update((name, sum(read() for read in reads)) for name, reads in gauges.items())
+        for name, reads in gauges.items():
+            counts[name] += sum(read() for read in reads)
         counts.update((name, read()) for name, read in shown.items())
         return Stats(**counts)
 

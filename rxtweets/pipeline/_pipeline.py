@@ -22,6 +22,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
 from rxtweets._core.concurrency import Concurrency
+from rxtweets._core.connection_state import ConnectionState, StateName
 from rxtweets._core.events import Event, PipelineEnded, PipelineStarted, Span
 from rxtweets._core.failures import Failure
 from rxtweets._core.observable import MessageStream, new_telemetry, source_name, telemetry_of
@@ -40,7 +41,6 @@ from rxtweets.pipeline._batcher import Batcher, LoopSubscriber, name_of_part
 from rxtweets.pipeline._intake import Intake, Restart
 from rxtweets.pipeline._plan import MAX_DEMAND, PipelinePlan, batchers_of, sources_of
 from rxtweets.pipeline._topology import Topology
-from rxtweets.streams._base import HotStream
 from rxtweets.streams._merged import furthest
 
 __all__ = ["Pipeline"]
@@ -547,14 +547,17 @@ def _signals_set(event: threading.Event) -> Iterator[None]:
 def _telemetry_of(sources: Sequence[Observable[Message[Any]]]) -> Telemetry:
     if len(sources) == 1:
         return telemetry_of(sources[0])
-    telemetry = new_telemetry(
-        [telemetry_of(source) for source in sources if hasattr(source, "telemetry")]
-    )
-    streams = [source for source in sources if isinstance(source, HotStream)]
-    if streams:
-        telemetry.show("state", lambda: furthest([stream.state for stream in streams]).name)
-        telemetry.show("lag", lambda: _longest([stream.stats().lag for stream in streams]))
+    parts = [telemetry_of(source) for source in sources if hasattr(source, "telemetry")]
+    telemetry = new_telemetry(parts)
+    telemetry.show("state", lambda: _furthest([part.shown("state") for part in parts]))
+    telemetry.show("lag", lambda: _longest([part.shown("lag") for part in parts]))
     return telemetry
+
+
+def _furthest(names: Sequence[StateName | None]) -> StateName:
+    # A source without a connection has no state.
+    states = [ConnectionState(name) for name in names if name is not None]
+    return furthest(states or [ConnectionState("idle")]).name
 
 
 def _longest(lags: Sequence[float | None]) -> float | None:

@@ -119,6 +119,26 @@ def test_gauge_may_add_to_counters() -> None:
     assert telemetry.stats().received == 1
 
 
+def test_gauge_is_added_to_the_gauges_of_parts() -> None:
+    parts = Telemetry(), Telemetry()
+    for part in parts:
+        part.gauge("in_flight", lambda: 8)
+    merged = Telemetry(parts)
+    remove = merged.gauge("in_flight", lambda: 3)
+    before = merged.stats().in_flight
+    remove()
+    assert (before, merged.stats().in_flight) == (19, 16)
+
+
+def test_counters_are_added_to_the_counters_of_parts() -> None:
+    parts = Telemetry(), Telemetry()
+    for part in parts:
+        part.add(processed=8)
+    merged = Telemetry(parts)
+    merged.add(processed=3)
+    assert merged.stats().processed == 19
+
+
 def test_shown_figure_replaces_the_earlier_one() -> None:
     telemetry = Telemetry()
     telemetry.show("state", lambda: "connecting")

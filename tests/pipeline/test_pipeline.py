@@ -28,6 +28,7 @@ from rxtweets import (
     Restart,
     Subscriber,
     events,
+    simulator,
 )
 from rxtweets.errors import (
     ConnectionLost,
@@ -37,6 +38,7 @@ from rxtweets.errors import (
     SubscriberError,
 )
 from rxtweets.subscribers import Buffered
+from rxtweets.testing import DummySource
 
 PATIENCE = 20.0
 NEVER = 600.0
@@ -226,6 +228,59 @@ def test_stop_waits_for_running_handler(recorder: Recorder) -> None:
     held.released.set()
     stopper.join(PATIENCE)
     assert (recorder.texts, recorder.ends) == ([["text 0"]], [None])
+
+
+def test_stats_add_up_in_flight_of_sources(recorder: Recorder) -> None:
+    held = Held()
+    subjects: list[Subject[Message[Any]]] = [Subject(), Subject()]
+    sources = [subject.pipe(rxtweets.operators.process(held)) for subject in subjects]
+    batchers = {"default": Batcher(recorder, size=16, timeout=NEVER)}
+    with Pipeline(sources, handle_message=lambda message: message, batchers=batchers) as pipeline:
+        for subject in subjects:
+            for message in messages(8):
+                subject.on_next(message)
+        before = pipeline.stats().in_flight
+        held.released.set()
+    assert (before, pipeline.stats().in_flight) == (16, 0)
+
+
+def test_stats_have_state_and_lag_of_a_derived_stream() -> None:
+    arrived = threading.Event()
+    with simulator.serve(rate=500) as x:
+        tweets = rxtweets.sample_stream(token="any", base_url=x.url)
+        sources = [tweets.filter(lambda _: True), reactivex.never()]
+        batchers = {"default": Batcher(lambda _: arrived.set(), size=1)}
+        with Pipeline(sources, batchers=batchers) as pipeline:
+            assert arrived.wait(PATIENCE)
+            stats = pipeline.stats()
+    assert stats.state == "connected"
+    assert stats.lag is not None
+
+
+def test_stats_are_idle_without_a_connection(recorder: Recorder) -> None:
+    stats = Pipeline([DummySource(), finite(1)], batchers={"default": Batcher(recorder)}).stats()
+    assert (stats.state, stats.lag) == ("idle", None)
+
+
+def test_state_ignores_sources_without_a_connection(recorder: Recorder) -> None:
+    tweets = rxtweets.sample_stream(token="any", base_url="http://127.0.0.1:1")
+    tweets.telemetry.show("state", lambda: "connected")
+    tweets.telemetry.show("lag", lambda: 1.5)
+    sources = [tweets.filter(lambda _: True), DummySource()]
+    stats = Pipeline(sources, batchers={"default": Batcher(recorder)}).stats()
+    assert (stats.state, stats.lag) == ("connected", 1.5)
+
+
+def test_state_is_furthest_from_connected_of_derived_streams(recorder: Recorder) -> None:
+    url = "http://127.0.0.1:1"
+    streams = [rxtweets.sample_stream(token="any", base_url=url) for _ in range(2)]
+    streams[0].telemetry.show("state", lambda: "connected")
+    streams[0].telemetry.show("lag", lambda: 1.5)
+    streams[1].telemetry.show("state", lambda: "stalled")
+    streams[1].telemetry.show("lag", lambda: 0.5)
+    sources = [stream.filter(lambda _: True) for stream in streams]
+    stats = Pipeline(sources, batchers={"default": Batcher(recorder)}).stats()
+    assert (stats.state, stats.lag) == ("stalled", 1.5)
 
 
 def test_stop_disposes_of_source(recorder: Recorder) -> None:
