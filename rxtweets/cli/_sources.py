@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from typing import cast
+from typing import Literal, cast
 
 from rxtweets import simulator
 from rxtweets._core.stats import Stats
@@ -29,8 +29,8 @@ __all__ = [
     "add_speed",
     "all_failed",
     "ending",
+    "server_of",
     "server_options",
-    "simulated",
     "source_of",
     "speed_of",
 ]
@@ -55,9 +55,9 @@ def add_source(parser: argparse.ArgumentParser, *, recordings: bool) -> None:
     parser.add_argument(
         "source",
         nargs="?",
-        default="simulator",
         metavar="SOURCE",
-        help=f"simulator (the default), x, the URL of a server{recording}; the token for X comes "
+        help=f"simulator, x, the URL of a server{recording}; by default the server in "
+        "RXTWEETS_BASE_URL, else simulator; the token for X comes "
         f"from {TOKENS[0]} or {TOKENS[1]}",
     )
     add_simulator(parser)
@@ -97,10 +97,27 @@ def _server(url: str) -> ServerOptions:
 
 
 @contextlib.contextmanager
-def simulated(options: argparse.Namespace) -> Iterator[StreamOptions]:
-    """The stream options of a simulator, which runs until the end of the block."""
-    with simulator.serve(rate=options.rate, seed=options.seed) as x:
-        yield StreamOptions(base_url=x.url, token=ANY_TOKEN)
+def server_of(
+    options: argparse.Namespace,
+    name: Literal["x", "simulator"] | None = None,
+    url: str | None = None,
+) -> Iterator[tuple[str, StreamOptions]]:
+    """The place and the stream options of a server; a simulator runs until the end of the block.
+
+    Args:
+        options: those of `add_simulator`.
+        name: ``None`` for the server of `url`, or for a simulator if there is no URL.
+        url: by default from ``RXTWEETS_BASE_URL``.
+    """
+    url = url or os.environ.get("RXTWEETS_BASE_URL")
+    if name == "x":
+        yield url or "X", StreamOptions()
+    elif url and name is None:
+        yield url, cast("StreamOptions", _server(url))
+    else:
+        with simulator.serve(rate=options.rate, seed=options.seed) as x:
+            own = StreamOptions(base_url=x.url, token=ANY_TOKEN)
+            yield f"a simulation of X's stream on {x.url}", own
 
 
 @contextlib.contextmanager
@@ -112,13 +129,12 @@ def source_of(options: argparse.Namespace) -> Iterator[HotStream[object]]:
     """
     name = options.source
     limit = StreamOptions() if options.limit is None else StreamOptions(limit=options.limit)
-    if name == "x":
-        yield sample_stream(**limit)
-    elif name == "simulator":
-        with simulated(options) as server:
+    if name in {None, "x", "simulator"}:
+        with server_of(options, name) as (_, server):
             yield sample_stream(**(server | limit))
     elif "://" in name:
-        yield sample_stream(**(cast("StreamOptions", _server(name)) | limit))
+        with server_of(options, url=name) as (_, server):
+            yield sample_stream(**(server | limit))
     elif hasattr(options, "speed"):
         yield replay(name, speed_of(options.speed), hot=True)
     else:
