@@ -26,6 +26,7 @@ from typing import Any, Literal, TextIO
 from rxtweets._core.subscriber import Subscriber
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
+from rxtweets.api._options import BASE_URL_VARIABLE
 from rxtweets.cli._command import (
     ABANDONED,
     ENDED,
@@ -37,6 +38,7 @@ from rxtweets.cli._command import (
     repeating,
 )
 from rxtweets.cli._sources import (
+    TOKEN_NAMES,
     add_end,
     add_simulator,
     all_failed,
@@ -65,8 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(
         source,
         "--live",
-        "read X, or the server in RXTWEETS_BASE_URL; the token comes from X_BEARER_TOKEN or "
-        "TWITTER_BEARER_TOKEN",
+        f"read X, or the server in {BASE_URL_VARIABLE}; the token comes from {TOKEN_NAMES}",
     )
     add_option(source, "--base-url", None, "read this server instead", metavar="URL")
     add_simulator(source)

@@ -13,7 +13,7 @@ from rxtweets import simulator
 from rxtweets._core.stats import Stats
 from rxtweets._support.validation import seconds
 from rxtweets._support.workers import start_thread
-from rxtweets.api._options import ServerOptions
+from rxtweets.api._options import BASE_URL_VARIABLE, TOKEN_VARIABLES, ServerOptions
 from rxtweets.cli._command import add_option
 from rxtweets.errors import ConfigurationError
 from rxtweets.pipeline import Pipeline
@@ -22,6 +22,7 @@ from rxtweets.streams._replay import replay
 from rxtweets.streams._sources import StreamOptions, sample_stream
 
 __all__ = [
+    "TOKEN_NAMES",
     "add_end",
     "add_server",
     "add_simulator",
@@ -35,17 +36,15 @@ __all__ = [
     "speed_of",
 ]
 
-TOKENS = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
+TOKEN_NAMES = " or ".join(TOKEN_VARIABLES)
+"""The variables of the token, for a help text."""
 
 ANY_TOKEN = "simulated"  # noqa: S105 - servers that are not X need a token, and take any
 
 
 def add_server(parser: argparse._ActionsContainer) -> None:
     """Add ``--base-url``; see `server_options`."""
-    text = (
-        f"ask this server instead of X; it gets the token of {TOKENS[0]} or {TOKENS[1]}, or a "
-        "placeholder"
-    )
+    text = f"ask this server instead of X; it gets the token of {TOKEN_NAMES}, or a placeholder"
     add_option(parser, "--base-url", None, text, metavar="URL")
 
 
@@ -57,8 +56,7 @@ def add_source(parser: argparse.ArgumentParser, *, recordings: bool) -> None:
         nargs="?",
         metavar="SOURCE",
         help=f"simulator, x, the URL of a server{recording}; by default the server in "
-        "RXTWEETS_BASE_URL, else simulator; the token for X comes "
-        f"from {TOKENS[0]} or {TOKENS[1]}",
+        f"{BASE_URL_VARIABLE}, else simulator; the token for X comes from {TOKEN_NAMES}",
     )
     add_simulator(parser)
     if recordings:
@@ -86,12 +84,12 @@ def add_end(parser: argparse.ArgumentParser) -> None:
 
 def server_options(options: argparse.Namespace) -> ServerOptions:
     """Return the options of the named server; empty for X with the token of the environment."""
-    url = options.base_url or os.environ.get("RXTWEETS_BASE_URL")
+    url = options.base_url or os.environ.get(BASE_URL_VARIABLE)
     return _server(url) if url else ServerOptions()
 
 
 def _server(url: str) -> ServerOptions:
-    if any(os.environ.get(name) for name in TOKENS):
+    if any(os.environ.get(name) for name in TOKEN_VARIABLES):
         return ServerOptions(base_url=url)
     return ServerOptions(base_url=url, token=ANY_TOKEN)
 
@@ -109,7 +107,7 @@ def server_of(
         name: ``None`` for the server of `url`, or for a simulator if there is no URL.
         url: by default from ``RXTWEETS_BASE_URL``.
     """
-    url = url or os.environ.get("RXTWEETS_BASE_URL")
+    url = url or os.environ.get(BASE_URL_VARIABLE)
     if name == "x":
         yield url or "X", StreamOptions()
     elif url and name is None:
