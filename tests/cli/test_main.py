@@ -21,6 +21,7 @@ import pytest
 
 from rxtweets import simulator
 from rxtweets.cli import main
+from rxtweets.cli._main import COMMANDS
 from rxtweets.simulator.script import forbidden, unauthorized
 
 COMMAND = [sys.executable, "-m", "rxtweets"]
@@ -181,6 +182,14 @@ def test_without_a_command_the_help_teaches() -> None:
     assert done.returncode == 0
     for words in ("rxtweets run --live", "rxtweets simulate --port 8080", "exit codes"):
         assert words in done.stdout
+
+
+def test_help_lists_each_command_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for module in COMMANDS.values():
+        summary = (module.__doc__ or "").partition(".\n")[0]
+        assert shown.count(f"{summary[:1].lower()}{summary[1:]}\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
