@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -40,9 +40,9 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return value
 
 
-def number(name: str, value: Any) -> float:
-    if not _is_finite(value) or value < 0:
-        raise ConfigurationError(f"{name}={value!r}: give a number, 0 or more")
+def number(name: str, value: Any, least: float = 0) -> float:
+    if not _is_finite(value) or value < least:
+        raise ConfigurationError(f"{name}={value!r}: give a number, {least:g} or more")
     return float(value)
 
 
@@ -56,7 +56,8 @@ def seconds(name: str, value: Any) -> float:
 
 def _is_finite(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    # Not math.isfinite, which raises OverflowError for an int that exceeds a float.
+    return is_number and abs(value) <= sys.float_info.max
 
 
 def flag(name: str, value: Any) -> bool:

@@ -21,6 +21,7 @@ from rxtweets.errors import ConfigurationError
 from rxtweets.errors._redaction import Secret
 
 __all__ = [
+    "BASE_URL_VARIABLE",
     "TOKEN_VARIABLES",
     "ConnectionOptions",
     "Parsers",
@@ -34,6 +35,9 @@ __all__ = [
 
 TOKEN_VARIABLES = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
 """Environment variables of the token, the first one preferred."""
+
+BASE_URL_VARIABLE = "RXTWEETS_BASE_URL"
+"""Environment variable of the server."""
 
 DEFAULT_BASE_URL = "https://api.x.com"
 
@@ -170,7 +174,7 @@ def connection_options(
             close = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {close[0]}?" if close else f"see rxtweets.{known.__name__}"
             raise ConfigurationError(f"unknown option {name!r}: {hint}")
-    base_url = options.get("base_url") or os.environ.get("RXTWEETS_BASE_URL") or DEFAULT_BASE_URL
+    base_url = options.get("base_url") or os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
     url, proxy = _server(base_url), options.get("proxy")
     if proxy is None:
         proxy = environment_proxy(url)

@@ -2,17 +2,9 @@
 
 Without a token, everything runs against a simulator of X's stream, over real HTTP:
 
-  rxtweets run                       stream, 50 processors, batches of 20 or 2 s, printed
-  rxtweets run --live                the same from X; needs X_BEARER_TOKEN
-  rxtweets simulate --port 8080      the simulator alone, for your own programs
-  rxtweets rules sync rules.txt      make X's rules of the filtered stream those of a file
-  rxtweets connections free all      make X end connections that vanished
-  rxtweets tail                      print tweets as they come
-  rxtweets record FILE               write a stream to a file, for rxtweets replay
-  rxtweets bench                     measure this machine, in a minute
-
-The token for X comes from X_BEARER_TOKEN or TWITTER_BEARER_TOKEN, another server from
-RXTWEETS_BASE_URL. No command prints the token.
+  rxtweets run                       tweets from a simulator, in batches
+  rxtweets run --live                tweets from X; needs a token
+  rxtweets simulate --port 8080      a simulator for your own programs
 """
 
 from __future__ import annotations
@@ -23,8 +15,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from rxtweets.api._options import BASE_URL_VARIABLE
 from rxtweets.cli import _bench, _connections, _record, _replay, _rules, _run, _simulate, _tail
 from rxtweets.cli._command import ABANDONED, ENDED, EXIT_CODES, FAILED, USAGE, complain, log_to
+from rxtweets.cli._sources import TOKEN_NAMES
 from rxtweets.errors import ConfigurationError, RxTweetsError
 
 __all__ = ["main"]
@@ -40,6 +34,12 @@ COMMANDS = {
     "bench": _bench,
 }
 """Each module has its help as docstring, and ``add_arguments(parser)``, which sets ``run``."""
+
+
+ENVIRONMENT = f"""\
+The token for X comes from {TOKEN_NAMES}, another server from
+{BASE_URL_VARIABLE}. No command prints the token.
+"""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -86,7 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(
-        prog="rxtweets", description=__doc__, epilog=EXIT_CODES, formatter_class=raw
+        prog="rxtweets",
+        description=f"{__doc__}\n{ENVIRONMENT}",
+        epilog=EXIT_CODES,
+        formatter_class=raw,
     )
     version = importlib.metadata.version("rxtweets")
     parser.add_argument("--version", action="version", version=f"rxtweets {version}")

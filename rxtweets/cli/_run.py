@@ -21,11 +21,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO, cast
+from typing import Any, Literal, TextIO
 
 from rxtweets._core.subscriber import Subscriber
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
+from rxtweets.api._options import BASE_URL_VARIABLE
 from rxtweets.cli._command import (
     ABANDONED,
     ENDED,
@@ -37,12 +38,12 @@ from rxtweets.cli._command import (
     repeating,
 )
 from rxtweets.cli._sources import (
+    TOKEN_NAMES,
     add_end,
     add_simulator,
     all_failed,
     ending,
-    server_options,
-    simulated,
+    server_of,
 )
 from rxtweets.display._text import batch_line, summary_line
 from rxtweets.errors import ConfigurationError
@@ -66,8 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(
         source,
         "--live",
-        "read X, or the server in RXTWEETS_BASE_URL; the token comes from X_BEARER_TOKEN or "
-        "TWITTER_BEARER_TOKEN",
+        f"read X, or the server in {BASE_URL_VARIABLE}; the token comes from {TOKEN_NAMES}",
     )
     add_option(source, "--base-url", None, "read this server instead", metavar="URL")
     add_simulator(source)
@@ -103,9 +103,13 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.limit is not None and options.limit < 1:
         raise ConfigurationError(f"--limit {options.limit}: give 1 or more")
+    if options.live and options.base_url:
+        raise ConfigurationError("--live reads X itself; leave out --base-url")
     screen = Screen(sys.stdout, sys.stderr)
     level = logging.INFO if options.verbose else logging.WARNING
-    with log_to(screen, level), _source(options) as (place, source):
+    name: Literal["x"] | None = "x" if options.live else None
+    server = server_of(options, name, options.base_url)
+    with log_to(screen, level), server as (place, source):
         own = StreamOptions(
             buffer_size=options.buffer_size, overflow=options.overflow, limit=options.limit
         )
@@ -134,20 +138,6 @@ def run(options: argparse.Namespace) -> int:
     if stats.abandoned:
         return ABANDONED
     return FAILED if all_failed(stats) else ENDED
-
-
-@contextlib.contextmanager
-def _source(options: argparse.Namespace) -> Iterator[tuple[str, StreamOptions]]:
-    """Its name, and its options; a simulator lives until the end of the block."""
-    if options.live and options.base_url:
-        raise ConfigurationError("--live reads X itself; leave out --base-url")
-    if options.live:
-        yield "X", StreamOptions()
-    elif server := server_options(options):
-        yield str(server["base_url"]), cast("StreamOptions", server)
-    else:
-        with simulated(options) as simulator:
-            yield f"a simulation of X's stream on {simulator['base_url']}", simulator
 
 
 class Screen:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from rxtweets.api._options import BASE_URL_VARIABLE, TOKEN_VARIABLES
 from rxtweets.cli._command import ENDED, add_flag, add_option, complain, write
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator._server import Script, Simulator, serve
@@ -108,9 +109,10 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             write(json.dumps({"url": simulator.url}))
         else:
+            variables = f"{BASE_URL_VARIABLE}={simulator.url} {TOKEN_VARIABLES[0]}=any"
             write(
                 f"serving X's streams, rules and connections on {simulator.url} (Ctrl-C ends)",
-                f"  RXTWEETS_BASE_URL={simulator.url} X_BEARER_TOKEN=any rxtweets run --live",
+                f"  {variables} rxtweets run --live",
             )
         signalled.wait()
         complain(f"served {simulator.sent:,} tweets in {simulator.answered:,} requests")

@@ -7,13 +7,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from typing import cast
+from typing import Literal, cast
 
 from rxtweets import simulator
 from rxtweets._core.stats import Stats
 from rxtweets._support.validation import seconds
 from rxtweets._support.workers import start_thread
-from rxtweets.api._options import ServerOptions
+from rxtweets.api._options import BASE_URL_VARIABLE, TOKEN_VARIABLES, ServerOptions
 from rxtweets.cli._command import add_option
 from rxtweets.errors import ConfigurationError
 from rxtweets.pipeline import Pipeline
@@ -22,6 +22,7 @@ from rxtweets.streams._replay import replay
 from rxtweets.streams._sources import StreamOptions, sample_stream
 
 __all__ = [
+    "TOKEN_NAMES",
     "add_end",
     "add_server",
     "add_simulator",
@@ -29,23 +30,21 @@ __all__ = [
     "add_speed",
     "all_failed",
     "ending",
+    "server_of",
     "server_options",
-    "simulated",
     "source_of",
     "speed_of",
 ]
 
-TOKENS = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
+TOKEN_NAMES = " or ".join(TOKEN_VARIABLES)
+"""The variables of the token, for a help text."""
 
 ANY_TOKEN = "simulated"  # noqa: S105 - servers that are not X need a token, and take any
 
 
 def add_server(parser: argparse._ActionsContainer) -> None:
     """Add ``--base-url``; see `server_options`."""
-    text = (
-        f"ask this server instead of X; it gets the token of {TOKENS[0]} or {TOKENS[1]}, or a "
-        "placeholder"
-    )
+    text = f"ask this server instead of X; it gets the token of {TOKEN_NAMES}, or a placeholder"
     add_option(parser, "--base-url", None, text, metavar="URL")
 
 
@@ -55,10 +54,9 @@ def add_source(parser: argparse.ArgumentParser, *, recordings: bool) -> None:
     parser.add_argument(
         "source",
         nargs="?",
-        default="simulator",
         metavar="SOURCE",
-        help=f"simulator (the default), x, the URL of a server{recording}; the token for X comes "
-        f"from {TOKENS[0]} or {TOKENS[1]}",
+        help=f"simulator, x, the URL of a server{recording}; by default the server in "
+        f"{BASE_URL_VARIABLE}, else simulator; the token for X comes from {TOKEN_NAMES}",
     )
     add_simulator(parser)
     if recordings:
@@ -86,21 +84,38 @@ def add_end(parser: argparse.ArgumentParser) -> None:
 
 def server_options(options: argparse.Namespace) -> ServerOptions:
     """Return the options of the named server; empty for X with the token of the environment."""
-    url = options.base_url or os.environ.get("RXTWEETS_BASE_URL")
+    url = options.base_url or os.environ.get(BASE_URL_VARIABLE)
     return _server(url) if url else ServerOptions()
 
 
 def _server(url: str) -> ServerOptions:
-    if any(os.environ.get(name) for name in TOKENS):
+    if any(os.environ.get(name) for name in TOKEN_VARIABLES):
         return ServerOptions(base_url=url)
     return ServerOptions(base_url=url, token=ANY_TOKEN)
 
 
 @contextlib.contextmanager
-def simulated(options: argparse.Namespace) -> Iterator[StreamOptions]:
-    """The stream options of a simulator, which runs until the end of the block."""
-    with simulator.serve(rate=options.rate, seed=options.seed) as x:
-        yield StreamOptions(base_url=x.url, token=ANY_TOKEN)
+def server_of(
+    options: argparse.Namespace,
+    name: Literal["x", "simulator"] | None = None,
+    url: str | None = None,
+) -> Iterator[tuple[str, StreamOptions]]:
+    """The place and the stream options of a server; a simulator runs until the end of the block.
+
+    Args:
+        options: those of `add_simulator`.
+        name: ``None`` for the server of `url`, or for a simulator if there is no URL.
+        url: by default from ``RXTWEETS_BASE_URL``.
+    """
+    url = url or os.environ.get(BASE_URL_VARIABLE)
+    if name == "x":
+        yield url or "X", StreamOptions()
+    elif url and name is None:
+        yield url, cast("StreamOptions", _server(url))
+    else:
+        with simulator.serve(rate=options.rate, seed=options.seed) as x:
+            own = StreamOptions(base_url=x.url, token=ANY_TOKEN)
+            yield f"a simulation of X's stream on {x.url}", own
 
 
 @contextlib.contextmanager
@@ -112,13 +127,12 @@ def source_of(options: argparse.Namespace) -> Iterator[HotStream[object]]:
     """
     name = options.source
     limit = StreamOptions() if options.limit is None else StreamOptions(limit=options.limit)
-    if name == "x":
-        yield sample_stream(**limit)
-    elif name == "simulator":
-        with simulated(options) as server:
+    if name in {None, "x", "simulator"}:
+        with server_of(options, name) as (_, server):
             yield sample_stream(**(server | limit))
     elif "://" in name:
-        yield sample_stream(**(cast("StreamOptions", _server(name)) | limit))
+        with server_of(options, url=name) as (_, server):
+            yield sample_stream(**(server | limit))
     elif hasattr(options, "speed"):
         yield replay(name, speed_of(options.speed), hot=True)
     else:

@@ -2,7 +2,7 @@
 
 Print tweets as they come, until Ctrl-C.
 
-  rxtweets tail                          from a simulator
+  rxtweets tail                          from a simulator, or from RXTWEETS_BASE_URL
   rxtweets tail x --live                 from X, below figures that are kept up to date
   rxtweets tail tweets.jsonl.gz --speed 10
 

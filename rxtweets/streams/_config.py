@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from rxtweets._support.validation import iterable, path_text, seconds, whole_number
+from rxtweets._support.validation import iterable, number, path_text, whole_number
 from rxtweets.api._endpoints import KNOWN, Endpoint, warn_of_unknown
 from rxtweets.api._options import (
     ConnectionOptions,
@@ -38,6 +38,7 @@ PARAMETERS = {"like_fields": "like_with_tweet_author.fields"}
 """X's names of options; those of the others have a dot for the underscore."""
 
 MOST_CONNECTIONS = 2
+LEAST_LINE_MB = 0.001
 DAY = timedelta(hours=24)
 
 
@@ -78,7 +79,7 @@ class StreamOptions(ServerOptions, total=False):
         stall_timeout: seconds without a byte until a connection is closed, 30 by default; X sends
             an empty line every 20.
         backoff: when to reconnect; see `Backoff`.
-        max_line_mb: the longest line in megabytes, 16 by default.
+        max_line_mb: the longest line in megabytes, at least 0.001; 16 by default.
         isolated: read in a separate process, which no handler can delay; ``buffer_size`` messages
             may wait there, and as many in the program. Off by default; on POSIX systems. It passes
             the authorities of a `verify` context to the process, but not a client's own
@@ -222,9 +223,9 @@ def _partitions(endpoint: Endpoint, partition: Partition) -> list[int | None]:
         raise ConfigurationError(f"partition={partition!r}: {endpoint.name} has no partitions")
     is_one = isinstance(partition, int | str)
     given: list[Any] = [partition] if is_one else list(iterable("partition", partition, "[1, 2]"))
-    for number in given:
-        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
-            raise ConfigurationError(f"partition={number!r}: {endpoint.name} has 1 to {most}")
+    for chosen in given:
+        if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= most:
+            raise ConfigurationError(f"partition={chosen!r}: {endpoint.name} has 1 to {most}")
     if not given or len(set(given)) < len(given):
         raise ConfigurationError(f"partition={partition!r}: give each partition once")
     return given
@@ -267,7 +268,7 @@ PARSERS: Parsers = {
     "buffer_size": whole_number,
     "overflow": lambda _, policy: check_overflow(policy),
     "backoff": _backoff,
-    "max_line_mb": seconds,
+    "max_line_mb": lambda name, megabytes: number(name, megabytes, LEAST_LINE_MB),
     "isolated": boolean,
     "reader_cores": lambda _, cores: checked_cores(cores),
 }

@@ -21,6 +21,7 @@ import pytest
 
 from rxtweets import simulator
 from rxtweets.cli import main
+from rxtweets.cli._main import COMMANDS
 from rxtweets.simulator.script import forbidden, unauthorized
 
 COMMAND = [sys.executable, "-m", "rxtweets"]
@@ -183,6 +184,14 @@ def test_without_a_command_the_help_teaches() -> None:
         assert words in done.stdout
 
 
+def test_help_lists_each_command_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for module in COMMANDS.values():
+        summary = (module.__doc__ or "").partition(".\n")[0]
+        assert shown.count(f"{summary[:1].lower()}{summary[1:]}\n") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_delivers_messages_in_flight_and_exits_with_0(number: signal.Signals) -> None:
     with running("run", "--rate", "500", "--json", "--batch-size", "7") as process:
@@ -230,11 +239,17 @@ def test_simulate_can_end_every_connection() -> None:
             assert b"".join(response.iter_bytes()).count(b"\r\n") == 2
 
 
-def screen_of(arguments: list[str], until: bytes, then: signal.Signals) -> tuple[bytes, int]:
+def screen_of(
+    arguments: list[str], until: bytes, then: signal.Signals, **environment: str
+) -> tuple[bytes, int]:
     """Return the output to a terminal; a text in it causes a signal."""
     primary, secondary = pty.openpty()
     with subprocess.Popen(
-        [*COMMAND, *arguments], stdin=secondary, stdout=secondary, stderr=secondary
+        [*COMMAND, *arguments],
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+        env=os.environ | environment,
     ) as process:
         os.close(secondary)
         shown = b""
@@ -270,6 +285,39 @@ def test_named_server_is_not_called_a_simulation() -> None:
         shown, code = screen_of(["run", "--base-url", x.url], b"reconn", signal.SIGINT)
     assert code == 0
     assert f"reading {x.url};" in shown.decode()
+
+
+def test_live_run_names_the_server_of_the_environment() -> None:
+    with simulator.serve(rate=200) as x:
+        shown, code = screen_of(
+            ["run", "--live"], b"reconn", signal.SIGINT,
+            RXTWEETS_BASE_URL=x.url, X_BEARER_TOKEN="any",
+        )  # fmt: skip
+    assert code == 0
+    assert f"reading {x.url};" in shown.decode()
+
+
+@pytest.mark.parametrize("source", [[], ["x"]])
+def test_tail_reads_the_server_of_the_environment(source: list[str]) -> None:
+    with simulator.serve(rate=None) as x:
+        done = run("tail", *source, "--limit", "3", RXTWEETS_BASE_URL=x.url, X_BEARER_TOKEN="any")
+    assert done.returncode == 0
+    assert [request.status for request in x.requests] == [200]
+
+
+def test_record_reads_the_server_of_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "tweets.jsonl"
+    with simulator.serve(rate=None) as x:
+        done = run("record", str(path), "--limit", "3", RXTWEETS_BASE_URL=x.url)
+    assert done.returncode == 0
+    assert [request.status for request in x.requests] == [200]
+
+
+def test_named_simulator_ignores_the_server_of_the_environment() -> None:
+    with simulator.serve(rate=None) as x:
+        done = run("tail", "simulator", "--limit", "1", RXTWEETS_BASE_URL=x.url)
+    assert done.returncode == 0
+    assert x.requests == []
 
 
 def test_second_signal_stops_immediately_with_130(tmp_path: Path) -> None:

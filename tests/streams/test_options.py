@@ -65,6 +65,8 @@ def bad_values() -> Iterator[tuple[str, object]]:
     for name in ("stall_timeout", "connect_timeout"):
         yield name, timedelta(0)
         yield name, timedelta(seconds=-1)
+    for megabytes in (timedelta(seconds=3), 1e-7, 0.0009):
+        yield "max_line_mb", megabytes
     for size in (0, -1, 1.5, 10.0, NAN, True, False, "100", None):
         yield "buffer_size", size
     for minutes in (6, -1, 2.0, True, "3"):
