@@ -23,7 +23,7 @@ POINTER_CONTEXT = 36
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 ABBREVIATIONS = {
-    "received": "recv",
+    "delivered": "deliv",
     "processed": "proc",
     "batches": "batch",
     "dropped": "drop",
@@ -41,7 +41,7 @@ def summary_line(stats: Stats, rate: float | None = None, width: int | None = No
     """
     parts = [
         stats.state,
-        f"received {_received(stats):,}",
+        f"delivered {stats.delivered:,}",
         f"processed {stats.processed:,}",
         f"batches {stats.batches:,}",
         f"dropped {stats.dropped:,}",
@@ -63,7 +63,7 @@ def end_line(stats: Stats) -> str:
 
     Counters of a connection are left out where there was none, as for a recording.
     """
-    parts = [f"received {_received(stats):,}", f"dropped {stats.dropped:,}"]
+    parts = [f"delivered {stats.delivered:,}", f"dropped {stats.dropped:,}"]
     if stats.connects:
         parts = [stats.state, *parts, f"reconnects {stats.reconnects:,}"]
         parts += [] if stats.lag is None else [f"lag {duration(stats.lag)}"]
@@ -72,12 +72,9 @@ def end_line(stats: Stats) -> str:
     return " · ".join(parts + _others(stats))
 
 
-def _received(stats: Stats) -> int:
-    return stats.delivered + stats.dropped + stats.unsubscribed + stats.queued
-
-
 def _others(stats: Stats) -> list[str]:
     others = {
+        "queued": stats.queued,
         "unsubscribed": stats.unsubscribed,
         "beyond the limit": stats.beyond_limit,
         "failed": stats.failed,

@@ -33,7 +33,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recording") / "t.jsonl.gz"
     done = run("record", path, "--rate", 2000, "--limit", 100)
     assert done.returncode == 0, done.stderr
-    assert "received 1" in done.stderr
+    assert "delivered 1" in done.stderr
     return path
 
 
@@ -69,7 +69,7 @@ def test_replay_writes_the_lines_as_they_came(recording: Path) -> None:
 
 def test_replay_ends_without_the_figures_of_a_connection(recording: Path) -> None:
     done = run("replay", recording, "--speed", "max")
-    assert done.stderr.splitlines() == ["received 100 · dropped 0"]
+    assert done.stderr.splitlines() == ["delivered 100 · dropped 0"]
 
 
 def test_permanent_failure_is_reported_once() -> None:
@@ -108,7 +108,7 @@ def test_replay_counts_lines_that_it_left_out(foreign: Path) -> None:
     assert [json.loads(line)["data"]["text"] for line in done.stdout.splitlines()] == ["one", "two"]
     *log, summary = done.stderr.splitlines()
     assert summary == (
-        "received 3 · dropped 0 · disconnect notices 1 · undecodable 1 · unknown 1"
+        "delivered 3 · dropped 0 · disconnect notices 1 · undecodable 1 · unknown 1"
         " · messages without a line 1"
     )
     assert [f"{foreign}:{number}: " in line for number, line in zip((2, 3), log, strict=True)]

@@ -77,7 +77,7 @@ def test_a_line_a_batch_and_a_summary_for_people() -> None:
         "    3 │   5 by flush   │",
     ]
     summary = done.stderr.splitlines()[-1]
-    words = ("received 45", "processed 45", "batches 3", "dropped 0", "reconnects 0", "lag")
+    words = ("delivered 45", "processed 45", "batches 3", "dropped 0", "reconnects 0", "lag")
     for word in words:
         assert word in summary
 
@@ -261,8 +261,8 @@ def test_terminal_has_a_live_summary_that_is_cleared_at_the_end() -> None:
     text = shown.decode()
     assert code == 0
     assert "Ctrl-C stops" in text
-    assert re.search(r"connected · \d+/s · rec", text)
-    assert text.splitlines()[-1].split("\x1b[K")[-1].startswith("stopped · received")
+    assert re.search(r"connected · \d+/s · deliv", text)
+    assert text.splitlines()[-1].split("\x1b[K")[-1].startswith("stopped · delivered")
 
 
 def test_named_server_is_not_called_a_simulation() -> None:

@@ -25,19 +25,21 @@ def line_of(*texts: str, width: int = 80) -> str:
 
 def test_summary_has_all_main_counters_when_they_are_zero() -> None:
     assert summary_line(Stats()) == (
-        "idle · received 0 · processed 0 · batches 0 · dropped 0 · reconnects 0 · lag –"
+        "idle · delivered 0 · processed 0 · batches 0 · dropped 0 · reconnects 0 · lag –"
     )
 
 
-def test_summary_adds_up_received_tweets() -> None:
+def test_summary_has_the_counters_of_the_same_names() -> None:
     line = summary_line(Stats(received=9999, delivered=1000, dropped=200, queued=34))
-    assert "received 1,234" in line
+    assert "received" not in line
+    assert "delivered 1,000" in line
     assert "dropped 200" in line
+    assert "queued 34" in line
 
 
 def test_end_line_has_no_connection_for_a_recording() -> None:
     assert end_line(Stats(delivered=1000, undecodable=2)) == (
-        "received 1,000 · dropped 0 · undecodable 2"
+        "delivered 1,000 · dropped 0 · undecodable 2"
     )
 
 
@@ -45,7 +47,7 @@ def test_end_line_has_connection_counters_for_a_stream() -> None:
     counts = {"delivered": 5, "unsubscribed": 3, "beyond_limit": 7, "connects": 2, "reconnects": 1}
     stats = Stats(state="stopped", lag=0.002, **counts)
     assert end_line(stats) == (
-        "stopped · received 8 · dropped 0 · reconnects 1 · lag 2 ms · unsubscribed 3"
+        "stopped · delivered 5 · dropped 0 · reconnects 1 · lag 2 ms · unsubscribed 3"
         " · beyond the limit 7"
     )
 
@@ -58,7 +60,7 @@ def test_summary_groups_large_numbers() -> None:
 
 def test_summary_shows_the_rate_when_it_is_known() -> None:
     line = summary_line(Stats(state="connected"), rate=1234.4)
-    assert line.startswith("connected · 1,234/s · received")
+    assert line.startswith("connected · 1,234/s · delivered")
 
 
 def test_summary_shows_a_rate_of_zero() -> None:
@@ -151,7 +153,8 @@ def test_batch_line_replaces_control_characters(control: str) -> None:
 def test_summary_is_abbreviated_when_narrow() -> None:
     line = summary_line(Stats(state="connected", lag=0.001), 50.0, 80)
     assert len(line) <= 80
-    assert line.startswith("connected · 50/s · recv 0 · proc 0 · batch 0 · drop 0 · reconn 0 · lag")
+    assert line.startswith("connected · 50/s · deliv 0 · proc 0 · batch 0 · drop 0 · reconn 0 · ")
+    assert line.endswith("lag 1 ms")
 
 
 def test_summary_ends_with_an_ellipsis_when_cut() -> None:
