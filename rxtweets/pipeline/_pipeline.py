@@ -547,7 +547,8 @@ def _signals_set(event: threading.Event) -> Iterator[None]:
 def _telemetry_of(sources: Sequence[Observable[Message[Any]]]) -> Telemetry:
     if len(sources) == 1:
         return telemetry_of(sources[0])
-    parts = [telemetry_of(source) for source in sources if hasattr(source, "telemetry")]
+    known = (telemetry_of(source) for source in sources if hasattr(source, "telemetry"))
+    parts = list(dict.fromkeys(known))  # sources that derive from one stream count it once
     telemetry = new_telemetry(parts)
     telemetry.show("state", lambda: _furthest([part.shown("state") for part in parts]))
     telemetry.show("lag", lambda: _longest([part.shown("lag") for part in parts]))

@@ -257,6 +257,14 @@ def test_stats_have_state_and_lag_of_a_derived_stream() -> None:
     assert stats.lag is not None
 
 
+def test_stats_count_a_stream_of_two_sources_once() -> None:
+    with simulator.serve(rate=None) as x:
+        tweets = rxtweets.sample_stream(token="any", base_url=x.url, limit=50)
+        sources = [tweets.filter(lambda _: True), tweets.filter(lambda _: False)]
+        stats = Pipeline(sources, batchers={"default": Batcher(lambda _: None)}).run()
+    assert stats.received == tweets.stats().received > 0
+
+
 def test_stats_are_idle_without_a_connection(recorder: Recorder) -> None:
     stats = Pipeline([DummySource(), finite(1)], batchers={"default": Batcher(recorder)}).stats()
     assert (stats.state, stats.lag) == ("idle", None)
