@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict
 
 import httpx
 
-from rxtweets._support.validation import seconds
+from rxtweets._support.validation import flag, seconds
 from rxtweets.api._proxies import check_proxy, environment_proxy, has_valid_port, secrets_of
 from rxtweets.errors import ConfigurationError
 from rxtweets.errors._redaction import Secret
@@ -27,7 +27,6 @@ __all__ = [
     "Parsers",
     "ServerOptions",
     "Token",
-    "boolean",
     "connection_options",
     "parsed_options",
     "warn_caller",
@@ -194,17 +193,6 @@ def parsed_options(options: Mapping[str, Any], parsers: Parsers) -> dict[str, An
     return {name: parse(name, options[name]) for name, parse in parsers.items() if name in options}
 
 
-def boolean(name: str, value: object) -> bool:
-    """Return the value if it is ``True`` or ``False``.
-
-    Raises:
-        ConfigurationError: it is neither.
-    """
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name}={value!r}: give True or False")
-    return value
-
-
 def warn_caller(text: str, category: type[Warning]) -> None:
     """Issue a warning for the first line outside of rxtweets that led here."""
     frame, level = inspect.currentframe(), 1
@@ -225,11 +213,11 @@ def _verify(name: str, value: object) -> object:
 PARSERS: Parsers = {
     "stall_timeout": seconds,
     "connect_timeout": seconds,
-    "http1": boolean,
-    "http2": boolean,
-    "compress": boolean,
+    "http1": flag,
+    "http2": flag,
+    "compress": flag,
     "verify": _verify,
-    "fast_paths": boolean,
+    "fast_paths": flag,
 }
 
 

@@ -88,8 +88,6 @@ class Batcher:
         self.size = size
         self.timeout = self.options.timeout
         self.waiting = None if waiting is None else whole_number("waiting", waiting)
-        self.max_bytes = max_bytes
-        self.bytes_of = bytes_of
         self.partition_by = partition_by
 
     @classmethod

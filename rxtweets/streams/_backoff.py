@@ -21,7 +21,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from rxtweets._core.events import WaitFrom
-from rxtweets._support.validation import whole_number
+from rxtweets._support.validation import number, whole_number
 from rxtweets.api._server_waits import WINDOW, asked_waits, rate_limit_number, until_reset
 from rxtweets.errors import ConfigurationError
 
@@ -109,10 +109,7 @@ class Backoff:
 
     def __post_init__(self) -> None:
         for name in ("proved_after", "window", "scale"):
-            number = getattr(self, name)
-            is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-            if not is_number or not 0 <= number < math.inf:
-                raise ConfigurationError(f"Backoff {name}={number!r}: give a number, 0 or more")
+            number(f"Backoff {name}", getattr(self, name))
         whole_number("Backoff connects", self.connects)
         for name in SCHEDULES:
             self._check(name, wait_base, "a wait strategy, such as tenacity.wait_fixed(3)")

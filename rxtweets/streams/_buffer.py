@@ -6,14 +6,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from rxtweets._messages.lookup import LookedUp
-from rxtweets.errors import ConfigurationError, RxTweetsError
+from rxtweets.errors import RxTweetsError
 from rxtweets.streams._billing import Quota
 from rxtweets.streams._gaps import Interval
 
-__all__ = ["Block", "Closed", "Ended", "Handoff", "Opened", "Overflow", "check_overflow"]
+__all__ = ["Block", "Closed", "Ended", "Handoff", "Opened", "Overflow"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
 
@@ -22,19 +22,6 @@ LINE = 16_384
 
 AT_ONCE = 16 * 1024 * 1024
 """Bytes after which `Handoff.get` takes no further block, and that fit in any case."""
-
-
-def check_overflow(policy: str) -> Overflow:
-    """Return the policy.
-
-    Raises:
-        ConfigurationError: there is no such policy.
-    """
-    for known in get_args(Overflow):
-        if policy == known:
-            return known  # type: ignore[no-any-return]  # get_args forgets the type
-    choice = ", ".join(get_args(Overflow))
-    raise ConfigurationError(f"overflow={policy!r}: choose one of {choice}")
 
 
 class Block(NamedTuple):

@@ -6,22 +6,29 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from rxtweets._support.validation import iterable, number, path_text, whole_number
+from rxtweets._support.validation import (
+    choice,
+    flag,
+    instance,
+    iterable,
+    number,
+    path_text,
+    whole_number,
+)
 from rxtweets.api._endpoints import KNOWN, Endpoint, warn_of_unknown
 from rxtweets.api._options import (
     ConnectionOptions,
     Parsers,
     ServerOptions,
-    boolean,
     connection_options,
     parsed_options,
 )
 from rxtweets.errors import ConfigurationError
 from rxtweets.streams._backoff import Backoff
 from rxtweets.streams._billing import Limit, checked_limit
-from rxtweets.streams._buffer import Overflow, check_overflow
+from rxtweets.streams._buffer import Overflow
 from rxtweets.streams._gaps import MOST_MINUTES, Backfill
 from rxtweets.streams._isolated import Cores, checked_cores
 from rxtweets.streams._lines import DEFAULT_MAX_LINE
@@ -251,12 +258,6 @@ def _time(name: str, time: datetime | None) -> datetime | None:
     return time.astimezone(UTC)
 
 
-def _backoff(name: str, value: object) -> Backoff:
-    if not isinstance(value, Backoff):
-        raise ConfigurationError(f"{name}={value!r}: give a rxtweets.Backoff")
-    return value
-
-
 PARSERS: Parsers = {
     "backfill_minutes": _backfill,
     "connections": whole_number,
@@ -264,12 +265,12 @@ PARSERS: Parsers = {
     "start_time": _time,
     "end_time": _time,
     "limit": lambda _, limit: checked_limit(limit),
-    "free_stale_connections": boolean,
+    "free_stale_connections": flag,
     "buffer_size": whole_number,
-    "overflow": lambda _, policy: check_overflow(policy),
-    "backoff": _backoff,
+    "overflow": lambda name, policy: choice(name, policy, get_args(Overflow)),
+    "backoff": lambda name, backoff: instance(name, backoff, Backoff),
     "max_line_mb": lambda name, megabytes: number(name, megabytes, LEAST_LINE_MB),
-    "isolated": boolean,
+    "isolated": flag,
     "reader_cores": lambda _, cores: checked_cores(cores),
 }
 

@@ -178,7 +178,7 @@ class Isolated:
             on_quiet: called when the connection is silent for long.
         """
         options, buffer = self._options, self._buffer
-        separate = {"token", "verify", "url"}
+        separate = {"token", "verify"}
         order = Order(
             number=next(self._numbers),
             token=options.token.header().removeprefix("Bearer "),

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import rxtweets
 from rxtweets.streams import _buffer as buffer
 from rxtweets.streams._billing import Quota
-from rxtweets.streams._buffer import Block, Closed, Handoff, Opened, Overflow, check_overflow
+from rxtweets.streams._buffer import Block, Closed, Handoff, Opened, Overflow
 
 PATIENCE = 20.0
 
@@ -260,11 +259,6 @@ def test_put_lines_are_taken_or_dropped(steps: list[Any], capacity: int, policy:
     assert put == got + watched.dropped
     ended = sum(count for phase, count in watched.bursts if phase == "ended")
     assert ended == watched.dropped
-
-
-def test_unknown_policy_is_refused() -> None:
-    with pytest.raises(rxtweets.ConfigurationError, match="drop_oldest, drop_newest, block"):
-        check_overflow("spill")
 
 
 @pytest.mark.parametrize(
