@@ -90,10 +90,10 @@ def test_get_reads_all_pages(stub: Stub, rules: Rules) -> None:
     assert stub.asked == [get(), get(pagination_token="NEXT")]
 
 
-def test_get_raises_when_pages_go_in_a_circle(stub: Stub, rules: Rules) -> None:
+def test_get_raises_when_pages_repeat(stub: Stub, rules: Rules) -> None:
     page = {**served(CATS), "meta": {"next_token": "AGAIN"}}
     stub.answers(page, page, page)
-    with pytest.raises(rxtweets.errors.ResponseError, match="circle"):
+    with pytest.raises(rxtweets.errors.ResponseError, match="repeat"):
         rules.get()
     assert len(stub.asked) == 2
 
