@@ -16,10 +16,17 @@ from reactivex.disposable import Disposable
 from rxtweets._core.gates import ChunkGate, subscribing, subscribing_for
 from rxtweets._core.telemetry import Telemetry
 
-__all__ = ["Drain", "SharedSource", "SourceSubscription", "Successor", "current_drain"]
+__all__ = ["Drain", "Drained", "SharedSource", "SourceSubscription", "Successor", "current_drain"]
 
 MOST_REFUSALS = 100
 """Sources that complete in turn after the end of a drain; ``repeat()`` would never end."""
+
+
+class Drained(Exception):
+    """Ends an operator that subscribes again after each completion, such as ``repeat``.
+
+    An error passes the operators in order, behind the messages; the consumer takes it for the end.
+    """
 
 
 def current_drain() -> Drain | None:
@@ -130,7 +137,9 @@ class Drain:
         self._refused += 1
         if self._refused <= MOST_REFUSALS:
             observer.on_completed()
-        else:
+        elif self._refused <= 2 * MOST_REFUSALS:
+            observer.on_error(Drained())
+        else:  # `retry` subscribes again after an error
             self._give_up()
         return Disposable()
 

@@ -14,7 +14,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler import CurrentThreadScheduler, VirtualTimeScheduler
 
-from rxtweets._core.draining import Drain
+from rxtweets._core.draining import Drain, Drained
 from rxtweets._core.events import DrainUnavailable, Paused, Resumed, SourceFailed, SourceRestarting
 from rxtweets._core.gates import ChunkGate, subscribing_for
 from rxtweets._core.observable import MessageStream, source_name, subscribe_in_chunks
@@ -222,6 +222,9 @@ class _RunningSource(abc.ObserverBase[Chunk]):
 
     def on_error(self, error: Exception) -> None:
         """Subscribe to the source again, or give it up."""
+        if isinstance(error, Drained):
+            self._end(None)
+            return
         with self._lock:
             self._entry = None
         try:

@@ -323,6 +323,34 @@ def test_merged_stream_drains_through_stock_operators() -> None:
     assert (stats.unsubscribed, stats.abandoned) == (0, 0)
 
 
+def test_drain_of_repeat_delivers_messages_in_flight() -> None:
+    stored: list[Message[Any]] = []
+    entered, released = threading.Event(), threading.Event()
+
+    def hold(message: Message[Any]) -> Message[Any]:
+        entered.set()
+        released.wait(PATIENCE)
+        return message
+
+    with simulator.serve(rate=500) as x:
+        stream = stream_of(x)
+        ended = threading.Event()
+        stream.events.filter(lambda event: isinstance(event, events.StreamEnded)).subscribe(
+            lambda _: ended.set()
+        )
+        source = stream.repeat().pipe(ops.process(hold))
+        pipeline = Pipeline(source, batchers={"default": Batcher(stored.extend, size=5)}).start()
+        assert entered.wait(PATIENCE)
+        stopping = threading.Thread(target=pipeline.stop)
+        stopping.start()
+        assert ended.wait(PATIENCE)
+        released.set()
+        stopping.join(PATIENCE)
+        stats = stream.stats()
+    assert len(stored) == stats.received - stats.control
+    assert (stats.unsubscribed, stats.abandoned) == (0, 0)
+
+
 STEPS: list[Compose] = [
     lambda s: s.map(same),
     lambda s: s.filter(bool),
