@@ -47,13 +47,13 @@ class Drain:
     Attributes:
         has_ended: `finish` was called, and no further source starts.
         found: where the registered sources count.
-        heir: the drain that takes the sources registered from now on, see `apart`.
+        delegate: the drain that takes the sources registered from now on, see `apart`.
     """
 
     def __init__(self, give_up: Callable[[], None] = lambda: None) -> None:
         self.has_ended = False
         self.found: set[Telemetry] = set()
-        self.heir: Drain | None = None
+        self.delegate: Drain | None = None
         self._give_up = give_up
         self._lock = threading.Lock()
         self._expected: set[Telemetry] = set()
@@ -63,15 +63,15 @@ class Drain:
 
     def expect(self, telemetry: Telemetry) -> None:
         """Note that stock operators stand before a source that counts here."""
-        if self.heir is not None:
-            self.heir.expect(telemetry)
+        if self.delegate is not None:
+            self.delegate.expect(telemetry)
         elif telemetry.source:
             self._expected.add(telemetry)
 
     def add(self, source: SourceSubscription) -> None:
         """Register a source; it ends immediately if the drain has ended."""
-        if self.heir is not None and source.shared is None:
-            self.heir.add(source)
+        if self.delegate is not None and source.shared is None:
+            self.delegate.add(source)
             return
         with self._lock:
             if source.shared is None:
@@ -95,19 +95,19 @@ class Drain:
             lift()
 
     def misses(self) -> bool:
-        """Whether a source is expected and did not register."""
+        """Return whether an expected source did not register."""
         expected, found = set[Telemetry](), set[Telemetry]()
         drains = [self]
         for drain in drains:  # the list grows meanwhile
             expected |= drain._expected  # noqa: SLF001
             found |= drain.found
             shared = (source.shared for source in drain._sources)  # noqa: SLF001
-            others = (drain.heir, *(one.drain for one in shared if one is not None))
+            others = (drain.delegate, *(one.drain for one in shared if one is not None))
             drains += [other for other in others if other is not None and other not in drains]
         return not expected <= found
 
     def reaches(self) -> bool:
-        """Whether there is a source to end."""
+        """Return whether `finish` can end a source."""
         sources = self._sources
         gates = {source.gate for source in sources}
         shares = [source.shared for source in sources]
@@ -147,16 +147,16 @@ class Drain:
         """Subscribe to sources for this drain, and not for the current one.
 
         RxPY defers some subscriptions, as those of ``merge``, to the thread's trampoline. They run
-        later, under the current drain, so that one passes them on to this drain, its heir.
+        later, under the current drain, so that one passes them on to this drain, its delegate.
         """
         outer = current_drain()
         if outer is not None and outer.has_ended:
             self.has_ended = True
         with subscribing_for(self):
             result = subscribe()
-        heir = self.heir if self._sources else self
-        if outer is not None and heir is not None:
-            outer.heir = heir
+        delegate = self.delegate if self._sources else self
+        if outer is not None and delegate is not None:
+            outer.delegate = delegate
         return result
 
 
@@ -246,7 +246,7 @@ class SharedSource:
             self.drain.finish()
 
     def is_reached(self, gates: set[ChunkGate[Any]]) -> bool:
-        """Whether these gates can end in order: alone, or with the source."""
+        """Return whether `finish` can end these gates, with or without the source."""
         return bool(_without(self.gates, *gates)) or self.drain.reaches()
 
     def end(self) -> tuple[ChunkGate[Any], ...]:

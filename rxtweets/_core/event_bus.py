@@ -67,12 +67,12 @@ class EventBus:
 
     @property
     def has_observers(self) -> bool:
-        """Whether ``events`` has observers; frequent events are published only then."""
+        """Whether ``events`` has an observer. Without one, frequent events are not published."""
         return bool(self.events.observers)
 
     @property
     def is_traced(self) -> bool:
-        """Whether ``spans`` has observers; spans are published only then."""
+        """Whether ``spans`` has an observer. Without one, no spans are published."""
         return bool(self.spans.observers)
 
     def tap(self, function: Callable[[Event], None]) -> None:

@@ -18,7 +18,7 @@ DOUBLED = tenacity.wait_exponential(multiplier=0.1, max=10.0) + tenacity.wait_ra
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often, and after which waits, a failed message is handled again.
+    """Policy for handling failed messages again.
 
     ::
 

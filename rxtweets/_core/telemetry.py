@@ -157,7 +157,7 @@ class Telemetry:
         return Working(self._workers)
 
     def is_working(self) -> bool:
-        """Whether this thread works for the stream now, and so must not wait for its end."""
+        """Return whether this thread works for the stream: it must not wait for its end."""
         is_ours = threading.get_ident() in self._workers or self.bus.is_own_thread()
         return is_ours or any(part.is_working() for part in self._parts)
 

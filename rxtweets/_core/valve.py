@@ -1,24 +1,26 @@
-"""Permits, which say how many messages may pass now; the valve is the one that is paused."""
+"""`Permit` limits how many messages pass; `Valve` pauses them."""
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 __all__ = ["Permit", "Valve"]
 
 
-class Permit:
-    """How many messages may pass now; thread-safe, and shared by several streams.
+class Permit(ABC):
+    """Limits how many messages pass; thread-safe, and shared by several streams.
 
-    The operators `operators.pausable` and `operators.rate_limit` ask it.
+    The operators `operators.pausable` and `operators.rate_limit` use it.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
         self._listeners: tuple[Callable[[], None], ...] = ()
 
+    @abstractmethod
     def room(self, now: float) -> tuple[int | None, float | None]:
         """Return how many messages may pass, and when to ask again if none may.
 
@@ -29,7 +31,6 @@ class Permit:
             A number, or ``None`` for any number; and a time of the same clock, or ``None`` if it
             is not known.
         """
-        raise NotImplementedError
 
     def take(self, wanted: int, now: float) -> tuple[int, float | None]:
         """Take room for messages that pass now.
@@ -92,7 +93,7 @@ class Valve(Permit):
 
     @property
     def is_paused(self) -> bool:
-        """Whether messages wait."""
+        """Whether the valve holds messages back."""
         return self._is_paused
 
     def pause(self) -> bool:

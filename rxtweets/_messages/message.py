@@ -79,7 +79,7 @@ BatchMode = Literal["bulk", "flush"]
 
 
 class Route(NamedTuple):
-    """How a message continues after its handler: status, batcher, and acknowledgement data."""
+    """Status, batcher and acknowledgement data of a message."""
 
     batcher: str = "default"
     batch_key: Hashable = "default"
@@ -317,7 +317,7 @@ class Message(Generic[T_co]):
 
     @property
     def is_failed(self) -> bool:
-        """Whether the status is `Failed`."""
+        """``True`` if the status is `Failed`."""
         return self._route.status != "ok"
 
     @property

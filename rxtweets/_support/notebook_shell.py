@@ -15,5 +15,5 @@ def shell() -> Any:
 
 
 def is_notebook() -> bool:
-    """Whether this program is the kernel of a notebook."""
+    """Return whether a notebook runs this program."""
     return getattr(shell(), "kernel", None) is not None

@@ -84,7 +84,7 @@ def as_exception(error: BaseException) -> Exception:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether this is Ctrl-C of the user, raised on the main thread.
+    """Return whether the error is Ctrl-C, raised on the main thread.
 
     That happens if a source or a scheduler of the user runs there, not in a `Pipeline`.
     """

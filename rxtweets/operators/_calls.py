@@ -206,7 +206,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether a call of the function returns a coroutine."""
+    """Return whether the function returns a coroutine."""
     call = getattr(function, "__call__", None)  # noqa: B004 - an object may have an async __call__
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 

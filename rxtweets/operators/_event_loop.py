@@ -313,7 +313,7 @@ class LoopRunner:
 
 
 def is_awaited(subscriber: abc.ObserverBase[Batch[Any]]) -> bool:
-    """Whether a subscriber takes batches in a coroutine."""
+    """Return whether the subscriber's ``on_next`` is a coroutine function."""
     if isinstance(subscriber, FunctionSubscriber):
         return subscriber.function is not None and is_async(subscriber.function)
     return is_async(subscriber.on_next)

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from reactivex import abc
 
-from rxtweets._core.acknowledgement import OnFailed, acknowledge, handle_failed
+from rxtweets._core.acknowledgement import OnFailed, settle
 from rxtweets._core.concurrency import Concurrency
-from rxtweets._core.events import Abandoned, HandlerFailed, HandlerRetried, SubscriberFailed
+from rxtweets._core.events import Abandoned, HandlerRetried, SubscriberFailed
 from rxtweets._core.retry import Retry
 from rxtweets._core.serial import SerialTask
 from rxtweets._core.stats import StageStats
@@ -261,10 +261,7 @@ class Processor(abc.ObserverBase[list[Message[Any]]], abc.DisposableBase):
         if not self._settle(len(good), len(failed)):
             return
         if failed:
-            for message in failed:
-                self._telemetry.publish(HandlerFailed(message))
-            handled = handle_failed(failed, self._on_failed, self._telemetry)
-            acknowledge([], handled, self._telemetry)
+            settle((), failed, self._on_failed, self._telemetry)
         if good:
             try:
                 self._observer.on_next(good)
@@ -428,7 +425,6 @@ class CallFlow:
         self.runner.stop()
 
     def is_ready(self) -> bool:
-        """Whether results can be emitted."""
         if self._in_order is None:
             return bool(self._results)
         try:

@@ -31,7 +31,7 @@ def AWAITED(batch: Batch[Any]) -> None:  # noqa: N802 - a value, not a function 
 
 
 class Batcher:
-    """How messages are batched, and the subscriber of the batches.
+    """A batcher of a pipeline: the size of batches, and their subscriber.
 
     To give the batches to several subscribers, subscribe them to a `reactivex.subject.Subject`, and
     each in `subscribers.Buffered`, so that none blocks another. A batch is settled when all of them

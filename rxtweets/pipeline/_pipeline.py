@@ -463,7 +463,7 @@ class Pipeline:
 
     @property
     def is_paused(self) -> bool:
-        """Whether it takes no messages from the sources."""
+        """Whether the pipeline is paused."""
         return self._intake.valve.is_paused
 
     def push(self, messages: Sequence[Message[Any]]) -> None:

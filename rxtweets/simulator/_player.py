@@ -42,7 +42,7 @@ LATE = (0.000_25, 0.000_5, 0.000_6, 0.000_35)
 
 @dataclass(frozen=True)
 class PlayerOptions:
-    """How frames are sent; see `rxtweets.simulator.serve`.
+    """Options for sending frames; see `rxtweets.simulator.serve`.
 
     Attributes:
         patience: seconds that a client may take to make room for more; ``None`` for no limit.

@@ -46,7 +46,7 @@ class Wait(NamedTuple):
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long a stream waits before it reconnects, by the kind of failure; all in seconds.
+    """Waits before a reconnect, by the kind of failure; all in seconds.
 
     ::
 
@@ -209,7 +209,7 @@ class Pacer:
         return max(0.0, self._not_before - self._clock(), self.budget.wait())
 
     def exhausted(self, error: BaseException) -> bool:
-        """Whether the stop strategy ends the stream."""
+        """Return whether the stop strategy ends the stream."""
         state = _call_state(self.attempts)
         state.start_time = self._first_failure
         state.set_exception((type(error), error, None))

@@ -206,7 +206,7 @@ class StreamConfig:
 
     @property
     def is_replay(self) -> bool:
-        """Whether the stream has a start or an end."""
+        """``True`` if the stream has a start or an end."""
         return bool(self.start_time or self.end_time)
 
     @property

@@ -60,7 +60,7 @@ Connect = Callable[[Mapping[str, str], Callable[[], None]], Connection | Isolate
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """How a stream reads and reconnects; see `rxtweets.StreamOptions` for each.
+    """Options for reading and reconnecting; see `rxtweets.StreamOptions` for each.
 
     Attributes:
         max_line: bytes.
@@ -449,7 +449,7 @@ def classify_end(
 
 
 def _is_strange(reads: Iterable[Decoded]) -> bool:
-    """Whether no read brought a message, and one brought a line that no stream of X has."""
+    """Return whether no read has a message, and one has a line that no stream of X has."""
     return not any(decoded.messages for decoded in reads) and any(
         is_strange(other) for decoded in reads for other in decoded.others
     )

@@ -41,7 +41,7 @@ collector spends its time; a smaller chunk makes threads wake one another more o
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How a stream buffers, decodes and ends; see `rxtweets.StreamOptions` for each.
+    """Options for buffering, decoding and ending; see `rxtweets.StreamOptions` for each.
 
     Attributes:
         buffer_size: lines of the buffer.

@@ -21,7 +21,7 @@ YEAR_3000 = 32_503_680_000.0
 
 
 class Position(NamedTuple):
-    """How far a stream has been delivered.
+    """The position up to which a stream was delivered.
 
     Attributes:
         alive_until: time up to which it was delivered, in seconds since 1970.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -86,17 +87,17 @@ class FileStore(Store):
             if missing:
                 self._write(missing)
 
+    @abstractmethod
     def _is_replaced(self) -> bool:
         """Return whether the files are not those of the last call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _keys_in_files(self) -> Iterable[Iterable[str]]:
         """Yield the keys in each file, the newest file first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _write(self, messages: dict[str, Message[Any]]) -> None:
         """Write messages, and `_remember` the keys of written ones."""
-        raise NotImplementedError
 
     def _remember(self, keys: Iterable[str]) -> None:
         self._recent.update(keys)
