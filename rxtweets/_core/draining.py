@@ -99,9 +99,9 @@ class Drain:
         expected, found = set[Telemetry](), set[Telemetry]()
         drains = [self]
         for drain in drains:  # the list grows meanwhile
-            expected |= drain._expected  # noqa: SLF001
+            expected |= drain._expected  # noqa: SLF001 - of this class
             found |= drain.found
-            shared = (source.shared for source in drain._sources)  # noqa: SLF001
+            shared = (source.shared for source in drain._sources)  # noqa: SLF001 - as above
             others = (drain.delegate, *(one.drain for one in shared if one is not None))
             drains += [other for other in others if other is not None and other not in drains]
         return not expected <= found

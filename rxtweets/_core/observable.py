@@ -205,7 +205,7 @@ class Derived(_Stream[T_co]):
 
     def __init__(self, source: Observable[T_co], telemetry: Telemetry) -> None:
         # Not source.subscribe, whose observer drops items without a trace.
-        super().__init__(source._subscribe_core, telemetry)  # noqa: SLF001
+        super().__init__(source._subscribe_core, telemetry)  # noqa: SLF001 - see above
 
     def _subscribe_core(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         if (drain := current_drain()) is not None:
