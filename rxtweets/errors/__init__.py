@@ -38,6 +38,8 @@
 
 Errors of a connection have ``retryable``: whether another connection can succeed.
 Every error can be pickled and copied, with all its attributes.
+
+May import: nothing of rxtweets.
 """
 
 from __future__ import annotations

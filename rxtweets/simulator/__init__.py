@@ -8,7 +8,7 @@
 `serve` starts it, `rxtweets.simulator.script` has the faults, ``rxtweets simulate`` serves it to
 programs in any language.
 
-It may import `rxtweets.api`, `rxtweets._messages` and the packages below them.
+May import: `rxtweets.api`, `rxtweets._messages` and below.
 """
 
 from rxtweets.simulator import script

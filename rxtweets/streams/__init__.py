@@ -24,7 +24,7 @@ A source of your own is any Observable of `Message`. `polling_source`, `from_ite
 an `Acknowledger` (`Message.with_acknowledger`).
 
 A single stream is a reader, a buffer and a delivery; several connections are merged.
-May import: `rxtweets.api`, `rxtweets.operators`, `rxtweets.display` and below.
+May import: `rxtweets.api`, `rxtweets.display` and below.
 """
 
 from rxtweets.streams._backoff import Backoff
