@@ -8,7 +8,7 @@ import contextvars
 import inspect
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from time import perf_counter
@@ -24,7 +24,15 @@ from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
 from rxtweets._support.workers import Died, start_thread
 from rxtweets.errors import HandlerTimeout
-from rxtweets.operators._calls import Call, Tracing, checked, is_async, worker_lost
+from rxtweets.operators._calls import (
+    Call,
+    Tracing,
+    Waiting,
+    call_of,
+    checked,
+    is_async,
+    worker_lost,
+)
 from rxtweets.operators._processor import CallFlow, Processor
 
 __all__ = ["AsyncSubscriber", "LoopRunner", "LoopThread", "is_awaited"]
@@ -213,7 +221,7 @@ class LoopRunner:
         self._time_limit = time_limit
         self._tracing = Tracing(telemetry)
         self._context = contextvars.copy_context()
-        self._pending: deque[Call] = deque()
+        self._pending: deque[Waiting] = deque()
         self._is_called = False
         self._stopped = False
         # Only on the loop's thread:
@@ -221,7 +229,7 @@ class LoopRunner:
         self._limits: dict[asyncio.Task[Message[Any]], asyncio.TimerHandle] = {}
         self._busy = 0.0
 
-    def submit(self, calls: list[Call]) -> None:
+    def submit(self, calls: Sequence[Waiting]) -> None:
         """Queue calls; return immediately."""
         self._pending.extend(calls)
         self.resize()
@@ -237,7 +245,7 @@ class LoopRunner:
             self._is_called = False
             with contextlib.suppress(IndexError):
                 while True:
-                    call = self._pending.popleft()
+                    call = call_of(self._pending.popleft())
                     self._flow.finish(call, call.message.failed(error))
             self._processor.emit(elsewhere=True)
 
@@ -256,7 +264,7 @@ class LoopRunner:
         self._is_called = False  # before the check: a later caller calls again
         while not self._stopped and len(self._tasks) < self._concurrency.limit:
             try:
-                call = self._pending.popleft()
+                call = call_of(self._pending.popleft())
             except IndexError:
                 return
             if (expired := self._flow.start(call)) is not None:

@@ -18,7 +18,16 @@ from rxtweets._core.serial import SerialTask
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import NOOP, Message, in_place_of
 from rxtweets.errors import DeadlineExceeded, ExecutorBroken, HandlerError
-from rxtweets.operators._calls import Call, SpanStart, Tracing, checked, past_deadline, worker_lost
+from rxtweets.operators._calls import (
+    Call,
+    SpanStart,
+    Tracing,
+    Waiting,
+    call_of,
+    checked,
+    past_deadline,
+    worker_lost,
+)
 from rxtweets.operators._processor import CallFlow, Processor
 
 __all__ = ["AnyExecutor", "ExecutorRunner", "handle_all", "handle_packed"]
@@ -137,7 +146,7 @@ class ExecutorRunner:
         self._tracing = Tracing(telemetry)
 
         self._exchange = SerialTask(self._is_due, self._receive_and_send, processor.spawn)
-        self._pending: deque[Call] = deque()
+        self._pending: deque[Waiting] = deque()
         self._returned: deque[Future[Any]] = deque()
         self._stopped = False
         # Only within the exchange:
@@ -147,7 +156,7 @@ class ExecutorRunner:
         self._has_taken_calls = False
         self._broken: ExecutorBroken | None = None
 
-    def submit(self, calls: list[Call]) -> None:
+    def submit(self, calls: Sequence[Waiting]) -> None:
         """Queue calls; return immediately."""
         self._pending.extend(calls)
         self._exchange.spawn()
@@ -188,7 +197,7 @@ class ExecutorRunner:
         calls: list[Call] = []
         with contextlib.suppress(IndexError):  # `stop` clears them
             while self._pending and len(calls) < self._chunk_size():
-                calls.append(self._pending.popleft())
+                calls.append(call_of(self._pending.popleft()))
         if not calls:
             return
         try:

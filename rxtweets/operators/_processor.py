@@ -346,7 +346,7 @@ class CallFlow:
 
     Args:
         processor: counts and emits the results.
-        handle: runs the handler of a call on this thread, and returns the result.
+        handle: runs the handler of a message on this thread, and returns the result.
         telemetry: counters and event bus.
         ordered: whether results keep the order of the source.
         deadline: deadline of a message in seconds since 1970, or ``None``.
@@ -363,7 +363,7 @@ class CallFlow:
     def __init__(
         self,
         processor: Processor,
-        handle: Callable[[Call], Message[Any]],
+        handle: Callable[[Message[Any]], Message[Any]],
         telemetry: Telemetry,
         *,
         ordered: bool,
@@ -390,16 +390,24 @@ class CallFlow:
         self._timers = timers
         self._results: list[Message[Any]] = []
         self._in_order: deque[Call] | None = deque() if ordered else None
-        # Chosen once: row 2 makes these two calls for each message.
+        options = (self._in_order, deadline, partition_by, prepare)
+        self._needs_calls = any(option is not None for option in options)
         self._handle = handle
         needs_start = retry is not None or deadline is not None
-        self.handle = self._start_and_handle if needs_start else handle
+        self.handle = self._start_and_handle if needs_start else self._handle_now
         self.finish = self._settle if retry is None else self._retry_or_settle
+        self.handle_message: Callable[[Message[Any]], None] | None = None
+        if retry is None and not self._needs_calls:
+            add = self._results.append
+            self.handle_message = lambda message: add(handle(message))
 
     # For the processor.
 
     def submit(self, messages: list[Message[Any]]) -> None:
         """Queue messages; return immediately."""
+        if not self._needs_calls:
+            self.runner.submit(messages)
+            return
         calls = list(map(Call, messages))
         if self._in_order is not None:
             self._in_order.extend(calls)
@@ -457,7 +465,10 @@ class CallFlow:
         return call.message.failed(past_deadline(late))
 
     def _start_and_handle(self, call: Call) -> Message[Any]:
-        return self.start(call) or self._handle(call)
+        return self.start(call) or self._handle(call.message)
+
+    def _handle_now(self, call: Call) -> Message[Any]:
+        return self._handle(call.message)
 
     def _examine(self, call: Call) -> Message[Any] | None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -17,7 +17,7 @@ from rxtweets._messages.message import Message
 from rxtweets._support.timers import ThreadTimers
 from rxtweets._support.workers import unexpected
 from rxtweets.errors import HandlerTimeout
-from rxtweets.operators._calls import Call, SpanStart, Tracing, worker_lost
+from rxtweets.operators._calls import Call, SpanStart, Tracing, Waiting, call_of, worker_lost
 from rxtweets.operators._processor import CallFlow, Processor
 
 __all__ = ["Pace", "RepeatedCheck", "ThreadRunner"]
@@ -124,7 +124,7 @@ class _Worker:
     def __init__(self) -> None:
         self.began: float | None = None
         self.busy = 0.0
-        self.call: Call | None = None
+        self.call: Waiting | None = None
         self.since = 0.0
         self.is_limited = False
         self.is_lost = False
@@ -178,18 +178,18 @@ class ThreadRunner:
         self._limit_check = RepeatedCheck(timers, self._check_limits)
 
         self._lock = threading.Lock()
-        self._pending: deque[Call] = deque()
+        self._pending: deque[Waiting] = deque()
         self._active: set[_Worker] = set()
         self._workers = 0
         self._lost = 0
         self._runs = 0
-        self._progress: tuple[int, set[Call | None]] = 0, set()
+        self._progress: tuple[int, set[Waiting | None]] = 0, set()
         self._looks = 0
         self._busy = 0.0
         self._stopped = False
         self._forget_gauge = telemetry.gauge("threads_lost", lambda: self._lost)
 
-    def submit(self, calls: list[Call]) -> None:
+    def submit(self, calls: Sequence[Waiting]) -> None:
         """Queue calls; return immediately."""
         self._pending.extend(calls)
         self._wake()
@@ -281,7 +281,7 @@ class ThreadRunner:
     def _handle_run(self, worker: _Worker) -> None:
         """Handle one call; a run of calls while handlers are quick."""
         try:
-            call = self._pending.popleft()
+            waiting = self._pending.popleft()
         except IndexError:
             return
         is_quick = self._pace.is_quick
@@ -291,11 +291,11 @@ class ThreadRunner:
             self._wake()  # no message waits behind a slow call
         results: list[Message[Any]] = []
         span = self._tracing.begin() if self._bus.is_traced else None
-        handle = self._handle_of(worker, span, results)
+        step = self._step_of(worker, span, results)
         self._runs += 1
         worker.began = perf_counter()
         try:
-            count = self._handle_calls(worker, call, handle, RUN if is_quick else 1)
+            count = self._handle_calls(worker, waiting, step, RUN if is_quick else 1)
         except BaseException as error:
             self._fail_worker(worker, error)
             raise
@@ -312,36 +312,42 @@ class ThreadRunner:
     def _handle_calls(
         self,
         worker: _Worker,
-        call: Call,
-        handle: Callable[[Call], Message[Any] | None],
+        waiting: Waiting,
+        step: Callable[[Any], None],
         most: int,
     ) -> int:
-        next_call, finish = self._pending.popleft, self._flow.finish
+        next_waiting = self._pending.popleft
         began = perf_counter()
         count = 0
         while True:
-            worker.call = call
-            result = handle(call)
-            if result is None:
+            worker.call = waiting
+            step(waiting)
+            if worker.call is None:
                 return count
-            finish(call, result)
             count += 1
             if count == most or perf_counter() - began > HELD:
                 return count
             try:
-                call = next_call()
+                waiting = next_waiting()
             except IndexError:
                 return count
 
-    def _handle_of(
+    def _step_of(
         self, worker: _Worker, span: SpanStart | None, results: list[Message[Any]]
-    ) -> Callable[[Call], Message[Any] | None]:
-        handle = self._handle
-        if span is not None:
-            handle = partial(self._handle_traced, span, results)
-        if self._time_limit is not None:
-            return partial(self._handle_in_time, worker, handle, self._time_limit)
-        return handle
+    ) -> Callable[[Any], None]:
+        """Return the function that handles a waiting call and passes its result on."""
+        limit, plain, finish = self._time_limit, self._flow.handle_message, self._flow.finish
+        if plain is not None and span is None and limit is None:
+            return plain
+        handle = self._handle if span is None else partial(self._handle_traced, span, results)
+
+        def step(waiting: Waiting) -> None:
+            worker.call = call = call_of(waiting)
+            result = handle(call) if limit is None else self._in_time(worker, handle, limit, call)
+            if result is not None:
+                finish(call, result)
+
+        return step
 
     def _handle_traced(
         self, span: SpanStart, results: list[Message[Any]], call: Call
@@ -353,7 +359,9 @@ class ThreadRunner:
         """Account for the messages of a thread that ends with an error."""
         worker.end_run()
         worker.death = error
-        call = worker.call if worker.call is not None and worker.call.result is None else None
+        call = None if worker.call is None else call_of(worker.call)
+        if call is not None and call.result is not None:
+            call = None
         self._telemetry.add(workers_lost=1)
         self._telemetry.publish(WorkerReplaced("thread", error, int(call is not None)))
         if call is not None:
@@ -393,7 +401,7 @@ class ThreadRunner:
 
     # Time limits.
 
-    def _handle_in_time(
+    def _in_time(
         self,
         worker: _Worker,
         handle: Callable[[Call], Message[Any]],
@@ -428,7 +436,7 @@ class ThreadRunner:
                     error = HandlerTimeout(
                         f"the handler took longer than its time limit of {limit:g} s"
                     )
-                    overdue.append((worker.call, error))
+                    overdue.append((call_of(worker.call), error))
                     worker.call = None
                     self._replace(worker, error)
         for call, error in overdue:

@@ -12,7 +12,7 @@ import reactivex
 from rxtweets import Message, events
 from rxtweets import operators as ops
 from rxtweets.errors import WorkerLost
-from rxtweets.operators import _threads
+from rxtweets.operators import _calls, _process
 
 PATIENCE = 20.0
 
@@ -53,13 +53,11 @@ def dying_at(number: int, inner: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @pytest.fixture(params=[1, 250, 5000])
 def _thread_dies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the first message, on a thread of many, and on the one thread for quick handlers."""
-    init = _threads.ThreadRunner.__init__
 
-    def made(self: Any, *args: Any, **options: Any) -> None:
-        init(self, *args, **options)
-        self._handle = dying_at(request.param, self._handle)
+    def calling(function: Any, name: str) -> Any:
+        return dying_at(request.param, _calls.calling(function, name))
 
-    monkeypatch.setattr(_threads.ThreadRunner, "__init__", made)
+    monkeypatch.setattr(_process, "calling", calling)
 
 
 @pytest.mark.usefixtures("_thread_dies")

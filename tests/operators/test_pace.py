@@ -250,13 +250,12 @@ def test_results_are_emitted_when_a_run_takes_five_ms(
     emitted: list[int] = []
 
     class Flow:
-        def handle(self, call: int) -> int:
+        handle = finish = None
+
+        def handle_message(self, message: int) -> None:
             nonlocal seconds
             seconds += 0.000_15
-            return call
-
-        def finish(self, call: int, _result: int) -> None:
-            finished.append(call)
+            finished.append(message)
 
     class Processor:
         may_wait = False
