@@ -13,15 +13,18 @@ from rxtweets.errors import DecodeError, RxTweetsError
 
 __all__ = [
     "Abandoned",
+    "AcknowledgementsLost",
     "AcknowledgerFailed",
     "BackfillRefused",
     "BackfillRequested",
     "BatchDelivered",
     "BatchFailed",
     "BatchStarted",
+    "BrokerLost",
     "Connected",
     "Connecting",
     "ConnectionsClosed",
+    "DeadLettered",
     "DisconnectAnnounced",
     "Disconnected",
     "DrainUnavailable",
@@ -413,6 +416,49 @@ class Abandoned(Event):
 
     count: int
     where: str
+
+
+# Brokers.
+
+
+class BrokerLost(Event):
+    """The connection to a broker is lost; the source connects again.
+
+    Attributes:
+        error: of the connection.
+        attempt: number of failures in a row.
+        delay: seconds until the next attempt.
+    """
+
+    error: Exception
+    attempt: int
+    delay: float
+
+
+class AcknowledgementsLost(Event):
+    """A broker did not get outcomes, so it delivers these messages again.
+
+    Attributes:
+        messages: their number.
+        error: of the connection; ``None`` if a lease had ended.
+    """
+
+    messages: int
+    error: Exception | None
+
+
+class DeadLettered(Event):
+    """A message is stored in the queue for dead letters.
+
+    Attributes:
+        key: of the message.
+        attempts: the number of deliveries.
+        reason: of the last failure.
+    """
+
+    key: str
+    attempts: int
+    reason: object
 
 
 # Pipelines.

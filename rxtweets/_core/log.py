@@ -199,6 +199,21 @@ RARE: dict[type[events.Event], Line] = {
 }
 
 FREQUENT: dict[type[events.Event], Line] = {
+    events.BrokerLost: (
+        WARNING,
+        "the broker is lost, next attempt in {0.delay:.2f} s (failure {0.attempt}): {0.error}",
+    ),
+    events.AcknowledgementsLost: (
+        WARNING,
+        lambda event: (
+            f"{event.messages} messages will be delivered again: "
+            f"{event.error or 'their lease had ended'}"
+        ),
+    ),
+    events.DeadLettered: (
+        WARNING,
+        "message {0.key} is a dead letter after {0.attempts} deliveries: {0.reason!r}",
+    ),
     events.UndecodableLine: (WARNING, _left_out),
     events.UnknownMessage: (WARNING, _left_out),
     events.PartialErrors: (DEBUG, "tweet {0.message.id} carries errors about parts of it"),

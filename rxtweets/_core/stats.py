@@ -73,6 +73,12 @@ class Stats:
         "messages acknowledged again, as after a time limit; the first outcome stands"
     )
     acknowledged: int = _figure("messages acknowledged as successful without a batcher")
+    redelivered: int = _figure("messages that a broker delivered again")
+    dead_lettered: int = _figure("messages stored in a queue for dead letters")
+    acks_lost: int = _figure(
+        "outcomes that a broker did not get: a lease or a connection had ended; it redelivers"
+    )
+    broker_failures: int = _figure("losses of the connection to a broker")
     restarts: int = _figure("sources that failed and were subscribed to again")
     abandoned: int = _figure(
         "messages in flight when a stage was stopped or one of its threads died, and the rest "

@@ -16,6 +16,10 @@
     ├── AcknowledgerError                 an acknowledger does not support the request
     ├── PipelineError                     methods of a pipeline were called in the wrong order
     ├── SourceError                       a source failed, and its restarts failed too
+    ├── BrokerError                       a broker refused a message or a request
+    │   ├── BrokerUnavailable             it cannot be reached now; a later attempt may succeed
+    │   ├── QueueSettingsError            a queue exists with settings that can lose messages
+    │   └── Redelivered                   a message was delivered too often without an outcome
     └── StreamError                       the stream, or one of its connections, failed
         ├── ConnectionLost                the network or the server ended the connection
         │   ├── ConnectionEnded           the server completed the response
@@ -53,6 +57,8 @@ __all__ = [
     "AccessError",
     "AcknowledgerError",
     "AuthenticationError",
+    "BrokerError",
+    "BrokerUnavailable",
     "ConfigurationError",
     "ConnectionEnded",
     "ConnectionLimitError",
@@ -66,8 +72,10 @@ __all__ = [
     "PipelineError",
     "ProvisioningError",
     "ProxyError",
+    "QueueSettingsError",
     "RateLimitError",
     "ReaderCrashed",
+    "Redelivered",
     "ResponseError",
     "RuleSyntaxError",
     "RulesError",
@@ -195,6 +203,25 @@ class SourceError(RxTweetsError):
     def __init__(self, message: str, source: int) -> None:
         super().__init__(message)
         self.source = source
+
+
+class BrokerError(RxTweetsError):
+    """A broker refused a message or a request; its text has no password."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached now; a later attempt may succeed."""
+
+
+class QueueSettingsError(BrokerError):
+    """A stream, queue or topic exists with settings that can lose messages."""
+
+
+class Redelivered(BrokerError):
+    """A message was delivered more often than ``max_deliver`` allows, each time without an outcome.
+
+    Its handler may end the process, or exceed ``max_held``.
+    """
 
 
 class StreamError(RxTweetsError):

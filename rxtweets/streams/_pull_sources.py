@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from reactivex import abc
 from reactivex.scheduler import VirtualTimeScheduler
@@ -24,13 +24,34 @@ from rxtweets._support.validation import function, seconds, whole_number
 from rxtweets._support.workers import as_exception, is_interrupt, start_thread
 from rxtweets.errors import ConfigurationError, HandlerError
 
-__all__ = ["PullSource", "QueueAcknowledger", "from_iterable", "from_queue", "polling_source"]
+__all__ = [
+    "NO_PAUSE",
+    "PollSession",
+    "PullSource",
+    "QueueAcknowledger",
+    "from_iterable",
+    "from_queue",
+    "polling_source",
+]
 
 Poll = Callable[[int], Sequence[Message[Any]] | None]
 OnFailure = Literal["discard", "requeue"]
 
 NO_PAUSE = 0.001
 """Seconds between polls that wait for messages themselves."""
+
+
+class PollSession(Protocol):
+    """Polls for one subscription, and learns of its end."""
+
+    def __call__(self, wanted: int) -> Sequence[Message[Any]] | None:
+        """Poll; see `polling_source`."""
+
+    def finish(self) -> None:
+        """The subscription is drained: outcomes of the messages follow."""
+
+    def leave(self) -> None:
+        """The subscription is disposed: no outcomes follow."""
 
 
 class PullSource(MessageStream[Any]):
@@ -63,10 +84,14 @@ class PullSource(MessageStream[Any]):
     def __repr__(self) -> str:
         return f"<{self.telemetry.source}>"
 
+    def new_session(self) -> PollSession | None:
+        """Return the session of a subscription; ``None`` for `begin` on the polling thread."""
+        return None
+
     def _start(
         self, observer: abc.ObserverBase[list[Message[Any]]], scheduler: abc.SchedulerBase | None
     ) -> abc.DisposableBase:
-        puller = _Puller(self, observer)
+        puller = _Puller(self, observer, self.new_session())
         if isinstance(scheduler, VirtualTimeScheduler):
             puller.run_on(scheduler)
         else:
@@ -77,13 +102,19 @@ class PullSource(MessageStream[Any]):
 class _Puller:
     """One subscription to a `PullSource`."""
 
-    def __init__(self, source: PullSource, observer: abc.ObserverBase[list[Message[Any]]]) -> None:
+    def __init__(
+        self,
+        source: PullSource,
+        observer: abc.ObserverBase[list[Message[Any]]],
+        session: PollSession | None,
+    ) -> None:
         self._source = source
         self._observer = observer
         self._telemetry = source.telemetry
         self.gate = ChunkGate(observer, source.telemetry)
         self._stopped = threading.Event()
-        self._poll: Poll | None = None
+        self._session = session
+        self._poll: Poll | None = session
 
     def run(self) -> None:
         with self._telemetry.working():
@@ -102,10 +133,14 @@ class _Puller:
     def finish(self, *_: ChunkGate[Any]) -> None:
         """Stop polling; a poll that has begun still emits, then the observer completes."""
         self._stopped.set()
+        if self._session is not None:
+            self._session.finish()
 
     def leave(self, gate: ChunkGate[Any]) -> None:
         gate.close()
         self._stopped.set()
+        if self._session is not None:
+            self._session.leave()
 
     def fail(self, error: BaseException) -> None:
         self.gate.on_error(as_exception(error))

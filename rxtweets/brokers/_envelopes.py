@@ -1,0 +1,89 @@
+"""Messages on the wire.
+
+The body is X's line byte for byte, so other consumers read X's own JSON. Messages without a line,
+or with the result of a handler as ``data``, travel in the format of recordings; a header says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rxtweets._messages.jsonl import from_line, key_of, to_line
+from rxtweets._messages.lookup import LookedUp, look_up, quick_look_up
+from rxtweets._messages.message import Message, new_message
+from rxtweets.brokers._engine import Envelope, Taken
+
+__all__ = ["FORMAT", "KEY", "RECEIVED_AT", "envelopes_of", "messages_of"]
+
+RECEIVED_AT = "rxt-received-at"
+"""Header: when the line was read from X, in seconds since 1970."""
+
+FORMAT = "rxt-format"
+"""Header: ``record`` if the body is in the format of recordings."""
+
+KEY = "rxt-key"
+"""Header: the key of the message, where the broker has got another one."""
+
+Messages = Sequence[Message[object]]
+
+_look_up = quick_look_up() or look_up
+
+
+def envelopes_of(messages: Messages) -> list[Envelope]:
+    """Return the envelopes of messages, in their order."""
+    lines = [message.raw for message in messages]
+    return [
+        _envelope(message, line, known)
+        for message, line, known in zip(messages, lines, _known(lines), strict=True)
+    ]
+
+
+def messages_of(taken: Sequence[Taken]) -> list[Message[object] | Exception]:
+    """Return the message of each envelope, or the error for which it has none."""
+    known = _known([one.body if FORMAT not in one.headers else b"" for one in taken])
+    return [_decoded(one, found) for one, found in zip(taken, known, strict=True)]
+
+
+def _known(lines: Sequence[bytes]) -> LookedUp:
+    # An empty line stands for one that is not looked up.
+    return [found if line else None for line, found in zip(lines, _look_up(lines), strict=True)]
+
+
+def _envelope(message: Message[object], line: bytes, known: tuple[str, object] | None) -> Envelope:
+    headers: dict[str, str] = {}
+    if message.received_at is not None:
+        headers[RECEIVED_AT] = repr(message.received_at)
+    if known is not None:
+        is_line = known[0] == message.data
+    else:
+        is_line = bool(line) and _is_unchanged(message, line)
+    if is_line:
+        return Envelope(key_of(message), line, headers)
+    return Envelope(key_of(message), to_line(message)[:-1], headers | {FORMAT: "record"})
+
+
+def _is_unchanged(message: Message[object], line: bytes) -> bool:
+    try:
+        return bool(from_line(line).data == message.data)
+    except ValueError:
+        return False
+
+
+def _decoded(taken: Taken, known: tuple[str, object] | None) -> Message[object] | Exception:
+    received_at = _received_at(taken.headers)
+    if known is not None:
+        return new_message(known[0], known[1], taken.body, received_at)
+    try:
+        message = from_line(taken.body)
+    except ValueError as error:
+        return error
+    if not message.raw:
+        return message
+    return new_message(message.data, message._id, message._line, received_at)  # noqa: SLF001 - a copy with another time
+
+
+def _received_at(headers: Mapping[str, str]) -> float | None:
+    try:
+        return float(headers[RECEIVED_AT])
+    except (KeyError, ValueError):
+        return None

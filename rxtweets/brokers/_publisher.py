@@ -1,0 +1,78 @@
+"""Publishes batches to a queue."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from rxtweets._core.subscriber import Subscriber
+from rxtweets._messages.batch import Batch
+from rxtweets.brokers._engine import Engine, Sender
+from rxtweets.brokers._envelopes import envelopes_of
+from rxtweets.errors import BrokerUnavailable
+
+__all__ = ["Publisher"]
+
+
+class Publisher(Subscriber[Any]):
+    """Publishes the messages of each batch, and waits until the broker has stored them durably.
+
+    The first batch connects, and creates the queue if it is missing. The publisher connects again
+    after a loss, with the next batch. Several threads may publish at the same time.
+
+    ::
+
+        Pipeline(stream, batchers={"default": Batcher(queue.publisher(), size=200, timeout=0.05)})
+
+    Made by `Queue.publisher`.
+    """
+
+    def __init__(self, engine: Engine, groups: tuple[str, ...]) -> None:
+        super().__init__()
+        self._engine = engine
+        self._groups = groups
+        self._lock = threading.Lock()
+        self._sender: Sender | None = None
+
+    def on_next(self, batch: Batch[Any]) -> Any:
+        """Publish a batch.
+
+        Returns:
+            ``None`` if all messages are stored; else the messages, those failed that are not, with
+            a `BrokerError` as reason.
+
+        Raises:
+            BrokerUnavailable: none of them is stored.
+            QueueSettingsError: the queue exists with settings that can lose messages.
+        """
+        errors = self._connected().put(envelopes_of(batch))
+        if not any(errors):
+            return None
+        if all(isinstance(error, BrokerUnavailable) for error in errors):
+            raise errors[0] or BrokerUnavailable
+        return [
+            message if error is None else message.failed(error)
+            for message, error in zip(batch, errors, strict=True)
+        ]
+
+    def on_error(self, error: Exception) -> None:
+        """Close the connection."""
+        del error
+        self.on_completed()
+
+    def on_completed(self) -> None:
+        """Close the connection; a later batch opens another one."""
+        with self._lock:
+            sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
+
+    def __repr__(self) -> str:
+        return f"<Publisher to {self._engine.name} {self._engine.queue!r}>"
+
+    def _connected(self) -> Sender:
+        with self._lock:
+            if self._sender is None:
+                self._engine.ensure(self._groups)
+                self._sender = self._engine.sender()
+            return self._sender

@@ -1,0 +1,152 @@
+"""Queues on brokers, by their URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+import tenacity
+
+from rxtweets._support.validation import choice, no_class, seconds, whole_number
+from rxtweets.brokers._address import Address
+from rxtweets.brokers._dead_letters import DeadLetters
+from rxtweets.brokers._engine import Backlog, Engine, Subscription
+from rxtweets.brokers._publisher import Publisher
+from rxtweets.brokers._source import OnFailure, QueueSource, Settling
+from rxtweets.errors import ConfigurationError
+
+__all__ = ["Queue", "connect"]
+
+ENGINES: dict[str, tuple[str, str]] = {
+    "memory": ("_memory", "MemoryEngine"),
+}
+"""Module and class of each engine, by the scheme of its URLs."""
+
+GROUP = "default"
+
+
+class Queue:
+    """A queue on a broker: where to publish, and where to take from.
+
+    Made by `connect`, or from an engine of your own: ``Queue(MyEngine(...))``.
+
+    Args:
+        engine: speaks to the broker.
+        groups: groups that get every message, even those published before their first worker.
+
+    Attributes:
+        dead_letters: messages that failed for good.
+    """
+
+    def __init__(self, engine: Engine, groups: Iterable[str] = ()) -> None:
+        self.engine = engine
+        self._groups = _group_names(groups)
+        self.dead_letters = DeadLetters(engine)
+
+    def publisher(self) -> Publisher:
+        """Return a subscriber that publishes batches."""
+        return Publisher(self.engine, self._groups)
+
+    def source(
+        self,
+        group: str = GROUP,
+        *,
+        on_failure: OnFailure = "retry",
+        wait: Callable[[tenacity.RetryCallState], float] | None = None,
+        max_deliver: int = 5,
+        lease: float | timedelta = 30.0,
+        max_held: float | timedelta = 1800.0,
+        max_in_flight: int = 1000,
+    ) -> QueueSource:
+        """Return a source of the messages of the queue.
+
+        It takes messages as they are requested. It connects again when the broker was lost, and
+        ends only when it is stopped. Workers of one group share the messages.
+
+        Args:
+            group: name of the group: letters, digits, ``-`` and ``_``.
+            on_failure: ``retry`` failed messages later, the default; or make them dead letters
+                (``dead_letter``), acknowledge them (``drop``), or give them back immediately
+                (``release``). ``message.configure_ack(on_failure=…, delay=…)`` overrides it.
+            wait: seconds before a failed message is delivered again, as in `tenacity.wait`; by
+                default 1 s, doubled each time, up to 60 s.
+            max_deliver: deliveries of a message, after which it becomes a dead letter.
+            lease: seconds after which the broker delivers the messages of a dead worker again. It
+                is extended while a handler runs.
+            max_held: seconds after which a message that is not settled is given up.
+            max_in_flight: messages taken and not settled, at most.
+
+        Raises:
+            ConfigurationError: an argument is invalid.
+        """
+        no_class("wait", wait)
+        if wait is not None and not callable(wait):
+            raise ConfigurationError(f"wait={wait!r}: give a strategy of tenacity")
+        settling = Settling(
+            choice("on_failure", on_failure, ("retry", "dead_letter", "drop", "release")),
+            wait or tenacity.wait_exponential(multiplier=1.0, max=60.0),
+            whole_number("max_deliver", max_deliver),
+            seconds("max_held", max_held),
+        )
+        [name] = _group_names([group])
+        subscription = Subscription(
+            name,
+            seconds("lease", lease),
+            whole_number("max_in_flight", max_in_flight),
+            settling.max_deliver,
+        )
+        return QueueSource(self.engine, self._groups, subscription, settling)
+
+    def backlog(self) -> dict[str, Backlog]:
+        """Return the backlog of each group.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        self.engine.ensure(self._groups)
+        return self.engine.backlog()
+
+    def close(self) -> None:
+        """Close connections that publishers and sources share."""
+        self.engine.close()
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.engine.queue!r} on {self.engine.name}>"
+
+
+def connect(url: str, *, groups: Iterable[str] = ()) -> Queue:
+    """Return the queue of a URL; the connection is made by its first use.
+
+    ::
+
+        queue = brokers.connect("memory:tweets")
+        Pipeline(stream, batchers={"default": Batcher(queue.publisher(), size=200)}).run()
+        Pipeline(queue.source("sentiment"), handle_message=score).run()
+
+    Args:
+        url: its path names the stream, queue or topic, which is created when it is missing.
+        groups: groups that get every message, even those published before their first worker.
+
+    Raises:
+        ConfigurationError: there is no engine for this URL, or its client is not installed.
+    """
+    address = Address.parse(url)
+    if address.scheme not in ENGINES:
+        raise ConfigurationError(
+            f"no engine for {address.scheme}:…; there are {', '.join(sorted(ENGINES))}"
+        )
+    module, name = ENGINES[address.scheme]
+    make: Any = getattr(import_module(f"rxtweets.brokers.{module}"), name)
+    return Queue(make(address), groups)
+
+
+def _group_names(groups: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(groups)
+    for name in names:
+        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigurationError(f"group={name!r}: give letters, digits, - and _")
+        if not name.isascii():
+            raise ConfigurationError(f"group={name!r}: give letters without accents")
+    return names

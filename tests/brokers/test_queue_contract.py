@@ -1,0 +1,280 @@
+"""What a pipeline sees of every engine: outcomes, leases, dead letters, drain."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import tenacity
+
+from rxtweets import Batch, Batcher, Message, Pipeline, events
+from rxtweets.brokers import Queue, delivery_of
+from tests.brokers.engines import EngineUnderTest
+from tests.brokers.test_engine_contract import eventually
+
+Tweet = Callable[[int], Message[str]]
+PATIENCE = 30.0
+
+
+def publish(queue: Queue, messages: list[Message[str]]) -> None:
+    publisher = queue.publisher()
+    assert publisher.on_next(Batch(messages)) is None
+    publisher.on_completed()
+
+
+class Worker:
+    """A running pipeline, and what its handler was given."""
+
+    def __init__(
+        self, queue: Queue, handle: Callable[[Message[str]], Message[str]] | None, **options: Any
+    ) -> None:
+        self.given: list[Message[str]] = []
+        self.lock = threading.Lock()
+        self.events: list[events.Event] = []
+
+        def seen(message: Message[str]) -> Message[str]:
+            with self.lock:
+                self.given.append(message)
+            return message if handle is None else handle(message)
+
+        options.setdefault("wait", tenacity.wait_none())
+        self.source = queue.source("workers", **options)
+        self.pipeline = Pipeline(
+            self.source,
+            handle_message=seen,
+            batchers={"default": Batcher(lambda _: None, size=10, timeout=0.05)},
+        )
+        self.pipeline.events.subscribe(self.events.append)
+
+    def texts(self) -> list[str]:
+        with self.lock:
+            return sorted(message.data for message in self.given)
+
+    def wait_for(self, count: int) -> None:
+        eventually(lambda: len(self.given) >= count, self.texts)
+
+
+@contextmanager
+def working(
+    queue: Queue, handle: Callable[[Message[str]], Message[str]] | None = None, **options: Any
+) -> Iterator[Worker]:
+    worker = Worker(queue, handle, **options)
+    worker.pipeline.start()
+    try:
+        yield worker
+    finally:
+        worker.pipeline.stop()
+
+
+def is_empty(queue: Queue) -> bool:
+    backlog = queue.backlog()["workers"]
+    return (backlog.pending, backlog.in_flight) == (0, 0)
+
+
+def test_pipeline_handles_each_published_message(queue: Queue, tweet: Tweet) -> None:
+    sent = [tweet(number) for number in range(60)]
+    publish(queue, sent)
+    with working(queue) as worker:
+        worker.wait_for(60)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    assert sorted(one.raw for one in worker.given) == sorted(one.raw for one in sent)
+    assert {one.received_at for one in worker.given} == {one.received_at for one in sent}
+    assert {one.metadata["lang"] for one in worker.given} == {"en"}
+    delivery = delivery_of(worker.given[0])
+    assert (delivery.engine, delivery.queue) == (queue.engine.name, queue.engine.queue)
+    assert (delivery.attempt, delivery.group) == (1, "workers")
+    assert worker.pipeline.stats().acks_lost == 0
+
+
+def test_changed_data_travels_with_the_line(queue: Queue, tweet: Tweet) -> None:
+    publish(queue, [tweet(1).update_data(str.upper)])
+    with working(queue) as worker:
+        worker.wait_for(1)
+    [message] = worker.given
+    assert message.data == tweet(1).data.upper()
+    assert message.raw == tweet(1).raw
+    assert message.received_at == tweet(1).received_at
+
+
+def test_failed_message_is_retried_until_it_succeeds(
+    queue: Queue, tweet: Tweet, engine: EngineUnderTest
+) -> None:
+    if not engine.counts_attempts:
+        pytest.skip("this broker does not count deliveries")
+
+    def handle(message: Message[str]) -> Message[str]:
+        if delivery_of(message).attempt < 3:
+            raise ValueError("not yet")
+        return message
+
+    publish(queue, [tweet(1), tweet(2)])
+    with working(queue, handle) as worker:
+        worker.wait_for(6)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    assert worker.texts() == sorted(3 * [tweet(1).data, tweet(2).data])
+    assert len(queue.dead_letters) == 0
+    assert worker.pipeline.stats().redelivered == 4
+
+
+def test_message_that_always_fails_becomes_a_dead_letter(
+    queue: Queue, tweet: Tweet, engine: EngineUnderTest
+) -> None:
+    if not engine.counts_attempts:
+        pytest.skip("this broker does not count deliveries")
+
+    def handle(message: Message[str]) -> Message[str]:
+        if message.data == tweet(1).data:
+            raise ValueError("poison")
+        return message
+
+    publish(queue, [tweet(1), tweet(2)])
+    with working(queue, handle, max_deliver=3) as worker:
+        eventually(lambda: len(queue.dead_letters) == 1, queue.backlog)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    [letter] = queue.dead_letters
+    assert letter.body == tweet(1).raw
+    assert letter.error == "ValueError: poison"
+    assert (letter.attempts, letter.group) == (3, "workers")
+    assert worker.texts().count(tweet(1).data) == 3
+    assert worker.pipeline.stats().dead_lettered == 1
+    assert any(isinstance(event, events.DeadLettered) for event in worker.events)
+
+
+def test_replayed_dead_letter_is_handled_again(queue: Queue, tweet: Tweet) -> None:
+    def fail(_: Message[str]) -> Message[str]:
+        raise ValueError("poison")
+
+    publish(queue, [tweet(1)])
+    with working(queue, fail, on_failure="dead_letter"):
+        eventually(lambda: len(queue.dead_letters) == 1, queue.backlog)
+    assert queue.dead_letters.replay() == 1
+    assert len(queue.dead_letters) == 0
+    with working(queue) as worker:
+        worker.wait_for(1)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    assert worker.given[0].raw == tweet(1).raw
+    assert delivery_of(worker.given[0]).key == tweet(1).id
+
+
+def test_purged_dead_letters_are_gone(queue: Queue, tweet: Tweet) -> None:
+    def fail(_: Message[str]) -> Message[str]:
+        raise ValueError("poison")
+
+    publish(queue, [tweet(1)])
+    with working(queue, fail, on_failure="dead_letter"):
+        eventually(lambda: len(queue.dead_letters) == 1, queue.backlog)
+    queue.dead_letters.purge()
+    assert len(queue.dead_letters) == 0
+
+
+def test_failure_policy_is_set_for_one_message(queue: Queue, tweet: Tweet) -> None:
+    def fail(message: Message[str]) -> Message[str]:
+        policy = "drop" if message.data == tweet(1).data else "dead_letter"
+        return message.configure_ack(on_failure=policy).failed("by hand")
+
+    publish(queue, [tweet(1), tweet(2)])
+    with working(queue, fail) as worker:
+        worker.wait_for(2)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    [letter] = queue.dead_letters
+    assert letter.body == tweet(2).raw
+
+
+def test_undecodable_body_becomes_a_dead_letter(queue: Queue, tweet: Tweet) -> None:
+    from rxtweets.brokers import Envelope
+
+    sender = queue.engine.sender()
+    assert sender.put([Envelope("odd", b"no JSON \xff", {})]) == [None]
+    sender.close()
+    publish(queue, [tweet(1)])
+    with working(queue) as worker:
+        worker.wait_for(1)
+        eventually(lambda: len(queue.dead_letters) == 1, queue.backlog)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    [letter] = queue.dead_letters
+    assert (letter.body, letter.message) == (b"no JSON \xff", None)
+    assert worker.pipeline.stats().undecodable == 1
+
+
+def test_slow_handler_gets_each_message_once(
+    queue: Queue, tweet: Tweet, engine: EngineUnderTest
+) -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def wait(message: Message[str]) -> Message[str]:
+        begun.set()
+        released.wait(PATIENCE)
+        return message
+
+    publish(queue, [tweet(1)])
+    with working(queue, wait, lease=engine.lease) as worker, working(queue) as other:
+        assert begun.wait(PATIENCE)
+        threading.Event().wait(3 * engine.lease)  # the lease itself is time
+        released.set()
+        eventually(lambda: is_empty(queue), queue.backlog)
+    assert len(worker.given) + len(other.given) == 1
+
+
+def test_message_held_too_long_is_delivered_again(
+    queue: Queue, tweet: Tweet, engine: EngineUnderTest
+) -> None:
+    released, calls = threading.Event(), itertools.count(1)
+
+    def hang_once(message: Message[str]) -> Message[str]:
+        if next(calls) == 1:
+            released.wait(PATIENCE)
+        return message
+
+    publish(queue, [tweet(1)])
+    with working(queue, hang_once, lease=engine.lease, max_held=1.0) as worker:
+        worker.wait_for(2)
+        eventually(lambda: is_empty(queue), queue.backlog)
+        released.set()
+        eventually(lambda: worker.pipeline.stats().acks_lost == 1, worker.pipeline.stats)
+
+
+def test_disposed_source_releases_its_messages(queue: Queue, tweet: Tweet) -> None:
+    publish(queue, [tweet(number) for number in range(20)])
+    hold, taken = threading.Event(), threading.Event()
+
+    def block(_: Message[str]) -> None:
+        taken.set()
+        hold.wait(PATIENCE)
+
+    subscription = queue.source("workers", lease=600.0).subscribe(block)
+    assert taken.wait(PATIENCE)
+    subscription.dispose()
+    hold.set()
+    with working(queue) as worker:
+        worker.wait_for(20)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    assert len(set(worker.texts())) == 20
+
+
+def test_drain_settles_all_messages_that_were_taken(queue: Queue, tweet: Tweet) -> None:
+    publish(queue, [tweet(number) for number in range(200)])
+    with working(queue, lease=600.0) as worker:
+        worker.wait_for(20)
+    backlog = queue.backlog()["workers"]
+    assert backlog.in_flight == 0
+    assert backlog.pending == 200 - len(worker.given)
+
+
+def test_in_flight_messages_never_exceed_their_limit(queue: Queue, tweet: Tweet) -> None:
+    publish(queue, [tweet(number) for number in range(50)])
+    released = threading.Event()
+
+    def wait(message: Message[str]) -> Message[str]:
+        released.wait(PATIENCE)
+        return message
+
+    with working(queue, wait, max_in_flight=7) as worker:
+        worker.wait_for(7)
+        assert queue.backlog()["workers"].in_flight <= 7
+        released.set()
+        worker.wait_for(50)
+        eventually(lambda: is_empty(queue), queue.backlog)
