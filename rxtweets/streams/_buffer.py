@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from rxtweets._core.events import OverflowEnded, OverflowStarted
 from rxtweets._messages.lookup import LookedUp
 from rxtweets.errors import RxTweetsError
 from rxtweets.streams._billing import Quota
 from rxtweets.streams._gaps import Interval
 
-__all__ = ["Block", "Closed", "Ended", "Handoff", "Opened", "Overflow"]
+__all__ = ["Block", "Closed", "Ended", "Handoff", "Opened", "Overflow", "overflow_event"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
+Burst = Literal["began", "ended"]
 
 LINE = 16_384
 """Bytes of buffer for each line of the capacity; tweets with all fields have about a third."""
@@ -89,6 +91,15 @@ class Ended(_Signal):
     gap: Interval | None = None
 
 
+def overflow_event(
+    phase: Burst, policy: Overflow, capacity: int, dropped: int
+) -> OverflowStarted | OverflowEnded:
+    """Return the event of one call of ``on_burst``."""
+    if phase == "began":
+        return OverflowStarted(policy, capacity)
+    return OverflowEnded(policy, dropped)
+
+
 class Handoff:
     """A queue of blocks, bounded in lines, and in bytes: 16 KB for each line of the capacity.
 
@@ -118,7 +129,7 @@ class Handoff:
         capacity: int,
         policy: Overflow,
         on_drop: Callable[[int], None],
-        on_burst: Callable[[Literal["began", "ended"], int], None],
+        on_burst: Callable[[Burst, int], None],
         quota: Quota | None = None,
         longest: int = 0,
     ) -> None:
