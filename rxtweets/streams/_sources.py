@@ -12,12 +12,12 @@ from rxtweets._core.observable import new_telemetry
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.decoding import Decoder
 from rxtweets._messages.payloads import Activity, ComplianceEvent, LabelEvent, Like, reader_for
+from rxtweets._support.validation import choice
 from rxtweets.api._client import Rest
 from rxtweets.api._connection import Connection
 from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.api._proxies import origin
 from rxtweets.api._rules import Rule, check_rules, rule_list, sync_rules
-from rxtweets.errors import ConfigurationError
 from rxtweets.streams._backoff import Pacer
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._billing import PostMeter
@@ -129,9 +129,8 @@ def firehose_stream(
 
     Source: ``GET /2/tweets/firehose/stream`` and ``…/lang/{lang}`` of X's API v2.
     """
+    choice("lang", lang, ("en", "ja", "ko", "pt", None))
     name = "firehose_stream" if lang is None else f"firehose_stream_lang_{lang}"
-    if name not in ENDPOINTS:
-        raise ConfigurationError(f"lang={lang!r}: choose en, ja, ko, pt or None")
     return _stream(name, partition, options, function="firehose_stream")
 
 
@@ -153,9 +152,7 @@ def likes_stream(
 
     Source: ``GET /2/likes/firehose/stream`` and ``/2/likes/sample10/stream`` of X's API v2.
     """
-    name = f"likes_{volume}_stream"
-    if name not in ENDPOINTS:
-        raise ConfigurationError(f"volume={volume!r}: choose firehose or sample10")
+    name = f"likes_{choice('volume', volume, ('firehose', 'sample10'))}_stream"
     return cast("HotStream[Like]", _stream(name, partition, options, function="likes_stream"))
 
 
@@ -179,9 +176,7 @@ def compliance_stream(
 
     Source: ``GET /2/{tweets,users,likes}/compliance/stream`` of X's API v2.
     """
-    name = f"{of}_compliance_stream"
-    if name not in ENDPOINTS:
-        raise ConfigurationError(f"of={of!r}: choose tweets, users or likes")
+    name = f"{choice('of', of, ('tweets', 'users', 'likes'))}_compliance_stream"
     return cast(
         "HotStream[ComplianceEvent]",
         _stream(name, partition, options, function="compliance_stream"),
