@@ -14,7 +14,7 @@ from rxtweets.errors import RxTweetsError
 from rxtweets.streams._billing import Quota
 from rxtweets.streams._gaps import Interval
 
-__all__ = ["Block", "Closed", "Ended", "Handoff", "Opened", "Overflow", "overflow_event"]
+__all__ = ["Block", "Buffer", "Closed", "Ended", "Opened", "Overflow", "overflow_event"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
 Burst = Literal["began", "ended"]
@@ -23,7 +23,7 @@ LINE = 16_384
 """Bytes of buffer for each line of the capacity; tweets with all fields have about a third."""
 
 AT_ONCE = 16 * 1024 * 1024
-"""Bytes after which `Handoff.get` takes no further block, and that fit in any case."""
+"""Bytes after which `Buffer.get` takes no further block, and that fit in any case."""
 
 
 class Block(NamedTuple):
@@ -100,7 +100,7 @@ def overflow_event(
     return OverflowEnded(policy, dropped)
 
 
-class Handoff:
+class Buffer:
     """A queue of blocks, bounded in lines, and in bytes: 16 KB for each line of the capacity.
 
     The longest line fits in any case, with the lines of its read.

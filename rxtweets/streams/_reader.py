@@ -39,7 +39,7 @@ from rxtweets.errors import (
 from rxtweets.errors._redaction import without_secrets
 from rxtweets.streams._backoff import Backoff, Pacer
 from rxtweets.streams._billing import PostMeter
-from rxtweets.streams._buffer import Block, Closed, Ended, Handoff, Opened
+from rxtweets.streams._buffer import Block, Buffer, Closed, Ended, Opened
 from rxtweets.streams._config import StreamConfig
 from rxtweets.streams._gaps import GapTracker, Interval
 from rxtweets.streams._isolated import IsolatedConnection
@@ -138,7 +138,7 @@ class Reader:
     Args:
         parts: of the stream.
         telemetry: where to count and report.
-        handoff: the buffer, which gets `Opened`, `Block`, `Closed` and at last `Ended`.
+        buffer: gets `Opened`, `Block`, `Closed` and at last `Ended`.
         before: the reader of the last run, whose end this one awaits.
         alive_until: time up to which an earlier program has read, in seconds since 1970.
     """
@@ -147,7 +147,7 @@ class Reader:
         self,
         parts: LiveParts,
         telemetry: Telemetry,
-        handoff: Handoff,
+        buffer: Buffer,
         before: Reader | None,
         alive_until: float | None,
     ) -> None:
@@ -155,7 +155,7 @@ class Reader:
         self._config = config = parts.config
         self._pacer = parts.pacer
         self._telemetry = telemetry
-        self._handoff = handoff
+        self._buffer = buffer
         self._before = before
         self._prepare = parts.prepare
         self._newest_at: datetime | None = None
@@ -190,7 +190,7 @@ class Reader:
             connection = self._connection
         if connection is not None:
             connection.close()
-        self._handoff.lift_quota()
+        self._buffer.lift_quota()
 
     def disconnect(self, number: int, problem: Mapping[str, Any]) -> None:
         """Close a connection, if it is still the current one, because X announced its end.
@@ -225,12 +225,12 @@ class Reader:
         gap = self._last_gap()
         self._parts.finish()
         self._enter("stopped" if self._error is None else "failed", error=self._error)
-        self._handoff.put(Ended(self._error, gap))
-        self._handoff.close()
+        self._buffer.put(Ended(self._error, gap))
+        self._buffer.close()
 
     def _died(self, error: BaseException) -> None:
-        self._handoff.put(Ended(self._error or unexpected("the end of reading", error)))
-        self._handoff.close()
+        self._buffer.put(Ended(self._error or unexpected("the end of reading", error)))
+        self._buffer.close()
 
     def _last_gap(self) -> Interval | None:
         """Without a connection, everything since the last byte is missing."""
@@ -300,7 +300,7 @@ class Reader:
                     events.BackfillRequested(attempt.number, attempt.minutes, since)
                 )
             gap = self._gaps.gap(time.time(), attempt.minutes)
-        self._handoff.put(Opened(gap))
+        self._buffer.put(Opened(gap))
 
     def _take(self, arrived: Arrived, attempt: _Attempt) -> None:
         framed, size, now, known, held = arrived
@@ -322,7 +322,7 @@ class Reader:
             block = Block(framed.lines, now, attempt.number, known, held if framed.lines else 0)
             if framed.lines:
                 attempt.note(block)
-            self._handoff.put(block)
+            self._buffer.put(block)
         if self.state.name == "stalled":
             self._enter("connected")
 
@@ -336,7 +336,7 @@ class Reader:
             attempt.lines += 1
         attempt.ended = time.monotonic()
         if attempt.established is not None:
-            self._handoff.put(Closed(attempt.number, tail, now, by_us))
+            self._buffer.put(Closed(attempt.number, tail, now, by_us))
         if by_us:
             attempt.error = None
         else:

@@ -23,7 +23,7 @@ from rxtweets.display._snapshot import has_ended
 from rxtweets.errors import DecodeError, RxTweetsError
 from rxtweets.streams._base import report_lines
 from rxtweets.streams._billing import Quota
-from rxtweets.streams._buffer import Block, Burst, Closed, Ended, Handoff, Opened, overflow_event
+from rxtweets.streams._buffer import Block, Buffer, Burst, Closed, Ended, Opened, overflow_event
 from rxtweets.streams._gaps import Interval
 from rxtweets.streams._reader import LiveParts, Reader
 from rxtweets.streams._run import SharedStream, StreamRun
@@ -99,7 +99,7 @@ class _LiveRun(StreamRun):
         position = None if file is None else file.load()
         self._alive_until = 0.0 if position is None else position.alive_until
         self._newest_id = "" if position is None else position.newest_id
-        self._handoff = Handoff(
+        self._buffer = Buffer(
             config.buffer_size,
             config.overflow,
             self._count_lost,
@@ -110,11 +110,11 @@ class _LiveRun(StreamRun):
         self.reader = Reader(
             parts,
             telemetry,
-            self._handoff,
+            self._buffer,
             before,
             None if position is None else position.alive_until,
         )
-        telemetry.show("queued", lambda: len(self._handoff))
+        telemetry.show("queued", lambda: len(self._buffer))
         telemetry.show("lag", lambda: self._newest.lag if self._newest else None)
 
     def _begin(self) -> None:
@@ -125,12 +125,12 @@ class _LiveRun(StreamRun):
         self.reader.stop()
 
     def _discard(self) -> None:
-        self._handoff.close(discard=True)
+        self._buffer.close(discard=True)
         self.reader.stop()
 
     def _deliver(self) -> None:
         with self._telemetry.working():
-            while blocks := self._handoff.get(CHUNK):
+            while blocks := self._buffer.get(CHUNK):
                 self._deliver_blocks(blocks)
             if not self._is_limit_reached:  # messages after a limit are not missing
                 self._report_gaps(self._newest_id, "")
@@ -174,7 +174,7 @@ class _LiveRun(StreamRun):
                 self._telemetry.publish(events.UndecodableLine(DecodeError(text, closed.tail)))
             return []
         self._telemetry.add(received=1)
-        self._handoff.in_hand += 1
+        self._buffer.in_hand += 1
         return self._report(decoded, closed.at, closed.connection, before)
 
     def _report(
@@ -186,7 +186,7 @@ class _LiveRun(StreamRun):
             last = before[-1].id if before else self._newest_id
             self._report_gaps(last, decoded.messages[0].id if decoded.messages else "")
         if decoded.others or decoded.partial:
-            self._handoff.in_hand -= len(decoded.others)  # counted here
+            self._buffer.in_hand -= len(decoded.others)  # counted here
             report_lines(self._telemetry, decoded)
         for other in decoded.others:
             if isinstance(other, DisconnectNotice):
@@ -202,7 +202,7 @@ class _LiveRun(StreamRun):
 
     def _admit(self, messages: list[Message[Any]]) -> list[Message[Any]]:
         kept = super()._admit(messages)
-        self._handoff.in_hand = 0
+        self._buffer.in_hand = 0
         return kept
 
     def _save(self, *, now: bool = False) -> None:
@@ -216,8 +216,8 @@ class _LiveRun(StreamRun):
 
     def _delivery_died(self, error: BaseException) -> None:
         with self._telemetry.working():
-            self._handoff.close(discard=True)
-            self._count_lost(self._handoff.in_hand)
+            self._buffer.close(discard=True)
+            self._count_lost(self._buffer.in_hand)
             self.reader.stop()
             self.end(unexpected("delivering", error))
 
