@@ -22,6 +22,7 @@ __all__ = [
     "Acknowledger",
     "BatchMode",
     "CallerAcknowledger",
+    "Chunk",
     "Failed",
     "MatchingRule",
     "Message",
@@ -481,6 +482,10 @@ _set_received_at = _slots["received_at"].__set__
 _set_metadata = _slots["_metadata"].__set__
 _set_receipt = _slots["_receipt"].__set__
 _set_route = _slots["_route"].__set__
+
+
+Chunk = list[Message[Any]]
+"""Messages that a stream passes on together."""
 
 
 def new_message(

@@ -23,7 +23,7 @@ from rxtweets._core.retry import call_state
 from rxtweets._core.stats import StageStats
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._core.valve import Valve
-from rxtweets._messages.message import Message
+from rxtweets._messages.message import Chunk, Message
 from rxtweets._support.rate_meter import Throughput
 from rxtweets._support.timers import scheduler_seconds
 from rxtweets._support.validation import seconds
@@ -37,7 +37,6 @@ SUBSCRIBE_TIMEOUT = 1.0
 """Seconds. `Pipeline.start` waits for the subscription to each source, so that messages of a hot
 source are not missed. A source that blocks in its subscription continues in the background."""
 
-Chunk = list[Message[Any]]
 TenacityStrategy = Callable[[tenacity.RetryCallState], Any]
 
 
