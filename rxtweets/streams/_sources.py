@@ -257,13 +257,7 @@ def _connections_of(config: StreamConfig, prepare: Prepare | None) -> HotStream[
         part = _single(config, partition, f".{number}", Telemetry(), meter, prepare)
         parts[f"{word} {number}"] = part
         prepare = None  # only the first connection syncs the rules
-    return MergedStream(
-        parts,
-        deduplicate=Deduplicator() if is_redundant else None,
-        is_redundant=is_redundant,
-        limit=config.limit,
-        meter=meter,
-    )
+    return MergedStream(parts, is_redundant=is_redundant, limit=config.limit, meter=meter)
 
 
 def _single(
