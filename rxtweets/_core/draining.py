@@ -47,7 +47,7 @@ class Drain:
     Attributes:
         has_ended: `finish` was called, and no further source starts.
         found: where the registered sources count.
-        delegate: the drain that takes the sources registered from now on, see `apart`.
+        delegate: the drain that takes the sources registered from now on, see `capture`.
     """
 
     def __init__(self, give_up: Callable[[], None] = lambda: None) -> None:
@@ -143,7 +143,7 @@ class Drain:
             self._give_up()
         return Disposable()
 
-    def apart(self, subscribe: Callable[[], Any]) -> Any:
+    def capture(self, subscribe: Callable[[], Any]) -> Any:
         """Subscribe to sources for this drain, and not for the current one.
 
         RxPY defers some subscriptions, as those of ``merge``, to the thread's trampoline. They run

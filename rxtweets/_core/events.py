@@ -325,13 +325,13 @@ class WorkerReplaced(Event):
     """A thread, event loop or executor died or hangs, and another one replaced it.
 
     Attributes:
-        what: ``thread``, ``loop`` or ``executor``.
+        worker: ``thread``, ``loop`` or ``executor``.
         error: the reason.
         messages: number of messages that it was handling; they failed.
         lost: the thread still runs, but its result is ignored.
     """
 
-    what: str
+    worker: str
     error: BaseException
     messages: int
     lost: bool = False

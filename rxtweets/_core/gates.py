@@ -13,11 +13,9 @@ from rxtweets._core.events import Abandoned
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Message
 
-__all__ = ["Chunk", "ChunkGate", "abandon", "demand_of", "subscribing", "subscribing_for"]
+__all__ = ["ChunkGate", "abandon", "demand_of", "subscribing", "subscribing_for"]
 
 T = TypeVar("T")
-
-Chunk = list[Message[Any]]
 
 
 class _Subscribing(threading.local):

@@ -132,7 +132,7 @@ def _retried(event: events.HandlerRetried) -> str:
 
 def _replaced(event: events.WorkerReplaced) -> str:
     fate = "hangs" if event.lost else "died"
-    return f"{event.what} {fate} with {event.messages} messages and was replaced: {event.error!r}"
+    return f"{event.worker} {fate} with {event.messages} messages and was replaced: {event.error!r}"
 
 
 def _pipeline_started(event: events.PipelineStarted) -> str:

@@ -26,14 +26,14 @@ from rxtweets._core.draining import (
 )
 from rxtweets._core.events import Abandoned, Event, Span
 from rxtweets._core.failures import Failure
-from rxtweets._core.gates import Chunk, ChunkGate, abandon
+from rxtweets._core.gates import ChunkGate, abandon
 from rxtweets._core.log import EventLog, keep_log_out_of_cells
 from rxtweets._core.sharing import Sharing
 from rxtweets._core.stats import StageStats, Stats
 from rxtweets._core.subscriber import Contained, FunctionSubscriber, Settlement
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch
-from rxtweets._messages.message import Message
+from rxtweets._messages.message import Chunk, Message
 from rxtweets._support.validation import no_class
 from rxtweets.errors import HandlerError
 
@@ -285,7 +285,7 @@ class _Connectable(_Stream[Any], ConnectableObservable[Any]):
         """Connect, unless it is connected."""
         if self.has_subscription:
             return self.subscription
-        connected: Subscription = self._shared.restart().apart(
+        connected: Subscription = self._shared.restart().capture(
             lambda: ConnectableObservable.connect(self, scheduler)
         )
         return connected

@@ -10,7 +10,10 @@ import tenacity
 
 from rxtweets._support.validation import function, optional
 
-__all__ = ["Retry"]
+__all__ = ["Retry", "call_state"]
+
+RETRYING = tenacity.Retrying()
+"""`tenacity.RetryCallState` requires one."""
 
 THREE_ATTEMPTS = tenacity.stop_after_attempt(3)
 DOUBLED = tenacity.wait_exponential(multiplier=0.1, max=10.0) + tenacity.wait_random(0.0, 0.1)
@@ -63,11 +66,26 @@ class Retry:
             return None
         if self.when is not None and not self.when(reason):
             return None
-        state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-        state.attempt_number = attempt
-        state.start_time = first
         error = reason if isinstance(reason, Exception) else Exception(reason)
-        state.set_exception((type(error), error, None))
-        state.outcome_timestamp = now
+        state = call_state(error, attempt, first, now)
         state.upcoming_sleep = delay = max(0.0, float(self.wait(state)))
         return None if self.stop(state) else delay
+
+
+def call_state(
+    error: BaseException, attempt: int, first: float, now: float
+) -> tenacity.RetryCallState:
+    """Return the state of a failed call, for the strategies of tenacity.
+
+    Args:
+        error: that the call raised.
+        attempt: that failed, from 1.
+        first: start of the first attempt, in monotonic seconds.
+        now: end of this attempt, in monotonic seconds.
+    """
+    state = tenacity.RetryCallState(RETRYING, None, (), {})
+    state.attempt_number = attempt
+    state.start_time = first
+    state.set_exception((type(error), error, None))
+    state.outcome_timestamp = now
+    return state

@@ -69,7 +69,7 @@ class _SharedRun(SharedSource, abc.ObserverBase[Any]):
         super().__init__(telemetry, self._upstream.dispose)
 
     def connect(self, subscribe: Subscribe, scheduler: abc.SchedulerBase | None) -> None:
-        self._upstream.disposable = self.drain.apart(lambda: subscribe(self, scheduler))
+        self._upstream.disposable = self.drain.capture(lambda: subscribe(self, scheduler))
 
     def demand(self, most: int) -> int:
         for gate in self.gates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from rxtweets._messages.representation import representation
@@ -102,46 +102,27 @@ class Stats:
         return representation(self)
 
 
-if Stats.__doc__ is not None:  # python -OO
-    Stats.__doc__ += "\n    Attributes:\n" + "".join(
-        f"        {figure.name}: {figure.metadata['meaning']}.\n" for figure in fields(Stats)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class StageStats:
-    """A snapshot of one stage.
+    """A snapshot of one stage."""
 
-    Attributes:
-        name: of the stage.
-        concurrency: limit of concurrent calls, now.
-        running: calls that run now.
-        in_flight: messages in the stage now, waiting ones included.
-        busy_seconds: time spent in calls, running ones included.
-        capacity_seconds: the concurrency over the life of the stage: the most that calls could
-            have spent.
-        kind: ``source``, ``processors``, ``batcher`` or ``subscribers``.
-        received: messages that came in.
-        done: messages that were passed on, or succeeded.
-        failed: messages that failed here.
-        queued: messages that wait here.
-        rate: messages per second that came in, over the last ten seconds.
-        partitions: messages that came in, by partition, where the stage has partitions.
-    """
-
-    name: str
-    concurrency: int
-    running: int
-    in_flight: int
-    busy_seconds: float
-    capacity_seconds: float
-    kind: str = "processors"
-    received: int = 0
-    done: int = 0
-    failed: int = 0
-    queued: int = 0
-    rate: float = 0.0
-    partitions: tuple[int, ...] = ()
+    name: str = _figure("of the stage", MISSING)
+    concurrency: int = _figure("limit of concurrent calls, now", MISSING)
+    running: int = _figure("calls that run now", MISSING)
+    in_flight: int = _figure("messages in the stage now, waiting ones included", MISSING)
+    busy_seconds: float = _figure("time spent in calls, running ones included", MISSING)
+    capacity_seconds: float = _figure(
+        "the concurrency over the life of the stage: the most that calls could have spent", MISSING
+    )
+    kind: str = _figure("``source``, ``processors``, ``batcher`` or ``subscribers``", "processors")
+    received: int = _figure("messages that came in")
+    done: int = _figure("messages that were passed on, or succeeded")
+    failed: int = _figure("messages that failed here")
+    queued: int = _figure("messages that wait here")
+    rate: float = _figure("messages per second that came in, over the last ten seconds", 0.0)
+    partitions: tuple[int, ...] = _figure(
+        "messages that came in, by partition, where the stage has partitions", ()
+    )
 
     @property
     def busy(self) -> float:
@@ -153,6 +134,18 @@ class StageStats:
         return _ratio(
             self.busy_seconds - earlier.busy_seconds,
             self.capacity_seconds - earlier.capacity_seconds,
+        )
+
+
+for _kind in (Stats, StageStats):
+    if _kind.__doc__ is not None:  # python -OO
+        _kind.__doc__ = (
+            _kind.__doc__.rstrip()
+            + "\n\n    Attributes:\n"
+            + "".join(
+                f"        {figure.name}: {figure.metadata['meaning']}.\n"
+                for figure in fields(_kind)
+            )
         )
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args, overload
 
 import orjson
 
 from rxtweets._messages.lenient_json import payload_of
 from rxtweets._messages.representation import representation
+from rxtweets._support.validation import choice
 from rxtweets.errors import AcknowledgerError, ConfigurationError, DecodeError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Acknowledger",
     "BatchMode",
     "CallerAcknowledger",
+    "Chunk",
     "Failed",
     "MatchingRule",
     "Message",
@@ -382,9 +384,7 @@ class Message(Generic[T_co]):
         Raises:
             ConfigurationError: the mode is neither.
         """
-        if mode not in {"bulk", "flush"}:
-            raise ConfigurationError(f"batch_mode={mode!r}: choose one of bulk, flush")
-        return self._with_route(batch_mode=mode)
+        return self._with_route(batch_mode=choice("batch_mode", mode, get_args(BatchMode)))
 
     def configure_ack(self, **options: Any) -> Message[T_co]:
         """Return a copy that is acknowledged in another way.
@@ -482,6 +482,10 @@ _set_received_at = _slots["received_at"].__set__
 _set_metadata = _slots["_metadata"].__set__
 _set_receipt = _slots["_receipt"].__set__
 _set_route = _slots["_route"].__set__
+
+
+Chunk = list[Message[Any]]
+"""Messages that a stream passes on together."""
 
 
 def new_message(

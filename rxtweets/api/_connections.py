@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, Unpack
 
 from rxtweets._support.timestamps import moment
-from rxtweets._support.validation import iterable
+from rxtweets._support.validation import choice, iterable
 from rxtweets.api._client import Rest, objects
 from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.api._options import ServerOptions, connection_options
@@ -78,8 +78,7 @@ class Connections:
         Raises:
             StreamError: the network failed, or X refused.
         """
-        if status not in {"active", "inactive", "all"}:
-            raise ConfigurationError(f"status={status!r}: choose active, inactive or all")
+        choice("status", status, ("active", "inactive", "all"))
         params = {"status": status, "max_results": str(PAGE), "connection.fields": FIELDS}
         wanted = iterable("endpoints", endpoints, "['filtered_stream']")
         if names := [_checked(endpoint) for endpoint in wanted]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -31,14 +29,9 @@ class Metric:
 
 
 def _metrics(kind: type[Stats | StageStats], prefix: str, gauges: set[str]) -> dict[str, Metric]:
-    # Without docstrings (python -OO) a metric has no description.
-    entries = re.findall(
-        r"^    (\w+): (.+(?:\n {8,}.+)*)", inspect.getdoc(kind) or "", re.MULTILINE
-    )
-    descriptions = {name: " ".join(text.split()) for name, text in entries}
     return {
         field.name: Metric(
-            prefix + field.name, field.name not in gauges, descriptions.get(field.name, field.name)
+            prefix + field.name, field.name not in gauges, f"{field.metadata['meaning']}."
         )
         for field in fields(kind)
         if str(field.type).removesuffix(" | None") in ("int", "float")

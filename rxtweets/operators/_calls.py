@@ -207,9 +207,10 @@ class _WithContext:
         return self.function(value, self.context)
 
 
-def with_context(function: Callable[..., Any], context: Any) -> Callable[[Any], Any]:
-    """Bind the user's context as the last argument of a function."""
-    return function if context is NOT_GIVEN else _WithContext(function, context)
+def with_context(function: Any, context: Any) -> Any:
+    """Bind the user's context as the last argument of a function; ``None`` stays ``None``."""
+    is_bound = function is not None and context is not NOT_GIVEN
+    return _WithContext(function, context) if is_bound else function
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -219,6 +220,8 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Return whether the function returns a coroutine."""
+    if isinstance(function, _WithContext):
+        function = function.function
     call = getattr(function, "__call__", None)  # noqa: B004 - an object may have an async __call__
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 

@@ -22,14 +22,12 @@ from rxtweets._core.gates import abandon, demand_of
 from rxtweets._core.observable import MessageStream, subscribe_in_chunks, telemetry_of
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._core.valve import Permit
-from rxtweets._messages.message import Message
+from rxtweets._messages.message import Chunk, Message
 from rxtweets._support.timers import scheduler_seconds
 
 __all__ = ["PermitGate", "gated"]
 
 T = TypeVar("T")
-
-Chunk = list[Message[Any]]
 
 
 def gated(

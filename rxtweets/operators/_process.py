@@ -167,8 +167,8 @@ def process(
         else Concurrency(whole_number("concurrency", concurrency)),
         ordered=ordered,
         partition_by=partition_by,
-        prepare=None if prepare is None else with_context(prepare, context),
-        on_failed=None if on_failed is None else with_context(on_failed, context),
+        prepare=with_context(prepare, context),
+        on_failed=with_context(on_failed, context),
         retry=retry,
         time_limit=None if time_limit is None else seconds("time_limit", time_limit),
         deadline=deadline

@@ -20,7 +20,7 @@ from rxtweets._core.observable import (
 from rxtweets._core.serial import SerialObserver
 from rxtweets._core.subscriber import ForwardingObserver
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.message import Message, are_plain
+from rxtweets._messages.message import Chunk, Message, are_plain
 from rxtweets._support.validation import function, whole_number
 from rxtweets.errors import ConfigurationError, HandlerError
 from rxtweets.operators._batching_observer import partition_number
@@ -28,7 +28,6 @@ from rxtweets.operators._batching_observer import partition_number
 __all__ = ["partition", "route"]
 
 Operator = Callable[[Any], Any]
-Chunk = list[Message[Any]]
 Sort = Callable[[Chunk], tuple[Mapping[Any, Chunk], Chunk]]
 """Returns the messages of each branch, and the failed messages that belong to none."""
 

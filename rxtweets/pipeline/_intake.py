@@ -19,10 +19,11 @@ from rxtweets._core.events import DrainUnavailable, Paused, Resumed, SourceFaile
 from rxtweets._core.gates import ChunkGate, subscribing_for
 from rxtweets._core.observable import MessageStream, source_name, subscribe_in_chunks
 from rxtweets._core.rate_limit import RateLimit
+from rxtweets._core.retry import call_state
 from rxtweets._core.stats import StageStats
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._core.valve import Valve
-from rxtweets._messages.message import Message
+from rxtweets._messages.message import Chunk, Message
 from rxtweets._support.rate_meter import Throughput
 from rxtweets._support.timers import scheduler_seconds
 from rxtweets._support.validation import seconds
@@ -36,11 +37,7 @@ SUBSCRIBE_TIMEOUT = 1.0
 """Seconds. `Pipeline.start` waits for the subscription to each source, so that messages of a hot
 source are not missed. A source that blocks in its subscription continues in the background."""
 
-Chunk = list[Message[Any]]
 TenacityStrategy = Callable[[tenacity.RetryCallState], Any]
-
-RETRYING = tenacity.Retrying()
-"""`tenacity.RetryCallState` requires one."""
 
 
 class Restart:
@@ -361,11 +358,7 @@ class _RunningSource(abc.ObserverBase[Chunk]):
         failures.append(now)
         while failures[0] < now - policy.within:
             failures.popleft()
-        state = tenacity.RetryCallState(retry_object=RETRYING, fn=None, args=(), kwargs={})
-        state.attempt_number = len(failures)
-        state.start_time = failures[0]
-        state.set_exception((type(error), error, None))
-        state.outcome_timestamp = now
+        state = call_state(error, len(failures), failures[0], now)
         if not policy.retry(state):
             return len(failures), None
         delay = state.upcoming_sleep = float(policy.wait(state))

@@ -17,7 +17,7 @@ from rxtweets._messages.message import Message
 from rxtweets._support.validation import function
 from rxtweets.errors import ConfigurationError
 from rxtweets.operators._batch import batching
-from rxtweets.operators._calls import NOT_GIVEN, is_async
+from rxtweets.operators._calls import with_context
 from rxtweets.operators._deliver import delivering
 from rxtweets.pipeline._batcher import Batcher, name_of_part
 from rxtweets.pipeline._topology import (
@@ -108,7 +108,9 @@ class PipelinePlan:
             name: self._branch(name, batcher, awaited.get(name))
             for name, batcher in self.batchers.items()
         }
-        return stream.pipe(ops.route(branches, on_failed=self._with_context(self.handle_failed)))
+        return stream.pipe(
+            ops.route(branches, on_failed=with_context(self.handle_failed, self.context))
+        )
 
     def topology(self) -> Topology:
         """Return the stages as values."""
@@ -142,10 +144,10 @@ class PipelinePlan:
     def _branch(
         self, name: str, batcher: Batcher, awaited: abc.ObserverBase[Batch[Any]] | None
     ) -> list[Any]:
-        on_failed = self._with_context(self.handle_failed)
+        on_failed = with_context(self.handle_failed, self.context)
         subscriber: Any = awaited or batcher.subscriber
         if not batcher.is_awaited and not callable(getattr(subscriber, "on_next", None)):
-            subscriber = self._with_context(subscriber)
+            subscriber = with_context(subscriber, self.context)
         # One batcher that delivers one batch at a time needs no thread: no other branch waits.
         is_inline = (
             len(self.batchers) == 1
@@ -170,18 +172,6 @@ class PipelinePlan:
                 self.on_settled,
             ),
         ]
-
-    def _with_context(self, call: Any) -> Any:
-        """Return a function of one argument, which is ``async def`` if ``call`` is."""
-        if call is None or self.context is NOT_GIVEN:
-            return call
-        if not is_async(call):
-            return lambda value: call(value, self.context)
-
-        async def call_async(value: Any) -> Any:
-            return await call(value, self.context)
-
-        return call_async
 
 
 def sources_of(source: Any) -> tuple[Observable[Message[Any]], ...]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from rxtweets._support.validation import iterable, whole_number
+from rxtweets._support.validation import choice, iterable, whole_number
 from rxtweets._support.workers import start_thread
 from rxtweets.errors import ConfigurationError
 from rxtweets.simulator._access import Access
@@ -505,9 +505,7 @@ def _tweet_sources(
     time_scale: float,
 ) -> tuple[Callable[[], FrameSource], Sequence[str]]:
     """A function that makes the source of one stream, and the lines that are left out."""
-    if pace not in {"rate", "recorded"}:
-        raise ConfigurationError(f"pace={pace!r}: choose one of rate, recorded")
-    is_timed = pace == "recorded"
+    is_timed = choice("pace", pace, ("rate", "recorded")) == "recorded"
     if is_timed and (live or source is None):
         raise ConfigurationError("pace='recorded' needs a recording as source, and live=False")
     if source is None:

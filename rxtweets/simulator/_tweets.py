@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 
-from rxtweets.errors import ConfigurationError
+from rxtweets._support.validation import choice
 
 __all__ = ["DIFFERENT", "Names", "TweetSize", "Tweets", "snowflake", "stamp"]
 
@@ -54,10 +54,8 @@ class Tweets:
         names: Names = "both",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if size not in {"small", "large"}:
-            raise ConfigurationError(f"size={size!r}: choose small or large")
-        if names not in {"both", "tweet", "post"}:
-            raise ConfigurationError(f"names={names!r}: choose both, tweet or post")
+        choice("size", size, get_args(TweetSize))
+        choice("names", names, get_args(Names))
         self._writer = _Writer(random.Random(seed), size, names)
         self._clock = clock
         self._templates: list[bytes] = []

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
 
-from tenacity import RetryCallState, stop_never, wait_exponential, wait_fixed, wait_incrementing
+from tenacity import stop_never, wait_exponential, wait_fixed, wait_incrementing
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from rxtweets._core.events import WaitFrom
+from rxtweets._core.retry import call_state
 from rxtweets._support.validation import number, whole_number
 from rxtweets.api._server_waits import WINDOW, asked_waits, rate_limit_number, until_reset
 from rxtweets.errors import ConfigurationError
@@ -128,13 +129,7 @@ class Backoff:
             attempt: number of such failures in a row, from 1.
         """
         strategy: wait_base = getattr(self, _schedule_of(error, established))
-        return float(strategy(_call_state(attempt))) * self.scale
-
-
-def _call_state(attempt: int) -> RetryCallState:
-    state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # there is no call
-    state.attempt_number = attempt
-    return state
+        return float(strategy(call_state(error, attempt, 0.0, 0.0))) * self.scale
 
 
 def _schedule_of(error: BaseException, established: bool) -> str:
@@ -210,10 +205,7 @@ class Pacer:
 
     def exhausted(self, error: BaseException) -> bool:
         """Return whether the stop strategy ends the stream."""
-        state = _call_state(self.attempts)
-        state.start_time = self._first_failure
-        state.set_exception((type(error), error, None))
-        state.outcome_timestamp = self._clock()
+        state = call_state(error, self.attempts, self._first_failure, self._clock())
         state.upcoming_sleep = self._delay
         return bool(self.backoff.stop(state))
 

@@ -8,20 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from rxtweets._core.events import OverflowEnded, OverflowStarted
 from rxtweets._messages.lookup import LookedUp
 from rxtweets.errors import RxTweetsError
 from rxtweets.streams._billing import Quota
 from rxtweets.streams._gaps import Interval
 
-__all__ = ["Block", "Closed", "Ended", "Handoff", "Opened", "Overflow"]
+__all__ = ["Block", "Buffer", "Closed", "Ended", "Opened", "Overflow", "overflow_event"]
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
+Burst = Literal["began", "ended"]
 
 LINE = 16_384
 """Bytes of buffer for each line of the capacity; tweets with all fields have about a third."""
 
 AT_ONCE = 16 * 1024 * 1024
-"""Bytes after which `Handoff.get` takes no further block, and that fit in any case."""
+"""Bytes after which `Buffer.get` takes no further block, and that fit in any case."""
 
 
 class Block(NamedTuple):
@@ -89,7 +91,16 @@ class Ended(_Signal):
     gap: Interval | None = None
 
 
-class Handoff:
+def overflow_event(
+    phase: Burst, policy: Overflow, capacity: int, dropped: int
+) -> OverflowStarted | OverflowEnded:
+    """Return the event of one call of ``on_burst``."""
+    if phase == "began":
+        return OverflowStarted(policy, capacity)
+    return OverflowEnded(policy, dropped)
+
+
+class Buffer:
     """A queue of blocks, bounded in lines, and in bytes: 16 KB for each line of the capacity.
 
     The longest line fits in any case, with the lines of its read.
@@ -118,7 +129,7 @@ class Handoff:
         capacity: int,
         policy: Overflow,
         on_drop: Callable[[int], None],
-        on_burst: Callable[[Literal["began", "ended"], int], None],
+        on_burst: Callable[[Burst, int], None],
         quota: Quota | None = None,
         longest: int = 0,
     ) -> None:

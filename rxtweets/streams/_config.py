@@ -29,8 +29,8 @@ from rxtweets.errors import ConfigurationError
 from rxtweets.streams._backoff import Backoff
 from rxtweets.streams._billing import Limit, checked_limit
 from rxtweets.streams._buffer import Overflow
+from rxtweets.streams._cores import Cores, checked_cores
 from rxtweets.streams._gaps import MOST_MINUTES, Backfill
-from rxtweets.streams._isolated import Cores, checked_cores
 from rxtweets.streams._lines import DEFAULT_MAX_LINE
 
 __all__ = ["Partition", "StreamConfig", "StreamOptions", "TweetOptions"]
@@ -213,6 +213,16 @@ class StreamConfig:
     def max_line(self) -> int:
         """Bytes of a line at most."""
         return int(self.max_line_mb * 2**20)
+
+    @property
+    def carries_tweets(self) -> bool:
+        """``True`` if X bills each message as a post."""
+        return self.endpoint.carries == "tweets"
+
+    @property
+    def is_merged(self) -> bool:
+        """``True`` if the stream has several connections."""
+        return self.connections > 1 or len(self.partitions) > 1
 
     def params(self, partition: int | None) -> dict[str, str]:
         """Return the parameters of the query for every connection of a partition."""

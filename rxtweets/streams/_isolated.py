@@ -16,19 +16,22 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
 import httpx
 
+from rxtweets._core.telemetry import Telemetry
 from rxtweets._support.workers import start_thread
-from rxtweets.api._connection import ConnectionOptions, url_of
+from rxtweets.api._connection import url_of
 from rxtweets.api._options import TOKEN_VARIABLES
 from rxtweets.api._watchdog import Watchdog
 from rxtweets.errors import ConfigurationError, ReaderCrashed, StreamError
-from rxtweets.streams._buffer import Overflow
+from rxtweets.streams._buffer import overflow_event
+from rxtweets.streams._config import StreamConfig
+from rxtweets.streams._cores import Cores
 from rxtweets.streams._lines import Arrived, Framed, Oversized
 from rxtweets.streams._reader_process import (
     END,
@@ -42,7 +45,7 @@ from rxtweets.streams._reader_process import (
     read_records,
 )
 
-__all__ = ["Buffer", "Cores", "Isolated", "IsolatedConnection", "checked_cores"]
+__all__ = ["Isolated", "IsolatedConnection"]
 
 PIPE = 2**20
 """Bytes of the pipe, if the system allows it: fewer and larger reads."""
@@ -67,63 +70,6 @@ CONTEXT_SETTINGS = (
 )
 """Attributes of an `ssl.SSLContext` that are sent to the process."""
 
-Cores = frozenset[int] | None
-"""Numbers of processor cores; ``None`` for all."""
-
-MOST_CORES = 8192
-"""The most cores that a Linux kernel supports."""
-
-
-def checked_cores(cores: Iterable[int] | None) -> Cores:
-    """Validate the option ``reader_cores``.
-
-    Raises:
-        ConfigurationError: a process cannot run on these cores.
-    """
-    if cores is None:
-        return None
-    if not hasattr(os, "sched_setaffinity"):
-        raise ConfigurationError("reader_cores works on Linux only")
-    given = list(cores) if isinstance(cores, Iterable) else []
-    if not given or not all(type(core) is int and 0 <= core < MOST_CORES for core in given):
-        raise ConfigurationError(f"reader_cores={cores!r}: give numbers of cores, as {{0}}")
-    wanted = frozenset(given)
-    before = os.sched_getaffinity(0)
-    try:  # a container may allow fewer cores than the machine has
-        os.sched_setaffinity(0, wanted)
-        refused = wanted - os.sched_getaffinity(0)
-    except OSError:
-        refused = wanted
-    finally:
-        os.sched_setaffinity(0, before)
-    if refused:
-        raise ConfigurationError(
-            f"reader_cores={sorted(wanted)}: the system refuses {sorted(refused)}; of the "
-            f"{os.cpu_count()} cores of the machine, give some that this program may use"
-        )
-    return wanted
-
-
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """The buffer in the child process.
-
-    Attributes:
-        size: lines.
-        overflow: policy for further lines.
-        max_line: bytes.
-        tweets: the stream carries tweets.
-        on_drop: called with the number of dropped lines.
-        on_burst: called when dropping starts and ends, as by `Handoff`.
-    """
-
-    size: int
-    overflow: Overflow
-    max_line: int
-    tweets: bool
-    on_drop: Callable[[int], None]
-    on_burst: Callable[[Literal["began", "ended"], int], None]
-
 
 class Isolated:
     """Creates the connections of one stream, all in one child process.
@@ -138,11 +84,9 @@ class Isolated:
     handlers compute outside the interpreter lock.
 
     Args:
-        options: of the connections.
-        path: of the endpoint.
+        config: of the stream.
         fixed: query parameters of every connection.
-        buffer: in the child process.
-        cores: for the child process (``reader_cores=``).
+        telemetry: where to count and report the lines that the process drops.
 
     Raises:
         ConfigurationError: the system is not POSIX, or the `ssl.SSLContext` cannot be sent to
@@ -150,21 +94,14 @@ class Isolated:
     """
 
     def __init__(
-        self,
-        options: ConnectionOptions,
-        path: str,
-        fixed: Mapping[str, str],
-        buffer: Buffer,
-        cores: Cores = None,
+        self, config: StreamConfig, fixed: Mapping[str, str], telemetry: Telemetry
     ) -> None:
         if os.name != "posix":
             raise ConfigurationError("isolated=True works on POSIX systems only, so far")
-        self._options = options
-        self._path = path
+        self._config = config
         self._fixed = dict(fixed)
-        self._buffer = buffer
-        self._cores = cores
-        self._verify = _authorities_of(options.verify)
+        self._telemetry = telemetry
+        self._verify = _authorities_of(config.connection.verify)
         self._process: _Process | None = None
         self._numbers = itertools.count(1)
 
@@ -177,7 +114,7 @@ class Isolated:
             params: further query parameters.
             on_quiet: called when the connection is silent for long.
         """
-        options, buffer = self._options, self._buffer
+        config, options = self._config, self._config.connection
         separate = {"token", "verify"}
         order = Order(
             number=next(self._numbers),
@@ -188,15 +125,15 @@ class Isolated:
                 if option.name not in separate
             },
             verify=self._verify,
-            path=self._path,
+            path=config.endpoint.path,
             params={**self._fixed, **params},
-            max_line=buffer.max_line,
-            buffer_size=buffer.size,
-            overflow=buffer.overflow,
-            tweets=buffer.tweets,
+            max_line=config.max_line,
+            buffer_size=config.buffer_size,
+            overflow=config.overflow,
+            tweets=config.carries_tweets,
         )
-        url = url_of(options, self._path)
-        return IsolatedConnection(order, url, self._running_process, on_quiet, buffer)
+        url = url_of(options, order.path)
+        return IsolatedConnection(order, url, self._running_process, on_quiet, self._telemetry)
 
     def finish(self) -> None:
         """End the process, after its last connection was released."""
@@ -207,7 +144,7 @@ class Isolated:
     def _running_process(self) -> _Process:
         if self._process is None or not self._process.is_alive:
             self.finish()
-            self._process = _Process(self._cores)
+            self._process = _Process(self._config.reader_cores)
         return self._process
 
 
@@ -219,7 +156,7 @@ class IsolatedConnection:
         url: of the connection.
         process: returns a running process.
         on_quiet: called when the connection is silent for long.
-        buffer: in the process.
+        telemetry: where to count and report the lines that the process drops.
 
     Attributes:
         url: of the connection.
@@ -234,7 +171,7 @@ class IsolatedConnection:
         url: httpx.URL,
         process: Callable[[], _Process],
         on_quiet: Callable[[], None],
-        buffer: Buffer,
+        telemetry: Telemetry,
     ) -> None:
         self.url = url
         self.http_version = ""
@@ -243,7 +180,7 @@ class IsolatedConnection:
         self._order = order
         self._start = process
         self._on_quiet = on_quiet
-        self._buffer = buffer
+        self._telemetry = telemetry
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._reason: StreamError | None = None
@@ -363,9 +300,10 @@ class IsolatedConnection:
         now, lines, known, counts = marshal.loads(content)  # noqa: S302 - from our own process
         size, keep_alives, oversized, dropped, bursts = counts
         if dropped:
-            self._buffer.on_drop(dropped)
+            self._telemetry.add(received=dropped, dropped=dropped)
+        policy, capacity = self._order.overflow, self._order.buffer_size
         for phase, lines_dropped in bursts:
-            self._buffer.on_burst(phase, lines_dropped)
+            self._telemetry.publish(overflow_event(phase, policy, capacity, lines_dropped))
         too_long = tuple(Oversized(*line) for line in oversized)
         return Arrived(Framed(lines, keep_alives, too_long), size, now, known, len(content))
 

@@ -42,8 +42,8 @@ class MergedStream(SharedStream):
 
     Args:
         parts: by name.
-        deduplicate: drops repeated messages of parts with the same content.
-        is_redundant: the parts have the same content, so a gap is a time that all of them missed.
+        is_redundant: the parts have the same content: each message is delivered once, and a gap is
+            a time that all of them missed.
         limit: after which the stream completes.
         meter: counts the posts of all parts.
     """
@@ -52,14 +52,13 @@ class MergedStream(SharedStream):
         self,
         parts: Mapping[str, LiveStream],
         *,
-        deduplicate: Deduplicator | None,
         is_redundant: bool,
         limit: Limit,
         meter: PostMeter | None,
     ) -> None:
         super().__init__(new_telemetry([part.telemetry for part in parts.values()]))
         self._parts = dict(parts)
-        self._deduplicate = deduplicate
+        self._deduplicate = Deduplicator() if is_redundant else None
         self._limit = limit
         self._state = ConnectionState("idle")
         self._gaps = gaps = SharedGaps(parts) if is_redundant else None

@@ -20,7 +20,7 @@ from rxtweets._core.draining import SourceSubscription
 from rxtweets._core.gates import ChunkGate, demand_of
 from rxtweets._core.observable import MessageStream, new_telemetry
 from rxtweets._messages.message import NOOP, Acknowledger, Message
-from rxtweets._support.validation import function, seconds, whole_number
+from rxtweets._support.validation import choice, function, seconds, whole_number
 from rxtweets._support.workers import as_exception, is_interrupt, start_thread
 from rxtweets.errors import ConfigurationError, HandlerError
 
@@ -283,7 +283,7 @@ def from_queue(
         raise ConfigurationError(f"items={items!r}: give a queue.Queue")
     patience = seconds("wait", wait)
     acknowledger = QueueAcknowledger(items)
-    _check_on_failure(on_failure)
+    choice("on_failure", on_failure, get_args(OnFailure))
 
     def message_of(item: Any) -> Message[Any]:
         message = item if isinstance(item, Message) else Message(item)
@@ -341,10 +341,5 @@ class QueueAcknowledger:
         if unknown:
             raise ConfigurationError(f"{', '.join(sorted(unknown))}: the one option is on_failure")
         item, before = ack_data
-        return item, _check_on_failure(options.get("on_failure", before))
-
-
-def _check_on_failure(choice: Any) -> Any:
-    if choice not in get_args(OnFailure):
-        raise ConfigurationError(f"on_failure={choice!r}: choose one of discard, requeue")
-    return choice
+        chosen = options.get("on_failure", before)
+        return item, choice("on_failure", chosen, get_args(OnFailure))

@@ -16,11 +16,14 @@ from typing import Any
 
 from rxtweets._core import events
 from rxtweets._core.connection_state import ConnectionState, StateName
+from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.decoding import Decoded, Decoder, DisconnectNotice, is_strange
 from rxtweets._messages.message import Message
 from rxtweets._support.workers import start_thread, unexpected
+from rxtweets.api._client import Rest
 from rxtweets.api._connection import Connection
+from rxtweets.api._connections import free_connections
 from rxtweets.api._responses import error_in_stream, unexpected_answer
 from rxtweets.errors import (
     ConnectionEnded,
@@ -35,12 +38,15 @@ from rxtweets.errors import (
 )
 from rxtweets.errors._redaction import without_secrets
 from rxtweets.streams._backoff import Backoff, Pacer
-from rxtweets.streams._buffer import Block, Closed, Ended, Handoff, Opened
-from rxtweets.streams._gaps import Backfill, GapTracker, Interval
+from rxtweets.streams._billing import PostMeter
+from rxtweets.streams._buffer import Block, Buffer, Closed, Ended, Opened
+from rxtweets.streams._config import StreamConfig
+from rxtweets.streams._gaps import GapTracker, Interval
 from rxtweets.streams._isolated import IsolatedConnection
 from rxtweets.streams._lines import Arrived, Framed, LineFramer, Oversized
+from rxtweets.streams._state_file import StateFile
 
-__all__ = ["Connect", "Reader", "ReadingOptions"]
+__all__ = ["LiveParts", "Prepare", "Reader"]
 
 FIRST = 20
 """Lines of a connection that an `UnexpectedAnswerError` shows."""
@@ -57,27 +63,34 @@ Connect = Callable[[Mapping[str, str], Callable[[], None]], Connection | Isolate
 """Makes a connection without opening it, from query parameters beside those of the stream, and
 ``on_quiet`` as of `Connection`."""
 
+Prepare = Callable[[], events.Event]
+"""Prepares the server and returns the event that reports it."""
+
 
 @dataclass(frozen=True, slots=True)
-class ReadingOptions:
-    """Options for reading and reconnecting; see `rxtweets.StreamOptions` for each.
+class LiveParts:
+    """The parts of a stream over one connection; they outlive its runs.
 
     Attributes:
-        max_line: bytes.
-        backoff: schedules.
-        backfill: requested after a gap.
-        free: makes X give up the token's connections and returns their number; ``None`` not to.
-        is_replay: the stream has an end, and reconnecting needs no backfill.
-        prepare: called before the first connection; retried as connecting is.
+        config: its options.
+        connect: makes connections.
+        pacer: when to reconnect.
+        decoder: decodes the lines.
+        deduplicate: drops repeated messages; ``None`` to keep them.
+        meter: counts posts; ``None`` for streams without posts.
+        state_file: keeps the position; ``None`` for no file.
+        prepare: called before the first connection of a run; retried as connecting is.
         finish: called after the last connection of a run.
     """
 
-    max_line: int
-    backoff: Backoff
-    backfill: Backfill = None
-    free: Callable[[], int] | None = None
-    is_replay: bool = False
-    prepare: Callable[[], events.Event] | None = None
+    config: StreamConfig
+    connect: Connect
+    pacer: Pacer
+    decoder: Decoder
+    deduplicate: Deduplicator | None = None
+    meter: PostMeter | None = None
+    state_file: StateFile | None = None
+    prepare: Prepare | None = None
     finish: Callable[[], None] = lambda: None
 
 
@@ -123,45 +136,35 @@ class Reader:
     """One run of the reading thread.
 
     Args:
-        connect: makes connections.
-        options: how to read and reconnect.
-        pacer: when to reconnect; outlives runs.
+        parts: of the stream.
         telemetry: where to count and report.
-        handoff: the buffer, which gets `Opened`, `Block`, `Closed` and at last `Ended`.
+        buffer: gets `Opened`, `Block`, `Closed` and at last `Ended`.
         before: the reader of the last run, whose end this one awaits.
         alive_until: time up to which an earlier program has read, in seconds since 1970.
-        decoder: decodes the first and last lines of a connection.
-        replay_from: ``start_time`` of a replay.
     """
 
     def __init__(
         self,
-        connect: Connect,
-        options: ReadingOptions,
-        pacer: Pacer,
+        parts: LiveParts,
         telemetry: Telemetry,
-        handoff: Handoff,
+        buffer: Buffer,
         before: Reader | None,
-        alive_until: float | None = None,
-        decoder: Decoder | None = None,
-        replay_from: datetime | None = None,
+        alive_until: float | None,
     ) -> None:
-        self._connect = connect
-        self._options = options
-        self._pacer = pacer
+        self._parts = parts
+        self._config = config = parts.config
+        self._pacer = parts.pacer
         self._telemetry = telemetry
-        self._handoff = handoff
+        self._buffer = buffer
         self._before = before
-        self._decoder = decoder or Decoder()
-        self._replay_from = replay_from
+        self._prepare = parts.prepare
         self._newest_at: datetime | None = None
-        self._gaps = GapTracker(options.backfill, alive_until, options.backoff.scale)
+        self._gaps = GapTracker(config.backfill_minutes, alive_until, config.backoff.scale)
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._connection: Connection | IsolatedConnection | None = None
         self._attempt: _Attempt | None = None
-        self._is_prepared = False
         self._is_connected = False
         self._was_connected = False
         self._error: RxTweetsError | None = None
@@ -187,7 +190,7 @@ class Reader:
             connection = self._connection
         if connection is not None:
             connection.close()
-        self._handoff.lift_quota()
+        self._buffer.lift_quota()
 
     def disconnect(self, number: int, problem: Mapping[str, Any]) -> None:
         """Close a connection, if it is still the current one, because X announced its end.
@@ -220,19 +223,19 @@ class Reader:
             self._error = unexpected("reading", without_secrets(error))
         self._stopped.set()
         gap = self._last_gap()
-        self._options.finish()
+        self._parts.finish()
         self._enter("stopped" if self._error is None else "failed", error=self._error)
-        self._handoff.put(Ended(self._error, gap))
-        self._handoff.close()
+        self._buffer.put(Ended(self._error, gap))
+        self._buffer.close()
 
     def _died(self, error: BaseException) -> None:
-        self._handoff.put(Ended(self._error or unexpected("the end of reading", error)))
-        self._handoff.close()
+        self._buffer.put(Ended(self._error or unexpected("the end of reading", error)))
+        self._buffer.close()
 
     def _last_gap(self) -> Interval | None:
         """Without a connection, everything since the last byte is missing."""
         since, now = self._gaps.alive_until, time.time()
-        is_complete = self._is_connected or self._options.is_replay
+        is_complete = self._is_connected or self._config.is_replay
         if since is None or since >= now or (is_complete and self._error is None):
             return None
         return Interval(since, now)
@@ -240,7 +243,7 @@ class Reader:
     def _run_connection(self) -> _Attempt | None:
         """Connect and read until the connection ends; ``None`` if the reader was stopped before."""
         minutes = self._gaps.minutes(time.time())
-        connection = self._connect(self._params(minutes), self._quiet)
+        connection = self._parts.connect(self._params(minutes), self._quiet)
         attempt = _Attempt(self._pacer.connecting(), minutes)
         with self._lock:
             if self._stopped.is_set():
@@ -250,9 +253,11 @@ class Reader:
         self._enter("connecting")
         self._telemetry.add(connects=1, reconnects=int(is_reconnect))
         self._telemetry.publish(events.Connecting(attempt.number, str(connection.url)))
-        framer = LineFramer(self._options.max_line)
+        framer = LineFramer(self._config.max_line)
         try:
-            self._prepare()
+            if self._prepare is not None:
+                self._telemetry.publish(self._prepare())
+                self._prepare = None
             connection.open()
             self._opened(connection, attempt)
             for data in connection.blocks():
@@ -272,17 +277,12 @@ class Reader:
 
     def _params(self, minutes: int) -> dict[str, str]:
         params = {"backfill_minutes": str(minutes)} if minutes else {}
-        if self._options.is_replay and self._newest_at is not None:
+        if self._config.is_replay and self._newest_at is not None:
             since = self._newest_at - OVERLAP
-            if self._replay_from is not None:
-                since = max(since, self._replay_from)
+            if self._config.start_time is not None:
+                since = max(since, self._config.start_time)
             params["start_time"] = f"{since:%Y-%m-%dT%H:%M:%SZ}"
         return params
-
-    def _prepare(self) -> None:
-        if self._options.prepare is not None and not self._is_prepared:
-            self._telemetry.publish(self._options.prepare())
-            self._is_prepared = True
 
     def _opened(self, connection: Connection | IsolatedConnection, attempt: _Attempt) -> None:
         self._was_connected = self._is_connected = True
@@ -292,7 +292,7 @@ class Reader:
         self._telemetry.publish(events.Connected(attempt.number, connection.http_version))
         self._enter("connected")
         gap = None
-        if not self._options.is_replay:
+        if not self._config.is_replay:
             alive = self._gaps.alive_until
             if attempt.minutes:
                 since = None if alive is None else datetime.fromtimestamp(alive, UTC)
@@ -300,7 +300,7 @@ class Reader:
                     events.BackfillRequested(attempt.number, attempt.minutes, since)
                 )
             gap = self._gaps.gap(time.time(), attempt.minutes)
-        self._handoff.put(Opened(gap))
+        self._buffer.put(Opened(gap))
 
     def _take(self, arrived: Arrived, attempt: _Attempt) -> None:
         framed, size, now, known, held = arrived
@@ -313,7 +313,7 @@ class Reader:
             undecodable=len(framed.oversized),
         )
         for line in framed.oversized:
-            limit = self._options.max_line
+            limit = self._config.max_line
             text = f"a line of {line.length} bytes is longer than max_line ({limit})"
             self._telemetry.publish(events.UndecodableLine(DecodeError(text, line.start)))
         if total:
@@ -322,7 +322,7 @@ class Reader:
             block = Block(framed.lines, now, attempt.number, known, held if framed.lines else 0)
             if framed.lines:
                 attempt.note(block)
-            self._handoff.put(block)
+            self._buffer.put(block)
         if self.state.name == "stalled":
             self._enter("connected")
 
@@ -336,12 +336,12 @@ class Reader:
             attempt.lines += 1
         attempt.ended = time.monotonic()
         if attempt.established is not None:
-            self._handoff.put(Closed(attempt.number, tail, now, by_us))
+            self._buffer.put(Closed(attempt.number, tail, now, by_us))
         if by_us:
             attempt.error = None
         else:
             self._is_connected = False
-            attempt.error, newest = classify_end(attempt, self._decoder)
+            attempt.error, newest = classify_end(attempt, self._parts.decoder)
             if newest is not None and newest.created_at is not None:
                 self._newest_at = newest.created_at
                 self._gaps.lagging(self._newest_at.timestamp(), newest.received_at or now)
@@ -355,7 +355,7 @@ class Reader:
         Raises:
             StreamError: reconnecting cannot help.
         """
-        if self._options.is_replay and isinstance(error, ConnectionEnded):
+        if self._config.is_replay and isinstance(error, ConnectionEnded):
             self._stopped.set()  # the end of the replay
             return
         if error.counter:
@@ -377,7 +377,7 @@ class Reader:
         wait = self._pacer.failed(
             error,
             established=attempt.established is not None,
-            proven=attempt.has_proved_itself(self._options.backoff),
+            proven=attempt.has_proved_itself(self._config.backoff),
         )
         if self._pacer.exhausted(error):
             raise error
@@ -390,17 +390,19 @@ class Reader:
     def _refuses_backfill(self, attempt: _Attempt, error: StreamError) -> bool:
         """X words such refusals in many ways, so try without backfill after any of them."""
         return (
-            self._options.backfill == "auto"
+            self._config.backfill_minutes == "auto"
             and attempt.minutes > 0
             and isinstance(error, ResponseError)
             and error.status in {400, 403}
         )
 
     def _free_connections(self) -> None:
-        if self._options.free is None or self._stopped.is_set():
+        config = self._config
+        if not config.free_stale_connections or self._stopped.is_set():
             return
         try:
-            freed = events.ConnectionsClosed(self._options.free(), None)
+            count = free_connections(Rest(config.connection), config.endpoint.name)
+            freed = events.ConnectionsClosed(count, None)
         except RxTweetsError as error:
             freed = events.ConnectionsClosed(0, error)
         self._telemetry.publish(freed)

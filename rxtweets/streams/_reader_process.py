@@ -34,7 +34,7 @@ from rxtweets.api._connection import Connection, ConnectionOptions
 from rxtweets.api._options import Token
 from rxtweets.errors import RxTweetsError
 from rxtweets.errors._redaction import without_secrets
-from rxtweets.streams._buffer import Block, Handoff, Overflow
+from rxtweets.streams._buffer import Block, Buffer, Overflow
 from rxtweets.streams._lines import Framed, LineFramer, Oversized
 
 __all__ = [
@@ -175,7 +175,7 @@ class Outlet:
         self._decoder = (
             Decoder(fast=order.settings.get("fast_paths", True)) if order.tweets else None
         )
-        self._buffer = Handoff(
+        self._buffer = Buffer(
             order.buffer_size, order.overflow, self._dropped, self._burst, longest=order.max_line
         )
         self._thread = start_thread("rxtweets-outlet", self._work, _crash)
@@ -295,7 +295,7 @@ class _Counts:
         keep_alives: empty lines.
         oversized: lines that were too long.
         dropped: lines that the buffer dropped.
-        bursts: starts and ends of dropping, as `Handoff` reports them.
+        bursts: starts and ends of dropping, as `Buffer` reports them.
     """
 
     size: int = 0

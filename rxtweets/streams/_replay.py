@@ -21,12 +21,12 @@ from rxtweets._core.gates import ChunkGate
 from rxtweets._core.observable import new_telemetry
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.line_files import read_file, recording_at
-from rxtweets._messages.message import Message
+from rxtweets._messages.message import Chunk, Message
 from rxtweets._support.validation import iterable, seconds
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.errors import RxTweetsError, StreamError
 from rxtweets.streams._base import report_lines
-from rxtweets.streams._run import Chunk, SharedStream, StreamRun
+from rxtweets.streams._run import SharedStream, StreamRun
 
 __all__ = ["Replay", "replay"]
 

@@ -15,15 +15,14 @@ from rxtweets._core.draining import SourceSubscription
 from rxtweets._core.events import LimitReached, StreamEnded, SubscriberFailed
 from rxtweets._core.gates import ChunkGate, subscribing_for
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.message import Message
+from rxtweets._messages.message import Chunk
 from rxtweets._support.workers import is_interrupt, start_thread, unexpected
 from rxtweets.errors import RxTweetsError
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._billing import Limit, Quota
 
-__all__ = ["Chunk", "SharedStream", "StreamRun"]
+__all__ = ["SharedStream", "StreamRun"]
 
-Chunk = list[Message[Any]]
 Gate = ChunkGate[Chunk]
 
 

@@ -7,63 +7,33 @@ delivered in time are dropped by a declared policy, and counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from reactivex import abc
 
 from rxtweets._core import events
 from rxtweets._core.connection_state import ConnectionState
-from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.decoding import Decoded, Decoder, DisconnectNotice, Undecodable
+from rxtweets._messages.decoding import Decoded, DisconnectNotice, Undecodable
 from rxtweets._messages.message import Message
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.display._notebook import started
 from rxtweets.display._snapshot import has_ended
 from rxtweets.errors import DecodeError, RxTweetsError
-from rxtweets.streams._backoff import Pacer
 from rxtweets.streams._base import report_lines
-from rxtweets.streams._billing import Limit, PostMeter, Quota
-from rxtweets.streams._buffer import Block, Closed, Ended, Handoff, Opened, Overflow
+from rxtweets.streams._billing import Quota
+from rxtweets.streams._buffer import Block, Buffer, Burst, Closed, Ended, Opened, overflow_event
 from rxtweets.streams._gaps import Interval
-from rxtweets.streams._reader import Connect, Reader, ReadingOptions
+from rxtweets.streams._reader import LiveParts, Reader
 from rxtweets.streams._run import SharedStream, StreamRun
-from rxtweets.streams._state_file import Position, StateFile
+from rxtweets.streams._state_file import Position
 
-__all__ = ["LiveOptions", "LiveStream"]
+__all__ = ["LiveStream"]
 
 CHUNK = 128
 """Messages of a chunk, about. It bounds the decoded tweets alive at one time, on which the garbage
 collector spends its time; a smaller chunk makes threads wake one another more often."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """Options for buffering, decoding and ending; see `rxtweets.StreamOptions` for each.
-
-    Attributes:
-        buffer_size: lines of the buffer.
-        overflow: policy for a full buffer.
-        reading: how the stream reads.
-        decoder: decodes the lines.
-        deduplicate: drops repeated messages; ``None`` to keep them.
-        state_file: keeps the position; ``None`` for no file.
-        replay_from: ``start_time`` of a replay, in UTC.
-        limit: after which the stream completes.
-        meter: counts posts; ``None`` for streams without posts.
-    """
-
-    buffer_size: int
-    overflow: Overflow
-    reading: ReadingOptions
-    decoder: Decoder = field(default_factory=Decoder)
-    deduplicate: Deduplicator | None = None
-    state_file: StateFile | None = None
-    replay_from: datetime | None = None
-    limit: Limit = field(default_factory=Limit)
-    meter: PostMeter | None = None
 
 
 class LiveStream(SharedStream):
@@ -73,23 +43,20 @@ class LiveStream(SharedStream):
     overflow policy decides which are dropped.
 
     Args:
-        connect: makes connections.
-        options: how to read, buffer, decode and end.
+        parts: its parts.
         telemetry: where to count and report.
 
     Attributes:
         quota: of a limit over this stream and others.
     """
 
-    def __init__(self, connect: Connect, options: LiveOptions, telemetry: Telemetry) -> None:
+    def __init__(self, parts: LiveParts, telemetry: Telemetry) -> None:
         super().__init__(telemetry)
-        self._connect = connect
-        self._options = options
-        self._pacer = Pacer(options.reading.backoff)
+        self._parts = parts
         self.quota: Quota | None = None
         telemetry.show("state", lambda: self.state.name)
-        if options.meter is not None:
-            telemetry.show("posts_today", options.meter.today)
+        if parts.meter is not None:
+            telemetry.show("posts_today", parts.meter.today)
 
     @property
     def state(self) -> ConnectionState:
@@ -107,9 +74,7 @@ class LiveStream(SharedStream):
     def _new_run(self, before: _LiveRun | None, scheduler: abc.SchedulerBase | None) -> StreamRun:
         del scheduler
         reader = None if before is None else before.reader
-        return _LiveRun(
-            self._connect, self._options, self._pacer, self.telemetry, reader, self.quota
-        )
+        return _LiveRun(self._parts, self.telemetry, reader, self.quota)
 
 
 class _LiveRun(StreamRun):
@@ -121,44 +86,35 @@ class _LiveRun(StreamRun):
     """
 
     def __init__(
-        self,
-        connect: Connect,
-        options: LiveOptions,
-        pacer: Pacer,
-        telemetry: Telemetry,
-        before: Reader | None,
-        quota: Quota | None,
+        self, parts: LiveParts, telemetry: Telemetry, before: Reader | None, quota: Quota | None
     ) -> None:
-        super().__init__(telemetry, options.limit, options.deduplicate)
-        self._options = options
+        config = parts.config
+        super().__init__(telemetry, None if config.is_merged else config.limit, parts.deduplicate)
+        self._parts = parts
         self._total_quota = quota or self.quota
         self._newest: Message[Any] | None = None
         self._gaps: list[Interval] = []
         self._error: RxTweetsError | None = None
-        file = options.state_file
+        file = parts.state_file
         position = None if file is None else file.load()
         self._alive_until = 0.0 if position is None else position.alive_until
         self._newest_id = "" if position is None else position.newest_id
-        self._handoff = Handoff(
-            options.buffer_size,
-            options.overflow,
+        self._buffer = Buffer(
+            config.buffer_size,
+            config.overflow,
             self._count_lost,
             self._report_overflow,
             self._total_quota,
-            options.reading.max_line,
+            config.max_line,
         )
         self.reader = Reader(
-            connect,
-            options.reading,
-            pacer,
+            parts,
             telemetry,
-            self._handoff,
+            self._buffer,
             before,
             None if position is None else position.alive_until,
-            options.decoder,
-            options.replay_from,
         )
-        telemetry.show("queued", lambda: len(self._handoff))
+        telemetry.show("queued", lambda: len(self._buffer))
         telemetry.show("lag", lambda: self._newest.lag if self._newest else None)
 
     def _begin(self) -> None:
@@ -169,12 +125,12 @@ class _LiveRun(StreamRun):
         self.reader.stop()
 
     def _discard(self) -> None:
-        self._handoff.close(discard=True)
+        self._buffer.close(discard=True)
         self.reader.stop()
 
     def _deliver(self) -> None:
         with self._telemetry.working():
-            while blocks := self._handoff.get(CHUNK):
+            while blocks := self._buffer.get(CHUNK):
                 self._deliver_blocks(blocks)
             if not self._is_limit_reached:  # messages after a limit are not missing
                 self._report_gaps(self._newest_id, "")
@@ -196,8 +152,8 @@ class _LiveRun(StreamRun):
         if messages:
             self._newest = messages[-1]
             self._newest_id = messages[-1].id
-            if self._options.meter is not None:
-                self._options.meter.count(messages)
+            if self._parts.meter is not None:
+                self._parts.meter.count(messages)
             self.emit(messages)
         self._save()
 
@@ -205,12 +161,12 @@ class _LiveRun(StreamRun):
         if not block.lines and not self._gaps:
             self._alive_until = block.received_at
             return []
-        decoded = self._options.decoder.decode(block.lines, block.received_at, block.known)
+        decoded = self._parts.decoder.decode(block.lines, block.received_at, block.known)
         return self._report(decoded, block.received_at, block.connection, before)
 
     def _decode_tail(self, closed: Closed, before: list[Message[Any]]) -> list[Message[Any]]:
         """Decode a last line without a line feed: it is whole if it is JSON."""
-        decoded = self._options.decoder.decode([closed.tail], closed.at)
+        decoded = self._parts.decoder.decode([closed.tail], closed.at)
         if any(isinstance(other, Undecodable) for other in decoded.others):
             if not closed.by_us:
                 self._telemetry.add(received=1, undecodable=1)
@@ -218,7 +174,7 @@ class _LiveRun(StreamRun):
                 self._telemetry.publish(events.UndecodableLine(DecodeError(text, closed.tail)))
             return []
         self._telemetry.add(received=1)
-        self._handoff.in_hand += 1
+        self._buffer.in_hand += 1
         return self._report(decoded, closed.at, closed.connection, before)
 
     def _report(
@@ -230,7 +186,7 @@ class _LiveRun(StreamRun):
             last = before[-1].id if before else self._newest_id
             self._report_gaps(last, decoded.messages[0].id if decoded.messages else "")
         if decoded.others or decoded.partial:
-            self._handoff.in_hand -= len(decoded.others)  # counted here
+            self._buffer.in_hand -= len(decoded.others)  # counted here
             report_lines(self._telemetry, decoded)
         for other in decoded.others:
             if isinstance(other, DisconnectNotice):
@@ -246,11 +202,11 @@ class _LiveRun(StreamRun):
 
     def _admit(self, messages: list[Message[Any]]) -> list[Message[Any]]:
         kept = super()._admit(messages)
-        self._handoff.in_hand = 0
+        self._buffer.in_hand = 0
         return kept
 
     def _save(self, *, now: bool = False) -> None:
-        file = self._options.state_file
+        file = self._parts.state_file
         if file is None or not self._alive_until:
             return
         try:
@@ -260,8 +216,8 @@ class _LiveRun(StreamRun):
 
     def _delivery_died(self, error: BaseException) -> None:
         with self._telemetry.working():
-            self._handoff.close(discard=True)
-            self._count_lost(self._handoff.in_hand)
+            self._buffer.close(discard=True)
+            self._count_lost(self._buffer.in_hand)
             self.reader.stop()
             self.end(unexpected("delivering", error))
 
@@ -277,10 +233,7 @@ class _LiveRun(StreamRun):
         else:
             self._telemetry.add(dropped=lines)
 
-    def _report_overflow(self, phase: Literal["began", "ended"], dropped: int) -> None:
-        policy, capacity = self._options.overflow, self._options.buffer_size
-        self._telemetry.publish(
-            events.OverflowStarted(policy, capacity)
-            if phase == "began"
-            else events.OverflowEnded(policy, dropped)
-        )
+    def _report_overflow(self, phase: Burst, dropped: int) -> None:
+        config = self._parts.config
+        event = overflow_event(phase, config.overflow, config.buffer_size, dropped)
+        self._telemetry.publish(event)

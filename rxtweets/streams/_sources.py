@@ -12,20 +12,20 @@ from rxtweets._core.observable import new_telemetry
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.decoding import Decoder
 from rxtweets._messages.payloads import Activity, ComplianceEvent, LabelEvent, Like, reader_for
+from rxtweets._support.validation import choice
 from rxtweets.api._client import Rest
 from rxtweets.api._connection import Connection
-from rxtweets.api._connections import free_connections
 from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.api._proxies import origin
 from rxtweets.api._rules import Rule, check_rules, rule_list, sync_rules
-from rxtweets.errors import ConfigurationError
+from rxtweets.streams._backoff import Pacer
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._billing import PostMeter
 from rxtweets.streams._config import Partition, StreamConfig, StreamOptions, TweetOptions
-from rxtweets.streams._isolated import Buffer, Isolated
+from rxtweets.streams._isolated import Isolated
 from rxtweets.streams._merged import MergedStream
-from rxtweets.streams._reader import Connect, ReadingOptions
-from rxtweets.streams._single import LiveOptions, LiveStream
+from rxtweets.streams._reader import LiveParts, Prepare
+from rxtweets.streams._single import LiveStream
 from rxtweets.streams._state_file import StateFile
 
 __all__ = [
@@ -129,9 +129,8 @@ def firehose_stream(
 
     Source: ``GET /2/tweets/firehose/stream`` and ``…/lang/{lang}`` of X's API v2.
     """
+    choice("lang", lang, ("en", "ja", "ko", "pt", None))
     name = "firehose_stream" if lang is None else f"firehose_stream_lang_{lang}"
-    if name not in ENDPOINTS:
-        raise ConfigurationError(f"lang={lang!r}: choose en, ja, ko, pt or None")
     return _stream(name, partition, options, function="firehose_stream")
 
 
@@ -153,9 +152,7 @@ def likes_stream(
 
     Source: ``GET /2/likes/firehose/stream`` and ``/2/likes/sample10/stream`` of X's API v2.
     """
-    name = f"likes_{volume}_stream"
-    if name not in ENDPOINTS:
-        raise ConfigurationError(f"volume={volume!r}: choose firehose or sample10")
+    name = f"likes_{choice('volume', volume, ('firehose', 'sample10'))}_stream"
     return cast("HotStream[Like]", _stream(name, partition, options, function="likes_stream"))
 
 
@@ -179,9 +176,7 @@ def compliance_stream(
 
     Source: ``GET /2/{tweets,users,likes}/compliance/stream`` of X's API v2.
     """
-    name = f"{of}_compliance_stream"
-    if name not in ENDPOINTS:
-        raise ConfigurationError(f"of={of!r}: choose tweets, users or likes")
+    name = f"{choice('of', of, ('tweets', 'users', 'likes'))}_compliance_stream"
     return cast(
         "HotStream[ComplianceEvent]",
         _stream(name, partition, options, function="compliance_stream"),
@@ -231,102 +226,68 @@ def _stream(
     rules: list[Rule] | None = None,
 ) -> HotStream[Any]:
     config = StreamConfig.from_options(ENDPOINTS[name], options, partition)
-    if rules is not None:
-        check_rules(rules)
-    stream = _connections_of(config, _live_options(config, rules))
+    stream = _connections_of(config, None if rules is None else _rule_sync(config, rules))
     for part in {stream, *stream.parts}:
         part.telemetry.source = function or name
         part.where = origin(config.connection.base_url)
     return stream
 
 
-def _live_options(config: StreamConfig, rules: list[Rule] | None) -> LiveOptions:
+def _rule_sync(config: StreamConfig, rules: list[Rule]) -> Prepare:
+    check_rules(rules)
     rest = Rest(config.connection)
 
     def sync() -> events.Event:
-        report = sync_rules(rest, rules or [])
+        report = sync_rules(rest, rules)
         return events.RulesSynced(len(report.added), len(report.deleted), len(report.kept))
 
-    def free() -> int:
-        return free_connections(rest, config.endpoint.name)
-
-    return LiveOptions(
-        buffer_size=config.buffer_size,
-        overflow=config.overflow,
-        reading=ReadingOptions(
-            max_line=config.max_line,
-            backoff=config.backoff,
-            backfill=config.backfill_minutes,
-            free=free if config.free_stale_connections else None,
-            is_replay=config.is_replay,
-            prepare=None if rules is None else sync,
-        ),
-        decoder=Decoder(reader_for(config.endpoint.carries), fast=config.connection.fast_paths),
-        replay_from=config.start_time,
-        meter=PostMeter() if config.endpoint.carries == "tweets" else None,
-    )
+    return sync
 
 
-def _connections_of(config: StreamConfig, live: LiveOptions) -> HotStream[Any]:
-    if config.connections == 1 and len(config.partitions) == 1:
-        alone = replace(live, limit=config.limit)
-        return _single(config, alone, config.partitions[0], "", new_telemetry())
+def _connections_of(config: StreamConfig, prepare: Prepare | None) -> HotStream[Any]:
+    meter = PostMeter() if config.carries_tweets else None
+    if not config.is_merged:
+        return _single(config, config.partitions[0], "", new_telemetry(), meter, prepare)
     is_redundant = config.connections > 1
     word = "connection" if is_redundant else "partition"
     numbers = range(1, config.connections + 1) if is_redundant else config.partitions
     parts: dict[str, LiveStream] = {}
     for number in numbers:
         partition = config.partitions[0] if is_redundant else number
-        parts[f"{word} {number}"] = _single(config, live, partition, f".{number}", Telemetry())
-        # Only the first connection syncs the rules.
-        live = replace(live, reading=replace(live.reading, prepare=None))
-    return MergedStream(
-        parts,
-        deduplicate=Deduplicator() if is_redundant else None,
-        is_redundant=is_redundant,
-        limit=config.limit,
-        meter=live.meter,
-    )
+        part = _single(config, partition, f".{number}", Telemetry(), meter, prepare)
+        parts[f"{word} {number}"] = part
+        prepare = None  # only the first connection syncs the rules
+    return MergedStream(parts, is_redundant=is_redundant, limit=config.limit, meter=meter)
 
 
 def _single(
     config: StreamConfig,
-    live: LiveOptions,
     partition: int | None,
     suffix: str,
     telemetry: Telemetry,
+    meter: PostMeter | None,
+    prepare: Prepare | None,
 ) -> LiveStream:
     endpoint, fixed = config.endpoint, config.params(partition)
 
     def connect(params: Mapping[str, str], on_quiet: Callable[[], None]) -> Connection:
         return Connection(config.connection, endpoint.path, {**fixed, **params}, on_quiet)
 
-    make: Connect = connect
-    if config.isolated:
-        make = isolated = _isolated(config, fixed, telemetry)
-        live = replace(live, reading=replace(live.reading, finish=isolated.finish))
     # A merge deduplicates redundant connections.
-    repeats = config.connections == 1 and (bool(config.backfill_minutes) or config.is_replay)
+    repeats = config.connections == 1 and (config.backfill_minutes or config.is_replay)
     path = config.state_file
     name = endpoint.name if partition is None else f"{endpoint.name}, partition {partition}"
-    own = replace(
-        live,
-        deduplicate=Deduplicator() if repeats else None,
-        state_file=None if path is None else StateFile(path + suffix, name),
+    parts = LiveParts(
+        config,
+        connect,
+        Pacer(config.backoff),
+        Decoder(reader_for(endpoint.carries), fast=config.connection.fast_paths),
+        Deduplicator() if repeats else None,
+        meter,
+        None if path is None else StateFile(path + suffix, name),
+        prepare,
     )
-    return LiveStream(make, own, telemetry)
-
-
-def _isolated(config: StreamConfig, fixed: Mapping[str, str], telemetry: Telemetry) -> Isolated:
-    size, overflow = config.buffer_size, config.overflow
-
-    def dropped(lines: int) -> None:
-        telemetry.add(received=lines, dropped=lines)
-
-    def burst(phase: Literal["began", "ended"], lines: int) -> None:
-        began = events.OverflowStarted(overflow, size)
-        telemetry.publish(began if phase == "began" else events.OverflowEnded(overflow, lines))
-
-    tweets = config.endpoint.carries == "tweets"
-    buffer = Buffer(size, overflow, config.max_line, tweets, dropped, burst)
-    return Isolated(config.connection, config.endpoint.path, fixed, buffer, config.reader_cores)
+    if config.isolated:
+        isolated = Isolated(config, fixed, telemetry)
+        parts = replace(parts, connect=isolated, finish=isolated.finish)
+    return LiveStream(parts, telemetry)

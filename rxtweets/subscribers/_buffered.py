@@ -12,7 +12,7 @@ from typing import Any, Literal, cast, get_args
 
 from rxtweets._core.subscriber import DetachedBatch, PendingBatch, Subscriber, take_over
 from rxtweets._messages.batch import Batch
-from rxtweets._support.validation import function, no_class, whole_number
+from rxtweets._support.validation import choice, function, no_class, whole_number
 from rxtweets._support.workers import start_thread
 from rxtweets.errors import ConfigurationError, SubscriberError
 from rxtweets.operators._calls import is_async
@@ -58,12 +58,10 @@ class Buffered(Subscriber[Any]):
         self, subscriber: SubscriberOrFunction, capacity: int = 100, overflow: Overflow = "block"
     ) -> None:
         super().__init__()
-        if overflow not in get_args(Overflow):
-            raise ConfigurationError(f"overflow={overflow!r}: choose block or fail")
         self._subscriber = subscriber
         self._take = function_of(subscriber)
         self._capacity = whole_number("capacity", capacity)
-        self._overflow = overflow
+        self._overflow = choice("overflow", overflow, get_args(Overflow))
         self._changed = threading.Condition()
         self._tasks: deque[Callable[[], object]] = deque()
         self._waiting = 0

@@ -18,7 +18,7 @@ def test_gauges_are_names_of_metrics() -> None:
     assert STAGE_METRICS.keys() >= STAGE_GAUGES
 
 
-def test_metrics_are_described_by_the_docstrings_of_stats() -> None:
+def test_metrics_are_described_as_in_stats() -> None:
     assert all(metric.description.endswith(".") for metric in METRICS)
 
 

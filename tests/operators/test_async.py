@@ -230,7 +230,7 @@ def test_loop_continues_when_a_user_task_exits(process: Any) -> None:
     assert sorted(watched.until_end()) == [0, 1, 2]
     assert watched.stats().workers_lost == 1
     [event] = watched.happened(events.WorkerReplaced)
-    assert (event.what, repr(event.error)) == ("loop", "SystemExit('task')")
+    assert (event.worker, repr(event.error)) == ("loop", "SystemExit('task')")
 
 
 # Context variables.

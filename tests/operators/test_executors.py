@@ -357,7 +357,7 @@ def test_broken_pool_is_replaced_when_a_function_makes_it(process: Any) -> None:
     assert len(made) == 2
     assert watched.stats().workers_lost == 1
     [event] = watched.happened(events.WorkerReplaced)
-    assert event.what == "executor"
+    assert event.worker == "executor"
     assert event.messages == len(watched.failed)
 
 

@@ -77,7 +77,7 @@ def test_dead_thread_is_replaced_and_its_message_fails(
     stats = watched.stats()
     assert (stats.processed, stats.failed, stats.workers_lost) == (5999, 1, 1)
     [event] = watched.happened(events.WorkerReplaced)
-    assert (event.what, event.messages, event.lost) == ("thread", 1, False)
+    assert (event.worker, event.messages, event.lost) == ("thread", 1, False)
 
 
 @pytest.mark.parametrize("ordered", [False, True])

@@ -72,7 +72,7 @@ def test_hanging_thread_is_replaced(process: Any, hanging: Any) -> None:
     watched.until(lambda: watched.data == [1])
     assert watched.stats().threads_lost == 1
     [event] = watched.happened(events.WorkerReplaced)
-    assert (event.what, event.messages, event.lost) == ("thread", 1, True)
+    assert (event.worker, event.messages, event.lost) == ("thread", 1, True)
     watched.complete()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rxtweets.streams import _buffer as buffer
 from rxtweets.streams._billing import Quota
-from rxtweets.streams._buffer import Block, Closed, Handoff, Opened, Overflow
+from rxtweets.streams._buffer import Block, Buffer, Closed, Opened, Overflow
 
 PATIENCE = 20.0
 
@@ -20,7 +20,7 @@ class Watched:
     def __init__(self, capacity: int, policy: Overflow, quota: Quota | None = None) -> None:
         self.dropped = 0
         self.bursts: list[tuple[str, int]] = []
-        self.handoff = Handoff(
+        self.buffer = Buffer(
             capacity, policy, self._drop, lambda *burst: self.bursts.append(burst), quota
         )
 
@@ -28,10 +28,10 @@ class Watched:
         self.dropped += lines
 
     def put(self, *lines: str) -> None:
-        self.handoff.put(Block([tweet(line) for line in lines], 0.0, 1))
+        self.buffer.put(Block([tweet(line) for line in lines], 0.0, 1))
 
     def get(self, most: int = 1000) -> list[str]:
-        return [text_of(line) for block in self.handoff.get(most) for line in block.lines]
+        return [text_of(line) for block in self.buffer.get(most) for line in block.lines]
 
 
 def tweet(text: str) -> bytes:
@@ -46,9 +46,9 @@ def test_get_keeps_the_order() -> None:
     watched = Watched(10, "drop_oldest")
     watched.put("a", "b")
     watched.put("c")
-    assert len(watched.handoff) == 3
+    assert len(watched.buffer) == 3
     assert watched.get() == ["a", "b", "c"]
-    assert len(watched.handoff) == 0
+    assert len(watched.buffer) == 0
 
 
 def test_put_does_not_wait_without_lines() -> None:
@@ -63,8 +63,8 @@ def test_put_does_not_wait_without_lines() -> None:
 def test_keep_alives_in_a_row_become_one() -> None:
     watched = Watched(10, "drop_oldest")
     for at in range(1000):
-        watched.handoff.put(Block([], float(at), 1))
-    assert watched.handoff.get(1000) == [Block([], 999.0, 1)]
+        watched.buffer.put(Block([], float(at), 1))
+    assert watched.buffer.get(1000) == [Block([], 999.0, 1)]
 
 
 def test_get_takes_blocks_up_to_its_lines() -> None:
@@ -98,20 +98,20 @@ def test_drop_takes_tweets_first(policy: Overflow, left: list[str]) -> None:
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
 def test_drop_keeps_signals_in_their_place(policy: Overflow) -> None:
     watched = Watched(2, policy)
-    watched.handoff.put(Opened(None))
+    watched.buffer.put(Opened(None))
     watched.put("a", "b")
     closed = Closed(1, b"", 0.0, by_us=False)
-    watched.handoff.put(closed)
+    watched.buffer.put(closed)
     watched.put("c", "d")
-    got = watched.handoff.get(1000)
-    assert (got[0], len(watched.handoff), watched.dropped) == (Opened(None), 0, 2)
+    got = watched.buffer.get(1000)
+    assert (got[0], len(watched.buffer), watched.dropped) == (Opened(None), 0, 2)
     assert got.index(closed) == (1 if policy == "drop_oldest" else 2)
 
 
 def test_drop_bounds_a_flood_of_other_lines() -> None:
     watched = Watched(2, "drop_oldest")
     watched.put(*["STOP"] * 50)
-    assert len(watched.handoff) == 2
+    assert len(watched.buffer) == 2
     assert watched.dropped == 48
 
 
@@ -129,21 +129,21 @@ def test_burst_is_reported_at_its_start_and_end() -> None:
 def test_burst_is_reported_when_close_ends_it() -> None:
     watched = Watched(1, "drop_newest")
     watched.put(*"abc")
-    watched.handoff.close()
+    watched.buffer.close()
     assert watched.bursts == [("began", 0), ("ended", 2)]
 
 
 def test_get_drains_after_close() -> None:
     watched = Watched(9, "drop_oldest")
     watched.put(*"ab")
-    watched.handoff.close()
+    watched.buffer.close()
     assert watched.get() == ["a", "b"]
-    assert watched.handoff.get(9) == []
+    assert watched.buffer.get(9) == []
 
 
 def test_put_drops_after_close() -> None:
     watched = Watched(9, "drop_oldest")
-    watched.handoff.close()
+    watched.buffer.close()
     watched.put(*"ab")
     assert watched.dropped == 2
 
@@ -151,9 +151,9 @@ def test_put_drops_after_close() -> None:
 def test_close_with_discard_counts_lines_as_dropped() -> None:
     watched = Watched(9, "block")
     watched.put(*"abc")
-    watched.handoff.close(discard=True)
+    watched.buffer.close(discard=True)
     assert watched.dropped == 3
-    assert watched.handoff.get(9) == []
+    assert watched.buffer.get(9) == []
 
 
 @pytest.mark.parametrize("release", ["get", "close"])
@@ -172,7 +172,7 @@ def test_put_waits_for_room_when_the_policy_is_block(release: str) -> None:
     if release == "get":
         assert watched.get() == ["a", "b", "c"]
     else:
-        watched.handoff.close()
+        watched.buffer.close()
     assert passed.wait(PATIENCE)
     thread.join(PATIENCE)
     assert watched.dropped == (release == "close")
@@ -194,7 +194,7 @@ def test_put_waits_when_buffered_lines_use_up_the_quota() -> None:
     assert watched.get() == ["c"]
     assert not passed.wait(0.05)
     quota.left = 2
-    watched.handoff.put(Opened(None))  # so that `get` does not wait
+    watched.buffer.put(Opened(None))  # so that `get` does not wait
     assert watched.get() == []
     assert passed.wait(PATIENCE)
     thread.join(PATIENCE)
@@ -205,9 +205,9 @@ def test_put_waits_when_lines_in_hand_use_up_the_quota() -> None:
     thread = threading.Thread(target=watched.put, args=tuple("ab"))
     thread.start()
     assert watched.get() == ["a", "b"]
-    assert watched.handoff.in_hand == 2
-    assert not watched.handoff._is_within_quota()
-    watched.handoff.close()
+    assert watched.buffer.in_hand == 2
+    assert not watched.buffer._is_within_quota()
+    watched.buffer.close()
     thread.join(PATIENCE)
 
 
@@ -217,7 +217,7 @@ def test_put_returns_when_the_quota_is_used_up_and(release: str) -> None:
     thread = threading.Thread(target=watched.put, args=("a",))
     thread.start()
     assert watched.get() == ["a"]
-    getattr(watched.handoff, release)()
+    getattr(watched.buffer, release)()
     thread.join(PATIENCE)
     assert not thread.is_alive()
 
@@ -249,11 +249,11 @@ def test_put_lines_are_taken_or_dropped(steps: list[Any], capacity: int, policy:
         if isinstance(step, tuple):
             watched.put(*step)
             put += len(step)
-        elif len(watched.handoff):
+        elif len(watched.buffer):
             got += len(watched.get(step))
-        assert len(watched.handoff) <= capacity
-        assert put == got + watched.dropped + len(watched.handoff)
-    watched.handoff.close()
+        assert len(watched.buffer) <= capacity
+        assert put == got + watched.dropped + len(watched.buffer)
+    watched.buffer.close()
     while rest := watched.get():
         got += len(rest)
     assert put == got + watched.dropped
@@ -304,7 +304,7 @@ def test_block_has_room_below_the_capacity(
     watched = Watched(2, "block")
     watched.put(*waiting)
     seen: list[bool] = []
-    monkeypatch.setattr(watched.handoff._changed, "wait_for", lambda test: seen.append(test()))
+    monkeypatch.setattr(watched.buffer._changed, "wait_for", lambda test: seen.append(test()))
     watched.put("d")
     assert seen == [room]
 
@@ -316,10 +316,10 @@ def test_drop_bounds_the_bytes(policy: Overflow, monkeypatch: pytest.MonkeyPatch
     watched = Watched(10, policy)
     for number in range(8):
         large = b'{"data":' + b"%d" % number * 392
-        watched.handoff.put(Block([large, large[:100]], 0.0, 1, size=500))
-    watched.handoff.close()
+        watched.buffer.put(Block([large, large[:100]], 0.0, 1, size=500))
+    watched.buffer.close()
     got = []
-    while blocks := watched.handoff.get(1):
+    while blocks := watched.buffer.get(1):
         got += [line for block in blocks for line in block.lines]
     assert sum(map(len, got)) <= 1000
     assert len(got) + watched.dropped == 16
@@ -332,7 +332,7 @@ def test_drop_bounds_the_bytes(policy: Overflow, monkeypatch: pytest.MonkeyPatch
 def test_longest_line_fits(policy: Overflow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "AT_ONCE", 1000)
     dropped: list[int] = []
-    queue = Handoff(10, policy, dropped.append, lambda *_: None, longest=200_000)
+    queue = Buffer(10, policy, dropped.append, lambda *_: None, longest=200_000)
     for line in (b'{"data":1}', b'{"data":' + b"2" * 199_991 + b"}"):
         queue.put(Block([line], 0.0, 1, size=len(line)))
     assert (len(queue), dropped) == (2, [])
@@ -342,5 +342,5 @@ def test_get_bounds_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "AT_ONCE", 1000)
     watched = Watched(10, "block")
     for _ in range(5):
-        watched.handoff.put(Block([b"x" * 600], 0.0, 1, size=600))
-    assert [len(watched.handoff.get(100)) for _ in range(3)] == [2, 2, 1]
+        watched.buffer.put(Block([b"x" * 600], 0.0, 1, size=600))
+    assert [len(watched.buffer.get(100)) for _ in range(3)] == [2, 2, 1]

@@ -31,7 +31,7 @@ from rxtweets.simulator.script import (
     too_many_connections,
     unavailable,
 )
-from rxtweets.streams._buffer import Handoff
+from rxtweets.streams._buffer import Buffer
 from rxtweets.streams._gaps import LATENESS, MARGIN, MOST_MINUTES
 from rxtweets.streams._run import StreamRun
 from tests.streams.watching import Watched
@@ -522,10 +522,10 @@ def test_limit_disconnects_before_subscribers_are_done() -> None:
 def test_limit_disconnects_when_the_reader_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    is_within, admit, waits = Handoff._is_within_quota, StreamRun._admit, threading.Event()
+    is_within, admit, waits = Buffer._is_within_quota, StreamRun._admit, threading.Event()
 
-    def noticed(handoff: Handoff) -> bool:
-        is_within_quota = is_within(handoff)
+    def noticed(buffer: Buffer) -> bool:
+        is_within_quota = is_within(buffer)
         if not is_within_quota:
             waits.set()
         return is_within_quota
@@ -534,7 +534,7 @@ def test_limit_disconnects_when_the_reader_waits(
         assert waits.wait(20)
         return admit(run, messages)
 
-    monkeypatch.setattr(Handoff, "_is_within_quota", noticed)
+    monkeypatch.setattr(Buffer, "_is_within_quota", noticed)
     monkeypatch.setattr(StreamRun, "_admit", late)
     assert ends_before_its_subscriber_is_done()
 

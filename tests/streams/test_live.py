@@ -6,13 +6,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+import httpx
+
 import rxtweets
 from rxtweets import Backoff
 from rxtweets._core.telemetry import Telemetry
+from rxtweets._messages.decoding import Decoder
 from rxtweets.api._connection import Connection
+from rxtweets.api._endpoints import ENDPOINTS
+from rxtweets.api._options import ConnectionOptions, Token
 from rxtweets.errors import StreamError
-from rxtweets.streams._reader import ReadingOptions
-from rxtweets.streams._single import LiveOptions, LiveStream
+from rxtweets.streams._backoff import Pacer
+from rxtweets.streams._config import StreamConfig
+from rxtweets.streams._reader import LiveParts
+from rxtweets.streams._single import LiveStream
 
 PATIENCE = 20.0
 
@@ -47,11 +54,11 @@ class ByHand:
 
 
 def stream_of(connect: Any) -> LiveStream:
-    return LiveStream(
-        cast("Any", lambda _params, _on_quiet: connect()),
-        LiveOptions(100, "drop_oldest", ReadingOptions(1_000_000, Backoff(scale=0.0))),
-        Telemetry(),
-    )
+    options = ConnectionOptions(Token("token"), httpx.URL("http://127.0.0.1"))
+    backoff = Backoff(scale=0.0)
+    config = StreamConfig(ENDPOINTS["sample_stream"], options, {}, [None], backoff=backoff)
+    parts = LiveParts(config, lambda *_: connect(), Pacer(backoff), Decoder())
+    return LiveStream(parts, Telemetry())
 
 
 def test_new_run_awaits_the_release_of_the_last_connection() -> None:

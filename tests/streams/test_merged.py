@@ -14,7 +14,6 @@ from reactivex.disposable import Disposable
 import rxtweets
 from rxtweets import ConnectionState, Message, events
 from rxtweets._core.connection_state import StateName
-from rxtweets._core.deduplication import Deduplicator
 from rxtweets._core.telemetry import Telemetry
 from rxtweets.streams._base import HotStream
 from rxtweets.streams._billing import Limit, PostMeter, Quota
@@ -120,9 +119,7 @@ def parts() -> Iterator[dict[str, Part]]:
 
 
 def merged(parts: dict[str, Part], **options: Any) -> MergedStream:
-    settings: dict[str, Any] = {
-        "deduplicate": None, "is_redundant": False, "limit": Limit(), "meter": None,
-    }  # fmt: skip
+    settings: dict[str, Any] = {"is_redundant": False, "limit": Limit(), "meter": None}
     return MergedStream(cast("dict[str, LiveStream]", parts), **(settings | options))
 
 
@@ -397,7 +394,7 @@ def test_redundant_gap_ends_when_a_part_reconnects(parts: dict[str, Part]) -> No
 
 
 def test_redundant_messages_are_delivered_once(parts: dict[str, Part]) -> None:
-    stream, taker = merged(parts, deduplicate=Deduplicator(), is_redundant=True), Taker()
+    stream, taker = merged(parts, is_redundant=True), Taker()
     one, two = parts.values()
     with taker.subscribe(stream):
         one.send(1, 2)
@@ -411,7 +408,7 @@ def test_redundant_messages_are_delivered_once(parts: dict[str, Part]) -> None:
 def test_message_is_new_again_when_all_had_left(
     parts: dict[str, Part],
 ) -> None:
-    stream, taker = merged(parts, deduplicate=Deduplicator(), is_redundant=True), Taker()
+    stream, taker = merged(parts, is_redundant=True), Taker()
     one = parts["partition 1"]
     subscription = Taker().subscribe(stream)
     [late] = one.observers
