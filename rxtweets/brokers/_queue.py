@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from importlib import import_module
@@ -16,6 +17,7 @@ from rxtweets.brokers._engine import Backlog, Engine, Subscription
 from rxtweets.brokers._publisher import Publisher
 from rxtweets.brokers._source import OnFailure, QueueSource, Settling
 from rxtweets.errors import ConfigurationError
+from rxtweets.subscribers._spooled import Spooled
 
 __all__ = ["Queue", "connect"]
 
@@ -45,9 +47,21 @@ class Queue:
         self._groups = _group_names(groups)
         self.dead_letters = DeadLetters(engine)
 
-    def publisher(self) -> Publisher:
-        """Return a subscriber that publishes batches."""
-        return Publisher(self.engine, self._groups)
+    def publisher(
+        self, *, spool: str | os.PathLike[str] | None = None, spool_bytes: int = 2**30
+    ) -> Publisher | Spooled:
+        """Return a subscriber that publishes batches.
+
+        Args:
+            spool: a directory for batches while the broker is away, which are published when it is
+                back; by default they fail. See `rxtweets.subscribers.Spooled`.
+            spool_bytes: of the batches that wait; a batch beyond it fails.
+
+        Raises:
+            ConfigurationError: the directory cannot be used, or another process uses it.
+        """
+        publisher = Publisher(self.engine, self._groups)
+        return publisher if spool is None else Spooled(publisher, spool, max_bytes=spool_bytes)
 
     def source(
         self,

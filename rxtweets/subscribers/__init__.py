@@ -1,4 +1,4 @@
-"""Subscribers that store, print and send batches, and two that wrap another subscriber.
+"""Subscribers that store, print and send batches, and three that wrap another subscriber.
 
 ==================================== ========= ====================================================
 subscriber                           extra     stores
@@ -43,6 +43,9 @@ a policy of `tenacity`, and writes a batch that cannot be delivered to a dead-le
     for letter in read_dead_letters("failed.jsonl"):
         print(letter.error, letter.attempts, letter.batch)
 
+`Spooled` keeps batches on disk while a database or a broker is away, and delivers them when it is
+back.
+
 To give each batch of a pipeline to several subscribers, put a ``Subject`` of RxPY before them, and
 `Buffered` around each: none blocks another, and each has its own retries. A batch is settled when
 all of them have returned, and has failed if it failed for one of them::
@@ -68,6 +71,7 @@ from rxtweets.subscribers._jsonlines import JSONLinesSubscriber
 from rxtweets.subscribers._parquet import ParquetSubscriber
 from rxtweets.subscribers._postgres import PostgresSubscriber
 from rxtweets.subscribers._retrying import Retrying
+from rxtweets.subscribers._spooled import Spooled
 from rxtweets.subscribers._sqlite import SQLiteSubscriber
 from rxtweets.subscribers._store import Store
 from rxtweets.subscribers._webhook import WebhookSubscriber
@@ -84,6 +88,7 @@ __all__ = [
     "Retrying",
     "Row",
     "SQLiteSubscriber",
+    "Spooled",
     "Store",
     "WebhookSubscriber",
     "read_dead_letters",

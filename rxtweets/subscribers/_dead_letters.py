@@ -132,10 +132,11 @@ def _letter_lines(path: Path) -> Iterator[tuple[dict[str, Any], Message[Any]]]:
         needed = {"batch", "at", "attempts", "error", "batcher", "trigger"}
         if not isinstance(failure, dict) or not failure.keys() >= needed:
             raise DecodeError("this line is no dead letter", line)
-        yield failure, _letter_message(line, value)
+        yield failure, recorded_message(line, value)
 
 
-def _letter_message(line: bytes, value: dict[str, Any]) -> Message[Any]:
+def recorded_message(line: bytes, value: dict[str, Any]) -> Message[Any]:
+    """Return the message of a line that `to_line` wrote, and that is decoded already."""
     try:
         return from_line(line)
     except ValueError:  # the raw line of this message is no JSON

@@ -1,0 +1,262 @@
+"""Keeps batches on disk while a subscriber is away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tenacity
+
+from rxtweets._core.retry import call_state
+from rxtweets._core.subscriber import Subscriber
+from rxtweets._messages.batch import Batch
+from rxtweets._messages.message import Failed, Message
+from rxtweets._support.validation import path_text, whole_number
+from rxtweets._support.workers import start_thread
+from rxtweets.errors import BrokerUnavailable, ConfigurationError
+from rxtweets.operators._deliver import SubscriberOrFunction
+from rxtweets.subscribers._buffered import Buffered, function_of
+from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile
+from rxtweets.subscribers._spool import Spool
+
+log = logging.getLogger("rxtweets")
+
+AWAY = {"OperationalError", "InterfaceError"}
+"""Names of the errors by which drivers of databases report a lost connection (PEP 249)."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Return whether an error shows that a service cannot be reached now."""
+    return isinstance(error, OSError | BrokerUnavailable) or type(error).__name__ in AWAY
+
+
+class Spooled(Subscriber[Any]):
+    """Keeps batches in a directory while a subscriber is away, and delivers them when it is back.
+
+    X's stream cannot wait: a database or a broker that is away for an hour would lose an hour. ::
+
+        store = Spooled(PostgresSubscriber("postgresql://…"), "spool")
+        Pipeline(tweets, batchers={"default": Batcher(store, size=200)}).run()
+
+    A batch on which the subscriber raises such an error is written to the directory, as safe from a
+    loss of power as the disk is, and counts as delivered. While batches wait there, further ones
+    are appended, so the order is kept. A thread delivers them when the subscriber is back; the next
+    run of the program delivers them first. A batch may be delivered twice: make writes idempotent,
+    as the stores are.
+
+    Messages are kept in the format of recordings: results of handlers that JSON cannot hold become
+    text.
+
+    Another error fails the batch as it does without `Spooled`. If it is raised on a batch from the
+    directory, whose messages are acknowledged already, the batch goes to ``dead-letters.jsonl``
+    there; so do messages that the subscriber returns as failed. See `read_dead_letters`.
+
+    Args:
+        subscriber: a `Subscriber`, any observer, or a function of one batch.
+        directory: of this subscriber and process alone; created if it is missing.
+        max_bytes: of the batches that wait, 1 GiB by default; a batch beyond it fails.
+        retry: errors that mean that the subscriber is away, as in `tenacity.retry`; by default
+            `OSError`, `BrokerUnavailable`, and the ``OperationalError`` and ``InterfaceError`` of
+            drivers of databases.
+        wait: seconds between attempts, as in `tenacity.wait`; by default 0.5 s, doubled each time,
+            up to 30 s.
+
+    Attributes:
+        dead_lettered: messages in ``dead-letters.jsonl``, of this process.
+
+    Raises:
+        ConfigurationError: an argument cannot work, or another process uses the directory.
+    """
+
+    def __init__(
+        self,
+        subscriber: SubscriberOrFunction,
+        directory: str | os.PathLike[str],
+        *,
+        max_bytes: int = 2**30,
+        retry: Callable[[tenacity.RetryCallState], bool] | None = None,
+        wait: Callable[[tenacity.RetryCallState], float] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(subscriber, Buffered):
+            raise ConfigurationError(
+                "Spooled(Buffered(…)) could not see a failure: write Buffered(Spooled(…))"
+            )
+        for name, strategy in (("retry", retry), ("wait", wait)):
+            if strategy is not None and not callable(strategy):
+                raise ConfigurationError(f"{name}={strategy!r}: give a strategy of tenacity")
+        self._subscriber = subscriber
+        self._take = function_of(subscriber)
+        self._directory = Path(path_text("directory", directory))
+        self._max_bytes = whole_number("max_bytes", max_bytes)
+        self._spool = Spool(self._directory, self._max_bytes)
+        self._letters = DeadLetterFile(self._directory / "dead-letters.jsonl")
+        self._retry = retry or tenacity.retry_if_exception(is_away)
+        self._wait = wait or tenacity.wait_exponential(multiplier=0.5, max=30.0)
+        self._changed = threading.Condition(threading.RLock())
+        self._is_delivering = False
+        self._is_closing = False
+        self._is_closed = False
+        self.dead_lettered = 0
+        if self._spool.messages:
+            self._start()
+
+    @property
+    def spooled(self) -> int:
+        """Messages that wait in the directory now."""
+        return self._spool.messages
+
+    @property
+    def spooled_bytes(self) -> int:
+        """Bytes of these messages."""
+        return self._spool.bytes
+
+    def on_next(self, batch: Batch[Any]) -> Any:
+        """Deliver the batch, or write it to the directory.
+
+        Raises:
+            SubscriberError: the spool is full.
+            OSError: the spool cannot be written.
+        """
+        with self._changed:
+            if self._is_closed:
+                self._spool, self._is_closed = Spool(self._directory, self._max_bytes), False
+            if self._is_delivering:
+                self._spool.put(batch)
+                return None
+        try:
+            returned = self._take(batch)
+        except Exception as error:
+            if not self._means_away(error):
+                raise
+            self._keep(batch, error)
+            return None
+        return self._keep_unavailable(batch, returned)
+
+    def on_error(self, error: Exception) -> None:
+        """Deliver the batches that wait, while the subscriber takes them; pass the error on."""
+        self._finish()
+        getattr(self._subscriber, "on_error", lambda _: None)(error)
+
+    def on_completed(self) -> None:
+        """Deliver the batches that wait, while the subscriber takes them; pass the completion on.
+
+        The rest stays in the directory for the next run of the program.
+        """
+        self._finish()
+        getattr(self._subscriber, "on_completed", lambda: None)()
+
+    def __repr__(self) -> str:
+        return f"Spooled({self._subscriber!r}, {os.fspath(self._directory)!r})"
+
+    def _means_away(self, error: BaseException) -> bool:
+        return bool(self._retry(call_state(error, 1, 0.0, 0.0)))
+
+    def _keep(self, batch: Batch[Any], error: BaseException) -> None:
+        with self._changed:
+            self._spool.put(batch)
+            if not self._is_delivering:
+                log.warning("%r is away, batches go to %s: %s", self, self._directory, error)
+                self._start()
+
+    def _keep_unavailable(self, batch: Batch[Any], returned: Any) -> Any:
+        """Keep the messages that failed because the subscriber is away; the others pass."""
+        messages = returned if isinstance(returned, list | tuple | Batch) else []
+        if len(messages) != len(batch):
+            return returned
+        waiting = [
+            (before, after.status.reason)
+            for before, after in zip(batch, messages, strict=True)
+            if isinstance(after, Message)
+            and isinstance(after.status, Failed)
+            and isinstance(after.status.reason, BaseException)
+            and self._means_away(after.status.reason)
+        ]
+        if not waiting:
+            return returned
+        self._keep(batch.replaced(message for message, _ in waiting), waiting[0][1])
+        kept = {id(message) for message, _ in waiting}
+        return [
+            before if id(before) in kept else after
+            for before, after in zip(batch, messages, strict=True)
+        ]
+
+    # The thread that delivers.
+
+    def _start(self) -> None:
+        self._is_delivering = True
+        start_thread("rxtweets-spool", self._deliver_all, repeats=True)
+
+    def _deliver_all(self) -> None:
+        attempt = 0
+        while self._has_more():
+            try:
+                self._deliver_first()
+                attempt = 0
+            except Exception as error:  # noqa: BLE001 - the subscriber or the disk is away
+                attempt += 1
+                self._pause(self._wait(call_state(error, attempt, 0.0, 0.0)))
+                if self._is_closing:
+                    self._stop_delivering()
+                    return
+
+    def _has_more(self) -> bool:
+        with self._changed:
+            if not self._spool.messages:
+                self._stop_delivering()
+            return self._is_delivering
+
+    def _stop_delivering(self) -> None:
+        with self._changed:
+            self._is_delivering = False
+            self._changed.notify_all()
+
+    def _deliver_first(self) -> None:
+        """Deliver the oldest batch and remove it; raise if the subscriber is away."""
+        found = self._spool.first()
+        if found is None:
+            return
+        number, batch = found
+        try:
+            returned = self._take(batch)
+        except Exception as error:
+            if self._means_away(error):
+                raise
+            self._write_letter(batch, error)
+        else:
+            self._put_back(batch, returned)
+        self._spool.remove(number)
+
+    def _put_back(self, batch: Batch[Any], returned: Any) -> None:
+        """Append the messages for which the subscriber was away; the other failed are letters."""
+        returned = self._keep_unavailable(batch, returned)
+        if not isinstance(returned, list | tuple | Batch) or len(returned) != len(batch):
+            return
+        for before, after in zip(batch, returned, strict=True):
+            if isinstance(after, Message) and isinstance(after.status, Failed):
+                self._write_letter(batch.replaced([before]), after.status.reason)
+
+    def _write_letter(self, batch: Batch[Any], reason: object) -> None:
+        text = f"{type(reason).__name__}: {reason}"
+        self._letters(DeadLetter(batch, text, 1, datetime.now(UTC)))
+        self.dead_lettered += len(batch)
+        log.warning("%d messages went to %s: %s", len(batch), self._letters.path, text)
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closing, seconds)
+
+    def _finish(self) -> None:
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._is_delivering)
+            self._is_closing, self._is_closed = False, True
+        if self.spooled:
+            log.warning("%d messages wait in %s for the next run", self.spooled, self._directory)
+        self._spool.close()
