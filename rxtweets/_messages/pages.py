@@ -9,6 +9,7 @@ import orjson
 
 from rxtweets._messages.decoding import Decoded, Unknown
 from rxtweets._messages.message import Message, is_tweet
+from rxtweets._support.json_objects import object_in
 
 __all__ = ["read_page"]
 
@@ -64,8 +65,7 @@ def read_page(page: dict[str, Any], line: bytes, decoded: Decoded) -> None:
 
 def _payloads_in(page: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a payload for each tweet, as the line of a stream would have it."""
-    includes = page.get("includes")
-    groups = includes if isinstance(includes, dict) else {}
+    groups = object_in(page, "includes")
     positions = _positions(groups)
     for tweet in page["data"]:
         references = _references(tweet)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from rxtweets._messages.message import id_text, is_tweet
+from rxtweets._support.json_objects import object_in
 from rxtweets._support.timestamps import moment
 
 __all__ = [
@@ -165,7 +166,7 @@ def tweet_in(payload: Any) -> tuple[str, object] | None:
 
 
 def _like(value: Any) -> tuple[Like, str] | None:
-    data = _object_at(value, "data")
+    data = object_in(value, "data")
     tweet_id = _first_id(data, "liked_tweet_id", "liked_post_id")
     identifier = _checked_id(data.get("id"))
     if not tweet_id and not identifier:
@@ -181,7 +182,7 @@ def _compliance_event(value: Any) -> tuple[ComplianceEvent, str] | None:
     if found is None:
         return None
     action, event = found
-    tweet, user, like = (_object_at(event, name) for name in ("tweet", "user", "favorite"))
+    tweet, user, like = (object_in(event, name) for name in ("tweet", "user", "favorite"))
     author_id = _checked_id(tweet.get("author_id")) or _checked_id(like.get("user_id"))
     return ComplianceEvent(
         action=action,
@@ -198,7 +199,7 @@ def _label_event(value: Any) -> tuple[LabelEvent, str] | None:
     if found is None:
         return None
     label, event = found
-    tweet = _object_at(event, "tweet")
+    tweet = object_in(event, "tweet")
     return LabelEvent(
         label=label,
         application=_checked_id(event.get("application")),
@@ -210,7 +211,7 @@ def _label_event(value: Any) -> tuple[LabelEvent, str] | None:
 
 
 def _activity(value: Any) -> tuple[Activity, str] | None:
-    data = _object_at(value, "data")
+    data = object_in(value, "data")
     event_type = data.get("event_type")
     if not isinstance(event_type, str):
         return None
@@ -219,8 +220,8 @@ def _activity(value: Any) -> tuple[Activity, str] | None:
         id=identifier,
         event_type=event_type,
         tag=_checked_id(data.get("tag")),
-        filter=_object_at(data, "filter"),
-        payload=_object_at(data, "payload"),
+        filter=object_in(data, "filter"),
+        payload=object_in(data, "payload"),
     ), identifier
 
 
@@ -234,18 +235,13 @@ READERS: Mapping[Carries, Read] = {
 
 def _only_event(value: Any) -> tuple[str, dict[str, Any]] | None:
     # Some events lack their time, so one known key is enough.
-    for name, event in _object_at(value, "data").items():
+    for name, event in object_in(value, "data").items():
         if isinstance(event, dict) and not event.keys().isdisjoint(EVENT_KEYS):
             return name, event
     return None
 
 
 EVENT_KEYS = ("event_at", "tweet", "user", "favorite")
-
-
-def _object_at(value: Any, name: str) -> dict[str, Any]:
-    part = value.get(name) if isinstance(value, dict) else None
-    return part if isinstance(part, dict) else {}
 
 
 def _without(event: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ in ``raw``.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_type_hints
 
@@ -17,6 +18,7 @@ from rxtweets._messages.jsonl import key_of
 from rxtweets._messages.lenient_json import payload_of
 from rxtweets._messages.message import Message, is_tweet
 from rxtweets._messages.payloads import ComplianceEvent, LabelEvent, Like, carried_by
+from rxtweets._support.json_objects import object_in, objects_in
 from rxtweets._support.to_json import to_json
 
 __all__ = ["COLUMNS", "ColumnType", "Row", "row_of"]
@@ -114,10 +116,11 @@ def _row(message: Message[Any]) -> Row:
             payload = payload_of(raw)
     else:
         payload = {"data": dict(message.metadata)}
-    tweet = _object(_object(payload).get("data"))
-    metrics = _object(tweet.get("public_metrics"))
-    entities = _object(tweet.get("entities"))
-    references = _references(tweet.get("referenced_tweets") or tweet.get("referenced_posts"))
+    tweet = object_in(payload, "data")
+    metrics = object_in(tweet, "public_metrics")
+    entities = object_in(tweet, "entities")
+    referenced = objects_in(tweet, "referenced_tweets") or objects_in(tweet, "referenced_posts")
+    references = {str(other.get("type")): str(other["id"]) for other in referenced if "id" in other}
     author = _optional_text(tweet.get("author_id")) or _author_of(message.data)
     text, data = _text_and_data(message.data, tweet)
     row = Row(
@@ -138,8 +141,8 @@ def _row(message: Message[Any]) -> Row:
         _integer(metrics.get("repost_count", metrics.get("retweet_count"))),
         _integer(metrics.get("reply_count")),
         _integer(metrics.get("quote_count")),
-        _texts(entities.get("hashtags"), "tag"),
-        _texts(entities.get("mentions"), "username"),
+        _texts(objects_in(entities, "hashtags"), "tag"),
+        _texts(objects_in(entities, "mentions"), "username"),
         _rules(message, payload),
         raw.decode() if is_strict else _raw(message),
     )
@@ -194,22 +197,17 @@ def _author_of(data: Any) -> str | None:
 
 
 def _user_name(author: str | None, payload: Any) -> str | None:
-    users = _object(_object(payload).get("includes")).get("users")
-    for user in users if isinstance(users, list) else ():
-        if isinstance(user, dict) and user.get("id") == author:
+    for user in objects_in(object_in(payload, "includes"), "users"):
+        if user.get("id") == author:
             return _optional_text(user.get("username"))
     return None
 
 
 def _rules(message: Message[Any], payload: Any) -> list[str]:
-    parts = _object(payload) if message.raw else message.metadata
-    if "matching_rules" not in parts:
+    parts = payload if message.raw else message.metadata
+    if not isinstance(parts, Mapping) or "matching_rules" not in parts:
         return []  # without decoding the metadata
     return [rule.tag or rule.id for rule in message.matching_rules]
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _optional_text(value: Any) -> str | None:
@@ -241,11 +239,5 @@ def _integer(value: Any) -> int | None:
     return value if is_storable else None
 
 
-def _texts(values: Any, name: str) -> list[str]:
-    objects = map(_object, values if isinstance(values, list) else ())
-    return [value[name] for value in objects if isinstance(value.get(name), str)]
-
-
-def _references(references: Any) -> dict[str, str]:
-    objects = map(_object, references if isinstance(references, list) else ())
-    return {str(value.get("type")): str(value["id"]) for value in objects if "id" in value}
+def _texts(values: list[dict[str, Any]], name: str) -> list[str]:
+    return [value[name] for value in values if isinstance(value.get(name), str)]

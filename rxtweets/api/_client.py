@@ -15,13 +15,14 @@ from tenacity import (
     wait_exponential,
 )
 
+from rxtweets._support.json_objects import object_in
 from rxtweets.api._connection import ConnectionOptions, request
 from rxtweets.api._proxies import proxy_named
 from rxtweets.api._responses import error_of_response, is_web_page, unexpected_answer
 from rxtweets.api._server_waits import asked_wait
 from rxtweets.errors import ConnectionLost, ResponseError, ServerError
 
-__all__ = ["Rest", "objects"]
+__all__ = ["Rest"]
 
 ATTEMPTS = 3
 PAUSE = 0.25
@@ -78,8 +79,7 @@ class Rest:
                 most = f"{MOST_PAGES} pages of {path}, or {MOST_OF_PAGES} bytes"
                 raise ResponseError(f"more than {most}; is base_url X's?", 200, "", {})
             yield page
-            meta = page.get("meta")
-            token = str(meta.get("next_token") or "") if isinstance(meta, dict) else ""
+            token = str(object_in(page, "meta").get("next_token") or "")
             if not token:
                 return
         text = f"the pages of {path} repeat after {len(known)} of them; is base_url X's?"
@@ -130,14 +130,6 @@ class Rest:
                 advice += " A web page may be the login page of this network."
             raise unexpected_answer(status, headers, answer, advice)
         return value, len(answer)
-
-
-def objects(answer: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """Return the objects of a list; X omits an empty list."""
-    values = answer.get(name)
-    return (
-        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
-    )
 
 
 def _is_passing(error: BaseException) -> bool:

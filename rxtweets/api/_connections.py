@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Unpack
 
+from rxtweets._support.json_objects import object_in, objects_in
 from rxtweets._support.timestamps import moment
 from rxtweets._support.validation import choice, iterable
-from rxtweets.api._client import Rest, objects
+from rxtweets.api._client import Rest
 from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.api._options import ServerOptions, connection_options
 from rxtweets.errors import ConfigurationError
@@ -84,7 +85,7 @@ class Connections:
         if names := [_checked(endpoint) for endpoint in wanted]:
             params["endpoints"] = ",".join(names)
         pages = self._rest.pages(PATH, params)
-        return [_held(value) for page in pages for value in objects(page, "data")]
+        return [_held(value) for page in pages for value in objects_in(page, "data")]
 
     def free(self, endpoint: str) -> int:
         """Make X close all connections of one stream, also those in use; return their number.
@@ -126,8 +127,7 @@ def _checked(endpoint: str) -> str:
 
 
 def _closed(answer: dict[str, Any]) -> int:
-    data = answer.get("data")
-    count = data.get("successful_kills") if isinstance(data, dict) else None
+    count = object_in(answer, "data").get("successful_kills")
     return int(count) if isinstance(count, (int, str)) and str(count).isdecimal() else 0
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from rxtweets import errors
+from rxtweets._support.json_objects import parsed_object
 from rxtweets.errors._redaction import mask
 
 __all__ = ["error_in_stream", "error_of_response", "is_web_page", "shown", "unexpected_answer"]
@@ -195,12 +196,7 @@ def _target(location: str) -> str:
 
 def _problem(body: bytes) -> dict[str, Any]:
     """Return the problem of an answer, completed by the first of its ``errors``."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if not isinstance(value, dict):
-        return {}
+    value = parsed_object(body)
     parts = value.get("errors")
     first = parts[0] if isinstance(parts, list) and parts else None
     return {**first, **value} if isinstance(first, dict) else value

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
-import orjson
-
+from rxtweets._support.json_objects import object_in, objects_in, parsed_object
 from rxtweets._support.validation import iterable, whole_number
 from rxtweets.api import _rule_syntax as rule_syntax
-from rxtweets.api._client import Rest, objects
+from rxtweets.api._client import Rest
 from rxtweets.api._options import ServerOptions, connection_options, warn_caller
 from rxtweets.errors import ConfigurationError, ResponseError, RulesRefused, StreamError
 
@@ -161,7 +160,7 @@ class Rules:
         Raises:
             StreamError: the network failed, or X refused.
         """
-        counts = _member(self._rest.get(f"{PATH}/counts"), "data")
+        counts = object_in(self._rest.get(f"{PATH}/counts"), "data")
         app = counts.get("client_app_rules_count")
         return RuleCounts(
             app=_number(app.get("rule_count") if isinstance(app, dict) else app) or 0,
@@ -317,7 +316,7 @@ class _Changes:
                 {"value": rule.value, **({"tag": rule.tag} if rule.tag else {})} for rule in part
             ]
             answer = self._send({"add": body})
-            added = tuple(map(_from_json, objects(answer, "data")))
+            added = tuple(map(_from_json, objects_in(answer, "data")))
             self.report = replace(self.report, added=self.report.added + added)
             refused = _refusals(answer)
             if len(added) + len(refused) < len(part):
@@ -332,7 +331,7 @@ class _Changes:
             return
         answer = self._send({"delete": {f"{by}s": [getattr(rule, by) for rule in rules]}})
         refusals = _refusals(answer)
-        left = _number(_member(_member(answer, "meta"), "summary").get("not_deleted"))
+        left = _number(object_in(object_in(answer, "meta"), "summary").get("not_deleted"))
         if left and not refusals:
             refusals = [RuleRefusal("", f"{left} of {len(rules)} rules were not deleted")]
         refused = {name for refusal in refusals for name in (refusal.value, refusal.id)} - {""}
@@ -352,7 +351,7 @@ class _Changes:
             answer = self._rest.send("POST", PATH, {**params, **dry_run}, body)
         except StreamError as error:
             if isinstance(error, ResponseError) and error.status in {400, 422}:
-                refusals = _refusals(_parsed(error.body))
+                refusals = _refusals(parsed_object(error.body))
                 if any(refusal.value for refusal in refusals):
                     self._raise_for(refusals)
             added, deleted = len(self.report.added), len(self.report.deleted)
@@ -373,7 +372,7 @@ class _Changes:
 
 def _read(rest: Rest, **params: str) -> tuple[list[Rule], int]:
     pages = list(rest.pages(PATH, {"max_results": str(PAGE), **params}))
-    return [_from_json(value) for page in pages for value in objects(page, "data")], len(pages)
+    return [_from_json(value) for page in pages for value in objects_in(page, "data")], len(pages)
 
 
 def _rule(rule: Rule | str) -> Rule:
@@ -403,8 +402,8 @@ def _from_json(value: dict[str, Any]) -> Rule:
 
 def _refusals(answer: dict[str, Any]) -> list[RuleRefusal]:
     refusals = []
-    for error in objects(answer, "errors"):
-        inner = objects(error, "errors")
+    for error in objects_in(answer, "errors"):
+        inner = objects_in(error, "errors")
         said = [str(part["message"]) for part in inner if part.get("message")]
         details = error.get("details") or said or error.get("message") or error.get("detail") or ()
         reasons = details if isinstance(details, list) else [details] if details else []
@@ -419,14 +418,9 @@ def _parameter(errors: Sequence[dict[str, Any]]) -> str:
     """Return the one parameter that problems within a problem name; empty for none or several."""
     found: set[str] = set()
     for error in errors:
-        for value in _member(error, "parameters").values():
+        for value in object_in(error, "parameters").values():
             found |= set(map(str, value if isinstance(value, list) else [value]))
     return found.pop() if len(found) == 1 else ""
-
-
-def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
-    member = value.get(name)
-    return member if isinstance(member, dict) else {}
 
 
 def _number(value: object) -> int | None:
@@ -435,11 +429,3 @@ def _number(value: object) -> int | None:
         return int(str(value))
     except ValueError:
         return None
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import orjson
-
+from rxtweets._support.json_objects import parsed_object
 from rxtweets.api._endpoints import ENDPOINTS
 from rxtweets.simulator import script
 from rxtweets.simulator.script import Reply
@@ -226,10 +225,7 @@ class _Budget:
 
 
 def _ids(body: bytes) -> list[str] | None:
-    try:
-        ids = orjson.loads(body)["uuids"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
+    ids = parsed_object(body).get("uuids")
     if not isinstance(ids, list) or not 1 <= len(ids) <= MOST_KILLED:
         return None
     return list(dict.fromkeys(ids)) if all(isinstance(id_, str) for id_ in ids) else None

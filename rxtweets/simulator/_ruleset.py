@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from rxtweets._support.json_objects import parsed_object
 from rxtweets._support.validation import iterable
 from rxtweets.api._endpoints import Endpoint
 from rxtweets.api._rule_syntax import LONGEST, Node, check, parse, terms
@@ -269,11 +270,8 @@ class Selection:
 
     def _ending(self, frame: bytes) -> bytes | None:
         """The text in place of the last brace; empty keeps the frame, ``None`` leaves it out."""
-        try:
-            payload = orjson.loads(frame)
-        except orjson.JSONDecodeError:
-            return b""
-        if not isinstance(payload, dict) or not isinstance(payload.get("data"), dict):
+        payload = parsed_object(frame)
+        if not isinstance(payload.get("data"), dict):
             return b""
         if self._lang and payload["data"].get("lang") != self._lang:
             return None

@@ -17,6 +17,7 @@ from rxtweets._messages.lenient_json import payload_of
 from rxtweets._messages.line_files import check_path, lines_in
 from rxtweets._messages.message import Message
 from rxtweets._support.file_lock import name_path
+from rxtweets._support.json_objects import object_in
 from rxtweets.errors import ConfigurationError, DecodeError
 
 
@@ -128,9 +129,9 @@ def _letter_lines(path: Path) -> Iterator[tuple[dict[str, Any], Message[Any]]]:
             value = payload_of(line)
         except (ValueError, RecursionError):
             continue  # incomplete
-        failure = value.get("failed") if isinstance(value, dict) else None
+        failure = object_in(value, "failed")
         needed = {"batch", "at", "attempts", "error", "batcher", "trigger"}
-        if not isinstance(failure, dict) or not failure.keys() >= needed:
+        if not failure.keys() >= needed:
             raise DecodeError("this line is no dead letter", line)
         yield failure, recorded_message(line, value)
 

@@ -138,7 +138,7 @@ def test_free_is_tried_once(stub: Stub, connections: Connections) -> None:
             lambda connections: connections.list(endpoints="filtered_stream"),
             r"such as \['filtered_stream'\]",
         ),
-        (lambda connections: connections.list(status="open"), "active, inactive or all"),
+        (lambda connections: connections.list(status="open"), "active, inactive, all"),
         (lambda connections: connections.free_ids("1f3c"), "ids="),
     ],
 )

@@ -71,7 +71,7 @@ def test_connections_are_freed(
     ("arguments", "words"),
     [
         (["free", "firehose"], "endpoint 'firehose' is no stream"),
-        (["list", "--status", "open"], "active, inactive or all"),
+        (["list", "--status", "open"], "active, inactive, all"),
     ],
 )
 def test_wrong_option_is_one_line_and_exit_code_2(

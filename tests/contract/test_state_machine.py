@@ -7,7 +7,7 @@ delivery is ever acknowledged twice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, RateLimit
-from rxtweets.operators import _process, _threads
+from rxtweets.operators import _calls, _process, _threads
 from rxtweets.testing import VirtualTime
 
 TRIES = 2
@@ -85,16 +85,15 @@ class Deadly(BaseException):
 class MortalRunner(_threads.ThreadRunner):
     """Its workers die of certain messages instead of calling the handler."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        inner = self._handle
+    def _step_of(self, *args: Any) -> Callable[[Any], None]:
+        step = super()._step_of(*args)
 
-        def handle(call: Any) -> Any:
-            if call.message.data == "kill":
+        def mortal_step(waiting: Any) -> None:
+            if _calls.call_of(waiting).message.data == "kill":
                 raise Deadly
-            return inner(call)
+            step(waiting)
 
-        self._handle = handle
+        return mortal_step
 
 
 class Machine(RuleBasedStateMachine):

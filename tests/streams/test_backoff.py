@@ -42,11 +42,6 @@ def answer(
     return kind("the server said no", 429, "", headers or {})
 
 
-def delays(error: StreamError, count: int, *, established: bool = False) -> list[float]:
-    backoff = Backoff()
-    return [backoff.delay(error, established, attempt) for attempt in range(1, count + 1)]
-
-
 def pacer(backoff: Backoff | None = None) -> tuple[Pacer, Clock]:
     clock = Clock()
     return Pacer(backoff or Backoff(), clock, lambda: NOON + clock.now), clock
@@ -56,46 +51,26 @@ def fail(paces: Pacer, error: StreamError, *, established: bool = False) -> tupl
     return paces.failed(error, established=established, proven=False)[:2]
 
 
-def test_lost_schedule_grows_by_a_quarter_second_to_16() -> None:
-    schedule = [0.25 * step for step in range(64)] + [16.0] * 6
-    assert delays(LOST, 70, established=True) == schedule
-
-
-def test_network_schedule_grows_by_a_quarter_second_to_16() -> None:
-    schedule = [0.25 * step for step in range(1, 64)] + [16.0] * 7
-    assert delays(LOST, 70) == schedule
-
-
-def test_server_schedule_doubles_from_5_to_320() -> None:
-    assert delays(answer(ServerError), 9) == [5, 10, 20, 40, 80, 160, 320, 320, 320]
-
-
-def test_rate_limit_schedule_doubles_from_60_to_900() -> None:
-    assert delays(answer(RateLimitError), 7) == [60, 120, 240, 480, 900, 900, 900]
-
-
-def test_connection_limit_schedule_doubles_from_5_to_320() -> None:
-    assert delays(answer(ConnectionLimitError), 8) == [5, 10, 20, 40, 80, 160, 320, 320]
-
-
-def test_provisioning_schedule_stays_at_60() -> None:
-    assert delays(answer(ProvisioningError), 3) == [60, 60, 60]
-
-
 @pytest.mark.parametrize(
-    "error", [StreamStalled("silence"), ServerDisconnect("bye", "OperationalDisconnect")]
+    ("error", "established", "schedule"),
+    [
+        (LOST, True, [*(0.25 * step for step in range(64)), *[16.0] * 6]),
+        (LOST, False, [*(0.25 * step for step in range(1, 64)), *[16.0] * 7]),
+        (StreamStalled("silence"), True, [0, 0.25, 0.5]),
+        (ServerDisconnect("bye", "OperationalDisconnect"), True, [0, 0.25, 0.5]),
+        (HostNotFound("no address"), False, [0.25, 0.5]),
+        (answer(ServerError), False, [5, 10, 20, 40, 80, 160, 320, 320, 320]),
+        (answer(ServerError), True, [5]),
+        (answer(RateLimitError), False, [60, 120, 240, 480, 900, 900, 900]),
+        (answer(ConnectionLimitError), False, [5, 10, 20, 40, 80, 160, 320, 320]),
+        (answer(ProvisioningError), False, [60, 60, 60]),
+    ],
 )
-def test_stalls_and_disconnects_follow_the_lost_schedule(error: StreamError) -> None:
-    assert delays(error, 3, established=True) == [0, 0.25, 0.5]
-
-
-def test_missing_host_follows_the_network_schedule() -> None:
-    assert delays(HostNotFound("no address"), 2) == [0.25, 0.5]
-
-
-@pytest.mark.parametrize("established", [True, False])
-def test_answer_follows_its_schedule_when_established_or_not(*, established: bool) -> None:
-    assert delays(answer(ServerError), 1, established=established) == [5]
+def test_delays_follow_the_schedule_of_the_error(
+    error: StreamError, schedule: list[float], *, established: bool
+) -> None:
+    backoff, attempts = Backoff(), range(1, len(schedule) + 1)
+    assert [backoff.delay(error, established, attempt) for attempt in attempts] == schedule
 
 
 def test_schedules_stay_at_their_maximum() -> None:
@@ -106,18 +81,21 @@ def test_schedules_stay_at_their_maximum() -> None:
     assert backoff.delay(LOST, established=False, attempt=million) == 16
 
 
-def test_scale_shortens_every_schedule() -> None:
-    backoff = Backoff(scale=0.01)
-    assert backoff.delay(LOST, established=True, attempt=2) == pytest.approx(0.0025)
-    assert backoff.delay(LOST, established=False, attempt=1) == pytest.approx(0.0025)
-    assert backoff.delay(answer(ServerError), established=False, attempt=1) == pytest.approx(0.05)
-    assert backoff.delay(answer(RateLimitError), established=False, attempt=1) == pytest.approx(0.6)
-    assert backoff.delay(
-        answer(ConnectionLimitError), established=False, attempt=1
-    ) == pytest.approx(0.05)
-    assert backoff.delay(answer(ProvisioningError), established=False, attempt=1) == pytest.approx(
-        0.6
-    )
+@pytest.mark.parametrize(
+    ("error", "established", "attempt", "delay"),
+    [
+        (LOST, True, 2, 0.0025),
+        (LOST, False, 1, 0.0025),
+        (answer(ServerError), False, 1, 0.05),
+        (answer(RateLimitError), False, 1, 0.6),
+        (answer(ConnectionLimitError), False, 1, 0.05),
+        (answer(ProvisioningError), False, 1, 0.6),
+    ],
+)
+def test_scale_shortens_every_schedule(
+    error: StreamError, attempt: int, delay: float, *, established: bool
+) -> None:
+    assert Backoff(scale=0.01).delay(error, established, attempt) == pytest.approx(delay)
 
 
 def test_schedule_can_be_any_tenacity_strategy() -> None:
@@ -153,22 +131,12 @@ def test_counts_reset_when_the_connection_proved_itself() -> None:
     assert fail(paces, answer(ServerError)) == (1, 5)
 
 
-def test_rate_limit_waits_for_a_later_reset() -> None:
+@pytest.mark.parametrize(
+    ("reset", "delay"), [(str(int(NOON) + 700), 700), (str(int(NOON) + 7), 60), ("0", 60), ("", 60)]
+)
+def test_rate_limit_waits_for_a_later_reset(reset: str, delay: float) -> None:
     paces, _ = pacer()
-    error = answer(RateLimitError, {"x-rate-limit-reset": str(int(NOON) + 700)})
-    assert fail(paces, error) == (1, 700)
-
-
-def test_rate_limit_follows_the_schedule_when_reset_is_earlier() -> None:
-    paces, _ = pacer()
-    error = answer(RateLimitError, {"x-rate-limit-reset": str(int(NOON) + 7)})
-    assert fail(paces, error) == (1, 60)
-
-
-@pytest.mark.parametrize("reset", ["0", ""])
-def test_invalid_reset_leaves_the_schedule(reset: str) -> None:
-    paces, _ = pacer()
-    assert fail(paces, answer(RateLimitError, {"x-rate-limit-reset": reset})) == (1, 60)
+    assert fail(paces, answer(RateLimitError, {"x-rate-limit-reset": reset})) == (1, delay)
 
 
 # Waits that the server asks for.
