@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from rxtweets._core.subscriber import Subscriber
 from rxtweets._messages.batch import Batch
-from rxtweets.brokers._engine import Engine, Sender
+from rxtweets.brokers._engine import Engine, Envelope, Sender
 from rxtweets.brokers._envelopes import envelopes_of
+from rxtweets.brokers._packs import packs_of
 from rxtweets.errors import BrokerUnavailable
 
 __all__ = ["Publisher"]
@@ -27,10 +29,11 @@ class Publisher(Subscriber[Any]):
     Made by `Queue.publisher`.
     """
 
-    def __init__(self, engine: Engine, groups: tuple[str, ...]) -> None:
+    def __init__(self, engine: Engine, groups: tuple[str, ...], pack: int = 1) -> None:
         super().__init__()
         self._engine = engine
         self._groups = groups
+        self._pack = pack
         self._lock = threading.Lock()
         self._sender: Sender | None = None
 
@@ -45,7 +48,7 @@ class Publisher(Subscriber[Any]):
             BrokerUnavailable: none of them is stored.
             QueueSettingsError: the queue exists with settings that can lose messages.
         """
-        errors = self._connected().put(envelopes_of(batch))
+        errors = self._put(envelopes_of(batch))
         if not any(errors):
             return None
         if all(isinstance(error, BrokerUnavailable) for error in errors):
@@ -69,6 +72,17 @@ class Publisher(Subscriber[Any]):
 
     def __repr__(self) -> str:
         return f"<Publisher to {self._engine.name} {self._engine.queue!r}>"
+
+    def _put(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
+        sender = self._connected()
+        if self._pack == 1:
+            return sender.put(envelopes)
+        packs = packs_of(envelopes, self._pack)
+        errors: list[Exception | None] = [None] * len(envelopes)
+        for (_, positions), error in zip(packs, sender.put([one for one, _ in packs]), strict=True):
+            for position in positions:
+                errors[position] = error
+        return errors
 
     def _connected(self) -> Sender:
         with self._lock:

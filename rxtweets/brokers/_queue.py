@@ -48,11 +48,19 @@ class Queue:
         self.dead_letters = DeadLetters(engine)
 
     def publisher(
-        self, *, spool: str | os.PathLike[str] | None = None, spool_bytes: int = 2**30
+        self,
+        *,
+        pack: int = 1,
+        spool: str | os.PathLike[str] | None = None,
+        spool_bytes: int = 2**30,
     ) -> Publisher | Spooled:
         """Return a subscriber that publishes batches.
 
         Args:
+            pack: messages of the pipeline in one message of the broker, at most. Packs are much
+                faster, and each message is still acknowledged on its own; but a pack is delivered
+                to one worker, after a crash as a whole, and two publishers of the same tweets are
+                not deduplicated. Bodies hold one line for each message.
             spool: a directory for batches while the broker is away, which are published when it is
                 back; by default they fail. See `rxtweets.subscribers.Spooled`.
             spool_bytes: of the batches that wait; a batch beyond it fails.
@@ -60,7 +68,7 @@ class Queue:
         Raises:
             ConfigurationError: the directory cannot be used, or another process uses it.
         """
-        publisher = Publisher(self.engine, self._groups)
+        publisher = Publisher(self.engine, self._groups, whole_number("pack", pack))
         return publisher if spool is None else Spooled(publisher, spool, max_bytes=spool_bytes)
 
     def source(

@@ -20,6 +20,7 @@ from rxtweets._support.validation import choice, seconds
 from rxtweets._support.workers import start_thread
 from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Subscription, Taken
 from rxtweets.brokers._envelopes import KEY, messages_of
+from rxtweets.brokers._packs import Unpacker
 from rxtweets.errors import (
     AcknowledgerError,
     BrokerUnavailable,
@@ -188,7 +189,8 @@ class _Session:
         if self._receiver is None:
             group = self._subscription.group
             self._engine.ensure(tuple(dict.fromkeys((*self._groups, group))))
-            self._receiver = self._engine.receiver(self._subscription)
+            receiver = self._engine.receiver(self._subscription)
+            self._receiver = Unpacker(receiver, self._engine, group)
             start_thread("rxtweets-lease", self._keep_leases, repeats=True)
         return self._receiver
 

@@ -20,8 +20,8 @@ Tweet = Callable[[int], Message[str]]
 PATIENCE = 30.0
 
 
-def publish(queue: Queue, messages: list[Message[str]]) -> None:
-    publisher = queue.publisher()
+def publish(queue: Queue, messages: list[Message[str]], pack: int = 1) -> None:
+    publisher = queue.publisher(pack=pack)
     assert publisher.on_next(Batch(messages)) is None
     publisher.on_completed()
 
@@ -278,3 +278,59 @@ def test_in_flight_messages_never_exceed_their_limit(queue: Queue, tweet: Tweet)
         released.set()
         worker.wait_for(50)
         eventually(lambda: is_empty(queue), queue.backlog)
+
+
+def test_packed_messages_are_handled_one_by_one(queue: Queue, tweet: Tweet) -> None:
+    sent = [tweet(number) for number in range(120)]
+    publish(queue, sent, pack=50)
+    assert queue.backlog()["workers"].pending == 3
+    with working(queue, max_in_flight=60) as worker:
+        worker.wait_for(120)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    assert sorted(one.raw for one in worker.given) == sorted(one.raw for one in sent)
+    assert {one.received_at for one in worker.given} == {one.received_at for one in sent}
+    assert {delivery_of(one).key for one in worker.given} == {one.id for one in sent}
+    assert worker.pipeline.stats().acks_lost == 0
+
+
+def test_failed_message_of_a_pack_returns_alone(
+    queue: Queue, tweet: Tweet, engine: EngineUnderTest
+) -> None:
+    if not engine.counts_attempts:
+        pytest.skip("this broker does not count deliveries")
+
+    def handle(message: Message[str]) -> Message[str]:
+        if message.data == tweet(7).data and delivery_of(message).attempt < 3:
+            raise ValueError("not yet")
+        return message
+
+    publish(queue, [tweet(number) for number in range(20)], pack=50)
+    with working(queue, handle) as worker:
+        worker.wait_for(22)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    assert len(worker.given) == 22
+    assert worker.texts().count(tweet(7).data) == 3
+
+
+def test_dead_letter_of_a_pack_is_one_message(queue: Queue, tweet: Tweet) -> None:
+    def handle(message: Message[str]) -> Message[str]:
+        if message.data == tweet(7).data:
+            raise ValueError("poison")
+        return message
+
+    publish(queue, [tweet(number) for number in range(20)], pack=50)
+    with working(queue, handle, on_failure="dead_letter") as worker:
+        worker.wait_for(20)
+        eventually(lambda: is_empty(queue), queue.backlog)
+    [letter] = queue.dead_letters
+    assert (letter.key, letter.body) == (tweet(7).id, tweet(7).raw)
+
+
+def test_drain_in_a_pack_loses_no_message(queue: Queue, tweet: Tweet) -> None:
+    publish(queue, [tweet(number) for number in range(100)], pack=100)
+    with working(queue, max_in_flight=10) as worker:
+        worker.wait_for(10)
+    with working(queue) as other:
+        eventually(lambda: is_empty(queue), queue.backlog)
+    assert set(worker.texts()) | set(other.texts()) == {tweet(n).data for n in range(100)}
+    assert len(worker.given) + len(other.given) == 100
