@@ -132,6 +132,27 @@ Subscribers and acknowledgers
     A message is acknowledged twice, as by ``ack_immediately`` after its time limit. The first
     outcome stands, and a copy counts as its message. See ``stats().late_acknowledgements``.
 
+Queues on brokers
+    The broker cannot be reached. The source connects again after up to 30 s, for ever; a publisher
+    fails its batch, or keeps it in its spool. See `BrokerLost`, ``stats().broker_failures``.
+
+    A message fails. It is delivered again later, at most ``max_deliver`` times in all; then it
+    becomes a dead letter. See ``stats().redelivered``, `DeadLettered`, ``queue.dead_letters``.
+
+    A message ends its worker, again and again. After ``max_deliver`` deliveries it becomes a dead
+    letter with `Redelivered`. See `DeadLettered`.
+
+    A body cannot be decoded. It becomes a dead letter. See ``stats().undecodable``.
+
+    A handler takes longer than ``max_held``. Its message is delivered again. See
+    ``stats().acks_lost`` once the handler returns.
+
+    The outcome of a message does not reach the broker, which delivers it again. See
+    `AcknowledgementsLost`, ``stats().acks_lost``.
+
+    A subscriber in `Spooled` is away. Its batches wait on disk; one beyond the bound fails. See the
+    log, ``spooled``, `BatchFailed`.
+
 Stops and threads
     A source of a pipeline fails. The pipeline subscribes to it again, at most three times in five
     seconds (``restart=``). See `SourceRestarting`, `SourceFailed`, ``stats().restarts``.

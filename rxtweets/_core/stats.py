@@ -79,6 +79,10 @@ class Stats:
         "outcomes that a broker did not get: a lease or a connection had ended; it redelivers"
     )
     broker_failures: int = _figure("losses of the connection to a broker")
+    backlog: int = _figure("messages of the group that wait at a broker, as of some seconds ago")
+    backlog_age: int = _figure(
+        "age of the oldest of them in seconds; 0 if there is none, or the broker cannot tell"
+    )
     restarts: int = _figure("sources that failed and were subscribed to again")
     abandoned: int = _figure(
         "messages in flight when a stage was stopped or one of its threads died, and the rest "

@@ -102,7 +102,8 @@ class Telemetry:
             stats = part.stats()
             for name in self._counts:
                 if isinstance(amount := getattr(stats, name), int):
-                    counts[name] += amount
+                    is_age = name == "backlog_age"
+                    counts[name] = max(counts[name], amount) if is_age else counts[name] + amount
         for name, reads in gauges.items():
             counts[name] += sum(read() for read in reads)
         counts.update((name, read()) for name, read in shown.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import socket
 import threading
@@ -18,7 +20,15 @@ from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Failed, Message
 from rxtweets._support.validation import choice, seconds
 from rxtweets._support.workers import start_thread
-from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Subscription, Taken
+from rxtweets.brokers._engine import (
+    Backlog,
+    Engine,
+    Envelope,
+    Receiver,
+    Sender,
+    Subscription,
+    Taken,
+)
 from rxtweets.brokers._envelopes import KEY, messages_of
 from rxtweets.brokers._packs import Unpacker
 from rxtweets.errors import (
@@ -36,6 +46,9 @@ OnFailure = Literal["retry", "dead_letter", "drop", "release"]
 
 WAIT = 1.0
 """Seconds that one take waits for messages."""
+
+BACKLOG = 5.0
+"""Seconds between two looks at the backlog."""
 
 RECONNECT = tenacity.wait_random_exponential(multiplier=0.5, max=30.0)
 """Seconds until the next attempt to reach a broker."""
@@ -149,6 +162,10 @@ class _Session:
         self._stopped = threading.Event()
         self._is_left = False
         self._failures = 0
+        self._backlog = Backlog(0, 0)
+        self._backlog_at = -math.inf
+        telemetry.show("backlog", lambda: self._backlog.pending)
+        telemetry.show("backlog_age", lambda: math.ceil(self._backlog.oldest_age or 0.0))
 
     # Taking.
 
@@ -350,7 +367,7 @@ class _Session:
 
     def _keep_leases(self) -> None:
         """Extend the leases of held messages until all are settled; give up those held too long."""
-        interval = min(self._subscription.lease / 3, self._settling.max_held / 3)
+        interval = min(self._subscription.lease / 3, self._settling.max_held / 3, BACKLOG)
         while (receiver := self._receiver) is not None:
             started = time.monotonic()
             with self._lock:
@@ -361,7 +378,15 @@ class _Session:
                 self._give_up(overdue)
             if held and receiver.has_leases:
                 self._extend(receiver, held)
+            if started >= self._backlog_at + BACKLOG:
+                self._look_at_backlog()
+                self._backlog_at = started
             _sleep_until(started + interval, lambda: self._receiver is None)
+
+    def _look_at_backlog(self) -> None:
+        with contextlib.suppress(BrokerUnavailable):  # the next take reports it
+            backlogs = self._engine.backlog()
+            self._backlog = backlogs.get(self._subscription.group, self._backlog)
 
     def _extend(self, receiver: Receiver, held: Collection[Taken]) -> None:
         try:

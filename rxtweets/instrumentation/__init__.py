@@ -21,6 +21,8 @@ handlers       counter  processed failed retried timed_out expired workers_lost
                         failure_handler_errors
 batches        counter  batches batches_failed batched batched_failed subscriber_errors
 acknowledging  counter  acknowledged acknowledger_errors late_acknowledgements abandoned
+queues         counter  redelivered dead_lettered acks_lost broker_failures
+queues         gauge    backlog backlog_age
 events         counter  events_lost
 load           gauge    queued in_flight unsettled threads_lost
 stream         gauge    posts_today lag

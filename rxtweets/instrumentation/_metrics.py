@@ -12,7 +12,16 @@ from rxtweets._core.events import Event
 from rxtweets._core.stats import StageStats, Stats
 from rxtweets.errors import ConfigurationError
 
-GAUGES = {"queued", "in_flight", "unsettled", "threads_lost", "posts_today", "lag"}
+GAUGES = {
+    "queued",
+    "in_flight",
+    "unsettled",
+    "threads_lost",
+    "posts_today",
+    "backlog",
+    "backlog_age",
+    "lag",
+}
 """Fields of `Stats` that rise and fall; its other numbers only grow."""
 
 STAGE_GAUGES = {"concurrency", "running", "in_flight", "queued", "rate"}

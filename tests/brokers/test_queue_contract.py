@@ -90,6 +90,20 @@ def test_pipeline_handles_each_published_message(queue: Queue, tweet: Tweet) -> 
     assert worker.pipeline.stats().acks_lost == 0
 
 
+def test_backlog_stands_in_the_stats(queue: Queue, tweet: Tweet) -> None:
+    publish(queue, [tweet(number) for number in range(30)])
+    released = threading.Event()
+
+    def wait(message: Message[str]) -> Message[str]:
+        released.wait(PATIENCE)
+        return message
+
+    with working(queue, wait, max_in_flight=10) as worker:
+        eventually(lambda: worker.pipeline.stats().backlog == 20, worker.pipeline.stats)
+        released.set()
+        eventually(lambda: worker.pipeline.stats().backlog == 0, worker.pipeline.stats)
+
+
 def test_changed_data_travels_with_the_line(queue: Queue, tweet: Tweet) -> None:
     publish(queue, [tweet(1).update_data(str.upper)])
     with working(queue) as worker:
