@@ -141,6 +141,21 @@ LEVELS: list[tuple[events.Event, str, str]] = [
         "2 messages were not acknowledged: ValueError('a fault of the user')",
     ),
     (
+        events.BrokerLost(FAULT, 2, 1.5),
+        "WARNING",
+        "the broker is lost, next attempt in 1.50 s (failure 2): a fault of the user",
+    ),
+    (
+        events.AcknowledgementsLost(3, None),
+        "WARNING",
+        "3 messages will be delivered again: their lease had ended",
+    ),
+    (
+        events.DeadLettered("7", 5, FAULT),
+        "WARNING",
+        "message 7 is a dead letter after 5 deliveries: ValueError('a fault of the user')",
+    ),
+    (
         events.Abandoned(7, "processors"),
         "WARNING",
         "7 messages in flight were abandoned in processors",
@@ -188,9 +203,12 @@ LEVELS: list[tuple[events.Event, str, str]] = [
 
 BURSTS: list[events.Event] = [
     events.AcknowledgerFailed((TWEET,), FAULT),
+    events.AcknowledgementsLost(1, FAULT),
     events.BatchDelivered(BATCH),
     events.BatchFailed(BATCH, FAULT),
     events.BatchStarted(BATCH),
+    events.BrokerLost(FAULT, 1, 0.5),
+    events.DeadLettered("7", 5, FAULT),
     events.FailureHandled((TWEET,), 0.5),
     events.FailureHandlerFailed((TWEET,), FAULT),
     events.HandlerFailed(TWEET.failed(FAULT)),
