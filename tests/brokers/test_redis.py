@@ -441,6 +441,7 @@ def test_lost_queue_is_created_again_with_its_groups(caplog: pytest.LogCaptureFi
         server.kill()
         server.start()
         publish(queue, envelopes(4))
-        assert len(drained(first)) == 4
+        with connected(server.url("q")) as other, receiving(other, group="a") as stranger:
+            assert len(drained(stranger)) == 4  # it does not know of the other group
         assert len(drained(second)) == 4
     assert "created again" in caplog.text
