@@ -23,6 +23,8 @@ __all__ = ["Queue", "connect"]
 
 ENGINES: dict[str, tuple[str, str]] = {
     "memory": ("_memory", "MemoryEngine"),
+    "redis": ("_redis", "RedisEngine"),
+    "rediss": ("_redis", "RedisEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""
 

@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.brokers.redis_server import is_installed, redis_server
+
 __all__ = ["ENGINES", "EngineUnderTest", "absent"]
 
 UrlOf = Callable[[str], str]
@@ -54,4 +56,15 @@ def _memory() -> Iterator[UrlOf]:
     yield lambda name: f"memory:{name}-{suffix}"
 
 
-ENGINES = {engine.name: engine for engine in (EngineUnderTest("memory", _memory),)}
+@contextmanager
+def _redis() -> Iterator[UrlOf]:
+    if not is_installed():
+        absent("redis-server is not installed")
+    with redis_server() as server:
+        yield server.url
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (EngineUnderTest("memory", _memory), EngineUnderTest("redis", _redis))
+}

@@ -1,0 +1,92 @@
+"""A Redis server of a test's own."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import redis
+
+__all__ = ["RedisServer", "is_installed", "redis_server"]
+
+PATIENCE = 30.0
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+class RedisServer:
+    """A server on a free port of 127.0.0.1, with its files in a directory."""
+
+    def __init__(self, directory: Path, settings: tuple[str, ...], password: str) -> None:
+        self.port = free_port()
+        self.directory = directory
+        self.settings = settings
+        self.password = password
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def url(self, name: str, options: str = "") -> str:
+        user = f":{self.password}@" if self.password else ""
+        return f"redis://{user}127.0.0.1:{self.port}/{name}{options}"
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, password=self.password or None, protocol=2)
+
+    def start(self) -> None:
+        """Start it, and wait until it has loaded its data."""
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.directory), "--save", "", *self.settings]
+        if self.password:
+            command += ["--requirepass", self.password]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE
+        while not self.answers():
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            assert self.process.poll() is None, "redis-server has ended"
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except (redis.ConnectionError, redis.TimeoutError):
+                return False
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as by ``kill -9``."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+            self.process = None
+
+
+@contextmanager
+def redis_server(*settings: str, password: str = "") -> Iterator[RedisServer]:
+    """Run a server for the length of a block; by default it writes each change to disk."""
+    with TemporaryDirectory() as directory:
+        server = RedisServer(Path(directory), settings or DURABLE, password)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+def is_installed() -> bool:
+    return shutil.which("redis-server") is not None
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
