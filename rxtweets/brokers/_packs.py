@@ -166,18 +166,21 @@ class Unpacker(Receiver):
     def _open(self, taken: Taken) -> None:
         headers = taken.headers
         if headers.get(FORMAT) == PACK:
-            members = _members(taken)
-            pack = _Pack(taken, len(members))
-            with self._lock:
-                self._packs.update((one, pack) for one in members)
-                self._ready += members
+            self._add(taken, _members(taken))
         elif headers.get(FOR_GROUP, self._group) != self._group:
             self._receiver.acknowledge([taken])
         elif (wait := float(headers.get(NOT_BEFORE, 0.0)) - time.time()) > 0:
             self._receiver.retry([taken], wait)
+        elif ATTEMPTS in headers:  # a pack of one: the engine must not get another attempt back
+            self._add(taken, [replace(taken, attempt=taken.attempt + int(headers[ATTEMPTS]))])
         else:
-            attempt = taken.attempt + int(headers.get(ATTEMPTS, 0))
-            self._ready.append(replace(taken, attempt=attempt))
+            self._ready.append(taken)
+
+    def _add(self, taken: Taken, members: list[Taken]) -> None:
+        pack = _Pack(taken, len(members))
+        with self._lock:
+            self._packs.update((one, pack) for one in members)
+            self._ready += members
 
     def _settle(
         self,
