@@ -25,6 +25,7 @@ ENGINES: dict[str, tuple[str, str]] = {
     "memory": ("_memory", "MemoryEngine"),
     "redis": ("_redis", "RedisEngine"),
     "rediss": ("_redis", "RedisEngine"),
+    "sqlite": ("_sqlite", "SQLiteEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""
 

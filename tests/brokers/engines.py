@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -64,7 +65,17 @@ def _redis() -> Iterator[UrlOf]:
         yield server.url
 
 
+@contextmanager
+def _sqlite() -> Iterator[UrlOf]:
+    with TemporaryDirectory() as directory:
+        yield lambda name: f"sqlite:{directory}/{name}"
+
+
 ENGINES = {
     engine.name: engine
-    for engine in (EngineUnderTest("memory", _memory), EngineUnderTest("redis", _redis))
+    for engine in (
+        EngineUnderTest("memory", _memory),
+        EngineUnderTest("redis", _redis),
+        EngineUnderTest("sqlite", _sqlite),
+    )
 }
