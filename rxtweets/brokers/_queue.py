@@ -21,6 +21,7 @@ __all__ = ["Queue", "connect"]
 
 ENGINES: dict[str, tuple[str, str]] = {
     "memory": ("_memory", "MemoryEngine"),
+    "nats": ("_jetstream", "JetStreamEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""
 

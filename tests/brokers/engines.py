@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.brokers.nats_server import nats_server
+
 __all__ = ["ENGINES", "EngineUnderTest", "absent"]
 
 UrlOf = Callable[[str], str]
@@ -54,4 +56,16 @@ def _memory() -> Iterator[UrlOf]:
     yield lambda name: f"memory:{name}-{suffix}"
 
 
-ENGINES = {engine.name: engine for engine in (EngineUnderTest("memory", _memory),)}
+@contextmanager
+def _jetstream() -> Iterator[UrlOf]:
+    with nats_server() as server:
+        yield lambda name: f"nats://127.0.0.1:{server.port}/{name}"
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        EngineUnderTest("memory", _memory),
+        EngineUnderTest("jetstream", _jetstream, releases_uncounted=False),
+    )
+}
