@@ -26,6 +26,7 @@ ENGINES: dict[str, tuple[str, str]] = {
     "redis": ("_redis", "RedisEngine"),
     "rediss": ("_redis", "RedisEngine"),
     "sqlite": ("_sqlite", "SQLiteEngine"),
+    "nats": ("_jetstream", "JetStreamEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.brokers.nats_server import nats_server
 from tests.brokers.redis_server import is_installed, redis_server
 
 __all__ = ["ENGINES", "EngineUnderTest", "absent"]
@@ -71,11 +72,18 @@ def _sqlite() -> Iterator[UrlOf]:
         yield lambda name: f"sqlite:{directory}/{name}"
 
 
+@contextmanager
+def _jetstream() -> Iterator[UrlOf]:
+    with nats_server() as server:
+        yield lambda name: f"nats://127.0.0.1:{server.port}/{name}"
+
+
 ENGINES = {
     engine.name: engine
     for engine in (
         EngineUnderTest("memory", _memory),
         EngineUnderTest("redis", _redis),
         EngineUnderTest("sqlite", _sqlite),
+        EngineUnderTest("jetstream", _jetstream, releases_uncounted=False),
     )
 }

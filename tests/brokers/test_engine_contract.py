@@ -144,7 +144,10 @@ def test_expired_lease_redelivers_and_stale_ack_is_lost(
     if not engine.leases:
         pytest.skip("messages are held by the connection")
     publish(queue, envelopes(1))
-    with receiving(queue, lease=engine.lease) as first, receiving(queue) as second:
+    with (
+        receiving(queue, lease=engine.lease) as first,
+        receiving(queue, lease=engine.lease) as second,
+    ):
         [stale] = take(first, 1)
         [taken] = take(second, 1)
         assert taken.body == stale.body
@@ -156,7 +159,10 @@ def test_expired_lease_redelivers_and_stale_ack_is_lost(
 
 def test_extended_lease_keeps_the_message(queue: Queue, engine: EngineUnderTest) -> None:
     publish(queue, envelopes(1))
-    with receiving(queue, lease=engine.lease) as first, receiving(queue) as second:
+    with (
+        receiving(queue, lease=engine.lease) as first,
+        receiving(queue, lease=engine.lease) as second,
+    ):
         [taken] = take(first, 1)
         until = time.monotonic() + 3 * engine.lease
         while time.monotonic() < until:
@@ -170,7 +176,7 @@ def test_closed_receiver_gives_its_messages_back(queue: Queue, engine: EngineUnd
     publish(queue, envelopes(3))
     with receiving(queue, lease=engine.lease) as receiver:
         take(receiver, 3)
-    with receiving(queue) as receiver:
+    with receiving(queue, lease=engine.lease) as receiver:
         receiver.acknowledge(take(receiver, 3))
 
 

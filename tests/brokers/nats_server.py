@@ -1,0 +1,83 @@
+"""A NATS server of a test: on a free port, in a temporary directory, ended by its id."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["NatsServer", "nats_server"]
+
+PATIENCE = 20.0
+
+
+class NatsServer:
+    """A server with JetStream.
+
+    Attributes:
+        port: which it keeps when it is started again.
+    """
+
+    def __init__(self, directory: Path, settings: str = "") -> None:
+        self._directory = directory
+        self._settings = settings
+        self.port = -1  # the server chooses one, and writes it to a file
+        self.start()
+
+    def start(self) -> None:
+        config = self._directory / "nats.conf"
+        config.write_text(
+            f'listen: "127.0.0.1:{self.port}"\nports_file_dir: "{self._directory}"\n'
+            f'jetstream {{ store_dir: "{self._directory}/store" }}\n{self._settings}'
+        )
+        self._process = subprocess.Popen(
+            ["nats-server", "-c", str(config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.port = self._written_port()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
+
+    def suspend(self) -> None:
+        """Let it hang, with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def _written_port(self) -> int:
+        ports = self._directory / f"nats-server_{self._process.pid}.ports"
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                [url] = json.loads(ports.read_text())["nats"]
+            except (FileNotFoundError, ValueError):
+                time.sleep(0.02)
+            else:
+                return int(url.rpartition(":")[2])
+        raise TimeoutError("nats-server has not started")
+
+
+@contextmanager
+def nats_server(settings: str = "") -> Iterator[NatsServer]:
+    """Run a server; skip the test where there is none."""
+    from tests.brokers.engines import absent
+
+    if shutil.which("nats-server") is None:
+        absent("nats-server is not installed")
+    with tempfile.TemporaryDirectory() as directory:
+        server = NatsServer(Path(directory), settings)
+        try:
+            yield server
+        finally:
+            server.kill()
