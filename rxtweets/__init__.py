@@ -65,7 +65,7 @@ from rxtweets.streams import (
 )
 
 if _TYPE_CHECKING:
-    from rxtweets import simulator
+    from rxtweets import brokers, simulator
 
 __all__ = [
     "Acknowledger",
@@ -108,6 +108,7 @@ __all__ = [
     "Valve",
     "ack_immediately",
     "activity_stream",
+    "brokers",
     "collect",
     "compliance_stream",
     "display",
@@ -131,7 +132,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """Import the simulator on first use."""
-    if name == "simulator":
-        return _importlib.import_module("rxtweets.simulator")
+    """Import the simulator and the brokers on first use."""
+    if name in {"brokers", "simulator"}:
+        return _importlib.import_module(f"rxtweets.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

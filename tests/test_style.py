@@ -121,6 +121,8 @@ def surroundings(stack: ExitStack) -> dict[str, Any]:
         "enrich": enrich,
         "session": None,
         "pipeline": rxtweets.Pipeline(tweets, handle_message=handler),
+        "brokers": rxtweets.brokers,
+        "queue": rxtweets.brokers.connect("memory:examples"),
         "sqs": types.SimpleNamespace(receive_message=lambda **_: {}),
     }
 

@@ -2,11 +2,26 @@
 
 ::
 
-    from rxtweets import brokers
+    queue = brokers.connect("sqlite:tweets.queue")
+    ingest = Pipeline(stream, batchers={"default": Batcher(queue.publisher(), size=200)})
+    work = Pipeline(queue.source("sentiment"), handle_message=handler)
 
-    queue = brokers.connect("memory:tweets")
-    Pipeline(stream, batchers={"default": Batcher(queue.publisher(), size=200)}).run()
-    Pipeline(queue.source("sentiment"), handle_message=score).run()
+One process runs ``ingest``, any number of others run ``work``. ::
+
+    =====================================  =========  ======================================
+    URL                                    extra      keeps messages in
+    =====================================  =========  ======================================
+    sqlite:tweets.queue                               a file, for processes of one machine
+    nats://host:4222/TWEETS                jetstream  a stream of NATS JetStream
+    amqp://user:password@host/tweets       rabbitmq   quorum queues of RabbitMQ
+    redis://host:6379/tweets               redis      a stream of Redis
+    kafka://host:9092/tweets               kafka      a topic of Kafka
+    sqs://eu-west-1/tweets                 sqs        queues of Amazon SQS
+    pubsub://project/tweets                pubsub     a topic of Google Cloud Pub/Sub
+    memory:tweets                                     this process, for tests
+    =====================================  =========  ======================================
+
+The class of each engine says what it guarantees, and which options its URL takes.
 
 A message is acknowledged when its pipeline has handled it. So each is handled at least once: make
 writes idempotent, as the stores of `rxtweets.subscribers` do.

@@ -148,8 +148,8 @@ def connect(url: str, *, groups: Iterable[str] = ()) -> Queue:
     ::
 
         queue = brokers.connect("memory:tweets")
-        Pipeline(stream, batchers={"default": Batcher(queue.publisher(), size=200)}).run()
-        Pipeline(queue.source("sentiment"), handle_message=score).run()
+        ingest = Pipeline(stream, batchers={"default": Batcher(queue.publisher(), size=200)})
+        work = Pipeline(queue.source("sentiment"), handle_message=handler)
 
     Args:
         url: its path names the stream, queue or topic, which is created when it is missing.

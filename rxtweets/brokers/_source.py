@@ -33,6 +33,7 @@ from rxtweets.brokers._envelopes import KEY, messages_of
 from rxtweets.brokers._packs import Unpacker
 from rxtweets.errors import (
     AcknowledgerError,
+    BrokerError,
     BrokerUnavailable,
     ConfigurationError,
     HandlerTimeout,
@@ -318,8 +319,8 @@ class _Session:
         if ours and self._receiver is not None:
             try:
                 lost += len(settling(self._receiver)(ours))
-            except BrokerUnavailable as unavailable:
-                lost, error = lost + len(ours), unavailable
+            except BrokerError as failure:
+                lost, error = lost + len(ours), failure
         self._let_go(ours)
         if lost:
             self._report_lost(lost, error)
@@ -384,14 +385,14 @@ class _Session:
             _sleep_until(started + interval, lambda: self._receiver is None)
 
     def _look_at_backlog(self) -> None:
-        with contextlib.suppress(BrokerUnavailable):  # the next take reports it
+        with contextlib.suppress(BrokerError):  # the next take reports it
             backlogs = self._engine.backlog()
             self._backlog = backlogs.get(self._subscription.group, self._backlog)
 
     def _extend(self, receiver: Receiver, held: Collection[Taken]) -> None:
         try:
             lost = receiver.extend(list(held))
-        except BrokerUnavailable:
+        except BrokerError:
             return  # the next take reports it
         self._let_go(lost)  # their outcomes will be counted as lost
 
@@ -416,7 +417,7 @@ class _DeadLetterSender:
         """Return an error for each letter that is not stored."""
         try:
             return self._connected().put([self._envelope(*letter) for letter in letters])
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             return [error] * len(letters)
 
     def close(self) -> None:
