@@ -20,6 +20,8 @@ from rxtweets.errors import ConfigurationError
 __all__ = ["Queue", "connect"]
 
 ENGINES: dict[str, tuple[str, str]] = {
+    "amqp": ("_rabbitmq", "RabbitMQEngine"),
+    "amqps": ("_rabbitmq", "RabbitMQEngine"),
     "memory": ("_memory", "MemoryEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""

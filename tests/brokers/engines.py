@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
+
+from tests.brokers import rabbitmq
 
 __all__ = ["ENGINES", "EngineUnderTest", "absent"]
 
@@ -54,4 +56,34 @@ def _memory() -> Iterator[UrlOf]:
     yield lambda name: f"memory:{name}-{suffix}"
 
 
-ENGINES = {engine.name: engine for engine in (EngineUnderTest("memory", _memory),)}
+@contextmanager
+def _rabbitmq() -> Iterator[UrlOf]:
+    suffix, names = uuid4().hex, list[str]()
+
+    def url_of(name: str) -> str:
+        names.append(f"{name}-{suffix}")
+        return f"amqp://guest:guest@127.0.0.1:{port}/{names[-1]}"
+
+    with ExitStack() as stack:
+        port = 5672
+        if not rabbitmq.accepts(port):
+            if not rabbitmq.has_server():
+                absent("RabbitMQ is not installed")
+            port = stack.enter_context(rabbitmq.running_node()).port
+        yield url_of
+        rabbitmq.delete(port, names)
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        EngineUnderTest("memory", _memory),
+        EngineUnderTest(
+            "rabbitmq",
+            _rabbitmq,
+            deduplicates=False,
+            leases=False,
+            keeps_before_first_group=False,
+        ),
+    )
+}
