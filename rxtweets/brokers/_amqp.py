@@ -26,6 +26,9 @@ SILENT = 7
 AT_ONCE = 1000
 """Messages that are published before their confirms are awaited."""
 
+FINAL = ("ACCESS_REFUSED", "NOT_ALLOWED", "CERTIFICATE_VERIFY_FAILED", "message size")
+"""Words in the texts of errors that another attempt does not mend."""
+
 CONSUMER = "rxtweets"
 """Name of the consumer on its channel."""
 
@@ -172,12 +175,20 @@ class Link:
 
 def _refusal(where: str, reason: BaseException) -> tuple[type[BrokerError], str]:
     """Return kind and text of the error for which a connection or a channel was closed."""
-    text = str(getattr(reason, "reply_text", "") or reason)
+    reason = _innermost(reason)
+    text = str(getattr(reason, "reply_text", "") or str(reason) or repr(reason))
     if "inequivalent arg" in text:
         advice = "empty and delete it, or choose another path in the URL"
         return QueueSettingsError, f"{where}: {text}; {advice}"
-    is_final = any(word in text for word in ("ACCESS_REFUSED", "NOT_ALLOWED", "message size"))
+    is_final = any(word in text for word in FINAL)
     return BrokerError if is_final else BrokerUnavailable, f"{where}: {text}"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the cause of pika's nested errors."""
+    found = [getattr(error, "exception", None), *getattr(error, "exceptions", ()), *error.args]
+    inner = [one for one in found if isinstance(one, BaseException)]
+    return _innermost(inner[-1]) if inner else error
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -74,12 +74,15 @@ class RabbitMQEngine(Engine):
       ends it if a message is not settled for its ``consumer_timeout``, by default 30 minutes.
     - Releases are no attempts. But when a worker is killed, or loses its connection, all messages
       that it had prefetched count as delivered: ``max_in_flight`` of them at most.
-    - Delays are rounded up to 1, 2, 5, 15 or 60 s. Longer ones end only while a worker runs.
+    - Delays are rounded up to 1, 2, 5, 15 or 60 s. Longer ones end only while a worker runs. The
+      broker moves delayed messages safely if its feature flag ``stream_queue`` is enabled, as it is
+      on new brokers.
     - The broker does not confirm acknowledgements: the last ones before a loss may be lost.
     - The backlog has the groups that this process knows. Messages that other processes hold are not
       in it: AMQP does not tell their number.
     - AMQP does not show policies. One that limits the length or the age of a queue, or its
       deliveries, loses messages.
+    - pika logs each loss with a traceback; ``logging.getLogger("pika")`` sets its level.
     """
 
     name = "rabbitmq"

@@ -14,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import trustme
+
 from rxtweets._support.optional_imports import needed
 from rxtweets.brokers._rabbitmq import DELAYS
 
@@ -28,11 +30,22 @@ class Node:
     """A node with its own port and directory; it can be killed and started again."""
 
     def __init__(self, directory: Path) -> None:
-        self.port = free_port()
+        self.port, self.tls_port = free_port(), free_port()
+        self.ca = directory / "ca.pem"
         self._directory = directory
         self._distribution = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        (directory / "rabbitmq.conf").write_text(f"listeners.tcp.local = 127.0.0.1:{self.port}\n")
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.ca)
+        certificate = authority.issue_cert("127.0.0.1", "localhost")
+        certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+        (directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.local = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.ca}\n"
+            f"ssl_options.certfile = {directory}/server.pem\n"
+            f"ssl_options.keyfile = {directory}/server.pem\n"
+        )
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
