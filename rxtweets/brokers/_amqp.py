@@ -102,6 +102,8 @@ class Link:
             return answer.result(LIMIT)
         except TimeoutError:
             text = f"no answer for {LIMIT:g} s"
+            with self._lock:  # at once, so that the next call makes another link
+                self._reason = self._reason or (BrokerUnavailable, f"{self.where}: {text}")
             self._loop.add_callback_threadsafe(lambda: self._abort(text))
             raise BrokerUnavailable(f"{self.where}: {text}") from None
         finally:
