@@ -241,6 +241,16 @@ def test_10_record_and_replay() -> None:
     assert ran.text("foreign = ") == "(3, 1)"
 
 
+def test_11_queues() -> None:
+    ran = Ran("11-queues.ipynb")
+    assert ran.text("ingested = ") == "(500, 500)"
+    assert ran.text("def flaky") == "(500, True, 0)"
+    assert ran.text("def broken") == "{'ValueError: a bug in this handler'}"
+    assert ran.text("replayed = ") == "(True, 0)"
+    assert ran.text("packer = ") == "(4, 200)"
+    assert ran.text("waiting = ") == "(100, 100)"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_notebooks_have_no_outputs(name: str) -> None:
     for cell in read(name).cells:
