@@ -23,6 +23,7 @@ __all__ = ["Queue", "connect"]
 
 ENGINES: dict[str, tuple[str, str]] = {
     "memory": ("_memory", "MemoryEngine"),
+    "sqlite": ("_sqlite", "SQLiteEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -54,4 +55,13 @@ def _memory() -> Iterator[UrlOf]:
     yield lambda name: f"memory:{name}-{suffix}"
 
 
-ENGINES = {engine.name: engine for engine in (EngineUnderTest("memory", _memory),)}
+@contextmanager
+def _sqlite() -> Iterator[UrlOf]:
+    with TemporaryDirectory() as directory:
+        yield lambda name: f"sqlite:{directory}/{name}"
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (EngineUnderTest("memory", _memory), EngineUnderTest("sqlite", _sqlite))
+}
