@@ -34,7 +34,16 @@ from typing import Any
 from rxtweets._core.subscriber import Subscriber
 from rxtweets._support.validation import whole_number
 from rxtweets.brokers import Queue
-from rxtweets.cli._command import ABANDONED, ENDED, FAILED, add_flag, add_option, log_to, repeating
+from rxtweets.cli._command import (
+    ABANDONED,
+    ENDED,
+    FAILED,
+    USAGE,
+    add_flag,
+    add_option,
+    log_to,
+    repeating,
+)
 from rxtweets.cli._figures import figures_line, figures_of
 from rxtweets.cli._handlers import SOURCE, load_handler, makes_pipeline
 from rxtweets.cli._queues import add_queue, queue_of
@@ -129,11 +138,9 @@ def _run_here(options: argparse.Namespace, queue: Queue, screen: Screen) -> int:
     def line() -> str:
         return figures_line(figures_of(pipeline.stats()), 1)
 
-    try:
-        with _until_empty(options, queue, pipeline.stop), showing(screen, line):
-            stats = pipeline.run()
-    finally:
-        screen.write(line() + "\n")
+    with _until_empty(options, queue, pipeline.stop), showing(screen, line):
+        stats = pipeline.run()
+    screen.write(line() + "\n")
     return ABANDONED if stats.abandoned else FAILED if all_failed(stats) else ENDED
 
 
@@ -146,11 +153,11 @@ def _run_processes(options: argparse.Namespace, queue: Queue, screen: Screen) ->
     def line() -> str:
         return figures_line(workers.figures(), workers.running, workers.restarts)
 
-    try:
-        with _until_empty(options, queue, workers.drain), showing(screen, line):
-            return workers.run()
-    finally:
+    with _until_empty(options, queue, workers.drain), showing(screen, line):
+        code = workers.run()
+    if code != USAGE:
         say(line())
+    return code
 
 
 @contextlib.contextmanager

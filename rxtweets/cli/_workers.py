@@ -119,6 +119,8 @@ class Workers:
         return ENDED
 
     def _drain(self) -> int:
+        if self._signalled.is_set() and self.running:
+            self._say("rxtweets: the workers drain; a second signal stops them immediately")
         self._signalled.clear()
         for worker in self._workers:
             worker.send(signal.SIGTERM)

@@ -47,7 +47,7 @@ from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
 from rxtweets.api._watchdog import Watchdog
-from rxtweets.cli import _run as run_command
+from rxtweets.cli import _screen
 from rxtweets.cli import _sources as commands
 from rxtweets.cli import _tail as tail
 from rxtweets.display import _live as live
@@ -403,11 +403,11 @@ def summary(kind: type[BaseException], patch: Patch, log: Log) -> None:
             if line:
                 self.shown.set()
 
-    patch.setattr(run_command, "LIVE_INTERVAL", 0.01)
+    patch.setattr(_screen, "LIVE_INTERVAL", 0.01)
     screen = Screen()
     pipeline = Pipeline(numbers(), batchers={"default": Batcher(print)})
     patch.setattr(pipeline, "stats", Raising(kind, pipeline.stats, times=1))
-    with run_command.summaries(pipeline, cast("Any", screen), is_json=False):
+    with _screen.summaries(pipeline, cast("Any", screen), is_json=False):
         assert log.says(kind)
         assert screen.shown.wait(PATIENCE)
 
