@@ -158,7 +158,7 @@ def source_of(options: argparse.Namespace) -> Iterator[HotStream[object]]:
         with server_of(options, url=name) as (_, server):
             yield sample_stream(**(server | own))
     elif hasattr(options, "speed"):
-        yield replay(name, speed_of(options.speed), hot=True)
+        yield replay(name, speed_of(options.speed), hot=True, limit=options.limit)
     else:
         raise ConfigurationError(f"{name!r} is no source: give simulator, x, or a URL")
 
