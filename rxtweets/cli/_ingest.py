@@ -18,10 +18,7 @@ import json
 import sys
 from typing import NamedTuple
 
-from reactivex import operators as stock
-
 from rxtweets._core.stats import Stats
-from rxtweets._support.validation import optional, whole_number
 from rxtweets.brokers import Publisher, Queue
 from rxtweets.cli._command import ABANDONED, ENDED, FAILED, add_flag, add_option, complain, log_to
 from rxtweets.cli._queues import add_queue, queue_of
@@ -30,7 +27,6 @@ from rxtweets.cli._sources import add_source, add_stream_options, ending, source
 from rxtweets.display._text import summary_line
 from rxtweets.errors import BrokerUnavailable
 from rxtweets.pipeline import Batcher, Pipeline
-from rxtweets.streams._replay import Replay
 from rxtweets.subscribers import Spooled
 
 __all__ = ["add_arguments"]
@@ -66,16 +62,13 @@ def run(options: argparse.Namespace) -> int:
         RxTweetsError: an option is invalid, the queue cannot be used, or the stream failed for
             good.
     """
-    limit = optional(whole_number, "--limit", options.limit)
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, options.groups) as queue, source_of(options) as source:
         publisher = queue.publisher(spool=options.spool)
         waiting = publisher.spooled if isinstance(publisher, Spooled) else 0
         _reach(queue, publisher)
-        # A live stream ends at its limit itself; a recording does not know it.
-        read = source.pipe(stock.take(limit)) if isinstance(source, Replay) and limit else source
         batcher = Batcher(publisher, size=options.batch_size, timeout=options.batch_timeout)
-        pipeline = Pipeline(read, batchers={"default": batcher})
+        pipeline = Pipeline(source, batchers={"default": batcher})
         with ending(pipeline, options.duration):
             try:
                 with summaries(pipeline, screen, is_json=options.json):

@@ -74,8 +74,12 @@ def run_watched(place: Place, pipeline: Pipeline) -> Stats:
             is_orphan = os.getppid() != place.parent
             if not has_begun and (draining.is_set() or is_orphan):
                 has_begun = True
-                start_thread("rxtweets-drain", pipeline.stop)
+                _drain(pipeline)
         return pipeline.stop(drain=False)
+
+
+def _drain(pipeline: Pipeline) -> None:
+    start_thread("rxtweets-drain", pipeline.stop, repeats=True)
 
 
 @contextlib.contextmanager
