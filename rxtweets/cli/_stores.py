@@ -74,7 +74,7 @@ def store_of(name: str, worker: int | None = None) -> Subscriber[Any]:
     """
     scheme, _, rest = name.partition(":")
     kind = STORES.get(scheme)
-    if kind is None or not (rest or scheme == kind.name):
+    if kind is None or bool(rest) is (kind.name == scheme):
         known = f" ({scheme}:)" if kind is not None else ""
         raise ConfigurationError(f"--store{known}: give one of {STORE_NAMES}")
     if worker is not None and not kind.many_writers:
