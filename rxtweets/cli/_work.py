@@ -92,7 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "seconds until the messages of a dead process are delivered again"
     add_option(queue, "--lease", 30.0, text)
     choices = ("retry", "dead_letter", "drop", "release")
-    add_option(queue, "--on-failure", "retry", "of a message", choices=choices)
+    text = "what becomes of a message that fails"
+    add_option(queue, "--on-failure", "retry", text, choices=choices)
     run_ = parser.add_argument_group("processes")
     add_option(run_, "--processes", 1, "number of worker processes", metavar="N")
     add_flag(run_, "--until-empty", "end when the group has no messages, pending or in flight")

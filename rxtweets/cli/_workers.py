@@ -23,6 +23,14 @@ from rxtweets.cli._worker import Place
 
 __all__ = ["Workers"]
 
+START = """\
+import os, sys
+sys.path[:] = sys.argv.pop(1).split(os.pathsep)
+from rxtweets.cli import main
+sys.exit(main())
+"""
+"""Not ``-m rxtweets``, which takes a ``queue.py`` of the current directory for Python's own."""
+
 POLL = 0.1
 """Seconds between checks of the processes."""
 
@@ -177,8 +185,8 @@ class _Worker:
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [
-                    *(sys.executable, "-m", "rxtweets", self._command, "--watched", str(place)),
-                    *self._arguments,
+                    *(sys.executable, "-P", "-c", START, os.pathsep.join(sys.path)),
+                    *(self._command, "--watched", str(place), *self._arguments),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[writing],

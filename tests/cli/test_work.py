@@ -412,6 +412,19 @@ def stored(directory: Path) -> list[str]:
         return sorted(text for (text,) in connection.execute("SELECT text FROM tweets"))
 
 
+def test_worker_ignores_modules_named_as_those_of_python(
+    queue: str, handlers: str, tmp_path: Path
+) -> None:
+    (tmp_path / "queue.py").write_text("raise RuntimeError('not the queue of Python')")
+    program = "import sys; from rxtweets.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, "work", queue, f"{handlers}:upcase", "--group", "g",
+         "--processes", "2", "--until-empty"],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_killed_worker_is_replaced_and_nothing_is_lost(
     queue: str, handlers: str, tmp_path: Path
 ) -> None:
