@@ -221,7 +221,9 @@ class QueueFile:
         try:
             _create_tables(connection, self._path)
             connection.rows(f"PRAGMA synchronous = {self._sync}")
-            connection.rows(f"PRAGMA fullfsync = {self._sync == 'full'}")  # macOS needs it
+            # Without these two, macOS does not wait for the disk.
+            connection.rows(f"PRAGMA fullfsync = {self._sync == 'full'}")
+            connection.rows("PRAGMA checkpoint_fullfsync = 1")
             connection.rows("PRAGMA wal_autocheckpoint = 0")
             connection.rows(f"PRAGMA journal_size_limit = {LONG_LOG // 2}")
             self.groups = _create_groups(connection, self._wanted)
@@ -252,6 +254,7 @@ class QueueFile:
         with connection.transaction():
             other = sqlite3.connect(self._path, timeout=0.0)
             with contextlib.closing(other):
+                other.execute("PRAGMA checkpoint_fullfsync = 1")
                 other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
