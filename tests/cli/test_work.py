@@ -25,7 +25,7 @@ from rxtweets.errors import ConfigurationError
 from rxtweets.subscribers import Store
 
 COMMAND = [sys.executable, "-m", "rxtweets"]
-PATIENCE = 40.0
+PATIENCE = 30.0
 
 HANDLERS = '''
 import os, sys, time
@@ -497,7 +497,12 @@ def test_workers_drain_when_their_parent_is_killed(
         process.kill()
         process.wait()
         (tmp_path / "go").touch()
-        eventually(lambda: all(map(has_ended, workers)))
+        try:
+            eventually(lambda: all(map(has_ended, workers)))
+        finally:
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
     pending, in_flight, _ = backlog(queue)
     assert (in_flight, pending + len(texts(tmp_path))) == (0, 400)
 
