@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -63,17 +62,21 @@ def run_watched(place: Place, pipeline: Pipeline) -> Stats:
     Raises:
         RxTweetsError: the error that ended the pipeline.
     """
-    draining, stopping = threading.Event(), threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: draining.set())
-    signal.signal(signal.SIGINT, lambda *_: stopping.set())
+    signals: list[int] = []  # a handler appends: it may interrupt another one
+
+    def handle(number: int, _: object) -> None:
+        signals.append(number)
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
     pipeline.start()
     with _reports(place.pipe, pipeline):
-        has_begun = False
-        while not pipeline.wait(POLL) and not stopping.is_set():
+        is_draining = False
+        while not pipeline.wait(POLL) and signal.SIGINT not in signals:
             # Not the end of a pipe: a process that a handler started can hold it open.
             is_orphan = os.getppid() != place.parent
-            if not has_begun and (draining.is_set() or is_orphan):
-                has_begun = True
+            if not is_draining and (signals or is_orphan):
+                is_draining = True
                 _drain(pipeline)
         return pipeline.stop(drain=False)
 

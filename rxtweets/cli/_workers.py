@@ -60,7 +60,8 @@ class Workers:
         self._workers = [_Worker(number, arguments) for number in range(1, processes + 1)]
         self._say = say
         self._ending = threading.Event()
-        self._signalled = threading.Event()
+        self._signals: list[int] = []
+        """A handler appends: the lock of an event may be held by the code that it interrupts."""
 
     @property
     def running(self) -> int:
@@ -99,9 +100,8 @@ class Workers:
 
     @contextlib.contextmanager
     def _handlers(self) -> Iterator[None]:
-        def handle(*_: object) -> None:
-            self._signalled.set()
-            self._ending.set()
+        def handle(number: int, _: object) -> None:
+            self._signals.append(number)
 
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, handle) for number in numbers}
@@ -115,7 +115,7 @@ class Workers:
         """Keep all processes running; return the exit code of one that cannot start."""
         first, *others = self._workers
         first.start()
-        while not self._ending.wait(POLL):
+        while not (self._ending.wait(POLL) or self._signals):
             if first.was_ready:  # else each process would report the same mistake
                 for worker in others:
                     if not worker.was_started:
@@ -127,15 +127,16 @@ class Workers:
         return ENDED
 
     def _drain(self) -> int:
-        if self._signalled.is_set() and self.running:
+        seen = len(self._signals)
+        if seen and self.running:
             self._say("rxtweets: the workers drain; a second signal stops them immediately")
-        self._signalled.clear()
         for worker in self._workers:
             worker.send(signal.SIGTERM)
         while self.running:
-            if self._signalled.wait(POLL):
+            if len(self._signals) > seen:
                 self._stop()
                 return ABANDONED
+            time.sleep(POLL)
         return FAILED if any(worker.failed_to_drain(self._say) for worker in self._workers) else 0
 
     def _stop(self) -> None:
@@ -165,7 +166,8 @@ class _Worker:
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        process = self._process  # another thread may settle it
+        return process is not None and process.poll() is None
 
     def figures(self) -> Counter[str]:
         total = self._before.copy()
