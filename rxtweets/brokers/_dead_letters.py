@@ -87,6 +87,7 @@ class DeadLetters:
             BrokerUnavailable: the broker cannot be reached; the rest stays.
             BrokerError: the broker refused a message; it stays.
         """
+        self._engine.ensure()
         receiver, count = self._receiver(), 0
         sender = self._engine.sender()
         try:

@@ -5,21 +5,41 @@ Without a token, everything runs against a simulator of X's stream, over real HT
   rxtweets run                       tweets from a simulator, in batches
   rxtweets run --live                tweets from X; needs a token
   rxtweets simulate --port 8080      a simulator for your own programs
+
+To handle a stream in several processes, put a durable queue between:
+
+  rxtweets ingest sqlite:tweets.queue
+  rxtweets work sqlite:tweets.queue --store jsonl:tweets.jsonl --processes 2
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from rxtweets.api._options import BASE_URL_VARIABLE
-from rxtweets.cli import _bench, _connections, _record, _replay, _rules, _run, _simulate, _tail
+from rxtweets.cli import (
+    _backlog,
+    _bench,
+    _connections,
+    _dead,
+    _ingest,
+    _record,
+    _replay,
+    _rules,
+    _run,
+    _simulate,
+    _tail,
+    _work,
+)
 from rxtweets.cli._command import ABANDONED, ENDED, EXIT_CODES, FAILED, USAGE, complain, log_to
 from rxtweets.cli._sources import TOKEN_NAMES
 from rxtweets.errors import ConfigurationError, RxTweetsError
+from rxtweets.errors._redaction import MASK
 
 __all__ = ["main"]
 
@@ -31,6 +51,10 @@ COMMANDS = {
     "tail": _tail,
     "record": _record,
     "replay": _replay,
+    "ingest": _ingest,
+    "work": _work,
+    "backlog": _backlog,
+    "dead": _dead,
     "bench": _bench,
 }
 """Each module has its help as docstring, and ``add_arguments(parser)``, which sets ``run``."""
@@ -47,7 +71,12 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message."""
-        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(USAGE, without_users(f"{self.prog}: {message}; see {self.prog} --help\n"))
+
+
+def without_users(text: str) -> str:
+    """Return the text without the user and the password of each URL in it."""
+    return re.sub(r"(?<=://)[^\s'\"]*@", f"{MASK}@", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,12 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: by default those of the command line.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
-    parsed, unknown = parser.parse_known_args(arguments)
+    parsed, unknown = parser.parse_known_args(given)
+    parsed.arguments = given
     if unknown:
         name = " ".join(filter(None, ("rxtweets", parsed.command)))
         text = f"{name}: unrecognized arguments: {' '.join(unknown)}; see {name} --help\n"
-        parser.exit(USAGE, text)
+        parser.exit(USAGE, without_users(text))
     if parsed.run is None:
         parser.print_help()
         return ENDED

@@ -16,12 +16,9 @@ import argparse
 import contextlib
 import json
 import logging
-import shutil
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, TextIO
+from collections.abc import Callable
+from typing import Any, Literal
 
 from rxtweets._core.subscriber import Subscriber
 from rxtweets._messages.batch import Batch
@@ -35,20 +32,22 @@ from rxtweets.cli._command import (
     add_flag,
     add_option,
     log_to,
-    repeating,
 )
+from rxtweets.cli._screen import Screen, summaries
 from rxtweets.cli._sources import (
     TOKEN_NAMES,
     add_end,
     add_simulator,
+    add_stream_options,
     all_failed,
     ending,
     server_of,
+    stream_options,
 )
 from rxtweets.display._text import batch_line, summary_line
 from rxtweets.errors import ConfigurationError
 from rxtweets.pipeline import Batcher, Pipeline
-from rxtweets.streams._sources import StreamOptions, sample_stream
+from rxtweets.streams._sources import sample_stream
 
 __all__ = ["EPILOG", "add_arguments"]
 
@@ -56,9 +55,6 @@ EPILOG = EXIT_CODES
 
 MOST_FAILED = 10
 """Batches in a row that cannot be printed, as on a full disk, before the run fails."""
-
-LIVE_INTERVAL, INTERVAL = 0.5, 5.0
-"""Seconds between two summaries: in a terminal, and elsewhere."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,13 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(work, "--concurrency", 50, "number of processors")
     add_option(work, "--batch-size", 20, "messages of a batch")
     add_option(work, "--batch-timeout", 2.0, "seconds until an incomplete batch is delivered")
-    add_option(work, "--buffer-size", 10_000, "tweets that wait for the processors")
-    add_option(
-        work,
-        "--overflow",
-        "drop_oldest",
-        "drop_oldest, drop_newest or block, when the buffer is full",
-    )
+    add_stream_options(work)
     add_end(parser)
     output = parser.add_argument_group("output")
     add_flag(output, "--json", "print a JSON object for each batch, and one for the end")
@@ -110,13 +100,10 @@ def run(options: argparse.Namespace) -> int:
     name: Literal["x"] | None = "x" if options.live else None
     server = server_of(options, name, options.base_url)
     with log_to(screen, level), server as (place, source):
-        own = StreamOptions(
-            buffer_size=options.buffer_size, overflow=options.overflow, limit=options.limit
-        )
         printer = BatchPrinter(screen, options)
         batcher = Batcher(printer, size=options.batch_size, timeout=options.batch_timeout)
         pipeline = Pipeline(
-            sample_stream(**(source | own)),
+            sample_stream(**(source | stream_options(options))),
             handle_message=upcase,
             concurrency=options.concurrency,
             batchers={"default": batcher},
@@ -138,46 +125,6 @@ def run(options: argparse.Namespace) -> int:
     if stats.abandoned:
         return ABANDONED
     return FAILED if all_failed(stats) else ENDED
-
-
-class Screen:
-    """Standard output and standard error of a terminal, with a last line that is redrawn."""
-
-    def __init__(self, out: TextIO, err: TextIO) -> None:
-        self._out = out
-        self._err = err
-        self._lock = threading.Lock()
-        self.is_live = err.isatty()
-        self._status = ""
-
-    @property
-    def width(self) -> int:
-        """Columns of the terminal."""
-        return shutil.get_terminal_size((120, 24)).columns
-
-    def print(self, line: str) -> None:
-        """Write a line to standard output."""
-        self._write(self._out, line + "\n", self._status)
-
-    def write(self, text: str) -> None:
-        """Write text to standard error."""
-        self._write(self._err, text, self._status)
-
-    def show(self, status: str) -> None:
-        """Redraw the last line."""
-        self._write(self._err, "", status)
-
-    def _write(self, stream: TextIO, text: str, status: str) -> None:
-        with self._lock:
-            if self._status:
-                self._err.write("\r\x1b[K")
-                self._err.flush()
-            stream.write(text)
-            stream.flush()
-            self._status = status
-            if status:
-                self._err.write(status)
-                self._err.flush()
 
 
 class BatchPrinter(Subscriber[Any]):
@@ -211,26 +158,3 @@ def _batch_json(number: int, batch: Batch[Any]) -> str:
     messages = [{"id": message.id, "data": message.data} for message in batch]
     record = {"batch": number, "trigger": batch.info.trigger, "messages": messages}
     return json.dumps(record, ensure_ascii=False)
-
-
-@contextlib.contextmanager
-def summaries(pipeline: Pipeline, screen: Screen, *, is_json: bool) -> Iterator[None]:
-    """Show summaries until the end of the block: in the last line of a terminal, else as lines."""
-    delivered, since = 0, time.monotonic()
-
-    def show() -> None:
-        nonlocal delivered, since
-        stats, now = pipeline.stats(), time.monotonic()
-        rate = (stats.delivered - delivered) / (now - since)
-        delivered, since = stats.delivered, now
-        line = summary_line(stats, rate, screen.width - 1 if screen.is_live else None)
-        if screen.is_live:
-            screen.show(line)
-        elif not is_json:
-            screen.write(line + "\n")
-
-    try:
-        with repeating("rxtweets-summary", LIVE_INTERVAL if screen.is_live else INTERVAL, show):
-            yield
-    finally:
-        screen.show("")

@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from rxtweets import simulator
 from rxtweets._core.stats import Stats
@@ -28,12 +28,14 @@ __all__ = [
     "add_simulator",
     "add_source",
     "add_speed",
+    "add_stream_options",
     "all_failed",
     "ending",
     "server_of",
     "server_options",
     "source_of",
     "speed_of",
+    "stream_options",
 ]
 
 TOKEN_NAMES = " or ".join(TOKEN_VARIABLES)
@@ -48,13 +50,20 @@ def add_server(parser: argparse._ActionsContainer) -> None:
     add_option(parser, "--base-url", None, text, metavar="URL")
 
 
-def add_source(parser: argparse.ArgumentParser, *, recordings: bool) -> None:
-    """Add the options of `source_of` and `ending`."""
+def add_source(parser: argparse.ArgumentParser, *, recordings: bool, name: str = "source") -> None:
+    """Add the options of `source_of` and `ending`.
+
+    Args:
+        parser: of the command.
+        recordings: are sources too.
+        name: of the argument, or ``--source`` for an option.
+    """
     recording = ", or a recording" if recordings else ""
+    optional: dict[str, Any] = {} if name.startswith("-") else {"nargs": "?"}
     parser.add_argument(
-        "source",
-        nargs="?",
+        name,
         metavar="SOURCE",
+        **optional,
         help=f"simulator, x, the URL of a server{recording}; by default the server in "
         f"{BASE_URL_VARIABLE}, else simulator; the token for X comes from {TOKEN_NAMES}",
     )
@@ -73,6 +82,21 @@ def add_simulator(parser: argparse._ActionsContainer) -> None:
 def add_speed(parser: argparse._ActionsContainer) -> None:
     """Add ``--speed``; see `speed_of`."""
     add_option(parser, "--speed", "1", "of a recording: 10 is ten times as fast, or max")
+
+
+def add_stream_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options of the buffer of a stream; see `stream_options`."""
+    add_option(parser, "--buffer-size", 10_000, "tweets that may wait in the program")
+    text = "drop_oldest, drop_newest or block, when the buffer is full"
+    add_option(parser, "--overflow", "drop_oldest", text)
+
+
+def stream_options(options: argparse.Namespace) -> StreamOptions:
+    """Return the options of a stream, as far as the command has them."""
+    names = ("limit", "buffer_size", "overflow")
+    given = {name: getattr(options, name, None) for name in names}
+    known = {name: value for name, value in given.items() if value is not None}
+    return cast("StreamOptions", known)
 
 
 def add_end(parser: argparse.ArgumentParser) -> None:
@@ -126,15 +150,15 @@ def source_of(options: argparse.Namespace) -> Iterator[HotStream[object]]:
         ConfigurationError: the source is unknown.
     """
     name = options.source
-    limit = StreamOptions() if options.limit is None else StreamOptions(limit=options.limit)
+    own = stream_options(options)
     if name in {None, "x", "simulator"}:
         with server_of(options, name) as (_, server):
-            yield sample_stream(**(server | limit))
+            yield sample_stream(**(server | own))
     elif "://" in name:
         with server_of(options, url=name) as (_, server):
-            yield sample_stream(**(server | limit))
+            yield sample_stream(**(server | own))
     elif hasattr(options, "speed"):
-        yield replay(name, speed_of(options.speed), hot=True)
+        yield replay(name, speed_of(options.speed), hot=True, limit=options.limit)
     else:
         raise ConfigurationError(f"{name!r} is no source: give simulator, x, or a URL")
 

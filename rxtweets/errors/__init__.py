@@ -87,6 +87,7 @@ __all__ = [
     "StreamError",
     "StreamStalled",
     "SubscriberError",
+    "SubscriberUnavailable",
     "TLSError",
     "UnexpectedAnswerError",
     "UsageCapError",
@@ -183,6 +184,10 @@ class ExecutorBroken(RxTweetsError):
 
 class SubscriberError(RxTweetsError):
     """A subscriber raised; each message of its batch fails with this error and its cause."""
+
+
+class SubscriberUnavailable(SubscriberError):
+    """The service of a subscriber cannot be reached now; a later attempt may succeed."""
 
 
 class PipelineError(RxTweetsError):

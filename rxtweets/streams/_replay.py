@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,7 +23,7 @@ from rxtweets._core.observable import new_telemetry
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.line_files import read_file, recording_at
 from rxtweets._messages.message import Chunk, Message
-from rxtweets._support.validation import iterable, seconds
+from rxtweets._support.validation import iterable, optional, seconds, whole_number
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.errors import RxTweetsError, StreamError
 from rxtweets.streams._base import report_lines
@@ -44,6 +45,7 @@ def replay(
     speed: float | None = 1.0,
     *,
     hot: bool = False,
+    limit: int | None = None,
     scheduler: abc.SchedulerBase | None = None,
 ) -> Replay:
     """Make a stream of the messages of a recording.
@@ -75,6 +77,7 @@ def replay(
             other. Plain, gzip or zstd, by the first bytes.
         speed: 1 for the original pace, 10 for ten times as fast, ``None`` for no pauses.
         hot: share one replay.
+        limit: complete after this number of messages.
         scheduler: keeps the time and delivers, instead of a thread of the stream. A
             `VirtualTimeScheduler` given to ``subscribe`` does so, too.
 
@@ -85,7 +88,7 @@ def replay(
     is_one = isinstance(path, str | os.PathLike)
     several: Any = [path] if is_one else iterable("path", path, "['a.jsonl', 'b.jsonl']")
     files = [file for recording in several for file in recording_at(recording)]
-    return Replay(files, pace, scheduler, is_hot=hot)
+    return Replay(files, pace, optional(whole_number, "limit", limit), scheduler, is_hot=hot)
 
 
 class Replay(SharedStream):
@@ -95,6 +98,7 @@ class Replay(SharedStream):
         self,
         files: Sequence[Path],
         speed: float | None,
+        limit: int | None,
         scheduler: abc.SchedulerBase | None,
         *,
         is_hot: bool,
@@ -103,6 +107,7 @@ class Replay(SharedStream):
         self._files = files
         self.where = ", ".join(dict.fromkeys(file.name for file in files))
         self._speed = speed
+        self._limit = limit
         self._scheduler = scheduler
         self._is_hot = is_hot
         self._plays: tuple[_Play, ...] = ()
@@ -122,7 +127,8 @@ class Replay(SharedStream):
         del before
         if self._scheduler is not None or not isinstance(scheduler, VirtualTimeScheduler):
             scheduler = self._scheduler
-        play = _Play(self, self._files, self._speed, scheduler, is_hot=self._is_hot)
+        messages = islice(_messages(self._files, self.telemetry), self._limit)
+        play = _Play(self, messages, self._speed, scheduler, is_hot=self._is_hot)
         self._plays += (play,)
         return play
 
@@ -139,7 +145,7 @@ class _Play(StreamRun):
     def __init__(
         self,
         stream: Replay,
-        files: Sequence[Path],
+        messages: Iterator[Message[Any]],
         speed: float | None,
         scheduler: abc.SchedulerBase | None,
         *,
@@ -150,7 +156,7 @@ class _Play(StreamRun):
         self._speed = speed
         self._scheduler = scheduler
         self._is_hot = is_hot
-        self._chunks = _chunks(_messages(files, stream.telemetry), paced=speed is not None)
+        self._chunks = _chunks(messages, paced=speed is not None)
         self._stopped = threading.Event()
         self._timer = SerialDisposable()
         self._lag: float | None = None

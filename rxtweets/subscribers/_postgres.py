@@ -12,7 +12,7 @@ import tenacity
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.rows import Row, row_of
 from rxtweets._support.optional_imports import needed
-from rxtweets.errors import ConfigurationError, SubscriberError
+from rxtweets.errors import ConfigurationError, SubscriberError, SubscriberUnavailable
 from rxtweets.subscribers._retrying import retry_policy
 from rxtweets.subscribers._sql import SQLStore, Values, create_table_sql, upsert_sql
 
@@ -105,7 +105,8 @@ class PostgresSubscriber(SQLStore):
             The batch with the messages of those rows failed; ``None`` if there are none.
 
         Raises:
-            SubscriberError: no row of the batch is stored.
+            SubscriberError: no row of the batch is stored; a `SubscriberUnavailable` if the
+                database cannot be reached.
         """
         rows = [_postgres_values(row_of(message)) for message in batch]
         with self._alone:
@@ -118,7 +119,8 @@ class PostgresSubscriber(SQLStore):
                             raise
                 return self._policy(self._store, batch, rows)
             except self._psycopg.Error as error:
-                raise SubscriberError(
+                kind = SubscriberUnavailable if self._is_lost(error) else SubscriberError
+                raise kind(
                     f"PostgreSQL did not store the batch in {self._table}: "
                     f"{type(error).__name__}: {error}"
                 ) from error

@@ -18,7 +18,7 @@ from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Failed, Message
 from rxtweets._support.validation import path_text, whole_number
 from rxtweets._support.workers import start_thread
-from rxtweets.errors import BrokerUnavailable, ConfigurationError
+from rxtweets.errors import BrokerUnavailable, ConfigurationError, SubscriberUnavailable
 from rxtweets.operators._deliver import SubscriberOrFunction
 from rxtweets.subscribers._buffered import Buffered, function_of
 from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile
@@ -26,13 +26,15 @@ from rxtweets.subscribers._spool import Spool
 
 log = logging.getLogger("rxtweets")
 
+SERVICES_AWAY = (OSError, BrokerUnavailable, SubscriberUnavailable)
+
 AWAY = {"OperationalError", "InterfaceError"}
 """Names of the errors by which drivers of databases report a lost connection (PEP 249)."""
 
 
 def is_away(error: BaseException) -> bool:
     """Return whether an error shows that a service cannot be reached now."""
-    return isinstance(error, OSError | BrokerUnavailable) or type(error).__name__ in AWAY
+    return isinstance(error, SERVICES_AWAY) or type(error).__name__ in AWAY
 
 
 class Spooled(Subscriber[Any]):
@@ -61,8 +63,8 @@ class Spooled(Subscriber[Any]):
         directory: of this subscriber and process alone; created if it is missing.
         max_bytes: of the batches that wait, 1 GiB by default; a batch beyond it fails.
         retry: errors that mean that the subscriber is away, as in `tenacity.retry`; by default
-            `OSError`, `BrokerUnavailable`, and the ``OperationalError`` and ``InterfaceError`` of
-            drivers of databases.
+            `OSError`, `BrokerUnavailable`, `SubscriberUnavailable`, and the ``OperationalError``
+            and ``InterfaceError`` of drivers of databases.
         wait: seconds between attempts, as in `tenacity.wait`; by default 0.5 s, doubled each time,
             up to 30 s.
 

@@ -21,7 +21,7 @@ from rxtweets._support.validation import seconds
 from rxtweets.api._gzip import BodyError, at_most, decoded
 from rxtweets.api._proxies import environment_proxy, secrets_of
 from rxtweets.api._server_waits import retry_after
-from rxtweets.errors import ConfigurationError, SubscriberError
+from rxtweets.errors import ConfigurationError, SubscriberError, SubscriberUnavailable
 from rxtweets.errors._redaction import Secret, mask, mask_logs, without_secrets
 from rxtweets.subscribers._retrying import retry_policy
 from rxtweets.subscribers._store import Store
@@ -39,7 +39,7 @@ SECRET_HEADER = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNOREC
 HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?")
 
 
-class _TemporaryFailure(SubscriberError):
+class _TemporaryFailure(SubscriberUnavailable):
     """The batch was not accepted; the server asks to wait ``after`` seconds."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:

@@ -272,6 +272,16 @@ def test_replay_keeps_the_original_pace(tmp_path: Path) -> None:
     assert times == [0, 5, 5, 65, 65]
 
 
+@pytest.mark.parametrize("speed", [None, 1000.0])
+def test_replay_completes_at_its_limit(tmp_path: Path, speed: float | None) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"data":{{"id":"{n}","text":"t"}}}}\n' for n in range(9)))
+    stream = rxtweets.replay(path, speed, limit=3)
+    assert [message.id for message in stream.to_list().run()] == ["0", "1", "2"]
+    assert stream.stats().delivered == 3
+    assert [message.id for message in stream.to_list().run()] == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize(("speed", "times"), [(0.5, [0, 10, 130, 130]), (5, [0, 1, 13, 13])])
 def test_replay_pace_can_be_scaled(tmp_path: Path, speed: float, times: list[float]) -> None:
     write(tmp_path / "t.jsonl", messages(AT, AT + 5, AT + 65))

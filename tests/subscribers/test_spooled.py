@@ -14,7 +14,13 @@ import tenacity
 
 from rxtweets import Batch, Batcher, Message, Pipeline, brokers, from_iterable
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, SubscriberError
-from rxtweets.subscribers import Buffered, Spooled, read_dead_letters
+from rxtweets.subscribers import (
+    Buffered,
+    PostgresSubscriber,
+    Spooled,
+    WebhookSubscriber,
+    read_dead_letters,
+)
 
 PATIENCE = 20.0
 
@@ -188,6 +194,21 @@ def test_messages_that_met_no_broker_are_spooled(store: Store, spooled: Spooled)
     assert spooled.spooled == 1
     store.refused = {}
     store.wait_for(lambda: store.got == [1, 2])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda once: PostgresSubscriber("postgresql://u@127.0.0.1:1/x", stop=once),
+        lambda once: WebhookSubscriber("http://127.0.0.1:1/hook", stop=once),
+    ],
+    ids=["postgres", "webhook"],
+)
+def test_stores_that_cannot_be_reached_are_away(kind: Any, tmp_path: Path) -> None:
+    spooled = Spooled(kind(tenacity.stop_after_attempt(1)), tmp_path / "spool")
+    assert spooled.on_next(Batch([Message("a")])) is None
+    assert spooled.spooled == 1
+    spooled.on_completed()
 
 
 def test_second_process_is_refused_the_directory(tmp_path: Path, spooled: Spooled) -> None:

@@ -11,6 +11,7 @@ import ast
 import asyncio
 import io
 import logging
+import os
 import queue
 import re
 import subprocess
@@ -47,9 +48,10 @@ from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
 from rxtweets.api._watchdog import Watchdog
-from rxtweets.cli import _run as run_command
+from rxtweets.cli import _screen, _work, _worker
 from rxtweets.cli import _sources as commands
 from rxtweets.cli import _tail as tail
+from rxtweets.cli._queues import queue_of
 from rxtweets.display import _live as live
 from rxtweets.operators import _batching_observer, _deliver, _event_loop, _threads
 from rxtweets.pipeline import _intake
@@ -403,11 +405,11 @@ def summary(kind: type[BaseException], patch: Patch, log: Log) -> None:
             if line:
                 self.shown.set()
 
-    patch.setattr(run_command, "LIVE_INTERVAL", 0.01)
+    patch.setattr(_screen, "LIVE_INTERVAL", 0.01)
     screen = Screen()
     pipeline = Pipeline(numbers(), batchers={"default": Batcher(print)})
     patch.setattr(pipeline, "stats", Raising(kind, pipeline.stats, times=1))
-    with run_command.summaries(pipeline, cast("Any", screen), is_json=False):
+    with _screen.summaries(pipeline, cast("Any", screen), is_json=False):
         assert log.says(kind)
         assert screen.shown.wait(PATIENCE)
 
@@ -430,13 +432,45 @@ def view(kind: type[BaseException], patch: Patch, log: Log) -> None:
         assert drawn.wait(PATIENCE)
 
 
-def duration(kind: type[BaseException], _patch: Patch, log: Log) -> None:
-    class Stoppable:
-        def __init__(self) -> None:
-            self.stopped = threading.Event()
-            self.stop = Raising(kind, self.stopped.set, times=1)
+class Stoppable:
+    """A pipeline whose first stop raises."""
 
-    pipeline = Stoppable()
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.stopped = threading.Event()
+        self.stop = Raising(kind, self.stopped.set, times=1)
+
+
+def drain(kind: type[BaseException], _patch: Patch, log: Log) -> None:
+    pipeline = Stoppable(kind)
+    _worker._drain(cast("Any", pipeline))
+    assert log.says(kind)
+    assert pipeline.stopped.wait(PATIENCE)
+
+
+def report(kind: type[BaseException], patch: Patch, log: Log) -> None:
+    patch.setattr(_worker, "REPORT", 0.01)
+    pipeline = Pipeline(numbers(), batchers={"default": Batcher(print)})
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as lines, _worker._reports(writing, pipeline):
+        assert lines.readline()
+        patch.setattr(pipeline, "stats", Raising(kind, pipeline.stats, times=1))
+        assert log.says(kind)
+        assert lines.readline()
+
+
+def backlog(kind: type[BaseException], patch: Patch, log: Log) -> None:
+    patch.setattr(_work, "CHECK", 0.01)
+    drained = threading.Event()
+    with queue_of(argparse.Namespace(url=f"memory:{kind.__name__}"), ["g"]) as waiting:
+        patch.setattr(waiting, "backlog", Raising(kind, waiting.backlog, times=1))
+        options = argparse.Namespace(until_empty=True, group="g")
+        with _work._until_empty(options, waiting, drained.set):
+            assert log.says(kind)
+            assert drained.wait(PATIENCE)
+
+
+def duration(kind: type[BaseException], _patch: Patch, log: Log) -> None:
+    pipeline = Stoppable(kind)
     with commands.ending(cast("Any", pipeline), 0.01):
         assert log.says(kind)
         assert pipeline.stopped.wait(PATIENCE)
@@ -495,11 +529,13 @@ def parent(kind: type[BaseException], _patch: Patch, _log: Log) -> None:
 
 
 ROWS: dict[str, tuple[Callable[..., None], ...]] = {
+    "rxtweets-backlog": (backlog,),
     "rxtweets-batch": (batch,),
     "rxtweets-buffered": (buffered,),
     "rxtweets-collect": (collect,),
     "rxtweets-deliver": (deliver,),
     "rxtweets-display": (display,),
+    "rxtweets-drain": (drain,),
     "rxtweets-duration": (duration,),
     "rxtweets-events": (bus,),
     "rxtweets-kill": (kill,),
@@ -512,6 +548,7 @@ ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-reader": (reader,),
     "rxtweets-reading": (reading,),
     "rxtweets-replay": (replay,),
+    "rxtweets-report": (report,),
     "rxtweets-restart": (restart,),
     "rxtweets-retry": (retry,),
     "rxtweets-source": (source,),
