@@ -19,7 +19,7 @@ import importlib.metadata
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rxtweets.api._options import BASE_URL_VARIABLE
 from rxtweets.cli import (
@@ -67,7 +67,19 @@ The token for X comes from {TOKEN_NAMES}, another server from
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong option in one line."""
+    """Reports a wrong option in one line; takes options before, between and after arguments."""
+
+    _is_mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the options, then the arguments."""
+        if self._is_mixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._is_mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_mixing = False
 
     def error(self, message: str) -> NoReturn:
         """Exit with the message."""
