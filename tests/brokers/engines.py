@@ -33,6 +33,7 @@ class EngineUnderTest:
         keeps_before_first_group: a group gets messages published before it existed.
         lease: seconds of the shortest lease.
             releases_uncounted: a release is no attempt.
+        counts_backlog: tells the number of messages.
     counts_backlog: tells the number of messages.
     """
 
@@ -44,6 +45,7 @@ class EngineUnderTest:
     keeps_before_first_group: bool = True
     lease: float = 1.0
     releases_uncounted: bool = True
+    counts_backlog: bool = True
 
 
 def absent(reason: str) -> None:
