@@ -23,6 +23,7 @@ __all__ = ["Queue", "connect"]
 
 ENGINES: dict[str, tuple[str, str]] = {
     "memory": ("_memory", "MemoryEngine"),
+    "pubsub": ("_pubsub", "PubSubEngine"),
     "sqs": ("_sqs", "SqsEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""

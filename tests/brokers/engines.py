@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -33,7 +36,6 @@ class EngineUnderTest:
         keeps_before_first_group: a group gets messages published before it existed.
         lease: seconds of the shortest lease.
             releases_uncounted: a release is no attempt.
-        counts_backlog: tells the number of messages.
     counts_backlog: tells the number of messages.
     """
 
@@ -132,9 +134,50 @@ def _sqs(suffix: str = "") -> Iterator[UrlOf]:
         yield lambda name: f"sqs://{host}/{name}{suffix}"
 
 
+@contextmanager
+def pubsub_emulator(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Google's emulator of Pub/Sub until the end of the block."""
+    jars = [jar for place in SDKS for jar in Path(place).expanduser().glob(PUBSUB_JAR)]
+    java = shutil.which("java")
+    if not jars or java is None:
+        pytest.skip("needs java and Google's emulator: google-cloud-cli-pubsub-emulator")
+    options = ["-Xmx256m", "-jar", str(jars[0]), "--host=127.0.0.1", f"--port={port}"]
+    with subprocess.Popen(
+        [java, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            _wait_for_port(port)
+            yield server
+        finally:
+            server.kill()
+
+
+SDKS = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk")
+PUBSUB_JAR = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar"
+
+
+@contextmanager
+def _pubsub() -> Iterator[UrlOf]:
+    port = free_port()
+    with _environment({"PUBSUB_EMULATOR_HOST": f"127.0.0.1:{port}"}), pubsub_emulator(port):
+        yield lambda name: f"pubsub://project/{name}"
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 40
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens on {port}"
+            time.sleep(0.05)
+        else:
+            return
 
 
 AWS = {
@@ -156,6 +199,15 @@ ENGINES = {
     engine.name: engine
     for engine in (
         EngineUnderTest("memory", _memory),
+        EngineUnderTest(
+            "pubsub",
+            _pubsub,
+            deduplicates=False,
+            keeps_before_first_group=False,
+            lease=3.0,
+            releases_uncounted=False,
+            counts_backlog=False,
+        ),
         EngineUnderTest(
             "sqs",
             _sqs,
