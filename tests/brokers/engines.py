@@ -35,8 +35,8 @@ class EngineUnderTest:
         leases: redelivers a message whose lease ends.
         keeps_before_first_group: a group gets messages published before it existed.
         lease: seconds of the shortest lease.
-            releases_uncounted: a release is no attempt.
-    counts_backlog: tells the number of messages.
+        releases_uncounted: a release is no attempt.
+        counts_backlog: tells the number of messages.
     """
 
     name: str
