@@ -431,7 +431,8 @@ class _Client:
             )
         except _NoAnswer:
             return None
-        return list(answer.received_messages)
+        # The plain message: a field of Google's wrapper costs as much as a message.
+        return list(self._pubsub.PullResponse.pb(answer).received_messages)
 
     def close(self) -> None:
         with self._lock:
@@ -558,13 +559,13 @@ def _batches(numbers: Sequence[int], envelopes: Sequence[Envelope]) -> Iterator[
 
 def _taken(received: Any, until: float) -> Taken:
     message = received.message
-    headers = dict(message.attributes)
+    headers, sent = dict(message.attributes), message.publish_time
     return Taken(
         headers.pop(KEY, ""),
         message.data,
         headers,
         max(1, received.delivery_attempt),  # 0 without a dead-letter policy
-        message.publish_time.timestamp() if message.publish_time else None,
+        sent.seconds + sent.nanos / 1e9 if sent.seconds else None,
         message.message_id,
         _Receipt(received.ack_id, until),
     )
