@@ -29,6 +29,8 @@ ENGINES: dict[str, tuple[str, str]] = {
     "rediss": ("_redis", "RedisEngine"),
     "sqlite": ("_sqlite", "SQLiteEngine"),
     "nats": ("_jetstream", "JetStreamEngine"),
+    "pubsub": ("_pubsub", "PubSubEngine"),
+    "sqs": ("_sqs", "SqsEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""
 

@@ -18,6 +18,7 @@
     ├── SourceError                       a source failed, and its restarts failed too
     ├── BrokerError                       a broker refused a message or a request
     │   ├── BrokerUnavailable             it cannot be reached now; a later attempt may succeed
+    │   ├── BacklogUnknown                the broker does not tell the number of messages
     │   ├── QueueSettingsError            a queue exists with settings that can lose messages
     │   └── Redelivered                   a message was delivered too often without an outcome
     └── StreamError                       the stream, or one of its connections, failed
@@ -57,6 +58,7 @@ __all__ = [
     "AccessError",
     "AcknowledgerError",
     "AuthenticationError",
+    "BacklogUnknown",
     "BrokerError",
     "BrokerUnavailable",
     "ConfigurationError",
@@ -220,6 +222,13 @@ class BrokerUnavailable(BrokerError):
 
 class QueueSettingsError(BrokerError):
     """A stream, queue or topic exists with settings that can lose messages."""
+
+
+class BacklogUnknown(BrokerError, TypeError):
+    """The broker does not tell how many messages a queue has.
+
+    It is a TypeError too, so that ``list()`` of dead letters does without their number.
+    """
 
 
 class Redelivered(BrokerError):

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
@@ -34,6 +41,7 @@ class EngineUnderTest:
         keeps_before_first_group: a group gets messages published before it existed.
         lease: seconds of the shortest lease.
         releases_uncounted: a release is no attempt.
+        counts_backlog: tells the number of messages.
     """
 
     name: str
@@ -44,6 +52,7 @@ class EngineUnderTest:
     keeps_before_first_group: bool = True
     lease: float = 1.0
     releases_uncounted: bool = True
+    counts_backlog: bool = True
 
 
 def absent(reason: str) -> None:
@@ -97,6 +106,138 @@ def _rabbitmq() -> Iterator[UrlOf]:
         rabbitmq.delete(port, names)
 
 
+MOTO = """
+import functools, sys, threading, time
+from moto.server import ThreadedMotoServer
+from moto.sqs import models
+from moto.sqs.models import SQSBackend
+
+# It asks for the time of each message in the queue, for each message of a request.
+models.unix_time = lambda: time.time()
+models.unix_time_millis = lambda: time.time() * 1000
+
+# Its queues lose and double messages when requests overlap.
+lock = threading.RLock()
+
+def alone(method):
+    @functools.wraps(method)
+    def call(*args, **options):
+        with lock:
+            return method(*args, **options)
+    return call
+
+@functools.wraps(receive := alone(SQSBackend.receive_message))
+def poll(self, queue_name, count, wait_seconds_timeout, *args, **options):
+    until = time.monotonic() + wait_seconds_timeout
+    while not (found := receive(self, queue_name, count, 0, *args, **options)):
+        if time.monotonic() >= until:
+            break
+        time.sleep(0.02)
+    return found
+
+for name in ("send_message", "send_message_batch", "delete_message", "delete_message_batch",
+             "change_message_visibility", "change_message_visibility_batch", "purge_queue",
+             "create_queue", "get_queue_attributes"):
+    setattr(SQSBackend, name, alone(getattr(SQSBackend, name)))
+SQSBackend.receive_message = poll
+
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=int(sys.argv[1]), verbose=False)
+server.start()
+print(f"{server._server.host}:{server._server.port}", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def moto(port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run an emulator of SQS; it ends with the block, or when this process does."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", MOTO, str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        try:
+            host = server.stdout.readline().strip()
+            assert re.fullmatch(r"127\.0\.0\.1:\d+", host), host
+            yield host, server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def _sqs(suffix: str = "") -> Iterator[UrlOf]:
+    if given := os.environ.get("RXTWEETS_TEST_SQS"):  # HOST:PORT of another emulator
+        with _environment(AWS):
+            yield lambda name: f"sqs://{given}/{name}{suffix}"
+        return
+    with _environment(AWS), moto() as (host, _):
+        yield lambda name: f"sqs://{host}/{name}{suffix}"
+
+
+@contextmanager
+def pubsub_emulator(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Google's emulator of Pub/Sub until the end of the block."""
+    jars = [jar for place in SDKS for jar in Path(place).expanduser().glob(PUBSUB_JAR)]
+    java = shutil.which("java")
+    if not jars or java is None:
+        pytest.skip("needs java and Google's emulator: google-cloud-cli-pubsub-emulator")
+    options = ["-Xmx256m", "-jar", str(jars[0]), "--host=127.0.0.1", f"--port={port}"]
+    with subprocess.Popen(
+        [java, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            _wait_for_port(port)
+            yield server
+        finally:
+            server.kill()
+
+
+SDKS = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "~/google-cloud-sdk")
+PUBSUB_JAR = "platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar"
+
+
+@contextmanager
+def _pubsub() -> Iterator[UrlOf]:
+    port = free_port()
+    with _environment({"PUBSUB_EMULATOR_HOST": f"127.0.0.1:{port}"}), pubsub_emulator(port):
+        yield lambda name: f"pubsub://project/{name}"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 40
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens on {port}"
+            time.sleep(0.05)
+        else:
+            return
+
+
+AWS = {
+    "AWS_ACCESS_KEY_ID": "a",
+    "AWS_SECRET_ACCESS_KEY": "b",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
 ENGINES = {
     engine.name: engine
     for engine in (
@@ -110,6 +251,30 @@ ENGINES = {
             deduplicates=False,
             leases=False,
             keeps_before_first_group=False,
+        ),
+        EngineUnderTest(
+            "pubsub",
+            _pubsub,
+            deduplicates=False,
+            keeps_before_first_group=False,
+            lease=3.0,
+            releases_uncounted=False,
+            counts_backlog=False,
+        ),
+        EngineUnderTest(
+            "sqs",
+            _sqs,
+            deduplicates=False,
+            keeps_before_first_group=False,
+            lease=3.0,
+            releases_uncounted=False,
+        ),
+        EngineUnderTest(
+            "sqs.fifo",
+            lambda: _sqs(".fifo"),
+            keeps_before_first_group=False,
+            lease=3.0,
+            releases_uncounted=False,
         ),
     )
 }
