@@ -41,6 +41,9 @@ NOT_BEFORE = "rxt-not-before"
 MOST_BYTES = 256_000
 """Bytes of a pack; the least limit of brokers is that of SQS."""
 
+MOST_KEYS = 1000
+"""Bytes of the keys of a pack, which are ids of 19 digits: Pub/Sub takes 1024 in a header."""
+
 
 def packs_of(envelopes: Sequence[Envelope], most: int) -> list[tuple[Envelope, list[int]]]:
     """Return packs, each with the positions of its messages.
@@ -54,13 +57,14 @@ def packs_of(envelopes: Sequence[Envelope], most: int) -> list[tuple[Envelope, l
 
 def _parts(envelopes: Sequence[Envelope], most: int) -> Iterator[list[int]]:
     part: list[int] = []
-    size = 0
+    size = keys = 0
     for at, envelope in enumerate(envelopes):
-        if part and (len(part) == most or size + len(envelope.body) > MOST_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(at)
         size += len(envelope.body) + 1
+        keys += len(envelope.key) + 1
+        if part and (len(part) == most or size > MOST_BYTES or keys > MOST_KEYS):
+            yield part
+            part, size, keys = [], len(envelope.body) + 1, len(envelope.key) + 1
+        part.append(at)
     if part:
         yield part
 

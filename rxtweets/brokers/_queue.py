@@ -65,7 +65,8 @@ class Queue:
         """Return a subscriber that publishes batches.
 
         Args:
-            pack: messages of the pipeline in one message of the broker, at most. Packs are much
+            pack: messages of the pipeline in one message of the broker, at most; more than 50 with
+                the ids of tweets make several. Packs are much
                 faster, and each message is still acknowledged on its own; but a pack is delivered
                 to one worker, after a crash as a whole, and two publishers of the same tweets are
                 not deduplicated. Bodies hold one line for each message.

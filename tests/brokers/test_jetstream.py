@@ -20,8 +20,8 @@ from rxtweets.errors import (
     ConfigurationError,
     QueueSettingsError,
 )
+from tests.brokers.engine_contract import PATIENCE, envelopes, eventually, publish, take
 from tests.brokers.nats_server import NatsServer, nats_server
-from tests.brokers.test_engine_contract import PATIENCE, envelopes, eventually, publish, take
 
 THREAD = "rxtweets-jetstream"
 

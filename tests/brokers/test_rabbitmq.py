@@ -21,8 +21,8 @@ from rxtweets.errors import (
     QueueSettingsError,
 )
 from tests.brokers import rabbitmq
+from tests.brokers.engine_contract import envelopes, eventually, publish, receiving, take
 from tests.brokers.engines import absent
-from tests.brokers.test_engine_contract import envelopes, eventually, publish, receiving, take
 
 MakeQueue = Callable[..., brokers.Queue]
 

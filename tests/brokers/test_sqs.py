@@ -21,8 +21,8 @@ from rxtweets.errors import (
     ConfigurationError,
     QueueSettingsError,
 )
+from tests.brokers.engine_contract import envelopes, eventually, publish, receiving, take
 from tests.brokers.engines import ENGINES, UrlOf, free_port, moto
-from tests.brokers.test_engine_contract import envelopes, eventually, publish, receiving, take
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ import tenacity
 
 from rxtweets import Batch, Batcher, Message, Pipeline, events
 from rxtweets.brokers import Queue, delivery_of
+from tests.brokers.engine_contract import eventually, receiving, take
 from tests.brokers.engines import ENGINES, EngineUnderTest
-from tests.brokers.test_engine_contract import eventually, receiving, take
 
 Tweet = Callable[[int], Message[str]]
 PATIENCE = 30.0
 
 
-def publish(queue: Queue, messages: list[Message[str]], pack: int = 1) -> None:
+def ingest(queue: Queue, messages: list[Message[str]], pack: int = 1) -> None:
     publisher = queue.publisher(pack=pack)
     assert publisher.on_next(Batch(messages)) is None
     publisher.on_completed()
@@ -92,7 +92,7 @@ def counts_backlog(queue: Queue) -> bool:
 
 def test_pipeline_handles_each_published_message(queue: Queue, tweet: Tweet) -> None:
     sent = [tweet(number) for number in range(60)]
-    publish(queue, sent)
+    ingest(queue, sent)
     with working(queue) as worker:
         worker.wait_for(60)
         eventually(lambda: is_empty(queue), queue.backlog)
@@ -106,7 +106,9 @@ def test_pipeline_handles_each_published_message(queue: Queue, tweet: Tweet) -> 
 
 
 def test_backlog_stands_in_the_stats(queue: Queue, tweet: Tweet) -> None:
-    publish(queue, [tweet(number) for number in range(30)])
+    if not counts_backlog(queue):
+        pytest.skip("this broker does not tell its backlog")
+    ingest(queue, [tweet(number) for number in range(30)])
     released = threading.Event()
 
     def wait(message: Message[str]) -> Message[str]:
@@ -120,7 +122,7 @@ def test_backlog_stands_in_the_stats(queue: Queue, tweet: Tweet) -> None:
 
 
 def test_changed_data_travels_with_the_line(queue: Queue, tweet: Tweet) -> None:
-    publish(queue, [tweet(1).update_data(str.upper)])
+    ingest(queue, [tweet(1).update_data(str.upper)])
     with working(queue) as worker:
         worker.wait_for(1)
     [message] = worker.given
@@ -140,7 +142,7 @@ def test_failed_message_is_retried_until_it_succeeds(
             raise ValueError("not yet")
         return message
 
-    publish(queue, [tweet(1), tweet(2)])
+    ingest(queue, [tweet(1), tweet(2)])
     with working(queue, handle) as worker:
         worker.wait_for(6)
         eventually(lambda: is_empty(queue), queue.backlog)
@@ -160,7 +162,7 @@ def test_message_that_always_fails_becomes_a_dead_letter(
             raise ValueError("poison")
         return message
 
-    publish(queue, [tweet(1), tweet(2)])
+    ingest(queue, [tweet(1), tweet(2)])
     with working(queue, handle, max_deliver=3) as worker:
         eventually(lambda: dead_letters_in(queue) == 1, queue.backlog)
         eventually(lambda: is_empty(queue), queue.backlog)
@@ -177,7 +179,7 @@ def test_replayed_dead_letter_is_handled_again(queue: Queue, tweet: Tweet) -> No
     def fail(_: Message[str]) -> Message[str]:
         raise ValueError("poison")
 
-    publish(queue, [tweet(1)])
+    ingest(queue, [tweet(1)])
     with working(queue, fail, on_failure="dead_letter"):
         eventually(lambda: dead_letters_in(queue) == 1, queue.backlog)
     assert queue.dead_letters.replay() == 1
@@ -193,7 +195,7 @@ def test_purged_dead_letters_are_gone(queue: Queue, tweet: Tweet) -> None:
     def fail(_: Message[str]) -> Message[str]:
         raise ValueError("poison")
 
-    publish(queue, [tweet(1)])
+    ingest(queue, [tweet(1)])
     with working(queue, fail, on_failure="dead_letter"):
         eventually(lambda: dead_letters_in(queue) == 1, queue.backlog)
     queue.dead_letters.purge()
@@ -205,7 +207,7 @@ def test_failure_policy_is_set_for_one_message(queue: Queue, tweet: Tweet) -> No
         policy = "drop" if message.data == tweet(1).data else "dead_letter"
         return message.configure_ack(on_failure=policy).failed("by hand")
 
-    publish(queue, [tweet(1), tweet(2)])
+    ingest(queue, [tweet(1), tweet(2)])
     with working(queue, fail) as worker:
         worker.wait_for(2)
         eventually(lambda: is_empty(queue), queue.backlog)
@@ -219,7 +221,7 @@ def test_undecodable_body_becomes_a_dead_letter(queue: Queue, tweet: Tweet) -> N
     sender = queue.engine.sender()
     assert sender.put([Envelope("odd", b"no JSON \xff", {})]) == [None]
     sender.close()
-    publish(queue, [tweet(1)])
+    ingest(queue, [tweet(1)])
     with working(queue) as worker:
         worker.wait_for(1)
         eventually(lambda: dead_letters_in(queue) == 1, queue.backlog)
@@ -239,7 +241,7 @@ def test_slow_handler_gets_each_message_once(
         released.wait(PATIENCE)
         return message
 
-    publish(queue, [tweet(1)])
+    ingest(queue, [tweet(1)])
     with working(queue, wait, lease=engine.lease) as worker:
         assert begun.wait(PATIENCE)  # else the other one may have it
         with working(queue, lease=engine.lease) as other:
@@ -259,7 +261,7 @@ def test_message_held_too_long_is_delivered_again(
             released.wait(PATIENCE)
         return message
 
-    publish(queue, [tweet(1)])
+    ingest(queue, [tweet(1)])
     with working(queue, hang_once, lease=engine.lease, max_held=1.0) as worker:
         worker.wait_for(2)
         eventually(lambda: is_empty(queue), queue.backlog)
@@ -268,7 +270,7 @@ def test_message_held_too_long_is_delivered_again(
 
 
 def test_disposed_source_releases_its_messages(queue: Queue, tweet: Tweet) -> None:
-    publish(queue, [tweet(number) for number in range(20)])
+    ingest(queue, [tweet(number) for number in range(20)])
     hold, taken = threading.Event(), threading.Event()
 
     def block(_: Message[str]) -> None:
@@ -286,7 +288,7 @@ def test_disposed_source_releases_its_messages(queue: Queue, tweet: Tweet) -> No
 
 
 def test_drain_settles_all_messages_that_were_taken(queue: Queue, tweet: Tweet) -> None:
-    publish(queue, [tweet(number) for number in range(200)])
+    ingest(queue, [tweet(number) for number in range(200)])
     with working(queue, lease=600.0) as worker:
         worker.wait_for(20)
     if not counts_backlog(queue):
@@ -300,7 +302,7 @@ def test_drain_settles_all_messages_that_were_taken(queue: Queue, tweet: Tweet) 
 
 
 def test_in_flight_messages_never_exceed_their_limit(queue: Queue, tweet: Tweet) -> None:
-    publish(queue, [tweet(number) for number in range(50)])
+    ingest(queue, [tweet(number) for number in range(50)])
     released = threading.Event()
 
     def wait(message: Message[str]) -> Message[str]:
@@ -321,8 +323,9 @@ def test_in_flight_messages_never_exceed_their_limit(queue: Queue, tweet: Tweet)
 
 def test_packed_messages_are_handled_one_by_one(queue: Queue, tweet: Tweet) -> None:
     sent = [tweet(number) for number in range(120)]
-    publish(queue, sent, pack=50)
-    assert queue.backlog()["workers"].pending == 3
+    ingest(queue, sent, pack=50)
+    if counts_backlog(queue):
+        assert queue.backlog()["workers"].pending == 3
     with working(queue, max_in_flight=60) as worker:
         worker.wait_for(120)
         eventually(lambda: is_empty(queue), queue.backlog)
@@ -343,7 +346,7 @@ def test_failed_message_of_a_pack_returns_alone(
             raise ValueError("not yet")
         return message
 
-    publish(queue, [tweet(number) for number in range(20)], pack=50)
+    ingest(queue, [tweet(number) for number in range(20)], pack=50)
     with working(queue, handle) as worker:
         worker.wait_for(22)
         eventually(lambda: is_empty(queue), queue.backlog)
@@ -357,7 +360,7 @@ def test_dead_letter_of_a_pack_is_one_message(queue: Queue, tweet: Tweet) -> Non
             raise ValueError("poison")
         return message
 
-    publish(queue, [tweet(number) for number in range(20)], pack=50)
+    ingest(queue, [tweet(number) for number in range(20)], pack=50)
     with working(queue, handle, on_failure="dead_letter") as worker:
         worker.wait_for(20)
         eventually(lambda: is_empty(queue), queue.backlog)
@@ -366,7 +369,7 @@ def test_dead_letter_of_a_pack_is_one_message(queue: Queue, tweet: Tweet) -> Non
 
 
 def test_drain_in_a_pack_loses_no_message(queue: Queue, tweet: Tweet) -> None:
-    publish(queue, [tweet(number) for number in range(100)], pack=100)
+    ingest(queue, [tweet(number) for number in range(100)], pack=100)
     with working(queue, max_in_flight=10) as worker:
         worker.wait_for(10)
     with working(queue) as other:
