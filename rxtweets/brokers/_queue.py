@@ -22,6 +22,8 @@ from rxtweets.subscribers._spooled import Spooled
 __all__ = ["Queue", "connect"]
 
 ENGINES: dict[str, tuple[str, str]] = {
+    "amqp": ("_rabbitmq", "RabbitMQEngine"),
+    "amqps": ("_rabbitmq", "RabbitMQEngine"),
     "memory": ("_memory", "MemoryEngine"),
     "redis": ("_redis", "RedisEngine"),
     "rediss": ("_redis", "RedisEngine"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
 
+from tests.brokers import rabbitmq
 from tests.brokers.nats_server import nats_server
 from tests.brokers.redis_server import is_installed, redis_server
 
@@ -78,6 +79,24 @@ def _jetstream() -> Iterator[UrlOf]:
         yield lambda name: f"nats://127.0.0.1:{server.port}/{name}"
 
 
+@contextmanager
+def _rabbitmq() -> Iterator[UrlOf]:
+    suffix, names = uuid4().hex, list[str]()
+
+    def url_of(name: str) -> str:
+        names.append(f"{name}-{suffix}")
+        return f"amqp://guest:guest@127.0.0.1:{port}/{names[-1]}"
+
+    with ExitStack() as stack:
+        port = 5672
+        if not rabbitmq.accepts(port):
+            if not rabbitmq.has_server():
+                absent("RabbitMQ is not installed")
+            port = stack.enter_context(rabbitmq.running_node()).port
+        yield url_of
+        rabbitmq.delete(port, names)
+
+
 ENGINES = {
     engine.name: engine
     for engine in (
@@ -85,5 +104,12 @@ ENGINES = {
         EngineUnderTest("redis", _redis),
         EngineUnderTest("sqlite", _sqlite),
         EngineUnderTest("jetstream", _jetstream, releases_uncounted=False),
+        EngineUnderTest(
+            "rabbitmq",
+            _rabbitmq,
+            deduplicates=False,
+            leases=False,
+            keeps_before_first_group=False,
+        ),
     )
 }

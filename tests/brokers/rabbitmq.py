@@ -1,0 +1,148 @@
+"""Nodes of RabbitMQ for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import trustme
+
+from rxtweets._support.optional_imports import needed
+from rxtweets.brokers._rabbitmq import DELAYS
+
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""The program behind the script of the package, which would change to another user."""
+
+GROUPS = ("a", "b", "dead", "late", "workers")
+PATIENCE = 60.0
+
+
+class Node:
+    """A node with its own port and directory; it can be killed and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port, self.tls_port = free_port(), free_port()
+        self.ca = directory / "ca.pem"
+        self._directory = directory
+        self._distribution = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.ca)
+        certificate = authority.issue_cert("127.0.0.1", "localhost")
+        certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+        (directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.local = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.ca}\n"
+            f"ssl_options.certfile = {directory}/server.pem\n"
+            f"ssl_options.keyfile = {directory}/server.pem\n"
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        directory = self._directory
+        environment = {
+            **os.environ,
+            "HOME": str(directory),
+            "RUNNING_UNDER_SYSTEMD": "true",  # the process is the node, not a shell around it
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_NODENAME": f"rxtweets{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+        }
+        with (directory / "out").open("ab") as out:
+            self._process = subprocess.Popen(
+                [SERVER], env=environment, stdout=out, stderr=out, start_new_session=True
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not accepts(self.port):
+            alive = self._process.poll() is None and time.monotonic() < deadline
+            assert alive, (directory / "out").read_text()[-2000:]
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Kill it with -9, and wait for its end."""
+        process, self._process = self._process, None
+        if process is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE)
+
+    def suspend(self) -> None:
+        """Stop it with SIGSTOP."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run again."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def url(self, name: str) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{name}"
+
+
+@contextlib.contextmanager
+def running_node() -> Iterator[Node]:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        node = Node(Path(directory))
+        try:
+            node.start()
+            yield node
+        finally:
+            node.kill()
+
+
+def has_server() -> bool:
+    return SERVER.exists() and shutil.which("erl") is not None
+
+
+def accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1.0) as connection:
+            connection.sendall(b"AMQP\0\0\x09\x01")
+            return bool(connection.recv(1))  # an answer: the node has booted
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def channel_to(port: int) -> Iterator[Any]:
+    """A channel of pika's blocking client."""
+    pika: Any = needed("pika", "rabbitmq")
+    connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port))
+    try:
+        yield connection.channel()
+    finally:
+        connection.close()
+
+
+def delete(port: int, names: list[str]) -> None:
+    """Delete the exchanges and queues of tests."""
+    with channel_to(port) as channel:
+        for name in (*names, *(f"{name}.dead" for name in names)):
+            channel.exchange_delete(name)
+            for group in GROUPS:
+                channel.queue_delete(f"{name}.{group}")
+                for delay in DELAYS:
+                    channel.queue_delete(f"{name}.{group}.after-{delay}s")
