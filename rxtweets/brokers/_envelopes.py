@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rxtweets._messages.jsonl import from_line, key_of, to_line
+from rxtweets._messages.jsonl import from_line, keys_of, to_line
 from rxtweets._messages.lookup import LookedUp, look_up, quick_look_up
 from rxtweets._messages.message import Message, new_message
 from rxtweets.brokers._engine import Envelope, Taken
@@ -33,8 +33,10 @@ def envelopes_of(messages: Messages) -> list[Envelope]:
     """Return the envelopes of messages, in their order."""
     lines = [message.raw for message in messages]
     return [
-        _envelope(message, line, known)
-        for message, line, known in zip(messages, lines, _known(lines), strict=True)
+        Envelope(key, *_written(message, line, known))
+        for message, line, key, known in zip(
+            messages, lines, keys_of(messages), _known(lines), strict=True
+        )
     ]
 
 
@@ -49,7 +51,10 @@ def _known(lines: Sequence[bytes]) -> LookedUp:
     return [found if line else None for line, found in zip(lines, _look_up(lines), strict=True)]
 
 
-def _envelope(message: Message[object], line: bytes, known: tuple[str, object] | None) -> Envelope:
+def _written(
+    message: Message[object], line: bytes, known: tuple[str, object] | None
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of a message."""
     headers: dict[str, str] = {}
     if message.received_at is not None:
         headers[RECEIVED_AT] = repr(message.received_at)
@@ -60,8 +65,8 @@ def _envelope(message: Message[object], line: bytes, known: tuple[str, object] |
     else:
         is_line = bool(line) and _is_unchanged(message, line)
     if is_line:
-        return Envelope(key_of(message), line, headers)
-    return Envelope(key_of(message), to_line(message)[:-1], headers | {FORMAT: "record"})
+        return line, headers
+    return to_line(message)[:-1], headers | {FORMAT: "record"}
 
 
 def _is_unchanged(message: Message[object], line: bytes) -> bool:

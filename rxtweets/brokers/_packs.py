@@ -253,12 +253,16 @@ class Unpacker(Receiver):
 
 def _members(pack: Taken) -> list[Taken]:
     keys, times = pack.headers[KEYS].split(" "), pack.headers[TIMES].split(" ")
+    attempt, at, native_id, receipt = pack.attempt, pack.enqueued_at, pack.native_id, pack.receipt
     return [
-        replace(
-            pack,
-            key=key,
-            body=line,
-            headers={KEY: key} if time == "-" else {KEY: key, RECEIVED_AT: time},
+        Taken(
+            key,
+            line,
+            {KEY: key} if time == "-" else {KEY: key, RECEIVED_AT: time},
+            attempt,
+            at,
+            native_id,
+            receipt,
         )
         for line, key, time in zip(pack.body.split(b"\n"), keys, times, strict=True)
     ]

@@ -1,0 +1,328 @@
+"""Real processes on real brokers, killed at random moments: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from tests.brokers.test_engine_contract import receiving, take
+
+from rxtweets import Batch, Batcher, Pipeline, brokers, sample_stream, simulator
+from rxtweets.brokers import Queue
+from tests.brokers._killed import POSTGRES, frames, messages
+from tests.brokers.engines import ENGINES, EngineUnderTest, UrlOf
+from tests.subscribers import conftest as stores
+
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(200)]
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+LEASE = 4.0
+MOST = 40
+"""Messages in flight of one worker."""
+
+postgres = stores.postgres
+
+
+@pytest.fixture(params=["sqlite", "jetstream", "redis"], scope="module")
+def engine(request: pytest.FixtureRequest) -> EngineUnderTest:
+    return ENGINES[request.param]
+
+
+@pytest.fixture
+def url(url_of: UrlOf) -> str:
+    return url_of(f"t{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def queue(url: str) -> Iterator[Queue]:
+    queue = brokers.connect(url, groups=["workers"])
+    queue.engine.ensure(["workers"])
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def start(url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Return a function that starts a worker; all are killed at the end."""
+    with ExitStack() as stack:
+
+        def start(source: dict[str, Any], **options: Any) -> Worker:
+            worker = Worker(url, tmp_path / uuid4().hex, {"source": source, **options})
+            stack.callback(worker.kill)
+            return worker
+
+        yield start
+
+
+class Worker:
+    """A process that handles messages.
+
+    Attributes:
+        handled: pairs of id and attempt, so far.
+    """
+
+    def __init__(self, url: str, record: Path, options: dict[str, Any]) -> None:
+        self._record = record
+        self._process = started("work", url, record, json.dumps(options))
+
+    @property
+    def handled(self) -> list[tuple[str, int]]:
+        lines = self._record.read_text().splitlines() if self._record.exists() else []
+        return [(key, int(attempt)) for key, attempt in (line.split() for line in lines)]
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def kill(self) -> None:
+        ended(self._process)
+
+
+def started(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.brokers._killed", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def wait_until(condition: Callable[[], bool], shown: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, shown()
+        time.sleep(0.05)
+
+
+def wait_for_count(count: Callable[[], int], least: int) -> None:
+    wait_until(lambda: count() >= least, count)
+
+
+def is_empty(queue: Queue) -> bool:
+    backlog = queue.backlog()["workers"]
+    return (backlog.pending, backlog.in_flight) == (0, 0)
+
+
+def publish(queue: Queue, count: int) -> list[str]:
+    """Publish messages, and return their ids."""
+    sent = messages(count)
+    publisher = queue.publisher()
+    assert publisher.on_next(Batch(sent)) is None
+    publisher.on_completed()
+    return [message.id for message in sent]
+
+
+def count_of(workers: Sequence[Worker]) -> int:
+    return sum(len(worker.handled) for worker in workers)
+
+
+def kill_one(
+    workers: list[Worker], killed: list[Worker], moments: random.Random, new: Callable[[], Worker]
+) -> None:
+    """Kill a worker at a random moment, and start another one."""
+    time.sleep(moments.uniform(0.0, 0.02))  # anywhere between two batches
+    victim = workers.pop(moments.randrange(len(workers)))
+    victim.kill()
+    killed.append(victim)
+    workers.append(new())
+    workers[-1].wait_until_ready()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_message_is_lost_when_workers_are_killed(
+    queue: Queue, start: Callable[..., Worker], seed: int
+) -> None:
+    moments, killed = random.Random(seed), list[Worker]()
+
+    def new() -> Worker:
+        return start({"lease": LEASE, "max_in_flight": MOST})
+
+    workers = [new() for _ in range(3)]
+    for worker in workers:
+        worker.wait_until_ready()
+    ids = publish(queue, 5000)
+    for first in (400, 1700, 3000):
+        at = first + moments.randrange(700)
+        wait_for_count(lambda: count_of(workers + killed), at)
+        kill_one(workers, killed, moments, new)
+    wait_until(lambda: is_empty(queue), queue.backlog)
+    handled = [pair for worker in workers + killed for pair in worker.handled]
+    times = Counter(key for key, _ in handled)
+    doubles = {key for key, count in times.items() if count > 1}
+    assert set(times) == set(ids)
+    assert doubles <= {key for worker in killed for key, _ in worker.handled}
+    assert times.total() - len(times) <= MOST * len(killed)
+    assert any(attempt > 1 for _, attempt in handled), "no worker had messages when it was killed"
+    assert len(queue.dead_letters) == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_each_message_is_stored_once_when_publishers_are_killed(
+    url: str, queue: Queue, engine: EngineUnderTest, seed: int
+) -> None:
+    assert engine.deduplicates
+    moments, count = random.Random(seed), 3000
+    for _ in range(3):
+        confirmed = confirmed_until_killed(url, count, moments)
+        assert queue.backlog()["workers"].pending >= confirmed
+    process = started("publish", url, count)
+    assert process.stdout is not None
+    lines = process.stdout.read().split()
+    assert process.wait() == 0
+    ended(process)
+    assert sum(map(int, lines[1:])) == count
+    with receiving(queue, max_in_flight=count) as receiver:
+        taken = take(receiver, count)
+        assert sorted(one.body for one in taken) == sorted(frames(count))
+        assert receiver.take(1, 0.2) == []
+
+
+def confirmed_until_killed(url: str, count: int, moments: random.Random) -> int:
+    """Publish, kill the process at a random moment, and return the number of confirmed messages."""
+    process = started("publish", url, count)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    confirmed, last = 0, moments.randrange(0, count // 2)
+    for line in process.stdout:
+        confirmed += int(line)
+        if confirmed >= last and process.poll() is None:
+            time.sleep(moments.uniform(0.0, 0.005))  # into a batch, or between two
+            process.kill()
+    ended(process)
+    assert confirmed < count, "the process was done before it was killed"
+    return confirmed
+
+
+# Poison.
+
+
+def handled_around_poison(
+    queue: Queue, start: Callable[..., Worker], kind: str, poison: str, **source: Any
+) -> tuple[set[str], int]:
+    """Have messages handled by three workers, and replace those that end.
+
+    Returns:
+        The handled ids, and the number of workers that have ended.
+    """
+
+    def new() -> Worker:
+        options = {"lease": 2.0, "max_deliver": 3, "max_in_flight": MOST, **source}
+        return start(options, poison={poison: kind})
+
+    workers, ended = [new() for _ in range(3)], list[Worker]()
+
+    def is_done() -> bool:
+        for worker in [worker for worker in workers if not worker.is_alive]:
+            workers.remove(worker)
+            ended.append(worker)
+            workers.append(new())
+        return is_empty(queue) and len(queue.dead_letters) > 0
+
+    wait_until(is_done, queue.backlog)
+    return {key for worker in workers + ended for key, _ in worker.handled}, len(ended)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "source"),
+    [("raise", "ValueError: poison", {}), ("hang", "HandlerTimeout", {"max_held": 1.0})],
+    ids=["raise", "hang"],
+)
+def test_poison_becomes_a_dead_letter(
+    queue: Queue, start: Callable[..., Worker], kind: str, error: str, source: dict[str, float]
+) -> None:
+    ids = publish(queue, 300)
+    handled, ended = handled_around_poison(queue, start, kind, ids[150], **source)
+    [letter] = queue.dead_letters
+    assert (letter.key, letter.attempts) == (ids[150], 3)
+    assert letter.error.startswith(error)
+    assert handled == set(ids) - {ids[150]}
+    assert ended == 0
+
+
+def test_poison_that_ends_its_process_becomes_a_dead_letter(
+    queue: Queue, start: Callable[..., Worker]
+) -> None:
+    ids = publish(queue, 100)
+    handled, ended = handled_around_poison(queue, start, "exit", ids[50], max_in_flight=1)
+    [letter] = queue.dead_letters
+    assert (letter.key, letter.attempts) == (ids[50], 4)
+    assert letter.error.startswith("Redelivered")
+    assert handled == set(ids) - {ids[50]}
+    assert ended == 3
+
+
+def test_no_message_beside_a_poison_is_lost(queue: Queue, start: Callable[..., Worker]) -> None:
+    # The broker counts a delivery for each message that an ended process had in flight. So they
+    # can become dead letters together with the poison.
+    ids = publish(queue, 300)
+    handled, ended = handled_around_poison(queue, start, "exit", ids[150])
+    dead = {letter.key for letter in queue.dead_letters}
+    assert ids[150] in dead
+    assert handled | dead == set(ids)
+    assert len(dead) <= MOST
+    assert ended == 3
+
+
+# All together.
+
+
+@pytest.mark.parametrize("engine", ["jetstream"], indirect=True)
+def test_each_tweet_is_in_the_table_once(
+    queue: Queue,
+    start: Callable[..., Worker],
+    postgres: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(POSTGRES, postgres)
+    moments, killed, count = random.Random(1), list[Worker](), 20_000
+
+    def new() -> Worker:
+        return start({"lease": LEASE, "max_in_flight": 200}, concurrency=10, sleep=0.005)
+
+    workers = [new() for _ in range(4)]
+    for worker in workers:
+        worker.wait_until_ready()
+    with (
+        simulator.serve(rate=4000, burst=20, source=frames(count)) as x,
+        Pipeline(
+            sample_stream(token="any", base_url=x.url, overflow="block"),
+            batchers={"default": Batcher(queue.publisher(), size=200, timeout=0.05)},
+        ) as ingest,
+    ):
+        for first in range(1000, count - 2000, 4000):
+            at = first + moments.randrange(2000)
+            wait_for_count(lambda: len(rows_of(postgres)), at)
+            kill_one(workers, killed, moments, new)
+        wait_until(lambda: ingest.stats().batched == count, ingest.stats)
+    wait_until(lambda: is_empty(queue), queue.backlog)
+    sent = [message.id for message in messages(count)]
+    assert sorted(rows_of(postgres)) == sorted(sent)
+    assert len(killed) == 5
+    assert len(queue.dead_letters) == 0
+
+
+def rows_of(postgres: str) -> list[str]:
+    """Return the ids in the table."""
+    with psycopg.connect(postgres) as database:
+        if database.execute("SELECT to_regclass('tweets')").fetchone() == (None,):
+            return []
+        return [key for (key,) in database.execute("SELECT id FROM tweets")]
