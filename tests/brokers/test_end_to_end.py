@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.brokers.test_engine_contract import receiving, take
+from tests.brokers.engine_contract import receiving, take
 
 from rxtweets import Batch, Batcher, Pipeline, brokers, sample_stream, simulator
 from rxtweets.brokers import Queue
