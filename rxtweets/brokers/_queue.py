@@ -22,6 +22,7 @@ from rxtweets.subscribers._spooled import Spooled
 __all__ = ["Queue", "connect"]
 
 ENGINES: dict[str, tuple[str, str]] = {
+    "kafka": ("_kafka", "KafkaEngine"),
     "memory": ("_memory", "MemoryEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""

@@ -29,6 +29,7 @@ class EngineUnderTest:
         keeps_before_first_group: a group gets messages published before it existed.
         lease: seconds of the shortest lease.
         releases_uncounted: a release is no attempt.
+        rebalances: receivers of a group have partitions, which move when another one comes.
     """
 
     name: str
@@ -39,6 +40,7 @@ class EngineUnderTest:
     keeps_before_first_group: bool = True
     lease: float = 1.0
     releases_uncounted: bool = True
+    rebalances: bool = False
 
 
 def absent(reason: str) -> None:
@@ -54,4 +56,19 @@ def _memory() -> Iterator[UrlOf]:
     yield lambda name: f"memory:{name}-{suffix}"
 
 
-ENGINES = {engine.name: engine for engine in (EngineUnderTest("memory", _memory),)}
+@contextmanager
+def _kafka() -> Iterator[UrlOf]:
+    from tests.brokers.tansu import tansu
+
+    with tansu() as broker:
+        yield broker.url
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        EngineUnderTest("memory", _memory),
+        # Kafka counts no deliveries: attempts are those that `retry` has counted.
+        EngineUnderTest("kafka", _kafka, deduplicates=False, leases=False, rebalances=True),
+    )
+}

@@ -75,6 +75,18 @@ def is_empty(queue: Queue) -> bool:
     return (backlog.pending, backlog.in_flight) == (0, 0)
 
 
+def rebalance(queue: Queue, tweet: Tweet, *workers: Worker) -> None:
+    """Publish messages until each worker has a partition, and settled them all."""
+    numbers = itertools.count(1000)
+
+    def all_have_one() -> bool:
+        publish(queue, [tweet(next(numbers)) for _ in range(20)])
+        eventually(lambda: is_empty(queue), queue.backlog)
+        return all(worker.given for worker in workers)
+
+    eventually(all_have_one, queue.backlog)
+
+
 def test_pipeline_handles_each_published_message(queue: Queue, tweet: Tweet) -> None:
     sent = [tweet(number) for number in range(60)]
     publish(queue, sent)
@@ -203,20 +215,24 @@ def test_undecodable_body_becomes_a_dead_letter(queue: Queue, tweet: Tweet) -> N
 def test_slow_handler_gets_each_message_once(
     queue: Queue, tweet: Tweet, engine: EngineUnderTest
 ) -> None:
-    begun, released = threading.Event(), threading.Event()
+    begun, released, slow = threading.Event(), threading.Event(), tweet(1)
 
     def wait(message: Message[str]) -> Message[str]:
-        begun.set()
-        released.wait(PATIENCE)
+        if message.data == slow.data:
+            begun.set()
+            released.wait(PATIENCE)
         return message
 
-    publish(queue, [tweet(1)])
-    with working(queue, wait, lease=engine.lease) as worker, working(queue) as other:
+    workers = [working(queue, wait, lease=engine.lease) for _ in range(2)]
+    with workers[0] as worker, workers[1] as other:
+        if engine.rebalances:
+            rebalance(queue, tweet, worker, other)
+        publish(queue, [slow])
         assert begun.wait(PATIENCE)
         threading.Event().wait(3 * engine.lease)  # the lease itself is time
         released.set()
         eventually(lambda: is_empty(queue), queue.backlog)
-    assert len(worker.given) + len(other.given) == 1
+    assert (worker.texts() + other.texts()).count(slow.data) == 1
 
 
 def test_message_held_too_long_is_delivered_again(
