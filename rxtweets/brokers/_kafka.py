@@ -59,6 +59,8 @@ class KafkaEngine(Engine):
         - Kafka stores one position for each partition. Acknowledgements behind an unsettled message
           are kept in memory until it is settled. After a crash or a rebalance such messages are
           delivered again: up to ``max_in_flight`` or 1000 of a partition, whichever is more.
+        - When a worker comes or goes, Kafka takes the partitions from all workers of its group for
+          a moment. Their unsettled messages are delivered again, perhaps while handlers still run.
         - The attempt counts retries alone. Kafka does not count deliveries: a message that kills
           its worker is delivered again as the same attempt, and never becomes a dead letter.
         - A retry is stored in the retry topic before its original is settled. Its delay is as exact

@@ -374,11 +374,14 @@ class KafkaReceiver(Receiver):
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
+                "fetch.queue.backoff.ms": 50,  # a fast worker would wait a second for more
                 "fetch.wait.max.ms": 100,
                 "heartbeat.interval.ms": 500,
                 "max.poll.interval.ms": 300_000,
                 "on_commit": self._on_commit,
-                "partition.assignment.strategy": "cooperative-sticky",
+                # Each worker gets partitions of both topics. The cooperative strategy gave all
+                # messages to one worker of two, and all retries to the other one.
+                "partition.assignment.strategy": "range",
                 "queued.max.messages.kbytes": 16_384,
                 "session.timeout.ms": 10_000,
                 "topic.metadata.refresh.interval.ms": 30_000,
