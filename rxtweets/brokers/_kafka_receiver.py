@@ -37,6 +37,9 @@ JOIN = 10.0
 TICK = 0.1
 """Seconds that one poll of the consumer waits for a message."""
 
+BRIEF = 0.01
+"""Seconds that it waits while messages are in flight, whose acknowledgements wait for it."""
+
 STALL = 1.0
 """Seconds without room, after which the partitions pause; a pause throws fetched messages away."""
 
@@ -115,7 +118,6 @@ class KafkaReceiver(Receiver):
         self._most_tracked = max(LEAST_TRACKED, subscription.max_in_flight)
         self._retries = KafkaSender(client, retries)
         self._changed = threading.Condition()  # its lock is re-entrant: callbacks need it too
-        self._consumer: Consumer | None = None
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._paused: set[_Partition] = set()
         self._ready: deque[_Entry] = deque()
@@ -124,7 +126,6 @@ class KafkaReceiver(Receiver):
         self._taken = 0
         self._is_assigned = False
         self._is_closed = False
-        self._is_committing = False
         self._commit_after = 0.0
         self._heard_at = time.monotonic()
         self._error: RxTweetsError | None = None
@@ -177,7 +178,7 @@ class KafkaReceiver(Receiver):
             for one in ours:
                 self._settle(one.receipt)
             self._changed.notify_all()  # there is room
-            self._commit({one.receipt.partition for one in ours})
+            self._wait_for_commit({one.receipt.partition for one in ours})
             for one in ours:
                 entry: _Entry = one.receipt
                 if not entry.partition.is_ours and entry.partition.committed <= entry.offset:
@@ -211,8 +212,7 @@ class KafkaReceiver(Receiver):
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(WAIT)
+        self._thread.join(WAIT)
         self._retries.close()
 
     def held(self) -> tuple[int, int]:
@@ -317,30 +317,50 @@ class KafkaReceiver(Receiver):
             )
         return [error is None for error in errors]
 
-    # Commits; callers hold the lock.
+    # Commits.
 
-    def _commit(self, partitions: Iterable[_Partition]) -> None:
-        """Commit positions, and wait until the broker confirms them."""
+    def _wait_for_commit(self, partitions: Iterable[_Partition]) -> None:
+        """Wait until the thread has committed the positions; the caller holds the lock."""
         wanted = {partition: partition.position for partition in partitions}
         deadline = time.monotonic() + WAIT
         while any(one.is_ours and one.committed < at for one, at in wanted.items()):
-            self._start_commit()
             rest = deadline - time.monotonic()
             if rest <= 0:
-                raise self._client.unavailable("commit", f"no answer within {WAIT:g} s")
-            self._changed.wait(min(rest, TICK))
+                self._error = self._client.unavailable("commit", f"no answer within {WAIT:g} s")
+                raise self._error.with_traceback(None)
+            self._changed.wait(rest)
 
-    def _start_commit(self) -> None:
-        """Commit all positions that the broker does not know; one request at a time."""
-        if self._is_committing or self._consumer is None or time.monotonic() < self._commit_after:
-            return
-        if positions := self._uncommitted(self._partitions.values()):
-            try:
-                self._consumer.commit(offsets=positions, asynchronous=True)
-            except self._client.kafka.KafkaException:  # during a rebalance
-                self._commit_after = time.monotonic() + TICK
-            else:
-                self._is_committing = True
+    def _has_to_commit(self) -> bool:
+        return time.monotonic() >= self._commit_after and any(
+            one.position > one.committed for one in self._partitions.values()
+        )
+
+    def _commit(self, consumer: Consumer, partitions: Iterable[_Partition]) -> bool:
+        """Commit positions on the thread of the consumer, one request at a time.
+
+        The client lets one thread at a time use a consumer, and a poll can starve the others. An
+        answer to `on_commit` would wait behind all messages that the client has fetched.
+        """
+        with self._changed:
+            positions = self._uncommitted(partitions)
+        if not positions:
+            return True
+        try:
+            committed = consumer.commit(offsets=positions, asynchronous=False)
+        except self._client.kafka.KafkaException as error:
+            log.info("kafka: a commit failed, as in a rebalance: %s", error.args[0].str())
+            self._commit_after = time.monotonic() + TICK
+            return False
+        with self._changed:
+            self._heard_at = time.monotonic()
+            for one in committed:
+                partition = self._partitions.get((one.topic, one.partition))
+                if one.error is not None:
+                    self._commit_after = time.monotonic() + TICK
+                elif partition is not None:
+                    partition.committed = max(partition.committed, one.offset)
+            self._changed.notify_all()
+        return all(one.error is None for one in committed)
 
     def _uncommitted(self, partitions: Iterable[_Partition]) -> list[TopicPartition]:
         place = self._client.kafka.TopicPartition
@@ -378,7 +398,6 @@ class KafkaReceiver(Receiver):
                 "fetch.wait.max.ms": 100,
                 "heartbeat.interval.ms": 500,
                 "max.poll.interval.ms": 300_000,
-                "on_commit": self._on_commit,
                 # Each worker gets partitions of both topics. The cooperative strategy gave all
                 # messages to one worker of two, and all retries to the other one.
                 "partition.assignment.strategy": "range",
@@ -387,8 +406,6 @@ class KafkaReceiver(Receiver):
                 "topic.metadata.refresh.interval.ms": 30_000,
             },
         )
-        with self._changed:
-            self._consumer, self._is_committing = consumer, False
         try:
             consumer.subscribe(
                 list(self._topics),
@@ -399,16 +416,18 @@ class KafkaReceiver(Receiver):
             while not self._is_closed:
                 self._poll(consumer)
         finally:
-            with self._changed:
-                self._consumer = None  # nobody else may use it while it closes
             consumer.close()
             self._lose(list(self._partitions))
 
     def _poll(self, consumer: Consumer) -> None:
         room = self._wait_for_room()
+        if self._has_to_commit():
+            self._commit(consumer, list(self._partitions.values()))
+            if room <= 0:
+                return
         self._pause(consumer, is_full=room <= 0)
         arrived: list[_Entry] = []
-        message = consumer.poll(TICK)
+        message = consumer.poll(BRIEF if self._taken else TICK)
         while message is not None:
             self._read(message, arrived)
             if len(arrived) >= room:
@@ -421,9 +440,8 @@ class KafkaReceiver(Receiver):
     def _wait_for_room(self) -> int:
         deadline = time.monotonic() + STALL
         with self._changed:
-            self._start_commit()
             self._wake_delayed()
-            while self._room() <= 0 and not self._is_closed:
+            while self._room() <= 0 and not self._has_to_commit() and not self._is_closed:
                 rest = deadline - time.monotonic()
                 if rest <= 0:
                     break
@@ -522,15 +540,8 @@ class KafkaReceiver(Receiver):
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Commit what is settled, then lose the partitions."""
         given_up = [self._partitions.get((one.topic, one.partition)) for one in partitions]
-        with self._changed:
-            positions = self._uncommitted(filter(None, given_up))
-        if positions:
-            try:
-                committed = consumer.commit(offsets=positions, asynchronous=False)
-            except self._client.kafka.KafkaException as error:
-                log.warning("settled messages will be delivered again: %s", error.args[0].str())
-            else:
-                self._on_commit(None, committed)
+        if not self._commit(consumer, filter(None, given_up)):
+            log.warning("settled messages of group %s will be delivered again", self.group)
         self._on_lost(consumer, partitions)
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -545,18 +556,6 @@ class KafkaReceiver(Receiver):
             self._ready = deque(entry for entry in self._ready if entry.partition.is_ours)
             self._delayed = [one for one in self._delayed if one[2].partition.is_ours]
             heapq.heapify(self._delayed)
-            self._changed.notify_all()
-
-    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        with self._changed:
-            self._is_committing = False
-            for one in partitions or ():
-                partition = self._partitions.get((one.topic, one.partition))
-                if error is None and one.error is None and partition is not None:
-                    partition.committed = max(partition.committed, one.offset)
-                    self._heard_at = time.monotonic()
-                else:
-                    self._commit_after = time.monotonic() + TICK
             self._changed.notify_all()
 
 
