@@ -58,7 +58,8 @@ class KafkaEngine(Engine):
           order.
         - Kafka stores one position for each partition. Acknowledgements behind an unsettled message
           are kept in memory until it is settled. After a crash or a rebalance such messages are
-          delivered again: up to ``max_in_flight`` or 1000 of a partition, whichever is more.
+          delivered again: up to ``max_in_flight`` or 1000 of a partition, whichever is more, and
+          10,000 of a partition of retries.
         - When a worker comes or goes, Kafka takes the partitions from all workers of its group for
           a moment. Their unsettled messages are delivered again, perhaps while handlers still run.
         - The attempt counts retries alone. Kafka does not count deliveries: a message that kills

@@ -454,13 +454,15 @@ class KafkaReceiver(Receiver):
             paused = {
                 one
                 for one in self._partitions.values()
-                if is_full or len(one.entries) >= self._most_tracked or (one.is_retry and has_many)
+                if is_full
+                or len(one.entries) >= (MOST_DELAYED if one.is_retry else self._most_tracked)
+                or (one.is_retry and has_many)
             }
             known = {one for one in self._paused if one.is_ours}
             self._paused = paused
         place = self._client.kafka.TopicPartition
-        if paused - known:
-            consumer.pause([place(one.topic, one.number) for one in paused - known])
+        if paused != known:
+            consumer.pause([place(one.topic, one.number) for one in paused])
         if known - paused:
             consumer.resume([place(one.topic, one.number) for one in known - paused])
 
@@ -534,6 +536,7 @@ class KafkaReceiver(Receiver):
                 at = one.topic, one.partition
                 known, is_retry = committed.get(at, -1), one.topic == self._topics[1]
                 self._partitions[at] = _Partition(*at, is_retry, known)
+                self._paused.add(self._partitions[at])  # perhaps it was, before a rebalance
             self._is_assigned = True
             self._changed.notify_all()
 

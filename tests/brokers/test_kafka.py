@@ -228,6 +228,62 @@ def test_retry_that_is_not_stored_is_kept(queue: Queue, monkeypatch: pytest.Monk
         assert receiver.acknowledge([again]) == []
 
 
+def test_full_receiver_pauses_and_continues(queue: Queue) -> None:
+    publish(queue, envelopes(50))
+    with receiving(queue, max_in_flight=5) as receiver:
+        taken = take(receiver, 5)
+        eventually(lambda: is_paused(receiver), lambda: vars(receiver))
+        assert receiver.acknowledge(taken) == []
+        assert bodies(taken) | settle(receiver, 45) == bodies_of(envelopes(50))
+        assert receiver.take(10, 0.5) == []
+
+
+def test_paused_receiver_continues_after_a_rebalance(queue: Queue) -> None:
+    publish(queue, envelopes(50))
+    with receiving(queue, max_in_flight=5) as first:
+        taken = take(first, 5)
+        eventually(lambda: is_paused(first), lambda: vars(first))
+        with receiving(queue, max_in_flight=5):
+            eventually(lambda: len(first.extend(taken)) == 5, lambda: taken)
+        assert settle(first, 50) == bodies_of(envelopes(50))
+
+
+def is_paused(receiver: Receiver) -> bool:
+    partitions, paused = vars(receiver)["_partitions"], vars(receiver)["_paused"]
+    return len(partitions) == 8 and set(partitions.values()) == paused and full(receiver)
+
+
+def full(receiver: Receiver) -> bool:
+    return bool(vars(receiver)["_taken"] == vars(receiver)["_most"])
+
+
+def settle(receiver: Receiver, count: int) -> set[bytes]:
+    """Take and acknowledge until this many different messages were settled."""
+    seen, deadline = set[bytes](), time.monotonic() + 2 * PATIENCE
+    while len(seen) < count:
+        assert time.monotonic() < deadline, len(seen)
+        taken = receiver.take(100, 0.5)
+        seen |= bodies(taken) - bodies(receiver.acknowledge(taken))
+    return seen
+
+
+def test_partition_pauses_behind_an_unsettled_message(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rxtweets.brokers._kafka_receiver.LEAST_TRACKED", 10)
+    publish(queue, [Envelope("one-partition", b"%d" % number, {}) for number in range(50)])
+    with receiving(queue, max_in_flight=5) as receiver:
+        oldest, *others = take(receiver, 5)
+        seen = {oldest.body}
+        while others:
+            assert receiver.acknowledge(others) == []
+            seen |= bodies(others)
+            others = receiver.take(5, 2.0)
+        assert 10 <= len(seen) < 20
+        assert receiver.acknowledge([oldest]) == []
+        assert len(settle(receiver, 50 - len(seen)) | seen) == 50
+
+
 class Found:
     """A message after a gap; Tansu cannot delete records, so the gap is made here."""
 
