@@ -24,6 +24,7 @@ __all__ = ["Queue", "connect"]
 ENGINES: dict[str, tuple[str, str]] = {
     "amqp": ("_rabbitmq", "RabbitMQEngine"),
     "amqps": ("_rabbitmq", "RabbitMQEngine"),
+    "kafka": ("_kafka", "KafkaEngine"),
     "memory": ("_memory", "MemoryEngine"),
     "redis": ("_redis", "RedisEngine"),
     "rediss": ("_redis", "RedisEngine"),

@@ -172,6 +172,13 @@ class _Session:
 
     def __call__(self, wanted: int) -> list[Message[Any]]:
         """Take up to ``wanted`` messages; wait for the first one for a second at most."""
+        try:
+            return self._take(wanted)
+        finally:
+            if self._stopped.is_set():  # perhaps before the connection was made
+                self._close_if_idle()
+
+    def _take(self, wanted: int) -> list[Message[Any]]:
         most = min(wanted, self._subscription.max_in_flight - len(self._held))
         if most <= 0:
             self._room.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,31 @@ def take(receiver: Receiver, count: int) -> list[Taken]:
         taken += receiver.take(count - len(taken), 0.5)
     assert len(taken) == count
     return taken
+
+
+def rebalance(queue: Queue, *receivers: Receiver) -> None:
+    """Publish messages until each receiver has a partition, and settle them all."""
+    sent, seen, with_partitions = 0, set[bytes](), set[Receiver]()
+    deadline = time.monotonic() + 2 * PATIENCE
+    while len(seen) < sent or len(with_partitions) < len(receivers):
+        assert time.monotonic() < deadline, with_partitions
+        if len(seen) == sent:
+            publish(queue, envelopes(20, start=10**6 + sent))
+            sent += 20
+        for receiver in receivers:
+            taken = receiver.take(100, 0.2)
+            receiver.acknowledge(taken)
+            seen |= bodies(taken)
+            if taken:
+                with_partitions.add(receiver)
+
+
+def take_from_either(first: Receiver, second: Receiver) -> tuple[Taken, Receiver]:
+    """Take one message from the receiver that has its partition, where there are partitions."""
+    for receiver in itertools.islice(itertools.cycle((first, second)), int(PATIENCE / 0.2)):
+        for taken in receiver.take(1, 0.1):
+            return taken, receiver
+    raise AssertionError("no message")
 
 
 def bodies(taken: Sequence[Taken]) -> set[bytes]:
@@ -159,18 +185,19 @@ def test_expired_lease_redelivers_and_stale_ack_is_lost(
 
 
 def test_extended_lease_keeps_the_message(queue: Queue, engine: EngineUnderTest) -> None:
-    publish(queue, envelopes(1))
-    with (
-        receiving(queue, lease=engine.lease) as first,
-        receiving(queue, lease=engine.lease) as second,
-    ):
-        [taken] = take(first, 1)
-        until = time.monotonic() + 3 * engine.lease
+    lease = engine.lease
+    with receiving(queue, lease=lease) as first, receiving(queue, lease=lease) as second:
+        if engine.rebalances:
+            rebalance(queue, first, second)
+        publish(queue, envelopes(1))
+        taken, holder = take_from_either(first, second)
+        other = second if holder is first else first
+        until = time.monotonic() + 3 * lease
         while time.monotonic() < until:
-            if first.has_leases:
-                assert first.extend([taken]) == []
-            assert second.take(1, engine.lease / 4) == []
-        assert first.acknowledge([taken]) == []
+            if holder.has_leases:
+                assert holder.extend([taken]) == []
+            assert other.take(1, lease / 4) == []
+        assert holder.acknowledge([taken]) == []
 
 
 def test_closed_receiver_gives_its_messages_back(queue: Queue, engine: EngineUnderTest) -> None:
@@ -199,9 +226,11 @@ def test_ack_works_from_any_thread(queue: Queue) -> None:
         assert receiver.take(10, 0.5) == []
 
 
-def test_receivers_of_a_group_share_the_messages(queue: Queue) -> None:
-    publish(queue, envelopes(100))
+def test_receivers_of_a_group_share_the_messages(queue: Queue, engine: EngineUnderTest) -> None:
     with receiving(queue, max_in_flight=30) as first, receiving(queue, max_in_flight=30) as second:
+        if engine.rebalances:
+            rebalance(queue, first, second)
+        publish(queue, envelopes(100))
         seen: list[bytes] = []
         deadline = time.monotonic() + PATIENCE
         while len(seen) < 100 and time.monotonic() < deadline:

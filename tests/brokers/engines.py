@@ -42,6 +42,7 @@ class EngineUnderTest:
         lease: seconds of the shortest lease.
         releases_uncounted: a release is no attempt.
         counts_backlog: tells the number of messages.
+        rebalances: receivers of a group have partitions, which move when another one comes.
     """
 
     name: str
@@ -53,6 +54,7 @@ class EngineUnderTest:
     lease: float = 1.0
     releases_uncounted: bool = True
     counts_backlog: bool = True
+    rebalances: bool = False
 
 
 def absent(reason: str) -> None:
@@ -238,6 +240,14 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _kafka() -> Iterator[UrlOf]:
+    from tests.brokers.tansu import tansu
+
+    with tansu() as broker:
+        yield broker.url
+
+
 ENGINES = {
     engine.name: engine
     for engine in (
@@ -276,5 +286,7 @@ ENGINES = {
             lease=3.0,
             releases_uncounted=False,
         ),
+        # Kafka counts no deliveries: attempts are those that `retry` has counted.
+        EngineUnderTest("kafka", _kafka, deduplicates=False, leases=False, rebalances=True),
     )
 }

@@ -16,11 +16,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.brokers.engine_contract import receiving, take
 
 from rxtweets import Batch, Batcher, Pipeline, brokers, sample_stream, simulator
 from rxtweets.brokers import Queue
 from tests.brokers._killed import POSTGRES, frames, messages
+from tests.brokers.engine_contract import receiving, take
 from tests.brokers.engines import ENGINES, EngineUnderTest, UrlOf
 from tests.subscribers import conftest as stores
 
