@@ -10,7 +10,7 @@ from typing import Any
 
 import tenacity
 
-from rxtweets._support.validation import choice, no_class, seconds, whole_number
+from rxtweets._support.validation import choice, iterable, no_class, seconds, whole_number
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._dead_letters import DeadLetters
 from rxtweets.brokers._engine import Backlog, Engine, Subscription
@@ -171,7 +171,7 @@ def connect(url: str, *, groups: Iterable[str] = ()) -> Queue:
 
 
 def _group_names(groups: Iterable[str]) -> tuple[str, ...]:
-    names = tuple(groups)
+    names = tuple(iterable("groups", groups, '["sentiment"]'))
     for name in names:
         if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
             raise ConfigurationError(f"group={name!r}: give letters, digits, - and _")
