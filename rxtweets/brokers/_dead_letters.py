@@ -67,7 +67,8 @@ class DeadLetters:
     def __iter__(self) -> Iterator[QueuedDeadLetter]:
         """Yield the dead letters, and keep them.
 
-        Those of another program that lists or replays them at this time are left out.
+        Letters that another program lists or replays at this time are left out. Some brokers give
+        10,000 at most.
         """
         receiver = self._receiver()
         seen: dict[str, Taken] = {}
