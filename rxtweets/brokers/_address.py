@@ -10,6 +10,8 @@ from rxtweets.errors import ConfigurationError
 
 __all__ = ["Address"]
 
+ESCAPE = "write # / ? : @ in a user, a password or a name as %23 %2F %3F %3A %40"
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -45,8 +47,14 @@ class Address:
         try:
             parts = urlsplit(url)
             hosts = _hosts_in(parts)
-        except ValueError as error:
-            raise ConfigurationError(f"the URL of the queue is invalid: {error}") from None
+        except ValueError:  # its text may show a part of the password
+            raise ConfigurationError(
+                f"the URL of a queue ({scheme[:20]!r}…) has an invalid host or port; {ESCAPE}"
+            ) from None
+        if parts.fragment or (parts.netloc and "@" in parts.path + parts.query):
+            raise ConfigurationError(
+                f"the URL of a queue ({scheme[:20]!r}…) is ambiguous; {ESCAPE}"
+            )
         path = unquote(parts.path.removeprefix("/") if parts.netloc else parts.path)
         if not parts.scheme or not path:
             raise ConfigurationError(

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 from rxtweets._messages.message import Message
 from rxtweets.brokers._engine import Engine, Envelope, Receiver, Subscription, Taken
-from rxtweets.brokers._envelopes import KEY, messages_of
+from rxtweets.brokers._envelopes import key_in, messages_of, number_in
+from rxtweets.brokers._packs import AGAIN
 
 __all__ = ["DeadLetters", "QueuedDeadLetter"]
 
@@ -66,16 +67,19 @@ class DeadLetters:
     def __iter__(self) -> Iterator[QueuedDeadLetter]:
         """Yield the dead letters, and keep them.
 
-        Those of another program that lists or replays them at this time are left out.
+        Letters that another program lists or replays at this time are left out. Some brokers give
+        10,000 at most.
         """
         receiver = self._receiver()
-        seen: list[Taken] = []
+        seen: dict[str, Taken] = {}
         try:
             while taken := receiver.take(AT_ONCE, 0.2):
-                seen += taken
-                yield from map(_letter, taken)
+                # A loop that outlasts the lease takes its first letters again.
+                new = [one for one in taken if one.native_id not in seen]
+                seen.update((one.native_id, one) for one in taken)
+                yield from map(_letter, new)
         finally:
-            receiver.release(seen)
+            receiver.release(list(seen.values()))
             receiver.close()
 
     def replay(self) -> int:
@@ -90,17 +94,19 @@ class DeadLetters:
         self._engine.ensure()
         receiver, count = self._receiver(), 0
         sender = self._engine.sender()
+        left: list[Taken] = []
         try:
-            while taken := receiver.take(AT_ONCE, 0.2):
-                errors = sender.put([_replayed(one) for one in taken])
-                stored = [one for one, error in zip(taken, errors, strict=True) if error is None]
+            while left := receiver.take(AT_ONCE, 0.2):
+                errors = sender.put([_replayed(one) for one in left])
+                pairs = list(zip(left, errors, strict=True))
+                stored = [one for one, error in pairs if error is None]
                 receiver.acknowledge(stored)
                 count += len(stored)
-                for one, error in zip(taken, errors, strict=True):
-                    if error is not None:
-                        receiver.release([one])
-                        raise error
+                left = [one for one, error in pairs if error is not None]
+                for error in filter(None, errors):
+                    raise error
         finally:
+            receiver.release(left)
             receiver.close()
             sender.close()
         return count
@@ -125,21 +131,25 @@ def _letter(taken: Taken) -> QueuedDeadLetter:
     [message] = messages_of([taken])
     headers = taken.headers
     return QueuedDeadLetter(
-        headers.get(KEY, taken.key),
+        key_in(taken),
         headers.get("rxt-error", ""),
-        int(headers.get("rxt-attempts", 0)),
+        int(number_in(headers, "rxt-attempts")),
         headers.get("rxt-group", ""),
         headers.get("rxt-worker", ""),
-        float(headers.get("rxt-dead-at", 0.0)),
+        number_in(headers, "rxt-dead-at"),
         taken.body,
         message if isinstance(message, Message) else None,
     )
 
 
-DEAD_ONLY = ("rxt-error", "rxt-attempts", "rxt-group", "rxt-queue", "rxt-worker", "rxt-dead-at")
+DEAD_ONLY = {
+    *("rxt-error", "rxt-attempts", "rxt-group", "rxt-queue", "rxt-worker", "rxt-dead-at"),
+    *AGAIN,
+}
+"""Headers that a message has lost when it is replayed."""
 
 
 def _replayed(taken: Taken) -> Envelope:
     headers = {name: text for name, text in taken.headers.items() if name not in DEAD_ONLY}
     # The broker has seen the key: under the same one, it would drop the message.
-    return Envelope(f"{headers.get(KEY, taken.key)}:{uuid4().hex}", taken.body, headers)
+    return Envelope(f"{key_in(taken)}:{uuid4().hex}", taken.body, headers)

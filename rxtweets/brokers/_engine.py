@@ -1,7 +1,7 @@
-"""The protocol of an engine: what a broker's client has to do for a queue.
+"""The protocol of an engine: the requirements of a queue on the client of a broker.
 
-An engine is one file. Everything else, such as demand, leases, outcomes, dead letters and counters,
-is code of this room that all engines share. `rxtweets.brokers._memory` is the smallest engine.
+An engine is one file. All engines share the rest of this package, such as demand, leases, outcomes,
+dead letters and counters. `rxtweets.brokers._memory` is the smallest engine.
 
 All methods are synchronous, and may be called from any thread, also concurrently. A client with its
 own event loop, or one that is not thread-safe, runs on a thread of the engine. While the broker
@@ -21,7 +21,7 @@ __all__ = ["Backlog", "Engine", "Envelope", "Receiver", "Sender", "Subscription"
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A message on its way to the broker.
+    """A message to publish.
 
     Attributes:
         key: equal for copies of one message; engines that deduplicate use it.
@@ -128,7 +128,8 @@ class Receiver(ABC):
     def take(self, most: int, wait: float) -> list[Taken]:
         """Take up to ``most`` messages; wait up to ``wait`` seconds for the first one.
 
-        Another thread's `close` ends the wait.
+        Another thread's `close` ends the wait. The shared code calls `close` after the last take
+        has returned, since messages of a take that it ends may stay leased.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached.
@@ -205,7 +206,7 @@ class Engine(ABC):
 
     @abstractmethod
     def backlog(self) -> dict[str, Backlog]:
-        """Return the backlog of each group; of the group ``""`` if no worker has come yet.
+        """Return the backlog of each group; of the group ``""`` if there is no group yet.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached.

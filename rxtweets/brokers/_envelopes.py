@@ -6,23 +6,39 @@ or with the result of a handler as ``data``, travel in the format of recordings;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote, unquote
 
 from rxtweets._messages.jsonl import from_line, keys_of, to_line
 from rxtweets._messages.lookup import LookedUp, look_up, quick_look_up
 from rxtweets._messages.message import Message, new_message
 from rxtweets.brokers._engine import Envelope, Taken
+from rxtweets.errors import DecodeError
 
-__all__ = ["FORMAT", "KEY", "RECEIVED_AT", "envelopes_of", "messages_of"]
+__all__ = [
+    "FORMAT",
+    "KEY",
+    "PACK",
+    "RECEIVED_AT",
+    "envelopes_of",
+    "key_in",
+    "messages_of",
+    "number_in",
+    "quoted",
+]
 
 RECEIVED_AT = "rxt-received-at"
 """Header: when the line was read from X, in seconds since 1970."""
 
 FORMAT = "rxt-format"
-"""Header: ``record`` if the body is in the format of recordings."""
+"""Header: ``record`` if the body is in the format of recordings; or `PACK`."""
+
+PACK = "pack"
+"""The value of the header `FORMAT` of a pack: one line for each message."""
 
 KEY = "rxt-key"
-"""Header: the key of the message, where the broker has got another one."""
+"""Header: the key of the message as in URLs, where the broker has got another one."""
 
 Messages = Sequence[Message[object]]
 
@@ -77,6 +93,8 @@ def _is_unchanged(message: Message[object], line: bytes) -> bool:
 
 
 def _decoded(taken: Taken, known: tuple[str, object] | None) -> Message[object] | Exception:
+    if taken.headers.get(FORMAT) == PACK:
+        return DecodeError("a pack whose headers do not fit its lines", taken.body)
     received_at = _received_at(taken.headers)
     if known is not None:
         return new_message(known[0], known[1], taken.body, received_at)
@@ -89,8 +107,24 @@ def _decoded(taken: Taken, known: tuple[str, object] | None) -> Message[object] 
     return new_message(message.data, message._id, message._line, received_at)  # noqa: SLF001 - a copy with another time
 
 
-def _received_at(headers: Mapping[str, str]) -> float | None:
+def quoted(key: str) -> str:
+    """Return a key as the text of a header: ids of other sources may have any characters."""
+    return key if key.isalnum() and key.isascii() else quote(key, safe="")
+
+
+def key_in(taken: Taken) -> str:
+    """Return the key of a message, whatever key the broker has got."""
+    return unquote(taken.headers[KEY]) if KEY in taken.headers else taken.key
+
+
+def number_in(headers: Mapping[str, str], name: str) -> float:
+    """Return a header that strangers may have written; 0 without a finite number."""
     try:
-        return float(headers[RECEIVED_AT])
-    except (KeyError, ValueError):
-        return None
+        number = float(headers.get(name, 0.0))
+    except ValueError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
+
+
+def _received_at(headers: Mapping[str, str]) -> float | None:
+    return number_in(headers, RECEIVED_AT) or None

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._engine import (
@@ -63,7 +63,7 @@ class MemoryEngine(Engine):
 
     def dead_letters(self) -> Engine:
         """Return the queue of the same name with ``.dead`` at its end."""
-        return MemoryEngine(Address.parse(f"{self._address.scheme}:{self.queue}.dead"))
+        return MemoryEngine(replace(self._address, path=f"{self.queue}.dead"))
 
     def purge(self) -> int:
         """Remove all messages."""
@@ -84,6 +84,7 @@ class _Held:
     """A message that a group has taken, or has given back."""
 
     attempt: int = 0
+    take: int = 0
     lease: float = 0.0
     is_taken: bool = False
 
@@ -102,6 +103,7 @@ class _Log:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.numbers = itertools.count()
+        self.takes = itertools.count(1)
         self.messages: OrderedDict[int, tuple[Envelope, float]] = OrderedDict()
         self.keys: OrderedDict[str, None] = OrderedDict()
         self.groups: dict[str, _Group] = {}
@@ -135,7 +137,8 @@ class _Log:
         held.is_taken = True
         self.wait_until(group, number, until)
         envelope, at = self.messages[number]
-        receipt = number, held.attempt
+        held.take = next(self.takes)
+        receipt = number, held.take
         return Taken(
             envelope.key,
             envelope.body,
@@ -239,9 +242,9 @@ class _MemoryReceiver(Receiver):
 
     def _held(self, taken: Taken) -> _Held | None:
         """Return the state of a message that is still ours."""
-        number, attempt = taken.receipt
+        number, take = taken.receipt
         held = self._group.held.get(number)
-        return held if held is not None and held.is_taken and held.attempt == attempt else None
+        return held if held is not None and held.is_taken and held.take == take else None
 
     def _give_back(self, taken: Sequence[Taken], delay: float, uncounted: int) -> Sequence[Taken]:
         with self._log.changed:

@@ -11,20 +11,19 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
+from urllib.parse import unquote
 from uuid import uuid4
 
 from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Taken
-from rxtweets.brokers._envelopes import FORMAT, KEY, RECEIVED_AT
-from rxtweets.errors import BrokerUnavailable
+from rxtweets.brokers._envelopes import FORMAT, KEY, PACK, RECEIVED_AT, key_in, number_in, quoted
+from rxtweets.errors import BrokerError
 
-__all__ = ["Unpacker", "packs_of"]
-
-PACK = "pack"
-"""The value of the header `FORMAT`."""
+__all__ = ["AGAIN", "Unpacker", "packs_of"]
 
 KEYS = "rxt-keys"
-"""Header: the keys of the messages of a pack, separated by spaces."""
+"""Header: the keys of the messages of a pack as in URLs, separated by spaces."""
 
 TIMES = "rxt-received-ats"
 """Header: when the lines of a pack were read, in seconds since 1970; empty where unknown."""
@@ -38,11 +37,20 @@ ATTEMPTS = "rxt-attempts-before"
 NOT_BEFORE = "rxt-not-before"
 """Header: when the message may be handled, in seconds since 1970."""
 
-MOST_BYTES = 256_000
-"""Bytes of a pack; the least limit of brokers is that of SQS."""
+AGAIN = (FOR_GROUP, ATTEMPTS, NOT_BEFORE)
+"""Headers of a message that was published again."""
 
-MOST_KEYS = 1000
-"""Bytes of the keys of a pack, which are ids of 19 digits: Pub/Sub takes 1024 in a header."""
+MOST_BYTES = 256_000
+"""Bytes of a pack, its headers included; the least limit of brokers is that of SQS."""
+
+MOST_HEADER_BYTES = 1000
+"""Bytes of a header of a pack, enough for 50 tweets: Pub/Sub takes 1024."""
+
+TIME_BYTES = 20
+"""Bytes of a time in a header, at most."""
+
+PAUSE = 1.0
+"""Seconds until a pack is delivered again whose failed messages could not be published."""
 
 
 def packs_of(envelopes: Sequence[Envelope], most: int) -> list[tuple[Envelope, list[int]]]:
@@ -57,14 +65,16 @@ def packs_of(envelopes: Sequence[Envelope], most: int) -> list[tuple[Envelope, l
 
 def _parts(envelopes: Sequence[Envelope], most: int) -> Iterator[list[int]]:
     part: list[int] = []
-    size = keys = 0
+    size = header_size = 0
     for at, envelope in enumerate(envelopes):
-        size += len(envelope.body) + 1
-        keys += len(envelope.key) + 1
-        if part and (len(part) == most or size > MOST_BYTES or keys > MOST_KEYS):
+        header = max(len(quoted(envelope.key)) + 1, TIME_BYTES)
+        is_large = size + len(envelope.body) + 2 * header > MOST_BYTES
+        if part and (len(part) == most or is_large or header_size + header > MOST_HEADER_BYTES):
             yield part
-            part, size, keys = [], len(envelope.body) + 1, len(envelope.key) + 1
+            part, size, header_size = [], 0, 0
         part.append(at)
+        size += len(envelope.body) + 1 + 2 * header
+        header_size += header
     if part:
         yield part
 
@@ -72,7 +82,7 @@ def _parts(envelopes: Sequence[Envelope], most: int) -> Iterator[list[int]]:
 def _pack(envelopes: Sequence[Envelope]) -> Envelope:
     if len(envelopes) == 1:
         return envelopes[0]
-    keys = " ".join(envelope.key for envelope in envelopes)
+    keys = " ".join(quoted(envelope.key) for envelope in envelopes)
     times = " ".join(envelope.headers.get(RECEIVED_AT, "-") for envelope in envelopes)
     digest = blake2b(keys.encode(), digest_size=16).hexdigest()
     body = b"\n".join(envelope.body for envelope in envelopes)
@@ -81,7 +91,7 @@ def _pack(envelopes: Sequence[Envelope]) -> Envelope:
 
 @dataclass(slots=True, eq=False)
 class _Pack:
-    """A taken pack.
+    """A taken pack; the receipt of each of its messages.
 
     Attributes:
         taken: the pack.
@@ -91,7 +101,7 @@ class _Pack:
     """
 
     taken: Taken
-    left: int
+    left: set[Taken] = field(default_factory=set)
     again: list[Envelope] = field(default_factory=list)
     is_touched: bool = False
 
@@ -100,7 +110,8 @@ class Unpacker(Receiver):
     """A receiver that takes packs apart, and settles a pack when all its messages are settled.
 
     A message of a pack cannot be delivered again alone. So a failed one is published again, for
-    this group alone, before the pack is acknowledged. Messages without a pack pass unchanged.
+    this group alone, before the pack is acknowledged. Messages without a pack pass unchanged, and
+    so does a pack that strangers wrote and that cannot be taken apart.
 
     Args:
         receiver: of the engine.
@@ -113,16 +124,20 @@ class Unpacker(Receiver):
         self._engine = engine
         self._group = group
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()
         self._sender: Sender | None = None
-        self._packs: dict[Taken, _Pack] = {}
+        self._packs: set[_Pack] = set()
         self._ready: deque[Taken] = deque()
+        self._usual_size: int | None = None
         self.has_leases = receiver.has_leases  # type: ignore[misc]  # as its engine has them
 
     def take(self, most: int, wait: float) -> list[Taken]:
         """Take messages; those of a pack beyond ``most`` wait here for the next call."""
         if not self._ready:
-            for taken in self._receiver.take(most, wait):
-                self._open(taken)
+            # The first pack shows the size of the others: a worker leaves the rest to other ones.
+            packs = 1 if self._usual_size is None else max(1, most // self._usual_size)
+            sizes = [self._open(taken) for taken in self._receiver.take(packs, wait)]
+            self._usual_size = max(1, *sizes) if sizes else self._usual_size
         with self._lock:
             return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
 
@@ -135,55 +150,71 @@ class Unpacker(Receiver):
         due = time.time() + delay if delay else 0.0
 
         def again(member: Taken) -> Envelope:
-            # A message that is not due yet is given back once: that is one delivery more.
-            return self._again(member, member.attempt - bool(delay), due)
+            return self._again(member, member.attempt, due)
 
         return self._settle(taken, lambda single: self._receiver.retry(single, delay), again)
 
     def release(self, taken: Sequence[Taken]) -> None:
         """Give messages back; a pack without any outcome as a whole."""
-        whole, single = self._untouched(taken)
-        self._receiver.release([*whole, *(one for one in single if one not in self._packs)])
-        parts = [one for one in single if one in self._packs]
-        with contextlib.suppress(BrokerUnavailable):
-            self._settle(parts, list, lambda one: self._again(one, one.attempt - 1, 0.0))
+        whole, members = self._split(taken)
+        single = [one for one in taken if _pack_of(one) is None]
+        if whole or single:
+            self._receiver.release([*whole, *single])
+        with contextlib.suppress(BrokerError):
+            self._settle(members, list, lambda one: self._again(one, one.attempt - 1, 0.0))
 
-    def extend(self, taken: Sequence[Taken]) -> Sequence[Taken]:
-        """Renew the leases of messages and of their packs."""
-        with self._lock:
-            pack_of = {one: self._packs[one].taken for one in self._packs}
-        lost = set(
-            self._receiver.extend(list({pack_of.get(one, one): None for one in (*taken, *pack_of)}))
-        )
-        return [one for one in taken if pack_of.get(one, one) in lost] if lost else ()
-
-    def close(self) -> None:
-        """Release messages that wait here, and close the connections."""
+    def give_back(self) -> None:
+        """Release the messages that wait here."""
         with self._lock:
             ready, self._ready = list(self._ready), deque()
         if ready:
             self.release(ready)
-        if self._sender is not None:
-            self._sender.close()
+
+    def extend(self, taken: Sequence[Taken]) -> Sequence[Taken]:
+        """Renew the leases of messages, of the packs, and of messages that wait here."""
+        with self._lock:
+            packs = [pack.taken for pack in self._packs]
+            held = {_broker_message(one): None for one in (*taken, *self._ready)}
+        owned = list(dict.fromkeys((*held, *packs)))
+        lost = set(self._receiver.extend(owned)) if owned else set()
+        if lost:
+            self._forget(lost)
+        return [one for one in taken if _broker_message(one) in lost]
+
+    def close(self) -> None:
+        """Release messages that wait here, and close the connections."""
+        self.give_back()
+        with self._connecting:
+            sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
         self._receiver.close()
 
-    def _open(self, taken: Taken) -> None:
+    def _open(self, taken: Taken) -> int:
+        """Make the messages of a message of the broker ready; return their number."""
         headers = taken.headers
-        if headers.get(FORMAT) == PACK:
-            self._add(taken, _members(taken))
+        members = _members(taken) if headers.get(FORMAT) == PACK else []
+        if members:
+            self._add(taken, members)
         elif headers.get(FOR_GROUP, self._group) != self._group:
-            self._receiver.acknowledge([taken])
-        elif (wait := float(headers.get(NOT_BEFORE, 0.0)) - time.time()) > 0:
-            self._receiver.retry([taken], wait)
+            with contextlib.suppress(BrokerError):  # then its lease ends, and it comes here again
+                self._receiver.acknowledge([taken])
+        elif (wait := number_in(headers, NOT_BEFORE) - time.time()) > 0:
+            with contextlib.suppress(BrokerError):
+                self._receiver.retry([taken], wait)
         elif ATTEMPTS in headers:  # a pack of one: the engine must not get another attempt back
-            self._add(taken, [replace(taken, attempt=taken.attempt + int(headers[ATTEMPTS]))])
+            self._add(taken, [replace(taken, attempt=_attempt(taken))])
         else:
-            self._ready.append(taken)
+            with self._lock:
+                self._ready.append(taken)
+        return len(members)
 
     def _add(self, taken: Taken, members: list[Taken]) -> None:
-        pack = _Pack(taken, len(members))
+        pack = _Pack(taken)
+        members = [replace(member, receipt=pack) for member in members]
+        pack.left.update(members)
         with self._lock:
-            self._packs.update((one, pack) for one in members)
+            self._packs.add(pack)
             self._ready += members
 
     def _settle(
@@ -192,51 +223,85 @@ class Unpacker(Receiver):
         settle_single: Callable[[list[Taken]], Sequence[Taken]],
         again: Callable[[Taken], Envelope | None],
     ) -> Sequence[Taken]:
-        """Settle single messages, and note the outcomes of others."""
-        single = [one for one in taken if one not in self._packs]
-        lost = list(settle_single(single)) if single else []
+        """Settle single messages, and note the outcomes of others; raise if none was settled."""
+        lost: list[Taken] = []
+        errors: list[Exception] = []
+
+        def attempt(part: list[Taken], settle: Callable[[], Sequence[Taken]]) -> None:
+            try:
+                lost.extend(settle())
+            except Exception as error:  # noqa: BLE001 - the others are settled all the same
+                lost.extend(part)
+                errors.append(error)
+
+        if single := [one for one in taken if _pack_of(one) is None]:
+            attempt(single, lambda: settle_single(single))
         for one in taken:
-            with self._lock:
-                pack = self._packs.pop(one, None)
-                if pack is None:
-                    continue
-                envelope = again(one)
-                pack.again += [] if envelope is None else [envelope]
-                pack.is_touched = True
-                pack.left -= 1
-                is_complete = pack.left == 0
-            if is_complete and not self._finish(pack):
-                lost.append(one)
+            if (pack := _pack_of(one)) is not None:
+                attempt([one], partial(self._note, one, pack, again(one)))
+        if errors and len(lost) == len(taken):
+            raise errors[0]
         return lost
 
-    def _finish(self, pack: _Pack) -> bool:
-        """Publish failed messages again, then acknowledge the pack; return whether it was ours."""
-        if pack.again and any(self._connected().put(pack.again)):
-            return False  # its lease ends, and the whole pack is delivered again
-        return not self._receiver.acknowledge([pack.taken])
-
-    def _untouched(self, taken: Sequence[Taken]) -> tuple[list[Taken], list[Taken]]:
-        """Return packs all of whose messages are given, and the other messages."""
-        given = Counter(self._packs[one] for one in taken if one in self._packs)
-        whole = {
-            pack
-            for pack, count in given.items()
-            if not pack.is_touched and count + self._waiting(pack) == pack.left
-        }
-        rest = [one for one in taken if self._packs.get(one) not in whole]
+    def _note(self, member: Taken, pack: _Pack, again: Envelope | None) -> Sequence[Taken]:
+        """Note an outcome, and settle a complete pack; return the message if it was lost."""
         with self._lock:
-            self._packs = {one: pack for one, pack in self._packs.items() if pack not in whole}
-            self._ready = deque(one for one in self._ready if one in self._packs)
-        return [pack.taken for pack in whole], rest
+            if member not in pack.left:
+                return [member]
+            pack.left.remove(member)
+            pack.is_touched = True
+            pack.again += [] if again is None else [again]
+            if pack.left:
+                return []
+        try:
+            return [member] if self._finish(pack) else []
+        finally:
+            with self._lock:
+                self._packs.discard(pack)
 
-    def _waiting(self, pack: _Pack) -> int:
-        return sum(self._packs.get(one) is pack for one in self._ready)
+    def _finish(self, pack: _Pack) -> Sequence[Taken]:
+        """Publish failed messages again, then acknowledge the pack; return it if it was lost."""
+        if pack.again and (error := self._publish(pack.again)) is not None:
+            self._receiver.retry([pack.taken], PAUSE)  # as a whole
+            raise error
+        return self._receiver.acknowledge([pack.taken])
+
+    def _publish(self, envelopes: Sequence[Envelope]) -> Exception | None:
+        try:
+            return next(filter(None, self._connected().put(envelopes)), None)
+        except Exception as error:  # noqa: BLE001 - the pack is given back, and the error raised
+            return error
+
+    def _split(self, taken: Sequence[Taken]) -> tuple[list[Taken], list[Taken]]:
+        """Return packs all of whose messages are given, and the other messages of packs."""
+        with self._lock:
+            members = [one for one in taken if (pack := _pack_of(one)) and one in pack.left]
+            counts = Counter(map(_pack_of, (*members, *self._ready)))
+            given = {pack for one in members if (pack := _pack_of(one)) is not None}
+            whole = {
+                pack for pack in given if not pack.is_touched and counts[pack] == len(pack.left)
+            }
+            self._drop(whole)
+        return [pack.taken for pack in whole], [
+            one for one in members if _pack_of(one) not in whole
+        ]
+
+    def _forget(self, lost: set[Taken]) -> None:
+        with self._lock:
+            self._drop({pack for pack in self._packs if pack.taken in lost})
+            self._ready = deque(one for one in self._ready if one not in lost)
+
+    def _drop(self, packs: set[_Pack]) -> None:
+        for pack in packs:
+            pack.left.clear()
+        self._packs -= packs
+        self._ready = deque(one for one in self._ready if _pack_of(one) not in packs)
 
     def _again(self, member: Taken, attempts: int, due: float) -> Envelope:
-        key = member.headers.get(KEY, member.key)
+        key = key_in(member)
         headers = {
-            **member.headers,
-            KEY: key,
+            **{name: text for name, text in member.headers.items() if name != NOT_BEFORE},
+            KEY: quoted(key),
             FOR_GROUP: self._group,
             ATTEMPTS: str(max(0, attempts)),
             **({NOT_BEFORE: repr(due)} if due else {}),
@@ -245,24 +310,41 @@ class Unpacker(Receiver):
         return Envelope(f"{key}:{uuid4().hex}", member.body, headers)
 
     def _connected(self) -> Sender:
-        with self._lock:
+        with self._connecting:
             if self._sender is None:
                 self._sender = self._engine.sender()
             return self._sender
 
 
+def _pack_of(taken: Taken) -> _Pack | None:
+    return taken.receipt if isinstance(taken.receipt, _Pack) else None
+
+
+def _broker_message(taken: Taken) -> Taken:
+    return taken if (pack := _pack_of(taken)) is None else pack.taken
+
+
+def _attempt(taken: Taken) -> int:
+    # A message that is not due yet is given back once: that is one delivery more.
+    has_waited = NOT_BEFORE in taken.headers and taken.attempt > 1
+    return max(0, int(number_in(taken.headers, ATTEMPTS))) + taken.attempt - has_waited
+
+
 def _members(pack: Taken) -> list[Taken]:
-    keys, times = pack.headers[KEYS].split(" "), pack.headers[TIMES].split(" ")
-    attempt, at, native_id, receipt = pack.attempt, pack.enqueued_at, pack.native_id, pack.receipt
+    """Return the messages of a pack; none if its headers do not fit its lines."""
+    keys, times = (pack.headers.get(name, "").split(" ") for name in (KEYS, TIMES))
+    lines = pack.body.split(b"\n")
+    if not len(keys) == len(times) == len(lines):
+        return []
     return [
-        Taken(
-            key,
+        Taken(  # quicker than `dataclasses.replace`
+            unquote(key),
             line,
             {KEY: key} if time == "-" else {KEY: key, RECEIVED_AT: time},
-            attempt,
-            at,
-            native_id,
-            receipt,
+            pack.attempt,
+            pack.enqueued_at,
+            pack.native_id,
+            pack.receipt,
         )
-        for line, key, time in zip(pack.body.split(b"\n"), keys, times, strict=True)
+        for line, key, time in zip(lines, keys, times, strict=True)
     ]

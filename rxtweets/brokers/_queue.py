@@ -10,7 +10,7 @@ from typing import Any
 
 import tenacity
 
-from rxtweets._support.validation import choice, no_class, seconds, whole_number
+from rxtweets._support.validation import choice, iterable, no_class, seconds, whole_number
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._dead_letters import DeadLetters
 from rxtweets.brokers._engine import Backlog, Engine, Subscription
@@ -94,8 +94,13 @@ class Queue:
     ) -> QueueSource:
         """Return a source of the messages of the queue.
 
-        It takes messages as they are requested. It connects again when the broker was lost, and
-        ends only when it is stopped. Workers of one group share the messages.
+        It takes messages as they are requested. It connects again after each error of the broker,
+        and ends when it is stopped, or if the settings of the queue can lose messages. Workers of
+        one group share the messages. Stopping waits for a take, for a second at most while the
+        broker answers.
+
+        Each message needs an outcome. One that a stock operator drops, such as ``filter``, is
+        delivered again after ``max_held``; call `rxtweets.ack_immediately` for it before.
 
         Args:
             group: name of the group: letters, digits, ``-`` and ``_``.
@@ -103,12 +108,13 @@ class Queue:
                 (``dead_letter``), acknowledge them (``drop``), or give them back immediately
                 (``release``). ``message.configure_ack(on_failure=…, delay=…)`` overrides it.
             wait: seconds before a failed message is delivered again, as in `tenacity.wait`; by
-                default 1 s, doubled each time, up to 60 s.
+                default 1 s, doubled each time, up to 60 s. If it raises, 1 s.
             max_deliver: deliveries of a message, after which it becomes a dead letter.
             lease: seconds after which the broker delivers the messages of a dead worker again. It
                 is extended while a handler runs.
             max_held: seconds after which a message that is not settled is given up.
-            max_in_flight: messages taken and not settled, at most.
+            max_in_flight: messages taken and not settled, at most. The last pack may exceed it
+                with messages that wait for their handlers.
 
         Raises:
             ConfigurationError: an argument is invalid.
@@ -175,7 +181,7 @@ def connect(url: str, *, groups: Iterable[str] = ()) -> Queue:
 
 
 def _group_names(groups: Iterable[str]) -> tuple[str, ...]:
-    names = tuple(groups)
+    names = tuple(iterable("groups", groups, '["sentiment"]'))
     for name in names:
         if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
             raise ConfigurationError(f"group={name!r}: give letters, digits, - and _")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,6 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import tenacity
 
 from rxtweets._core.events import AcknowledgementsLost, BrokerLost, DeadLettered
+from rxtweets._core.retry import call_state
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Failed, Message
 from rxtweets._support.validation import choice, seconds
@@ -29,19 +31,21 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
-from rxtweets.brokers._envelopes import KEY, messages_of
+from rxtweets.brokers._envelopes import KEY, key_in, messages_of, quoted
 from rxtweets.brokers._packs import Unpacker
 from rxtweets.errors import (
     AcknowledgerError,
     BrokerError,
-    BrokerUnavailable,
     ConfigurationError,
     HandlerTimeout,
+    QueueSettingsError,
     Redelivered,
 )
 from rxtweets.streams._pull_sources import NO_PAUSE, PullSource
 
 __all__ = ["Delivery", "OnFailure", "QueueSource", "Settling", "delivery_of"]
+
+log = logging.getLogger("rxtweets")
 
 OnFailure = Literal["retry", "dead_letter", "drop", "release"]
 
@@ -53,6 +57,12 @@ BACKLOG = 5.0
 
 RECONNECT = tenacity.wait_random_exponential(multiplier=0.5, max=30.0)
 """Seconds until the next attempt to reach a broker."""
+
+WAIT_WITHOUT_STRATEGY = 1.0
+"""Seconds before the next delivery if the strategy of the user raises or returns no time."""
+
+SETTLING = math.inf
+"""In place of the time at which a message was taken: its outcome is being told to the broker."""
 
 TOGETHER = 100
 """Messages of one take at most; a take for each message would cost a round trip each."""
@@ -155,12 +165,15 @@ class _Session:
         self._subscription = subscription
         self._settling = settling
         self._telemetry = telemetry
-        self._receiver: Receiver | None = None
+        self._receiver: Unpacker | None = None
         self._dead = _DeadLetterSender(engine, subscription.group)
         self._lock = threading.Lock()
         self._held: dict[Taken, float] = {}
         self._room = threading.Event()
         self._stopped = threading.Event()
+        self._closed = threading.Event()
+        self._is_taking = False
+        self._keeps_leases = False
         self._is_left = False
         self._failures = 0
         self._backlog = Backlog(0, 0)
@@ -172,26 +185,21 @@ class _Session:
 
     def __call__(self, wanted: int) -> list[Message[Any]]:
         """Take up to ``wanted`` messages; wait for the first one for a second at most."""
-        try:
-            return self._take(wanted)
-        finally:
-            if self._stopped.is_set():  # perhaps before the connection was made
-                self._close_if_idle()
-
-    def _take(self, wanted: int) -> list[Message[Any]]:
         most = min(wanted, self._subscription.max_in_flight - len(self._held))
         if most <= 0:
             self._room.clear()
             if len(self._held) >= self._subscription.max_in_flight:
                 self._room.wait(WAIT)
             return []
+        with self._lock:
+            if self._stopped.is_set():
+                return []
+            self._is_taking = True
         try:
-            taken = self._connected().take(most, WAIT)
-        except BrokerUnavailable as error:
-            self._wait_for_broker(error)
-            return []
-        self._failures = 0
-        return self._admit(taken)
+            return self._take(most)
+        finally:
+            self._is_taking = False
+            self._close_if_idle()
 
     def finish(self) -> None:
         """Take no more; close the connection when all messages are settled."""
@@ -203,25 +211,35 @@ class _Session:
         """Release all messages that are not settled, and close the connection."""
         with self._lock:
             self._is_left = True
-            held, self._held = list(self._held), {}
+            held = list(self._held)
         self._stopped.set()
-        self._room.set()
-        if self._receiver is not None and held:
-            self._receiver.release(held)
-        self._close_if_idle()
+        self._release(held)
 
-    def _connected(self) -> Receiver:
+    def _take(self, most: int) -> list[Message[Any]]:
+        try:
+            taken = self._connected().take(most, WAIT)
+        except (ConfigurationError, QueueSettingsError):
+            raise  # trying again does not help
+        except Exception as error:  # noqa: BLE001 - a client raises more than its engine expects
+            self._wait_for_broker(error)
+            return []
+        self._failures = 0
+        return self._admit(taken)
+
+    def _connected(self) -> Unpacker:
         if self._receiver is None:
             group = self._subscription.group
             self._engine.ensure(tuple(dict.fromkeys((*self._groups, group))))
+            if not self._keeps_leases:
+                start_thread("rxtweets-lease", self._keep_leases, repeats=True)
+                self._keeps_leases = True
             receiver = self._engine.receiver(self._subscription)
             self._receiver = Unpacker(receiver, self._engine, group)
-            start_thread("rxtweets-lease", self._keep_leases, repeats=True)
         return self._receiver
 
-    def _wait_for_broker(self, error: BrokerUnavailable) -> None:
+    def _wait_for_broker(self, error: Exception) -> None:
         self._failures += 1
-        delay = RECONNECT(_retry_state(self._failures, error))
+        delay = RECONNECT(call_state(error, self._failures, 0.0, 0.0))
         self._telemetry.add(broker_failures=1)
         self._telemetry.publish(BrokerLost(error, self._failures, delay))
         self._stopped.wait(delay)
@@ -229,23 +247,24 @@ class _Session:
     def _admit(self, taken: list[Taken]) -> list[Message[Any]]:
         """Hold messages, and return those that can be handled; the others are dead letters."""
         with self._lock:
-            if not self._is_left:
-                now = time.monotonic()
-                self._held.update((one, now) for one in taken)
-        if self._is_left:
-            if taken and self._receiver is not None:
-                self._receiver.release(taken)
+            now = time.monotonic()
+            self._held.update((one, now) for one in taken)
+            is_left = self._is_left
+        if is_left:
+            self._release(taken)
             return []
         self._telemetry.add(redelivered=sum(one.attempt > 1 for one in taken))
         messages: list[Message[Any]] = []
+        dead: list[tuple[Taken, object]] = []
         for one, message in zip(taken, messages_of(taken), strict=True):
             if isinstance(message, Exception):
                 self._telemetry.add(undecodable=1)
-                self._make_dead([(one, message)])
+                dead.append((one, message))
             elif one.attempt > self._settling.max_deliver:
-                self._make_dead([(one, _redelivered(one))])
+                dead.append((one, _redelivered(one)))
             else:
                 messages.append(message.with_acknowledger(self, data=self._delivery(one)))
+        self._bury(dead)
         return messages
 
     def _delivery(self, taken: Taken) -> Delivery:
@@ -253,7 +272,7 @@ class _Session:
             self._engine.name,
             self._engine.queue,
             self._subscription.group,
-            taken.headers.get(KEY, taken.key),
+            key_in(taken),
             taken.attempt,
             taken.enqueued_at,
             taken.native_id,
@@ -266,7 +285,18 @@ class _Session:
 
     def ack(self, successful: Sequence[Message[Any]], failed: Sequence[Message[Any]]) -> None:
         """Tell the broker the outcomes of messages."""
-        done = [message.ack_data.taken for message in successful]
+        ours = self._claim(message.ack_data.taken for message in (*successful, *failed))
+        if lost := len(successful) + len(failed) - len(ours):
+            self._report_lost(lost)
+        try:
+            self._settle_all(
+                [taken for message in successful if (taken := message.ack_data.taken) in ours],
+                [message for message in failed if message.ack_data.taken in ours],
+            )
+        finally:
+            self._let_go(ours)
+
+    def _settle_all(self, done: list[Taken], failed: Sequence[Message[Any]]) -> None:
         dead: list[tuple[Taken, object]] = []
         again: list[tuple[float, Taken]] = []
         released: list[Taken] = []
@@ -282,7 +312,7 @@ class _Session:
                 dead.append((taken, reason))
             else:
                 again.append((self._delay(delivery, reason), taken))
-        self._settle(lambda receiver: receiver.acknowledge, done)
+        self._settle(_acknowledging, done)
         for delay, pairs in groupby(sorted(again, key=lambda pair: pair[0]), lambda pair: pair[0]):
             self._retry([taken for _, taken in pairs], delay)
         self._make_dead(dead)
@@ -310,27 +340,54 @@ class _Session:
     def _delay(self, delivery: Delivery, reason: object) -> float:
         if delivery.delay is not None:
             return delivery.delay
-        return float(self._settling.wait(_retry_state(delivery.attempt, reason)))
+        return self._wait_after(delivery.attempt, reason)
+
+    def _wait_after(self, attempt: int, reason: object) -> float:
+        error = reason if isinstance(reason, BaseException) else Exception(reason)
+        try:
+            delay = float(self._settling.wait(call_state(error, attempt, 0.0, 0.0)))
+            if math.isfinite(delay):
+                return max(0.0, delay)
+            wrong = f"returned {delay}"
+        except Exception as raised:  # noqa: BLE001 - a user's strategy raises anything
+            wrong = f"raised {type(raised).__name__}"
+        log.warning(
+            "wait= of %s %s; waiting %g s", self._engine.queue, wrong, WAIT_WITHOUT_STRATEGY
+        )
+        return WAIT_WITHOUT_STRATEGY
+
+    def _claim(self, taken: Iterable[Taken]) -> set[Taken]:
+        """Return the messages that are held and not being settled; no other thread settles them."""
+        with self._lock:
+            ours = {one for one in taken if self._held.get(one, SETTLING) != SETTLING}
+            self._held.update(dict.fromkeys(ours, SETTLING))
+        return ours
+
+    def _let_go(self, taken: Iterable[Taken]) -> None:
+        with self._lock:
+            for one in taken:
+                self._held.pop(one, None)
+        self._room.set()
+        self._close_if_idle()
+
+    def _release(self, taken: Iterable[Taken]) -> None:
+        ours = self._claim(taken)
+        self._settle(_releasing, list(ours))
+        self._let_go(ours)
 
     def _retry(self, taken: list[Taken], delay: float) -> None:
         self._settle(lambda receiver: lambda ours: receiver.retry(ours, delay), taken)
 
-    def _settle(
-        self,
-        settling: Callable[[Receiver], Callable[[Sequence[Taken]], Sequence[Taken]]],
-        taken: Sequence[Taken],
-    ) -> None:
-        """Tell the broker the outcome of messages, and hold them no longer."""
-        ours = self._ours(taken)
-        lost, error = len(taken) - len(ours), None
-        if ours and self._receiver is not None:
-            try:
-                lost += len(settling(self._receiver)(ours))
-            except BrokerError as failure:
-                lost, error = lost + len(ours), failure
-        self._let_go(ours)
-        if lost:
-            self._report_lost(lost, error)
+    def _settle(self, settling: _Settle, taken: Sequence[Taken]) -> None:
+        """Tell the broker the outcome of messages that were claimed."""
+        if not taken:
+            return
+        receiver = self._receiver
+        try:
+            if lost := len(taken if receiver is None else settling(receiver)(taken)):
+                self._report_lost(lost)
+        except Exception as error:  # noqa: BLE001 - the other messages are settled all the same
+            self._report_lost(len(taken), error)
 
     def _make_dead(self, letters: Sequence[tuple[Taken, object]]) -> None:
         """Store dead letters, then acknowledge their messages; retry those that are not stored."""
@@ -343,20 +400,17 @@ class _Session:
                 self._telemetry.add(dead_lettered=1)
                 self._telemetry.publish(DeadLettered(taken.key, taken.attempt, reason))
             else:
-                self._telemetry.publish(AcknowledgementsLost(1, error))
-                self._retry([taken], self._settling.wait(_retry_state(taken.attempt, error)))
-        self._settle(lambda receiver: receiver.acknowledge, stored)
+                self._report_lost(1, error)
+                self._retry([taken], self._wait_after(taken.attempt, error))
+        self._settle(_acknowledging, stored)
 
-    def _ours(self, taken: Sequence[Taken]) -> list[Taken]:
-        with self._lock:
-            return [one for one in taken if one in self._held]
-
-    def _let_go(self, taken: Sequence[Taken]) -> None:
-        with self._lock:
-            for one in taken:
-                self._held.pop(one, None)
-        self._room.set()
-        self._close_if_idle()
+    def _bury(self, letters: Sequence[tuple[Taken, object]]) -> None:
+        """Make dead letters of messages that have no handler."""
+        ours = self._claim(taken for taken, _ in letters)
+        try:
+            self._make_dead([letter for letter in letters if letter[0] in ours])
+        finally:
+            self._let_go(ours)
 
     def _report_lost(self, messages: int, error: Exception | None = None) -> None:
         self._telemetry.add(acks_lost=messages)
@@ -364,41 +418,56 @@ class _Session:
 
     def _close_if_idle(self) -> None:
         with self._lock:
-            if self._held or not self._stopped.is_set():
+            if self._is_taking or not self._stopped.is_set():
                 return
-            receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            receiver.close()
-        self._dead.close()
+            is_idle, receiver = not self._held, self._receiver
+            if is_idle:
+                self._receiver = None
+        try:
+            if receiver is not None:
+                receiver.close() if is_idle else receiver.give_back()
+            if is_idle:
+                self._dead.close()
+        except Exception as error:  # noqa: BLE001 - the thread that ends the source goes on
+            log.warning("the connection to %s did not close: %r", self._engine.queue, error)
+        if is_idle:
+            self._closed.set()
 
     # Leases.
 
     def _keep_leases(self) -> None:
         """Extend the leases of held messages until all are settled; give up those held too long."""
         interval = min(self._subscription.lease / 3, self._settling.max_held / 3, BACKLOG)
-        while (receiver := self._receiver) is not None:
+        while not self._closed.is_set():
             started = time.monotonic()
-            with self._lock:
-                since = started - self._settling.max_held
-                overdue = [one for one, at in self._held.items() if at <= since]
-                held = [one for one, at in self._held.items() if at > since]
-            if overdue:
-                self._give_up(overdue)
-            if held and receiver.has_leases:
-                self._extend(receiver, held)
-            if started >= self._backlog_at + BACKLOG:
-                self._look_at_backlog()
-                self._backlog_at = started
-            _sleep_until(started + interval, lambda: self._receiver is None)
+            try:
+                if (receiver := self._receiver) is not None:
+                    self._keep_leases_once(receiver, started)
+            except Exception as error:
+                log.warning("leases of %s: %r", self._engine.queue, error, exc_info=error)
+            self._closed.wait(max(0.0, started + interval - time.monotonic()))
+
+    def _keep_leases_once(self, receiver: Unpacker, now: float) -> None:
+        since = now - self._settling.max_held
+        with self._lock:
+            overdue = [one for one, at in self._held.items() if at <= since]
+            held = [one for one, at in self._held.items() if at > since]
+        if receiver.has_leases:
+            self._extend(receiver, held)
+        if overdue:
+            self._give_up(overdue)
+        if now >= self._backlog_at + BACKLOG:
+            self._backlog_at = now
+            self._look_at_backlog()
 
     def _look_at_backlog(self) -> None:
         with contextlib.suppress(BrokerError):  # the next take reports it
             backlogs = self._engine.backlog()
             self._backlog = backlogs.get(self._subscription.group, self._backlog)
 
-    def _extend(self, receiver: Receiver, held: Collection[Taken]) -> None:
+    def _extend(self, receiver: Unpacker, held: Sequence[Taken]) -> None:
         try:
-            lost = receiver.extend(list(held))
+            lost = receiver.extend(held)
         except BrokerError:
             return  # the next take reports it
         self._let_go(lost)  # their outcomes will be counted as lost
@@ -406,9 +475,13 @@ class _Session:
     def _give_up(self, overdue: list[Taken]) -> None:
         """Let other workers have messages whose handlers take too long."""
         error = HandlerTimeout(f"held for longer than max_held={self._settling.max_held:g} s")
-        last = [one for one in overdue if one.attempt >= self._settling.max_deliver]
-        self._make_dead([(one, error) for one in last])
-        self._retry([one for one in overdue if one not in last], 0.0)
+        ours = self._claim(overdue)
+        last = [one for one in ours if one.attempt >= self._settling.max_deliver]
+        try:
+            self._make_dead([(one, error) for one in last])
+            self._retry([one for one in ours if one not in last], 0.0)
+        finally:
+            self._let_go(ours)
 
 
 class _DeadLetterSender:
@@ -424,7 +497,7 @@ class _DeadLetterSender:
         """Return an error for each letter that is not stored."""
         try:
             return self._connected().put([self._envelope(*letter) for letter in letters])
-        except BrokerError as error:
+        except Exception as error:  # noqa: BLE001 - the messages are delivered again
             return [error] * len(letters)
 
     def close(self) -> None:
@@ -442,19 +515,28 @@ class _DeadLetterSender:
             return self._sender
 
     def _envelope(self, taken: Taken, reason: object) -> Envelope:
-        key = taken.headers.get(KEY, taken.key)
+        key = key_in(taken)
         headers = {
             **taken.headers,
-            KEY: key,
-            "rxt-error": _ascii(f"{type(reason).__name__}: {reason}")[:1000],
+            KEY: quoted(key),
+            "rxt-error": _ascii(_text_of(reason))[:1000],
             "rxt-attempts": str(taken.attempt),
             "rxt-group": self._group,
             "rxt-queue": self._engine.queue,
             "rxt-worker": f"{socket.gethostname()}:{os.getpid()}",
             "rxt-dead-at": repr(time.time()),
         }
-        # A message that is replayed may die again: that is another letter.
-        return Envelope(f"{key}:{taken.native_id}:{taken.attempt}", taken.body, headers)
+        # A message that is replayed may die again, or die in another group: that is another letter.
+        letter = f"{self._group}:{key}:{taken.native_id}:{taken.attempt}"
+        return Envelope(letter, taken.body, headers)
+
+
+_Settle = Callable[[Receiver], Callable[[Sequence[Taken]], Sequence[Taken]]]
+"""Returns the function of a receiver that tells the broker an outcome."""
+
+
+def _acknowledging(receiver: Receiver) -> Callable[[Sequence[Taken]], Sequence[Taken]]:
+    return receiver.acknowledge
 
 
 def _releasing(receiver: Receiver) -> Callable[[Sequence[Taken]], Sequence[Taken]]:
@@ -476,18 +558,12 @@ def _reason(message: Message[Any]) -> object:
     return message.status.reason if isinstance(message.status, Failed) else None
 
 
-def _retry_state(attempt: int, reason: object) -> tenacity.RetryCallState:
-    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
-    state.attempt_number = attempt
-    error = reason if isinstance(reason, BaseException) else Exception(reason)
-    state.set_exception((type(error), error, error.__traceback__))
-    return state
+def _text_of(reason: object) -> str:
+    try:
+        return f"{type(reason).__name__}: {reason}"
+    except Exception:  # noqa: BLE001 - the text of a user's exception
+        return type(reason).__name__
 
 
 def _ascii(text: str) -> str:
     return " ".join(text.encode("ascii", "backslashreplace").decode().split())
-
-
-def _sleep_until(at: float, is_over: Callable[[], bool]) -> None:
-    while (rest := at - time.monotonic()) > 0 and not is_over():
-        time.sleep(min(rest, 0.2))

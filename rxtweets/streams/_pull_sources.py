@@ -48,7 +48,7 @@ class PollSession(Protocol):
         """Poll; see `polling_source`."""
 
     def finish(self) -> None:
-        """The subscription is drained: outcomes of the messages follow."""
+        """The subscription is drained, or has failed: outcomes of the messages follow."""
 
     def leave(self) -> None:
         """The subscription is disposed: no outcomes follow."""
@@ -156,6 +156,9 @@ class _Puller:
                 self._telemetry.add(received=len(messages), delivered=len(messages))
                 self.gate.on_next(messages)
         except BaseException as error:
+            self._stopped.set()
+            if self._session is not None:
+                self._session.finish()
             self.fail(error)
             if is_interrupt(error):
                 raise

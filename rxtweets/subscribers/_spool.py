@@ -111,6 +111,21 @@ class Spool:
         messages = [recorded_message(line, payload_of(line)) for line in lines.split(b"\n") if line]
         return number, Batch(messages, trigger, batcher)
 
+    def replace(self, number: int, batch: Batch[Any]) -> None:
+        """Leave these messages of a batch in its place.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        lines = to_lines(batch)
+        query = "select messages, bytes from batches where number = ?"
+        update = "update batches set messages = ?, bytes = ?, lines = ? where number = ?"
+        with self._lock:
+            [(messages, size)] = self._execute(query, (number,))
+            self._execute(update, (len(batch), len(lines), lines, number))
+            self.messages += len(batch) - messages
+            self.bytes += len(lines) - size
+
     def remove(self, number: int) -> None:
         """Remove a batch.
 

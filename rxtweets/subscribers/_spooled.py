@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -31,10 +32,15 @@ SERVICES_AWAY = (OSError, BrokerUnavailable, SubscriberUnavailable)
 AWAY = {"OperationalError", "InterfaceError"}
 """Names of the errors by which drivers of databases report a lost connection (PEP 249)."""
 
+PAUSE = 1.0
+"""Seconds between attempts if the strategy of the user raises or returns no time."""
+
 
 def is_away(error: BaseException) -> bool:
     """Return whether an error shows that a service cannot be reached now."""
-    return isinstance(error, SERVICES_AWAY) or type(error).__name__ in AWAY
+    # By name, since drivers are not imported here; psycopg raises subclasses of its errors.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, SERVICES_AWAY) or not names.isdisjoint(AWAY)
 
 
 class Spooled(Subscriber[Any]):
@@ -56,7 +62,8 @@ class Spooled(Subscriber[Any]):
 
     Another error fails the batch as it does without `Spooled`. If it is raised on a batch from the
     directory, whose messages are acknowledged already, the batch goes to ``dead-letters.jsonl``
-    there; so do messages that the subscriber returns as failed. See `read_dead_letters`.
+    there; so do messages that the subscriber returns as failed. See `read_dead_letters`. Messages
+    that fail because the subscriber is away stay in their place.
 
     Args:
         subscriber: a `Subscriber`, any observer, or a function of one batch.
@@ -128,6 +135,8 @@ class Spooled(Subscriber[Any]):
         with self._changed:
             if self._is_closed:
                 self._spool, self._is_closed = Spool(self._directory, self._max_bytes), False
+                if self._spool.messages:
+                    self._start()
             if self._is_delivering:
                 self._spool.put(batch)
                 return None
@@ -168,44 +177,45 @@ class Spooled(Subscriber[Any]):
 
     def _keep_unavailable(self, batch: Batch[Any], returned: Any) -> Any:
         """Keep the messages that failed because the subscriber is away; the others pass."""
-        messages = returned if isinstance(returned, list | tuple | Batch) else []
-        if len(messages) != len(batch):
-            return returned
-        waiting = [
-            (before, after.status.reason)
-            for before, after in zip(batch, messages, strict=True)
-            if isinstance(after, Message)
-            and isinstance(after.status, Failed)
-            and isinstance(after.status.reason, BaseException)
-            and self._means_away(after.status.reason)
-        ]
+        waiting = self._unavailable(batch, returned)
         if not waiting:
             return returned
-        self._keep(batch.replaced(message for message, _ in waiting), waiting[0][1])
-        kept = {id(message) for message, _ in waiting}
+        self._keep(batch.replaced(batch[at] for at in waiting), next(iter(waiting.values())))
         return [
-            before if id(before) in kept else after
-            for before, after in zip(batch, messages, strict=True)
+            before if at in waiting else after
+            for at, (before, after) in enumerate(zip(batch, returned, strict=True))
         ]
+
+    def _unavailable(self, batch: Batch[Any], returned: Any) -> dict[int, BaseException]:
+        """Return positions of messages that failed because the subscriber is away, with reasons."""
+        return {
+            at: reason
+            for at, reason in _failed(batch, returned).items()
+            if isinstance(reason, BaseException) and self._means_away(reason)
+        }
 
     # The thread that delivers.
 
     def _start(self) -> None:
-        self._is_delivering = True
-        start_thread("rxtweets-spool", self._deliver_all, repeats=True)
+        with self._changed:  # the thread waits for this lock
+            start_thread("rxtweets-spool", self._deliver_all, repeats=True)
+            self._is_delivering = True
 
     def _deliver_all(self) -> None:
         attempt = 0
         while self._has_more():
+            is_last = self._is_closing  # an attempt that begins after the end
             try:
                 self._deliver_first()
                 attempt = 0
-            except Exception as error:  # noqa: BLE001 - the subscriber or the disk is away
+            except BaseException as error:  # noqa: BLE001 - the subscriber or the disk is away
                 attempt += 1
-                self._pause(self._wait(call_state(error, attempt, 0.0, 0.0)))
-                if self._is_closing:
+                if attempt == 1:
+                    log.warning("%d messages wait in %s: %r", self.spooled, self._directory, error)
+                if is_last:
                     self._stop_delivering()
                     return
+                self._pause(error, attempt)
 
     def _has_more(self) -> bool:
         with self._changed:
@@ -231,17 +241,19 @@ class Spooled(Subscriber[Any]):
                 raise
             self._write_letter(batch, error)
         else:
-            self._put_back(batch, returned)
+            self._settle_first(number, batch, returned)
         self._spool.remove(number)
 
-    def _put_back(self, batch: Batch[Any], returned: Any) -> None:
-        """Append the messages for which the subscriber was away; the other failed are letters."""
-        returned = self._keep_unavailable(batch, returned)
-        if not isinstance(returned, list | tuple | Batch) or len(returned) != len(batch):
-            return
-        for before, after in zip(batch, returned, strict=True):
-            if isinstance(after, Message) and isinstance(after.status, Failed):
-                self._write_letter(batch.replaced([before]), after.status.reason)
+    def _settle_first(self, number: int, batch: Batch[Any], returned: Any) -> None:
+        """Write letters of failed messages; raise if the subscriber was away for some of them."""
+        waiting = self._unavailable(batch, returned)
+        for at, reason in _failed(batch, returned).items():
+            if at not in waiting:
+                self._write_letter(batch.replaced([batch[at]]), reason)
+        if waiting:  # they keep their place
+            self._spool.replace(number, batch.replaced(batch[at] for at in waiting))
+        for error in waiting.values():
+            raise error
 
     def _write_letter(self, batch: Batch[Any], reason: object) -> None:
         text = f"{type(reason).__name__}: {reason}"
@@ -249,9 +261,16 @@ class Spooled(Subscriber[Any]):
         self.dead_lettered += len(batch)
         log.warning("%d messages went to %s: %s", len(batch), self._letters.path, text)
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, error: BaseException, attempt: int) -> None:
+        try:
+            seconds = float(self._wait(call_state(error, attempt, 0.0, 0.0)))
+            if not math.isfinite(seconds):
+                seconds = PAUSE
+        except Exception as raised:  # noqa: BLE001 - a user's strategy raises anything
+            log.warning("wait= of %r raised %s; waiting %g s", self, type(raised).__name__, PAUSE)
+            seconds = PAUSE
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closing, seconds)
+            self._changed.wait_for(lambda: self._is_closing, max(0.0, seconds))
 
     def _finish(self) -> None:
         with self._changed:
@@ -259,6 +278,17 @@ class Spooled(Subscriber[Any]):
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._is_delivering)
             self._is_closing, self._is_closed = False, True
+            self._spool.close()
         if self.spooled:
             log.warning("%d messages wait in %s for the next run", self.spooled, self._directory)
-        self._spool.close()
+
+
+def _failed(batch: Batch[Any], returned: Any) -> dict[int, object]:
+    """Return the positions of failed messages that a subscriber returned, with their reasons."""
+    if not isinstance(returned, list | tuple | Batch) or len(returned) != len(batch):
+        return {}
+    return {
+        at: message.status.reason
+        for at, message in enumerate(returned)
+        if isinstance(message, Message) and isinstance(message.status, Failed)
+    }

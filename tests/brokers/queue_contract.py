@@ -90,7 +90,7 @@ def counts_backlog(queue: Queue) -> bool:
     return ENGINES[queue.engine.name].counts_backlog
 
 
-def rebalance(queue: Queue, tweet: Tweet, *workers: Worker) -> None:
+def rebalance_workers(queue: Queue, tweet: Tweet, *workers: Worker) -> None:
     """Publish messages until each worker has a partition, and settled them all."""
     numbers = itertools.count(1000)
 
@@ -257,7 +257,7 @@ def test_slow_handler_gets_each_message_once(
     workers = [working(queue, wait, lease=engine.lease) for _ in range(2)]
     with workers[0] as worker, workers[1] as other:
         if engine.rebalances:
-            rebalance(queue, tweet, worker, other)
+            rebalance_workers(queue, tweet, worker, other)
         ingest(queue, [slow])
         assert begun.wait(PATIENCE)
         threading.Event().wait(3 * engine.lease)  # the lease itself is time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import pytest
 import tenacity
 
 from rxtweets import Batch, Batcher, Message, Pipeline, brokers, from_iterable
+from rxtweets._messages.jsonl import to_lines
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, SubscriberError
 from rxtweets.subscribers import (
     Buffered,
@@ -104,6 +106,16 @@ def test_spool_is_empty_after_the_end(store: Store, spooled: Spooled) -> None:
     store.is_away(None)
     spooled.on_completed()
     assert (store.got, store.ends, spooled.spooled) == ([1], 1, 0)
+
+
+def test_end_makes_a_last_attempt(store: Store, tmp_path: Path) -> None:
+    store.is_away(ConnectionError("away"))
+    spooled = Spooled(store, tmp_path, wait=tenacity.wait_fixed(600.0))
+    spooled.on_next(batch(1))
+    store.wait_for(lambda: store.calls == 2)
+    store.is_away(None)
+    spooled.on_completed()
+    assert (store.got, spooled.spooled) == ([1], 0)
 
 
 def test_end_does_not_wait_for_an_absent_subscriber(store: Store, spooled: Spooled) -> None:
@@ -209,6 +221,91 @@ def test_stores_that_cannot_be_reached_are_away(kind: Any, tmp_path: Path) -> No
     assert spooled.on_next(Batch([Message("a")])) is None
     assert spooled.spooled == 1
     spooled.on_completed()
+
+
+def test_partial_failure_keeps_the_order(store: Store, spooled: Spooled) -> None:
+    store.is_away(ConnectionError("away"))
+    for number in range(4):
+        spooled.on_next(batch(2 * number, 2 * number + 1))
+    store.refused = {0: BrokerUnavailable("away"), 1: ValueError("no")}
+    store.is_away(None)
+    store.wait_for(lambda: store.calls > 7)
+    with store.changed:
+        store.refused = {}
+    spooled.on_completed()
+    assert store.got == [0, 2, 3, 4, 5, 6, 7]
+    assert (spooled.spooled, spooled.spooled_bytes, spooled.dead_lettered) == (0, 0, 1)
+
+
+def test_partial_failure_fits_into_a_full_spool(store: Store, tmp_path: Path) -> None:
+    store.is_away(ConnectionError("away"))
+    size = len(to_lines(batch(1, 2)))
+    spooled = Spooled(store, tmp_path, max_bytes=size, wait=tenacity.wait_fixed(0.01))
+    spooled.on_next(batch(1, 2))
+    store.refused = {2: BrokerUnavailable("away")}
+    store.is_away(None)
+    store.wait_for(lambda: store.got == [1])
+    with store.changed:
+        store.refused = {}
+    spooled.on_completed()
+    assert store.got == [1, 2]
+
+
+@pytest.mark.parametrize("wait", [ZeroDivisionError(), math.inf, math.nan, -1.0, "soon"])
+def test_end_is_reached_whatever_the_strategy_returns(
+    store: Store, tmp_path: Path, wait: Any
+) -> None:
+    def strategy(_: tenacity.RetryCallState) -> Any:
+        if isinstance(wait, Exception):
+            raise wait
+        return wait
+
+    store.is_away(ConnectionError("away"))
+    spooled = Spooled(store, tmp_path, wait=strategy)
+    spooled.on_next(batch(1))
+    spooled.on_completed()
+    assert spooled.spooled == 1
+
+
+def test_later_batch_follows_those_of_an_earlier_run(store: Store, spooled: Spooled) -> None:
+    store.is_away(ConnectionError("away"))
+    spooled.on_next(batch(1))
+    spooled.on_completed()
+    spooled.on_completed()
+    store.is_away(None)
+    spooled.on_next(batch(2))
+    spooled.on_completed()
+    assert store.got == [1, 2]
+
+
+def test_subclass_of_a_driver_error_means_away(store: Store, spooled: Spooled) -> None:
+    class OperationalError(Exception):
+        pass
+
+    class AdminShutdown(OperationalError):
+        pass
+
+    store.is_away(AdminShutdown("terminating connection"))
+    assert spooled.on_next(batch(1)) is None
+    assert spooled.spooled == 1
+
+
+def test_spool_delivers_later_when_no_thread_starts(
+    store: Store, spooled: Spooled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    store.is_away(ConnectionError("away"))
+    monkeypatch.setattr("rxtweets.subscribers._spooled.start_thread", refuse)
+    with pytest.raises(RuntimeError):
+        spooled.on_next(batch(1))
+    spooled.on_completed()  # does not wait for a thread that does not run
+    monkeypatch.undo()
+    store.is_away(None)
+    spooled.on_next(batch(2))
+    spooled.on_completed()
+    assert store.got == [1, 2]
 
 
 def test_second_process_is_refused_the_directory(tmp_path: Path, spooled: Spooled) -> None:

@@ -1,0 +1,64 @@
+"""The queue of dead letters: letters of strangers, slow readers, refusals."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from rxtweets.brokers import Envelope, Queue, Sender, connect
+from rxtweets.brokers import _dead_letters as dead_letters
+from rxtweets.errors import BrokerError
+from tests.brokers.faulty import faulty_queue
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return faulty_queue()[0]
+
+
+def put(queue: Queue, *envelopes: Envelope) -> None:
+    dead = queue.engine.dead_letters()
+    dead.ensure(["dead"])
+    dead.sender().put(envelopes)
+
+
+def test_letter_of_strangers_is_listed(queue: Queue) -> None:
+    put(queue, Envelope("1", b"{}", {"rxt-attempts": "many", "rxt-dead-at": "today"}))
+    [letter] = queue.dead_letters
+    assert (letter.key, letter.attempts, letter.at) == ("1", 0, 0.0)
+
+
+def test_slow_reader_gets_each_letter_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "LEASE", 0.5)
+    monkeypatch.setattr(dead_letters, "AT_ONCE", 2)
+    put(queue, *(Envelope(str(number), b"{}", {}) for number in range(3)))
+    found: list[str] = []
+    for letter in queue.dead_letters:
+        if not found:
+            threading.Event().wait(0.6)  # the lease itself is time
+        found.append(letter.key)
+    assert found == ["0", "1", "2"]
+
+
+def test_refused_replay_gives_its_letters_back(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(Sender):
+        def put(self, envelopes: object) -> list[Exception | None]:
+            del envelopes
+            return [BrokerError("too large"), None, BrokerError("too large")]
+
+        def close(self) -> None:
+            pass
+
+    put(queue, *(Envelope(str(number), b"{}", {}) for number in range(3)))
+    monkeypatch.setattr(queue.engine, "sender", Refusing)
+    with pytest.raises(BrokerError, match="too large"):
+        queue.dead_letters.replay()
+    assert [letter.key for letter in queue.dead_letters] == ["0", "2"]
+
+
+def test_queue_of_any_name_has_its_own_letters() -> None:
+    engine = connect("memory:tweets%231").engine
+    assert engine.dead_letters().queue == "tweets#1.dead"
