@@ -380,6 +380,8 @@ class KafkaReceiver(Receiver):
                 self._fail(error.args[0])
             except ConfigurationError as error:
                 self._error = error
+            except BaseException as error:  # noqa: BLE001 - takes report it; the next attempt follows
+                self._error = BrokerUnavailable(f"the thread of a Kafka consumer failed: {error!r}")
             with self._changed:
                 self._changed.notify_all()
                 if not self._is_closed:

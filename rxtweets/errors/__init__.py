@@ -13,6 +13,7 @@
     │   └── WorkerLost                    the thread or process of the call died
     ├── ExecutorBroken                    an executor broke and cannot be replaced
     ├── SubscriberError                   a subscriber raised; its batch failed
+    │   └── SubscriberUnavailable         its service cannot be reached now
     ├── AcknowledgerError                 an acknowledger does not support the request
     ├── PipelineError                     methods of a pipeline were called in the wrong order
     ├── SourceError                       a source failed, and its restarts failed too

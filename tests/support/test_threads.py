@@ -22,6 +22,7 @@ from datetime import timedelta
 from functools import partialmethod
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -33,12 +34,14 @@ from reactivex.subject import Subject
 import rxtweets
 from rxtweets import (
     Backoff,
+    Batch,
     Batcher,
     ConfigurationError,
     Message,
     Pipeline,
     Restart,
     Retry,
+    brokers,
     events,
     simulator,
 )
@@ -48,11 +51,13 @@ from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
 from rxtweets.api._watchdog import Watchdog
+from rxtweets.brokers import _amqp, _jetstream_link, _kafka_receiver, _source
 from rxtweets.cli import _screen, _work, _worker
 from rxtweets.cli import _sources as commands
 from rxtweets.cli import _tail as tail
 from rxtweets.cli._queues import queue_of
 from rxtweets.display import _live as live
+from rxtweets.errors import BrokerUnavailable
 from rxtweets.operators import _batching_observer, _deliver, _event_loop, _threads
 from rxtweets.pipeline import _intake
 from rxtweets.streams import _isolated as isolated
@@ -63,7 +68,7 @@ from rxtweets.streams._reader import Reader
 from rxtweets.streams._reader_process import Order, Outlet
 from rxtweets.streams._replay import _Play
 from rxtweets.streams._run import StreamRun
-from rxtweets.subscribers import Buffered
+from rxtweets.subscribers import Buffered, Spooled
 
 PATIENCE = 20.0
 PACKAGE = Path(rxtweets.__file__).parent
@@ -528,6 +533,57 @@ def parent(kind: type[BaseException], _patch: Patch, _log: Log) -> None:
         assert kind.__name__.encode() in process.stderr.read()
 
 
+# Queues on brokers. The servers need not be there: the threads die before they connect.
+
+
+def spool(kind: type[BaseException], patch: Patch, log: Log, directory: Path) -> None:
+    patch.setattr(Spooled, "_has_more", Raising(kind, Spooled._has_more, times=1))
+    away, taken = [ConnectionError("away")], list[Any]()
+
+    def take(batch: Batch[Any]) -> None:
+        if away:
+            raise away.pop()
+        taken.extend(message.data for message in batch)
+
+    store = Spooled(take, directory)
+    store.on_next(Batch([Message(1)]))
+    store.on_completed()
+    assert taken == [1]
+    assert log.says(kind)
+
+
+def lease(kind: type[BaseException], patch: Patch, log: Log) -> None:
+    session = _source._Session
+    once = Raising(kind, session._keep_leases_once, times=1)
+    patch.setattr(session, "_keep_leases_once", once)
+    queued = brokers.connect(f"memory:{uuid4().hex}")
+    with queued.source(lease=0.03).subscribe():
+        assert log.says(kind)
+
+
+def connection(url: str) -> None:
+    """Connect, and find the broker unavailable."""
+    with pytest.raises(BrokerUnavailable, match="fault"):
+        brokers.connect(url).engine.ensure(["group"])
+
+
+def jetstream(kind: type[BaseException], patch: Patch, _: Log) -> None:
+    patch.setattr(_jetstream_link.Connection, "_live", Raising(kind))
+    connection("nats://127.0.0.1:1/TWEETS")
+
+
+def rabbitmq(kind: type[BaseException], patch: Patch, _: Log) -> None:
+    patch.setattr(_amqp.Link, "_watch", Raising(kind))
+    connection("amqp://127.0.0.1:1/tweets")
+
+
+def kafka(kind: type[BaseException], patch: Patch, _: Log) -> None:
+    patch.setattr(_kafka_receiver.KafkaReceiver, "_consume", Raising(kind))
+    engine = brokers.connect("kafka://127.0.0.1:1/tweets").engine
+    with pytest.raises(BrokerUnavailable, match="fault"):
+        engine.receiver(brokers.Subscription("group", 30.0, 10, 5)).take(1, PATIENCE)
+
+
 ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-backlog": (backlog,),
     "rxtweets-batch": (batch,),
@@ -538,13 +594,17 @@ ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-drain": (drain,),
     "rxtweets-duration": (duration,),
     "rxtweets-events": (bus,),
+    "rxtweets-jetstream": (jetstream,),
+    "rxtweets-kafka": (kafka,),
     "rxtweets-kill": (kill,),
+    "rxtweets-lease": (lease,),
     "rxtweets-limit": (limit, limit_of_several),
     "rxtweets-loop": (loop, loop_of_a_subscriber),
     "rxtweets-outlet": (outlet,),
     "rxtweets-parent": (parent,),
     "rxtweets-processor": (processor,),
     "rxtweets-pull": (pull,),
+    "rxtweets-rabbitmq": (rabbitmq,),
     "rxtweets-reader": (reader,),
     "rxtweets-reading": (reading,),
     "rxtweets-replay": (replay,),
@@ -552,6 +612,7 @@ ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-restart": (restart,),
     "rxtweets-retry": (retry,),
     "rxtweets-source": (source,),
+    "rxtweets-spool": (spool,),
     "rxtweets-subscriber": (subscriber,),
     "rxtweets-summary": (summary,),
     "rxtweets-view": (view,),
@@ -575,7 +636,7 @@ def test_thread_is_seen_when_it_dies(
     log: Log,
     tmp_path: Path,
 ) -> None:
-    more = (tmp_path,) if row is replay else ()
+    more = (tmp_path,) if row in {replay, spool} else ()
     row(kind, monkeypatch, log, *more)
 
 
@@ -609,7 +670,8 @@ def test_one_file_starts_all_threads() -> None:
         for path in PACKAGE.rglob("*.py")
         if OTHER_WAYS.search(path.read_text(encoding="utf-8"))
     }
-    assert others == {"workers.py"}
+    # The futures of requests to SQS carry their errors.
+    assert others == {"workers.py", "_sqs.py"}
 
 
 # The one place.
