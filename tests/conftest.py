@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -28,6 +29,19 @@ OTHERS = {
     "test_their_rules",
 }
 """Files in which a cluster, a kernel or another client of X keeps sockets and processes open."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files of brokers, whose tests wait for leases, among those that compute."""
+    files = [list(part) for _, part in groupby(items, key=lambda item: item.path)]
+    waiting = [part for part in files if part[0].path.parent.name == "brokers"]
+    others = [part for part in files if part[0].path.parent.name != "brokers"]
+    mixed: list[pytest.Item] = []
+    while waiting or others:  # the former are through after two thirds of the latter
+        for part in (*waiting[:1], *others[:3]):
+            mixed += part
+        waiting, others = waiting[1:], others[3:]
+    items[:] = mixed
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,9 @@ log = logging.getLogger("rxtweets")
 
 LIMIT = {"request_timeout": WAIT}
 
+REBALANCE = 15.0
+"""Seconds. A group answers after its rebalance, which waits for dead members for ten seconds."""
+
 
 class KafkaEngine(Engine):
     """A topic on Kafka: ``kafka://user:password@host:9092,host2:9092/topic``; extra ``kafka``.
@@ -285,7 +288,9 @@ class KafkaEngine(Engine):
         moved = self._group_offsets(group, {at: end for at, end in ends.items() if at[0] in topics})
         self._ask(
             "move the group",
-            lambda admin: _results(admin.alter_consumer_group_offsets([moved], **LIMIT)),
+            lambda admin: _results(
+                admin.alter_consumer_group_offsets([moved], request_timeout=REBALANCE)
+            ),
         )
 
     def _group_offsets(self, group: str, offsets: Mapping[Place, int]) -> Any:

@@ -309,7 +309,9 @@ def test_ensure_may_be_repeated(queue: Queue) -> None:
         receiver.acknowledge(take(receiver, 2))
 
 
-def test_purge_removes_all_messages(queue: Queue) -> None:
+def test_purge_removes_all_messages(queue: Queue, engine: EngineUnderTest) -> None:
+    if not engine.purges:
+        pytest.skip("a busy Tansu moves no group that has just lost a member")
     publish(queue, envelopes(10))
     queue.engine.purge()
     with receiving(queue) as receiver:

@@ -203,7 +203,10 @@ def test_replayed_dead_letter_is_handled_again(queue: Queue, tweet: Tweet) -> No
     assert delivery_of(worker.given[0]).key == tweet(1).id
 
 
-def test_purged_dead_letters_are_gone(queue: Queue, tweet: Tweet) -> None:
+def test_purged_dead_letters_are_gone(queue: Queue, tweet: Tweet, engine: EngineUnderTest) -> None:
+    if not engine.purges:
+        pytest.skip("a busy Tansu moves no group that has just lost a member")
+
     def fail(_: Message[str]) -> Message[str]:
         raise ValueError("poison")
 
