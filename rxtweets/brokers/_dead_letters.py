@@ -1,21 +1,89 @@
-"""The queue of dead letters."""
+"""The queue of dead letters: its sender, and its reader."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
 from rxtweets._messages.message import Message
-from rxtweets.brokers._engine import Engine, Envelope, Receiver, Subscription, Taken
-from rxtweets.brokers._envelopes import key_in, messages_of, number_in
+from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Subscription, Taken
+from rxtweets.brokers._envelopes import KEY, key_in, messages_of, number_in, quoted
 from rxtweets.brokers._packs import AGAIN
+from rxtweets.subscribers._dead_letters import text_of
 
-__all__ = ["DeadLetters", "QueuedDeadLetter"]
+__all__ = ["DeadLetterSender", "DeadLetters", "QueuedDeadLetter"]
+
+ERROR, ATTEMPTS, OF_GROUP, QUEUE, WORKER, AT = (
+    f"rxt-{name}" for name in ("error", "attempts", "group", "queue", "worker", "dead-at")
+)
+"""Headers of a dead letter."""
+
+LONGEST_ERROR = 1000
+"""Characters of an error in a header."""
 
 GROUP = "dead"
 AT_ONCE = 100
 LEASE = 60.0
+
+
+class DeadLetterSender:
+    """Publishes the dead letters of a group; connects with the first one.
+
+    Args:
+        engine: of the queue whose messages failed.
+        group: whose workers failed them.
+    """
+
+    def __init__(self, engine: Engine, group: str) -> None:
+        self._engine = engine
+        self._group = group
+        self._lock = threading.Lock()
+        self._sender: Sender | None = None
+
+    def put(self, letters: Sequence[tuple[Taken, object]]) -> list[Exception | None]:
+        """Publish messages with the reasons of their failures.
+
+        Returns:
+            ``None`` for each letter that is stored durably, else the error.
+        """
+        try:
+            return self._connected().put([self._envelope(*letter) for letter in letters])
+        except Exception as error:  # noqa: BLE001 - the messages are delivered again
+            return [error] * len(letters)
+
+    def close(self) -> None:
+        """Close the connection; may be called twice."""
+        with self._lock:
+            sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.close()
+
+    def _connected(self) -> Sender:
+        with self._lock:
+            if self._sender is None:
+                self._sender = _ready(self._engine).sender()
+            return self._sender
+
+    def _envelope(self, taken: Taken, reason: object) -> Envelope:
+        key = key_in(taken)
+        headers = {
+            **taken.headers,
+            KEY: quoted(key),
+            ERROR: _ascii(text_of(reason))[:LONGEST_ERROR],
+            ATTEMPTS: str(taken.attempt),
+            OF_GROUP: self._group,
+            QUEUE: self._engine.queue,
+            WORKER: f"{socket.gethostname()}:{os.getpid()}",
+            AT: repr(time.time()),
+        }
+        # A message that is replayed may die again, or die in another group: that is another letter.
+        letter = f"{self._group}:{key}:{taken.native_id}:{taken.attempt}"
+        return Envelope(letter, taken.body, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +128,7 @@ class DeadLetters:
 
     def __len__(self) -> int:
         """Return the number of dead letters."""
-        dead = self._ready()
-        backlog = dead.backlog()[GROUP]
+        backlog = _ready(self._engine).backlog()[GROUP]
         return backlog.pending + backlog.in_flight
 
     def __iter__(self) -> Iterator[QueuedDeadLetter]:
@@ -113,18 +180,23 @@ class DeadLetters:
 
     def purge(self) -> int:
         """Remove all dead letters; return their number, as far as the engine can tell."""
-        return self._ready().purge()
+        return _ready(self._engine).purge()
 
     def __repr__(self) -> str:
         return f"<dead letters of {self._engine.name} {self._engine.queue!r}>"
 
-    def _ready(self) -> Engine:
-        dead = self._engine.dead_letters()
-        dead.ensure((GROUP,))
-        return dead
-
     def _receiver(self) -> Receiver:
-        return self._ready().receiver(Subscription(GROUP, LEASE, 10_000, 10_000))
+        return _ready(self._engine).receiver(Subscription(GROUP, LEASE, 10_000, 10_000))
+
+
+def _ready(engine: Engine) -> Engine:
+    dead = engine.dead_letters()
+    dead.ensure((GROUP,))
+    return dead
+
+
+def _ascii(text: str) -> str:
+    return " ".join(text.encode("ascii", "backslashreplace").decode().split())
 
 
 def _letter(taken: Taken) -> QueuedDeadLetter:
@@ -132,21 +204,18 @@ def _letter(taken: Taken) -> QueuedDeadLetter:
     headers = taken.headers
     return QueuedDeadLetter(
         key_in(taken),
-        headers.get("rxt-error", ""),
-        int(number_in(headers, "rxt-attempts")),
-        headers.get("rxt-group", ""),
-        headers.get("rxt-worker", ""),
-        number_in(headers, "rxt-dead-at"),
+        headers.get(ERROR, ""),
+        int(number_in(headers, ATTEMPTS)),
+        headers.get(OF_GROUP, ""),
+        headers.get(WORKER, ""),
+        number_in(headers, AT),
         taken.body,
         message if isinstance(message, Message) else None,
     )
 
 
-DEAD_ONLY = {
-    *("rxt-error", "rxt-attempts", "rxt-group", "rxt-queue", "rxt-worker", "rxt-dead-at"),
-    *AGAIN,
-}
-"""Headers that a message has lost when it is replayed."""
+DEAD_ONLY = {ERROR, ATTEMPTS, OF_GROUP, QUEUE, WORKER, AT, *AGAIN}
+"""Headers that a replayed message does not have."""
 
 
 def _replayed(taken: Taken) -> Envelope:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import tenacity
 
@@ -66,11 +66,10 @@ class Queue:
         """Return a subscriber that publishes batches.
 
         Args:
-            pack: messages of the pipeline in one message of the broker, at most; more than 50 with
-                the ids of tweets make several. Packs are much
-                faster, and each message is still acknowledged on its own; but a pack is delivered
-                to one worker, after a crash as a whole, and two publishers of the same tweets are
-                not deduplicated. Bodies hold one line for each message.
+            pack: messages of the pipeline in one message of the broker, 50 tweets at most. Packs
+                are much faster, and each message is still acknowledged on its own. A pack is
+                delivered to one worker, after a crash as a whole. Two publishers of the same
+                tweets are not deduplicated. Bodies have one line for each message.
             spool: a directory for batches while the broker is away, which are published when it is
                 back; by default they fail. See `rxtweets.subscribers.Spooled`.
             spool_bytes: of the batches that wait; a batch beyond it fails.
@@ -123,7 +122,7 @@ class Queue:
         if wait is not None and not callable(wait):
             raise ConfigurationError(f"wait={wait!r}: give a strategy of tenacity")
         settling = Settling(
-            choice("on_failure", on_failure, ("retry", "dead_letter", "drop", "release")),
+            choice("on_failure", on_failure, get_args(OnFailure)),
             wait or tenacity.wait_exponential(multiplier=1.0, max=60.0),
             whole_number("max_deliver", max_deliver),
             seconds("max_held", max_held),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,16 +20,9 @@ from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Failed, Message
 from rxtweets._support.validation import choice, seconds
 from rxtweets._support.workers import start_thread
-from rxtweets.brokers._engine import (
-    Backlog,
-    Engine,
-    Envelope,
-    Receiver,
-    Sender,
-    Subscription,
-    Taken,
-)
-from rxtweets.brokers._envelopes import KEY, key_in, messages_of, quoted
+from rxtweets.brokers._dead_letters import DeadLetterSender
+from rxtweets.brokers._engine import Backlog, Engine, Receiver, Subscription, Taken
+from rxtweets.brokers._envelopes import key_in, messages_of
 from rxtweets.brokers._packs import Unpacker
 from rxtweets.errors import (
     AcknowledgerError,
@@ -70,7 +61,7 @@ TOGETHER = 100
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """What becomes of messages: the options of `Queue.source`, checked.
+    """How messages are settled: the checked options of `Queue.source`.
 
     Attributes:
         on_failure: for a message that failed.
@@ -98,6 +89,7 @@ class Delivery(NamedTuple):
         native_id: the broker's name of the message.
         on_failure: what happens if it fails.
         delay: seconds before the next delivery; ``None`` for the strategy of the source.
+        taken: for the acknowledger alone.
     """
 
     engine: str
@@ -166,7 +158,7 @@ class _Session:
         self._settling = settling
         self._telemetry = telemetry
         self._receiver: Unpacker | None = None
-        self._dead = _DeadLetterSender(engine, subscription.group)
+        self._dead = DeadLetterSender(engine, subscription.group)
         self._lock = threading.Lock()
         self._held: dict[Taken, float] = {}
         self._room = threading.Event()
@@ -428,7 +420,7 @@ class _Session:
                 receiver.close() if is_idle else receiver.give_back()
             if is_idle:
                 self._dead.close()
-        except Exception as error:  # noqa: BLE001 - the thread that ends the source goes on
+        except Exception as error:  # noqa: BLE001 - the thread that ends the source continues
             log.warning("the connection to %s did not close: %r", self._engine.queue, error)
         if is_idle:
             self._closed.set()
@@ -484,53 +476,6 @@ class _Session:
             self._let_go(ours)
 
 
-class _DeadLetterSender:
-    """Publishes dead letters; connects with the first one."""
-
-    def __init__(self, engine: Engine, group: str) -> None:
-        self._engine = engine
-        self._group = group
-        self._lock = threading.Lock()
-        self._sender: Sender | None = None
-
-    def put(self, letters: Sequence[tuple[Taken, object]]) -> list[Exception | None]:
-        """Return an error for each letter that is not stored."""
-        try:
-            return self._connected().put([self._envelope(*letter) for letter in letters])
-        except Exception as error:  # noqa: BLE001 - the messages are delivered again
-            return [error] * len(letters)
-
-    def close(self) -> None:
-        with self._lock:
-            sender, self._sender = self._sender, None
-        if sender is not None:
-            sender.close()
-
-    def _connected(self) -> Sender:
-        with self._lock:
-            if self._sender is None:
-                dead = self._engine.dead_letters()
-                dead.ensure(("dead",))
-                self._sender = dead.sender()
-            return self._sender
-
-    def _envelope(self, taken: Taken, reason: object) -> Envelope:
-        key = key_in(taken)
-        headers = {
-            **taken.headers,
-            KEY: quoted(key),
-            "rxt-error": _ascii(_text_of(reason))[:1000],
-            "rxt-attempts": str(taken.attempt),
-            "rxt-group": self._group,
-            "rxt-queue": self._engine.queue,
-            "rxt-worker": f"{socket.gethostname()}:{os.getpid()}",
-            "rxt-dead-at": repr(time.time()),
-        }
-        # A message that is replayed may die again, or die in another group: that is another letter.
-        letter = f"{self._group}:{key}:{taken.native_id}:{taken.attempt}"
-        return Envelope(letter, taken.body, headers)
-
-
 _Settle = Callable[[Receiver], Callable[[Sequence[Taken]], Sequence[Taken]]]
 """Returns the function of a receiver that tells the broker an outcome."""
 
@@ -556,14 +501,3 @@ def _redelivered(taken: Taken) -> Redelivered:
 
 def _reason(message: Message[Any]) -> object:
     return message.status.reason if isinstance(message.status, Failed) else None
-
-
-def _text_of(reason: object) -> str:
-    try:
-        return f"{type(reason).__name__}: {reason}"
-    except Exception:  # noqa: BLE001 - the text of a user's exception
-        return type(reason).__name__
-
-
-def _ascii(text: str) -> str:
-    return " ".join(text.encode("ascii", "backslashreplace").decode().split())

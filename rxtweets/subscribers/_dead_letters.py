@@ -136,6 +136,15 @@ def _letter_lines(path: Path) -> Iterator[tuple[dict[str, Any], Message[Any]]]:
         yield failure, recorded_message(line, value)
 
 
+def text_of(reason: object) -> str:
+    """Return type and text of the reason of a failure."""
+    name = type(reason).__name__
+    try:
+        return f"{name}: {reason}"
+    except Exception:  # noqa: BLE001 - the text of a user's exception may raise anything
+        return name
+
+
 def recorded_message(line: bytes, value: dict[str, Any]) -> Message[Any]:
     """Return the message of a line that `to_line` wrote, and that is decoded already."""
     try:

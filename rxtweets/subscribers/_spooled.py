@@ -22,7 +22,7 @@ from rxtweets._support.workers import start_thread
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, SubscriberUnavailable
 from rxtweets.operators._deliver import SubscriberOrFunction
 from rxtweets.subscribers._buffered import Buffered, function_of
-from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile
+from rxtweets.subscribers._dead_letters import DeadLetter, DeadLetterFile, text_of
 from rxtweets.subscribers._spool import Spool
 
 log = logging.getLogger("rxtweets")
@@ -256,7 +256,7 @@ class Spooled(Subscriber[Any]):
             raise error
 
     def _write_letter(self, batch: Batch[Any], reason: object) -> None:
-        text = f"{type(reason).__name__}: {reason}"
+        text = text_of(reason)
         self._letters(DeadLetter(batch, text, 1, datetime.now(UTC)))
         self.dead_lettered += len(batch)
         log.warning("%d messages went to %s: %s", len(batch), self._letters.path, text)
