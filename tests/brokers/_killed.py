@@ -57,7 +57,7 @@ class Work:
                     os._exit(3)
                 case "hang":
                     threading.Event().wait()
-            time.sleep(self.sleep)
+            time.sleep(self.sleep)  # the work of the handler
             os.write(record, f"{message.id} {delivery_of(message).attempt}\n".encode())
             return message
 

@@ -24,9 +24,15 @@ def url_of(engine: EngineUnderTest) -> Iterator[UrlOf]:
 
 
 @pytest.fixture
-def queue(url_of: UrlOf) -> Iterator[brokers.Queue]:
+def url(url_of: UrlOf) -> str:
+    """The URL of a new queue."""
+    return url_of(f"t{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def queue(url: str) -> Iterator[brokers.Queue]:
     """A new queue with one group."""
-    queue = brokers.connect(url_of(f"t{uuid4().hex[:12]}"), groups=["workers"])
+    queue = brokers.connect(url, groups=["workers"])
     queue.engine.ensure(["workers"])
     yield queue
     queue.close()

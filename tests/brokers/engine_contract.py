@@ -13,8 +13,7 @@ import pytest
 from rxtweets.brokers import Envelope, Queue, Receiver, Subscription, Taken
 from rxtweets.errors import BacklogUnknown
 from tests.brokers.engines import EngineUnderTest
-
-PATIENCE = 20.0
+from tests.brokers.waiting import PATIENCE, eventually
 
 
 def envelopes(count: int, start: int = 0) -> list[Envelope]:
@@ -329,10 +328,3 @@ def test_dead_letters_are_another_queue(queue: Queue) -> None:
     receiver = dead.receiver(Subscription("dead", 30.0, 100, 100))
     receiver.acknowledge(take(receiver, 3))
     receiver.close()
-
-
-def eventually(condition: Callable[[], bool], shown: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert condition(), shown()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import pytest
 from tests.brokers import rabbitmq
 from tests.brokers.nats_server import nats_server
 from tests.brokers.redis_server import is_installed, redis_server
+from tests.brokers.waiting import accepts, free_port, wait_for_server
 
 __all__ = ["ENGINES", "EngineUnderTest", "absent"]
 
@@ -136,7 +135,7 @@ def poll(self, queue_name, count, wait_seconds_timeout, *args, **options):
     while not (found := receive(self, queue_name, count, 0, *args, **options)):
         if time.monotonic() >= until:
             break
-        time.sleep(0.02)
+        time.sleep(0.02)  # as the poll of the service, which does not wake up either
     return found
 
 for name in ("send_message", "send_message_batch", "delete_message", "delete_message_batch",
@@ -193,7 +192,7 @@ def pubsub_emulator(port: int) -> Iterator[subprocess.Popen[bytes]]:
         [java, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
-            _wait_for_port(port)
+            wait_for_server(lambda: accepts(port), server, patience=40.0)
             yield server
         finally:
             server.kill()
@@ -208,23 +207,6 @@ def _pubsub() -> Iterator[UrlOf]:
     port = free_port()
     with _environment({"PUBSUB_EMULATOR_HOST": f"127.0.0.1:{port}"}), pubsub_emulator(port):
         yield lambda name: f"pubsub://project/{name}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def _wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 40
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            assert time.monotonic() < deadline, f"nothing listens on {port}"
-            time.sleep(0.05)
-        else:
-            return
 
 
 AWS = {

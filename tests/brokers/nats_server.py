@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["NatsServer", "nats_server"]
+from tests.brokers.waiting import PATIENCE, wait_for_server
 
-PATIENCE = 20.0
+__all__ = ["NatsServer", "nats_server"]
 
 
 class NatsServer:
@@ -57,15 +56,16 @@ class NatsServer:
 
     def _written_port(self) -> int:
         ports = self._directory / f"nats-server_{self._process.pid}.ports"
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and self._process.poll() is None:
+
+        def port() -> int:
             try:
                 [url] = json.loads(ports.read_text())["nats"]
             except (FileNotFoundError, ValueError):
-                time.sleep(0.02)
-            else:
-                return int(url.rpartition(":")[2])
-        raise TimeoutError("nats-server has not started")
+                return 0
+            return int(url.rpartition(":")[2])
+
+        wait_for_server(port, self._process)
+        return port()
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import tenacity
 
 from rxtweets import Batch, Batcher, Message, Pipeline, events
 from rxtweets.brokers import Queue, delivery_of
-from tests.brokers.engine_contract import eventually, receiving, take
+from tests.brokers.engine_contract import receiving, take
 from tests.brokers.engines import ENGINES, EngineUnderTest
+from tests.brokers.waiting import eventually
 
 Tweet = Callable[[int], Message[str]]
 PATIENCE = 30.0

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +17,7 @@ import trustme
 
 from rxtweets._support.optional_imports import needed
 from rxtweets.brokers._rabbitmq import DELAYS
+from tests.brokers.waiting import eventually, free_port
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The program behind the script of the package, which would change to another user."""
@@ -68,11 +68,13 @@ class Node:
             self._process = subprocess.Popen(
                 [SERVER], env=environment, stdout=out, stderr=out, start_new_session=True
             )
-        deadline = time.monotonic() + PATIENCE
-        while not accepts(self.port):
-            alive = self._process.poll() is None and time.monotonic() < deadline
-            assert alive, (directory / "out").read_text()[-2000:]
-            time.sleep(0.1)
+        process = self._process
+        eventually(
+            lambda: process.poll() is not None or accepts(self.port),
+            (directory / "out").read_text,
+            PATIENCE,
+        )
+        assert process.poll() is None, (directory / "out").read_text()[-2000:]
 
     def kill(self) -> None:
         """Kill it with -9, and wait for its end."""
@@ -117,13 +119,6 @@ def accepts(port: int) -> bool:
             return bool(connection.recv(1))  # an answer: the node has booted
     except OSError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import redis
+
+from tests.brokers.waiting import free_port, wait_for_server
 
 __all__ = ["RedisServer", "is_installed", "redis_server"]
 
@@ -44,11 +44,7 @@ class RedisServer:
         if self.password:
             command += ["--requirepass", self.password]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE
-        while not self.answers():
-            assert time.monotonic() < deadline, "redis-server does not answer"
-            assert self.process.poll() is None, "redis-server has ended"
-            time.sleep(0.02)
+        wait_for_server(self.answers, self.process, PATIENCE)
 
     def answers(self) -> bool:
         with self.client() as client:
@@ -83,10 +79,3 @@ def redis_server(*settings: str, password: str = "") -> Iterator[RedisServer]:
 
 def is_installed() -> bool:
     return shutil.which("redis-server") is not None
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from tests.brokers.engines import absent
+from tests.brokers.waiting import accepts, free_port, wait_for_server
 
 __all__ = ["Tansu", "tansu"]
 
@@ -26,13 +25,8 @@ class Tansu:
 
     def __init__(self, program: Path) -> None:
         self._program = program
-        self.port = self.free_port()
+        self.port = free_port()
         self.start()
-
-    @staticmethod
-    def free_port() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            return int(free.getsockname()[1])
 
     def url(self, name: str) -> str:
         return f"kafka://127.0.0.1:{self.port}/{name}?{OPTIONS}"
@@ -45,11 +39,7 @@ class Tansu:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 20.0
-        while not self._answers():
-            assert time.monotonic() < deadline, "tansu does not listen"
-            assert self._process.poll() is None, "tansu has ended"
-            time.sleep(0.02)
+        wait_for_server(lambda: accepts(self.port), self._process)
 
     def kill(self) -> None:
         self._process.kill()
@@ -63,13 +53,6 @@ class Tansu:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1.0).close()
-        except OSError:
-            return False
-        return True
 
 
 @contextmanager

@@ -17,11 +17,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from rxtweets import Batch, Batcher, Pipeline, brokers, sample_stream, simulator
+from rxtweets import Batch, Batcher, Pipeline, sample_stream, simulator
 from rxtweets.brokers import Queue
 from tests.brokers._killed import POSTGRES, frames, messages
 from tests.brokers.engine_contract import receiving, take
-from tests.brokers.engines import ENGINES, EngineUnderTest, UrlOf
+from tests.brokers.engines import ENGINES, EngineUnderTest
+from tests.brokers.waiting import eventually
 from tests.subscribers import conftest as stores
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(200)]
@@ -38,19 +39,6 @@ postgres = stores.postgres
 @pytest.fixture(params=["sqlite", "jetstream", "redis"], scope="module")
 def engine(request: pytest.FixtureRequest) -> EngineUnderTest:
     return ENGINES[request.param]
-
-
-@pytest.fixture
-def url(url_of: UrlOf) -> str:
-    return url_of(f"t{uuid4().hex[:12]}")
-
-
-@pytest.fixture
-def queue(url: str) -> Iterator[Queue]:
-    queue = brokers.connect(url, groups=["workers"])
-    queue.engine.ensure(["workers"])
-    yield queue
-    queue.close()
 
 
 @pytest.fixture
@@ -106,15 +94,8 @@ def ended(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def wait_until(condition: Callable[[], bool], shown: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, shown()
-        time.sleep(0.05)
-
-
 def wait_for_count(count: Callable[[], int], least: int) -> None:
-    wait_until(lambda: count() >= least, count)
+    eventually(lambda: count() >= least, count, PATIENCE)
 
 
 def is_empty(queue: Queue) -> bool:
@@ -164,7 +145,7 @@ def test_no_message_is_lost_when_workers_are_killed(
         at = first + moments.randrange(700)
         wait_for_count(lambda: count_of(workers + killed), at)
         kill_one(workers, killed, moments, new)
-    wait_until(lambda: is_empty(queue), queue.backlog)
+    eventually(lambda: is_empty(queue), queue.backlog, PATIENCE)
     handled = [pair for worker in workers + killed for pair in worker.handled]
     times = Counter(key for key, _ in handled)
     doubles = {key for key, count in times.items() if count > 1}
@@ -237,7 +218,7 @@ def handled_around_poison(
             workers.append(new())
         return is_empty(queue) and len(queue.dead_letters) > 0
 
-    wait_until(is_done, queue.backlog)
+    eventually(is_done, queue.backlog, PATIENCE)
     return {key for worker in workers + ended for key, _ in worker.handled}, len(ended)
 
 
@@ -312,8 +293,8 @@ def test_each_tweet_is_in_the_table_once(
             at = first + moments.randrange(2000)
             wait_for_count(lambda: len(rows_of(postgres)), at)
             kill_one(workers, killed, moments, new)
-        wait_until(lambda: ingest.stats().batched == count, ingest.stats)
-    wait_until(lambda: is_empty(queue), queue.backlog)
+        eventually(lambda: ingest.stats().batched == count, ingest.stats, PATIENCE)
+    eventually(lambda: is_empty(queue), queue.backlog, PATIENCE)
     sent = [message.id for message in messages(count)]
     assert sorted(rows_of(postgres)) == sorted(sent)
     assert len(killed) == 5

@@ -20,8 +20,9 @@ from rxtweets.errors import (
     ConfigurationError,
     QueueSettingsError,
 )
-from tests.brokers.engine_contract import PATIENCE, envelopes, eventually, publish, take
+from tests.brokers.engine_contract import envelopes, publish, take
 from tests.brokers.nats_server import NatsServer, nats_server
+from tests.brokers.waiting import PATIENCE, eventually
 
 THREAD = "rxtweets-jetstream"
 

@@ -19,16 +19,9 @@ import pytest
 from rxtweets import brokers
 from rxtweets.brokers import Envelope, Queue, Receiver, Subscription, Taken
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, QueueSettingsError
-from tests.brokers.engine_contract import (
-    PATIENCE,
-    bodies,
-    envelopes,
-    eventually,
-    publish,
-    receiving,
-    take,
-)
+from tests.brokers.engine_contract import bodies, envelopes, publish, receiving, take
 from tests.brokers.tansu import Tansu, tansu
+from tests.brokers.waiting import PATIENCE, eventually, free_port
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -134,7 +127,7 @@ def test_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_absent_broker_is_named_without_the_password() -> None:
-    at = f"127.0.0.1:{Tansu.free_port()}"
+    at = f"127.0.0.1:{free_port()}"
     url = f"kafka://user:pa55word@{at}/topic?security.protocol=SASL_PLAINTEXT"
     queue = brokers.connect(url)
     subscription = Subscription("workers", 30.0, 10, 5)

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from rxtweets.brokers import Address, Queue, Receiver, Subscription
 from rxtweets.brokers._memory import MemoryEngine
-from tests.brokers.engine_contract import PATIENCE
+from tests.brokers.waiting import PATIENCE
 
 
 class SlowEngine(MemoryEngine):

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from google.api_core.exceptions import Forbidden
@@ -21,30 +20,13 @@ from rxtweets.errors import (
     ConfigurationError,
     QueueSettingsError,
 )
-from tests.brokers.engine_contract import envelopes, eventually, publish, receiving, take
-from tests.brokers.engines import ENGINES, UrlOf, free_port, pubsub_emulator
+from tests.brokers.engine_contract import envelopes, publish, receiving, take
+from tests.brokers.engines import UrlOf, pubsub_emulator
+from tests.brokers.waiting import eventually, free_port
 
+ENGINE = "pubsub"
 TOPIC = "projects/project/topics/"
 SUBSCRIPTION = "projects/project/subscriptions/"
-
-
-@pytest.fixture(scope="module")
-def url_of() -> Iterator[UrlOf]:
-    with ENGINES["pubsub"].broker() as url_of:
-        yield url_of
-
-
-@pytest.fixture
-def url(url_of: UrlOf) -> str:
-    return url_of(f"t{uuid4().hex[:12]}")
-
-
-@pytest.fixture
-def queue(url: str) -> Iterator[Queue]:
-    queue = brokers.connect(url, groups=["workers"])
-    queue.engine.ensure(["workers"])
-    yield queue
-    queue.close()
 
 
 @pytest.fixture

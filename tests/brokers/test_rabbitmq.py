@@ -21,8 +21,9 @@ from rxtweets.errors import (
     QueueSettingsError,
 )
 from tests.brokers import rabbitmq
-from tests.brokers.engine_contract import envelopes, eventually, publish, receiving, take
+from tests.brokers.engine_contract import envelopes, publish, receiving, take
 from tests.brokers.engines import absent
+from tests.brokers.waiting import eventually, free_port
 
 MakeQueue = Callable[..., brokers.Queue]
 
@@ -121,7 +122,7 @@ def test_wrong_password_is_an_error_without_the_password(node: rabbitmq.Node) ->
 
 
 def test_missing_broker_is_unavailable() -> None:
-    port = rabbitmq.free_port()
+    port = free_port()
     engine = brokers.connect(f"amqp://guest:hunter2@127.0.0.1:{port}/tweets").engine
     with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{port}.* refused") as caught:
         engine.ensure()
@@ -129,7 +130,7 @@ def test_missing_broker_is_unavailable() -> None:
 
 
 def test_second_host_is_tried_when_the_first_is_missing(node: rabbitmq.Node) -> None:
-    hosts = f"127.0.0.1:{rabbitmq.free_port()},127.0.0.1:{node.port}"
+    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{node.port}"
     engine = brokers.connect(f"amqp://{hosts}/t{uuid4().hex}").engine
     engine.ensure(["workers"])
     engine.close()
@@ -321,7 +322,7 @@ def drained(receiver: Receiver, least: int) -> list[Taken]:
         try:
             taken = receiver.take(100, 1.0)
         except BrokerUnavailable:
-            time.sleep(0.1)
+            time.sleep(0.1)  # the node is starting
             continue
         receiver.acknowledge(taken)
         found += taken

@@ -22,9 +22,10 @@ from rxtweets.errors import (
     ConfigurationError,
     QueueSettingsError,
 )
-from tests.brokers.engine_contract import envelopes, eventually, publish, receiving, take
+from tests.brokers.engine_contract import envelopes, publish, receiving, take
 from tests.brokers.engines import absent
 from tests.brokers.redis_server import RedisServer, is_installed, redis_server
+from tests.brokers.waiting import eventually
 
 PATIENCE = 40.0
 PASSWORD = "hush-7Kq"

@@ -13,8 +13,8 @@ import tenacity
 from rxtweets import Batch, Message, Pipeline
 from rxtweets.brokers import Backlog, Queue, Subscription, delivery_of
 from rxtweets.errors import BrokerError, QueueSettingsError
-from tests.brokers.engine_contract import eventually
 from tests.brokers.faulty import FaultyEngine, faulty_queue
+from tests.brokers.waiting import eventually
 
 Tweet = Callable[[int], Message[str]]
 

@@ -19,7 +19,8 @@ from rxtweets import Batch, Message, brokers
 from rxtweets.brokers import Engine, Envelope, Receiver, Sender, Subscription, _sqlite_file
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, QueueSettingsError
 from rxtweets.subscribers import SQLiteSubscriber
-from tests.brokers.engine_contract import envelopes, eventually, take
+from tests.brokers.engine_contract import envelopes, take
+from tests.brokers.waiting import eventually
 
 
 @pytest.fixture

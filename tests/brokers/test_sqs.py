@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import boto3
 import pytest
@@ -21,27 +20,11 @@ from rxtweets.errors import (
     ConfigurationError,
     QueueSettingsError,
 )
-from tests.brokers.engine_contract import envelopes, eventually, publish, receiving, take
-from tests.brokers.engines import ENGINES, UrlOf, free_port, moto
+from tests.brokers.engine_contract import envelopes, publish, receiving, take
+from tests.brokers.engines import moto
+from tests.brokers.waiting import eventually, free_port
 
-
-@pytest.fixture(scope="module")
-def url_of() -> Iterator[UrlOf]:
-    with ENGINES["sqs"].broker() as url_of:
-        yield url_of
-
-
-@pytest.fixture
-def url(url_of: UrlOf) -> str:
-    return url_of(f"t{uuid4().hex[:12]}")
-
-
-@pytest.fixture
-def queue(url: str) -> Iterator[Queue]:
-    queue = brokers.connect(url, groups=["workers"])
-    queue.engine.ensure(["workers"])
-    yield queue
-    queue.close()
+ENGINE = "sqs"
 
 
 @pytest.fixture
