@@ -67,12 +67,12 @@ class EventBus:
 
     @property
     def has_observers(self) -> bool:
-        """Whether ``events`` has an observer. Without one, frequent events are not published."""
+        """``True`` if ``events`` has an observer. Without one, frequent events are not published."""
         return bool(self.events.observers)
 
     @property
     def is_traced(self) -> bool:
-        """Whether ``spans`` has an observer. Without one, no spans are published."""
+        """``True`` if ``spans`` has an observer. Without one, no spans are published."""
         return bool(self.spans.observers)
 
     def tap(self, function: Callable[[Event], None]) -> None:

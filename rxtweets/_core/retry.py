@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +12,15 @@ import tenacity
 
 from rxtweets._support.validation import function, optional
 
-__all__ = ["Retry", "call_state"]
+__all__ = ["Retry", "call_state", "seconds_until_retry"]
+
+log = logging.getLogger("rxtweets")
 
 RETRYING = tenacity.Retrying()
 """`tenacity.RetryCallState` requires one."""
+
+WAIT_WITHOUT_STRATEGY = 1.0
+"""Seconds until the next attempt if a strategy of the user raises or returns no time."""
 
 THREE_ATTEMPTS = tenacity.stop_after_attempt(3)
 DOUBLED = tenacity.wait_exponential(multiplier=0.1, max=10.0) + tenacity.wait_random(0.0, 0.1)
@@ -89,3 +96,28 @@ def call_state(
     state.set_exception((type(error), error, None))
     state.outcome_timestamp = now
     return state
+
+
+def seconds_until_retry(
+    wait: Callable[[tenacity.RetryCallState], float],
+    error: BaseException,
+    attempt: int,
+    owner: object,
+) -> float:
+    """Return the seconds of a user's strategy; 1, with a warning, if it raises or returns no time.
+
+    Args:
+        wait: a wait strategy of tenacity.
+        error: of the attempt that failed.
+        attempt: that failed, from 1.
+        owner: the object with the option ``wait=``, for the warning.
+    """
+    try:
+        delay = float(wait(call_state(error, attempt, 0.0, 0.0)))
+        if math.isfinite(delay):
+            return max(0.0, delay)
+        wrong = f"returned {delay}"
+    except Exception as raised:  # noqa: BLE001 - a user's strategy may raise anything
+        wrong = f"raised {type(raised).__name__}"
+    log.warning("wait= of %r %s; waiting %g s", owner, wrong, WAIT_WITHOUT_STRATEGY)
+    return WAIT_WITHOUT_STRATEGY

@@ -93,7 +93,7 @@ class Valve(Permit):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the valve holds messages back."""
+        """``True`` while the valve holds messages back."""
         return self._is_paused
 
     def pause(self) -> bool:

@@ -153,8 +153,7 @@ class Link:
     def _abort(self, text: str, kind: type[BrokerError] = BrokerUnavailable) -> None:
         self._end(kind, f"{self.where}: {text}")
         if not self._connection.is_closed:
-            # The public close() would wait for the broker.
-            self._connection._terminate_stream(self._stream_lost(text))  # noqa: SLF001
+            self._connection._terminate_stream(self._stream_lost(text))  # noqa: SLF001 - close() would wait for the broker
 
     def _lose(self, _: object, reason: BaseException) -> None:
         self._end(*_refusal(self.where, reason))
@@ -363,7 +362,7 @@ class Consumer(Link):
             return len(self._ready), len(self._unsettled) - len(self._ready)
 
     def stop(self) -> list[Pushed]:
-        """End waiting takes and the pushes; return the messages that nobody took."""
+        """End waiting takes and the pushes; return the messages that were not taken."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()

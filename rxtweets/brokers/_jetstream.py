@@ -366,7 +366,7 @@ class _JetStreamReceiver(Receiver):
     async def _take(self, connection: Connection, most: int, wait: float) -> list[Any]:
         """Take what is there, or wait for one message.
 
-        A request for more would stay open on the server, and get messages that nobody awaits.
+        A request for more would stay open on the server, and get messages without a take.
         """
         found = await self._pull(connection, {"batch": most, "no_wait": True}, ANSWER)
         if not found and wait > 0:

@@ -65,7 +65,7 @@ class Link:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the next call has to connect."""
+        """``True`` if the next call has to connect."""
         connection = self._connection
         return connection is None or connection.is_over
 

@@ -207,7 +207,7 @@ class PubSubEngine(Engine):
             self._ensured.clear()
 
     def policy(self, most: int) -> dict[str, Any]:
-        """Return the policy that moves messages to this topic after so many deliveries."""
+        """Return the policy that moves messages to this topic after ``most`` deliveries."""
         return {"dead_letter_topic": self.topic, "max_delivery_attempts": most}
 
     # Subscriptions.

@@ -99,7 +99,7 @@ class RabbitMQEngine(Engine):
         self._parameters = [_parameters(self._pika, address, *host) for host in address.hosts]
         self.queue = address.path
         self.has_retries = True
-        """Whether groups have queues for delayed retries, and attempts matter."""
+        """``True`` if groups have queues for delayed retries; those of dead letters have none."""
         self._lock = threading.Lock()
         self._admin = self._new_admin()
         self._groups: dict[str, None] = {}
@@ -264,7 +264,7 @@ class _RabbitMQSender(Sender):
 
 
 class _Receipt(NamedTuple):
-    """Where a message is from; a tag is valid on its own connection only."""
+    """Consumer, tag and properties of a delivery; a tag is valid on its own connection only."""
 
     consumer: Consumer
     tag: int

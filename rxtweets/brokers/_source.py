@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import tenacity
 
 from rxtweets._core.events import AcknowledgementsLost, BrokerLost, DeadLettered
-from rxtweets._core.retry import call_state
+from rxtweets._core.retry import call_state, seconds_until_retry
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Failed, Message
 from rxtweets._support.validation import choice, seconds
@@ -49,11 +49,8 @@ BACKLOG = 5.0
 RECONNECT = tenacity.wait_random_exponential(multiplier=0.5, max=30.0)
 """Seconds until the next attempt to reach a broker."""
 
-WAIT_WITHOUT_STRATEGY = 1.0
-"""Seconds before the next delivery if the strategy of the user raises or returns no time."""
-
 SETTLING = math.inf
-"""In place of the time at which a message was taken: its outcome is being told to the broker."""
+"""In place of the time at which a message was taken: the broker is being told its outcome."""
 
 TOGETHER = 100
 """Messages of one take at most; a take for each message would cost a round trip each."""
@@ -336,17 +333,7 @@ class _Session:
 
     def _wait_after(self, attempt: int, reason: object) -> float:
         error = reason if isinstance(reason, BaseException) else Exception(reason)
-        try:
-            delay = float(self._settling.wait(call_state(error, attempt, 0.0, 0.0)))
-            if math.isfinite(delay):
-                return max(0.0, delay)
-            wrong = f"returned {delay}"
-        except Exception as raised:  # noqa: BLE001 - a user's strategy raises anything
-            wrong = f"raised {type(raised).__name__}"
-        log.warning(
-            "wait= of %s %s; waiting %g s", self._engine.queue, wrong, WAIT_WITHOUT_STRATEGY
-        )
-        return WAIT_WITHOUT_STRATEGY
+        return seconds_until_retry(self._settling.wait, error, attempt, self._engine.queue)
 
     def _claim(self, taken: Iterable[Taken]) -> set[Taken]:
         """Return the messages that are held and not being settled; no other thread settles them."""

@@ -259,7 +259,7 @@ class QueueFile:
 
 
 class _Shared:
-    """What the connections of this process to one file share."""
+    """The state that all connections of this process to one file share."""
 
     def __init__(self) -> None:
         # SQLite has one writer at a time: threads wait for a lock instead of trying again.

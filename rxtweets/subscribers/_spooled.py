@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 import tenacity
 
-from rxtweets._core.retry import call_state
+from rxtweets._core.retry import call_state, seconds_until_retry
 from rxtweets._core.subscriber import Subscriber
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Failed, Message
@@ -31,9 +30,6 @@ SERVICES_AWAY = (OSError, BrokerUnavailable, SubscriberUnavailable)
 
 AWAY = {"OperationalError", "InterfaceError"}
 """Names of the errors by which drivers of databases report a lost connection (PEP 249)."""
-
-PAUSE = 1.0
-"""Seconds between attempts if the strategy of the user raises or returns no time."""
 
 
 def is_away(error: BaseException) -> bool:
@@ -262,15 +258,9 @@ class Spooled(Subscriber[Any]):
         log.warning("%d messages went to %s: %s", len(batch), self._letters.path, text)
 
     def _pause(self, error: BaseException, attempt: int) -> None:
-        try:
-            seconds = float(self._wait(call_state(error, attempt, 0.0, 0.0)))
-            if not math.isfinite(seconds):
-                seconds = PAUSE
-        except Exception as raised:  # noqa: BLE001 - a user's strategy raises anything
-            log.warning("wait= of %r raised %s; waiting %g s", self, type(raised).__name__, PAUSE)
-            seconds = PAUSE
+        seconds = seconds_until_retry(self._wait, error, attempt, self)
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closing, max(0.0, seconds))
+            self._changed.wait_for(lambda: self._is_closing, seconds)
 
     def _finish(self) -> None:
         with self._changed:
