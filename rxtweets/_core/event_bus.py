@@ -67,7 +67,7 @@ class EventBus:
 
     @property
     def has_observers(self) -> bool:
-        """``True`` if ``events`` has an observer. Without one, frequent events are not published."""
+        """``True`` if ``events`` has an observer; else frequent events are not published."""
         return bool(self.events.observers)
 
     @property

@@ -212,3 +212,20 @@ def test_drain_gives_waiting_messages_back_immediately(
     session.ack(begun, [])
     assert in_flight(queue) == 0
     assert engine.open == 0
+
+
+def test_message_published_again_reaches_its_group_alone(
+    faulty: tuple[Queue, FaultyEngine], tweet: Tweet
+) -> None:
+    queue, engine = faulty
+    engine.ensure(["others", "workers"])
+    engine.sender().put([Envelope("1", tweet(1).raw, {"rxt-for-group": "others"})])
+    session = queue.source("workers").new_session()
+    assert session(1) == []
+    session.leave()
+    assert in_flight(queue) == queue.backlog()["workers"].pending == 0
+    other = queue.source("others").new_session()
+    [message] = other(1)
+    other.ack([message], [])
+    other.leave()
+    assert message.id == tweet(1).id

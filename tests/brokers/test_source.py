@@ -253,3 +253,20 @@ def test_key_of_any_text_travels_with_dead_letters(faulty: tuple[Queue, FaultyEn
     session.leave()
     [taken] = engine.receiver(Subscription("workers", 30.0, 1, 5)).take(1, 1.0)
     assert all(text.isascii() for text in taken.headers.values())
+
+
+def test_message_that_ends_its_workers_becomes_a_dead_letter(
+    faulty: tuple[Queue, FaultyEngine], tweet: Tweet
+) -> None:
+    queue, engine = faulty
+    publish(queue, [tweet(1)])
+    killed = engine.receiver(Subscription("workers", 600.0, 10, 5))
+    for _ in range(2):  # as after the lease of a worker that was killed
+        killed.retry(killed.take(1, 1.0), 0.0)
+    session = queue.source("workers", max_deliver=2).new_session()
+    assert session(1) == []
+    session.leave()
+    [letter] = queue.dead_letters
+    assert (letter.key, letter.attempts) == (tweet(1).id, 3)
+    assert letter.error.startswith("Redelivered: delivered 3 times")
+    assert counts(queue) == (0, 0)
