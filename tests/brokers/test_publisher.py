@@ -1,0 +1,75 @@
+"""`Publisher`: what a broker does not store fails, and is never counted as stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+import pytest
+
+from rxtweets import Batch, Batcher, Message, Pipeline, from_iterable
+from rxtweets.brokers import Address, Envelope, Queue, Sender
+from rxtweets.brokers._memory import MemoryEngine
+from rxtweets.errors import BrokerError, BrokerUnavailable
+
+Tweet = Callable[[int], Message[str]]
+
+
+class Refusing(Sender):
+    """Answers with the same errors, one for each message of the broker."""
+
+    def __init__(self, errors: list[Exception | None]) -> None:
+        self._errors = errors
+        self.sizes: list[int] = []
+
+    def put(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
+        self.sizes.append(len(envelopes))
+        return self._errors[: len(envelopes)]
+
+    def close(self) -> None:
+        pass
+
+
+class RefusingEngine(MemoryEngine):
+    def __init__(self, *errors: Exception | None) -> None:
+        super().__init__(Address.parse(f"memory:{uuid4().hex}"))
+        self.made = Refusing(list(errors))
+
+    def sender(self) -> Sender:
+        return self.made
+
+
+AWAY, NO = BrokerUnavailable("away"), BrokerError("too large")
+
+
+def test_refused_messages_fail_with_their_reasons(tweet: Tweet) -> None:
+    publisher = Queue(RefusingEngine(None, NO, AWAY)).publisher()
+    returned = publisher.on_next(Batch([tweet(number) for number in range(3)]))
+    assert [message.status for message in returned] == [
+        "ok",
+        returned[1].failed(NO).status,
+        returned[2].failed(AWAY).status,
+    ]
+
+
+def test_batch_fails_when_the_broker_is_away(tweet: Tweet) -> None:
+    publisher = Queue(RefusingEngine(AWAY, AWAY)).publisher()
+    with pytest.raises(BrokerUnavailable, match="away"):
+        publisher.on_next(Batch([tweet(1), tweet(2)]))
+
+
+def test_all_messages_of_a_refused_pack_fail(tweet: Tweet) -> None:
+    engine = RefusingEngine(None, NO)
+    publisher = Queue(engine).publisher(pack=3)
+    returned = publisher.on_next(Batch([tweet(number) for number in range(5)]))
+    assert engine.made.sizes == [2]
+    assert [message.is_failed for message in returned] == [False] * 3 + [True] * 2
+
+
+def test_pipeline_counts_what_is_not_stored(tweet: Tweet) -> None:
+    publisher = Queue(RefusingEngine(None, NO, None, NO)).publisher()
+    stats = Pipeline(
+        from_iterable([tweet(number) for number in range(4)]),
+        batchers={"default": Batcher(publisher, size=4)},
+    ).run()
+    assert (stats.batched, stats.batched_failed) == (2, 2)
