@@ -92,11 +92,13 @@ class PullSource(MessageStream[Any]):
         self, observer: abc.ObserverBase[list[Message[Any]]], scheduler: abc.SchedulerBase | None
     ) -> abc.DisposableBase:
         puller = _Puller(self, observer, self.new_session())
+        # Before any message: a drain that begins meanwhile ends the source in order.
+        subscription = SourceSubscription(puller.gate, puller.leave, puller.finish, self.telemetry)
         if isinstance(scheduler, VirtualTimeScheduler):
             puller.run_on(scheduler)
         else:
             start_thread("rxtweets-pull", puller.run, puller.fail)
-        return SourceSubscription(puller.gate, puller.leave, puller.finish, self.telemetry)
+        return subscription
 
 
 class _Puller:

@@ -260,6 +260,8 @@ class SharedStream(HotStream[Any]):
             if is_new:
                 run = self._run = self._new_run(run, scheduler)
                 run.add(gate)
+        # Before any message: a drain that begins meanwhile ends the run in order.
+        subscription = SourceSubscription(gate, run.remove, run.finish, self.telemetry)
         if is_new:
             try:
                 with subscribing_for(None):
@@ -268,4 +270,4 @@ class SharedStream(HotStream[Any]):
                 run.remove(gate)
                 run.abort(error)  # for subscribers that joined meanwhile
                 raise
-        return SourceSubscription(gate, run.remove, run.finish, self.telemetry)
+        return subscription

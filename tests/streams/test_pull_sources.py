@@ -11,6 +11,7 @@ from reactivex.testing import TestScheduler
 
 import rxtweets
 from rxtweets import Message
+from rxtweets.streams import _pull_sources as sources
 from rxtweets.testing import RecordingAcknowledger
 
 PATIENCE = 20.0
@@ -140,6 +141,38 @@ def test_messages_after_a_disposal_are_abandoned() -> None:
     answer.set()
     assert reported.wait(PATIENCE)
     assert source.stats().abandoned == 2
+
+
+def test_drain_during_a_subscription_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    polling_again, stopped = threading.Event(), threading.Event()
+    start_thread = sources.start_thread
+
+    def start_slowly(*work: Any) -> None:
+        start_thread(*work)
+        assert stopped.wait(PATIENCE)  # so long the pipeline subscribes
+
+    def polls() -> Iterator[list[Message[Any]] | None]:
+        yield [Message("first")]
+        polling_again.set()
+        assert stopped.wait(PATIENCE)
+        yield [Message("polled meanwhile")]
+        yield None
+
+    def handle(message: Message[Any]) -> Message[Any]:
+        if message.data == "first":
+            assert polling_again.wait(PATIENCE)
+            pipeline.stop()
+            stopped.set()
+        return message
+
+    monkeypatch.setattr(sources, "start_thread", start_slowly)
+    answers = polls()
+    source = rxtweets.polling_source(lambda _: next(answers))
+    pipeline = rxtweets.Pipeline(source, handle_message=handle)
+    pipeline.start()
+    assert pipeline.wait(PATIENCE)
+    stats = pipeline.stats()
+    assert (stats.received, stats.processed, stats.abandoned) == (2, 2, 0)
 
 
 def test_queue_joins_when_items_are_acknowledged() -> None:
