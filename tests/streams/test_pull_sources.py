@@ -11,6 +11,7 @@ from reactivex.testing import TestScheduler
 
 import rxtweets
 from rxtweets import Message
+from rxtweets._support.workers import start_thread
 from rxtweets.streams import _pull_sources as sources
 from rxtweets.testing import RecordingAcknowledger
 
@@ -145,7 +146,6 @@ def test_messages_after_a_disposal_are_abandoned() -> None:
 
 def test_drain_during_a_subscription_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     polling_again, stopped = threading.Event(), threading.Event()
-    start_thread = sources.start_thread
 
     def start_slowly(*work: Any) -> None:
         start_thread(*work)
