@@ -65,7 +65,7 @@ from rxtweets.streams import (
 )
 
 if _TYPE_CHECKING:
-    from rxtweets import brokers, simulator
+    from rxtweets import brokers, dashboard, simulator
 
 __all__ = [
     "Acknowledger",
@@ -111,6 +111,7 @@ __all__ = [
     "brokers",
     "collect",
     "compliance_stream",
+    "dashboard",
     "display",
     "errors",
     "events",
@@ -132,7 +133,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """Import the simulator and the brokers on first use."""
-    if name in {"brokers", "simulator"}:
+    """Import the simulator, the brokers and the dashboard on first use."""
+    if name in {"brokers", "dashboard", "simulator"}:
         return _importlib.import_module(f"rxtweets.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

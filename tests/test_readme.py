@@ -46,7 +46,16 @@ def test_all_is_complete() -> None:
         for name, value in vars(rxtweets).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
-    modules = {"brokers", "display", "errors", "events", "operators", "simulator", "subscribers"}
+    modules = {
+        "brokers",
+        "dashboard",
+        "display",
+        "errors",
+        "events",
+        "operators",
+        "simulator",
+        "subscribers",
+    }
     assert public | modules == set(rxtweets.__all__)
 
 

@@ -33,6 +33,7 @@ from rxtweets.cli._command import (
     add_option,
     log_to,
 )
+from rxtweets.cli._dashboard import add_dashboard, dashboard, pipeline_cards
 from rxtweets.cli._screen import Screen, summaries
 from rxtweets.cli._sources import (
     TOKEN_NAMES,
@@ -76,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     add_flag(output, "--json", "print a JSON object for each batch, and one for the end")
     add_flag(output, "--quiet", "print the summary only")
+    add_dashboard(output)
     output.add_argument("-v", "--verbose", action="store_true", help="log connections too")
     parser.set_defaults(run=run)
 
@@ -113,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
         if screen.is_live:
             screen.write(f"reading {place}; Ctrl-C stops and delivers the messages in flight\n")
         with (
+            dashboard(options.dashboard, screen, pipeline_cards(pipeline)),
             ending(pipeline, options.duration),
             summaries(pipeline, screen, is_json=options.json),
         ):

@@ -44,6 +44,7 @@ from rxtweets.cli._command import (
     log_to,
     repeating,
 )
+from rxtweets.cli._dashboard import add_dashboard, dashboard, pipeline_cards
 from rxtweets.cli._figures import figures_line, figures_of
 from rxtweets.cli._handlers import SOURCE, load_handler, makes_pipeline
 from rxtweets.cli._queues import add_queue, queue_of
@@ -97,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_ = parser.add_argument_group("processes")
     add_option(run_, "--processes", 1, "number of worker processes", metavar="N")
     add_flag(run_, "--until-empty", "end when the group has no messages, pending or in flight")
+    add_dashboard(run_)
     run_.add_argument("--watched", type=Place.parse, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
@@ -110,7 +112,8 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     if options.watched is not None:
         with queue_of(options, [options.group]) as queue:
-            stats = run_watched(options.watched, _pipeline(options, queue, options.watched.number))
+            pipeline = _pipeline(options, queue, options.watched.number)
+            stats = run_watched(options.watched, pipeline, with_card=options.dashboard is not None)
         return ABANDONED if stats.abandoned else FAILED if all_failed(stats) else ENDED
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, [options.group]) as queue:
@@ -139,7 +142,11 @@ def _run_here(options: argparse.Namespace, queue: Queue, screen: Screen) -> int:
     def line() -> str:
         return figures_line(figures_of(pipeline.stats()), 1)
 
-    with _until_empty(options, queue, pipeline.stop), showing(screen, line):
+    with (
+        dashboard(options.dashboard, screen, pipeline_cards(pipeline)),
+        _until_empty(options, queue, pipeline.stop),
+        showing(screen, line),
+    ):
         stats = pipeline.run()
     screen.write(line() + "\n")
     return ABANDONED if stats.abandoned else FAILED if all_failed(stats) else ENDED
@@ -154,7 +161,11 @@ def _run_processes(options: argparse.Namespace, queue: Queue, screen: Screen) ->
     def line() -> str:
         return figures_line(workers.figures(), workers.running, workers.restarts)
 
-    with _until_empty(options, queue, workers.drain), showing(screen, line):
+    with (
+        dashboard(options.dashboard, screen, workers.cards()),
+        _until_empty(options, queue, workers.drain),
+        showing(screen, line),
+    ):
         code = workers.run()
     if code != USAGE:
         say(line())

@@ -12,12 +12,14 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from rxtweets._core.stats import Stats
 from rxtweets._support.workers import start_thread
 from rxtweets.cli._command import repeating
 from rxtweets.cli._figures import figures_of
+from rxtweets.dashboard._cards import PipelineCard
 from rxtweets.pipeline import Pipeline
 
 __all__ = ["Place", "run_watched"]
@@ -56,8 +58,13 @@ class Place(NamedTuple):
         return ":".join(map(str, self))
 
 
-def run_watched(place: Place, pipeline: Pipeline) -> Stats:
+def run_watched(place: Place, pipeline: Pipeline, *, with_card: bool = False) -> Stats:
     """Run a pipeline until it ends, a signal, or the end of the parent process.
+
+    Args:
+        place: of this process.
+        pipeline: to run.
+        with_card: report also what a dashboard shows of it.
 
     Raises:
         RxTweetsError: the error that ended the pipeline.
@@ -70,7 +77,7 @@ def run_watched(place: Place, pipeline: Pipeline) -> Stats:
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     pipeline.start()
-    with _reports(place.pipe, pipeline):
+    with _reports(place.pipe, pipeline, PipelineCard(pipeline, "") if with_card else None):
         is_draining = False
         while not pipeline.wait(POLL) and signal.SIGINT not in signals:
             # Not the end of a pipe: a process that a handler started can hold it open.
@@ -86,10 +93,10 @@ def _drain(pipeline: Pipeline) -> None:
 
 
 @contextlib.contextmanager
-def _reports(pipe: int, pipeline: Pipeline) -> Iterator[None]:
+def _reports(pipe: int, pipeline: Pipeline, card: PipelineCard | None = None) -> Iterator[None]:
     """Write the figures again and again, as lines of JSON, and a last time at the end."""
     os.set_inheritable(pipe, False)  # noqa: FBT003 - it has no name
-    report = _reporter(pipe, pipeline)
+    report = _reporter(pipe, pipeline, card)
     report()  # the parent process learns that the worker is ready
     try:
         with repeating("rxtweets-report", REPORT, report):
@@ -99,9 +106,13 @@ def _reports(pipe: int, pipeline: Pipeline) -> Iterator[None]:
         os.close(pipe)
 
 
-def _reporter(pipe: int, pipeline: Pipeline) -> Callable[[], None]:
+def _reporter(pipe: int, pipeline: Pipeline, card: PipelineCard | None) -> Callable[[], None]:
     def report() -> None:
-        with contextlib.suppress(OSError):  # the parent was killed
-            os.write(pipe, json.dumps(figures_of(pipeline.stats())).encode() + b"\n")
+        stats = pipeline.stats()
+        values: dict[str, Any] = {"figures": figures_of(stats)}
+        if card is not None:
+            values |= {"stats": asdict(stats), "card": card.values()}
+        with contextlib.suppress(OSError), open(pipe, "wb", closefd=False) as lines:
+            lines.write(json.dumps(values).encode() + b"\n")  # OSError: the parent was killed
 
     return report

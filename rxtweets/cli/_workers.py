@@ -17,9 +17,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from rxtweets._core.stats import Stats
 from rxtweets._support.workers import start_thread
 from rxtweets.cli._command import ABANDONED, ENDED, FAILED, USAGE
 from rxtweets.cli._worker import Place
+from rxtweets.dashboard._cards import ReportedCard, Values
 
 __all__ = ["Workers"]
 
@@ -79,6 +81,10 @@ class Workers:
         for worker in self._workers:
             total.update(worker.figures())
         return total
+
+    def cards(self) -> list[ReportedCard]:
+        """Return what a dashboard shows of the processes, if they report it."""
+        return [worker.card() for worker in self._workers]
 
     def drain(self) -> None:
         """End all processes after their messages in flight; from any thread."""
@@ -160,6 +166,7 @@ class _Worker:
         self._restart_at: float | None = None
         self._before: Counter[str] = Counter()
         self._current: Counter[str] = Counter()
+        self._reported: tuple[Stats, Values] | None = None
         self.was_started = False
         self.was_ready = False
         self.restarts = 0
@@ -173,6 +180,12 @@ class _Worker:
         total = self._before.copy()
         total.update(self._current)
         return total
+
+    def card(self) -> ReportedCard:
+        """Return what a dashboard shows of the process in this place."""
+        return ReportedCard(
+            f"worker {self._number}", lambda: self._reported, lambda: self.is_running
+        )
 
     def start(self) -> None:
         """Start a process.
@@ -274,5 +287,8 @@ class _Worker:
         with open(pipe, "rb") as lines:
             for line in lines:
                 with contextlib.suppress(ValueError):  # cut off by a kill
-                    self._current = Counter(json.loads(line))
+                    report = json.loads(line)
+                    self._current = Counter(report["figures"])
+                    if "card" in report:
+                        self._reported = Stats(**report["stats"]), report["card"]
                     self.was_ready = True

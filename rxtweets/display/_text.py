@@ -96,7 +96,7 @@ def batch_line(number: int, batch: Batch[Any], width: int) -> str:
     """
     info = batch.info
     head = f"{number:>5} │ {info.size:>3} by {info.trigger:<7} │ "
-    return head + _fitted(map(_data_text, batch), width - len(head))
+    return head + _fitted(map(data_text, batch), width - len(head))
 
 
 def pointer(text: str, position: int) -> tuple[str, str]:
@@ -125,7 +125,7 @@ def tweet_line(message: Message[Any], width: int) -> str:
     time = f"{written:%H:%M:%S}" if written else "--:--:--"
     lang = message.metadata.get("lang")
     head = f"{time} {lang if isinstance(lang, str) else '':<3.3} │ "
-    return head + _fitted([_data_text(message)], width - len(head))
+    return head + _fitted([data_text(message)], width - len(head))
 
 
 def sparks(values: Sequence[float]) -> str:
@@ -134,7 +134,7 @@ def sparks(values: Sequence[float]) -> str:
     return "".join(BLOCKS[round(value / most * (len(BLOCKS) - 1))] for value in values)
 
 
-def _data_text(message: Message[Any]) -> str:
+def data_text(message: Message[Any]) -> str:
     try:
         return clean(str(message.data))
     except Exception:  # noqa: BLE001 - data of handlers can be nested without end, or raise

@@ -1,0 +1,139 @@
+"""The page as an application of ASGI, for browsers that may be hostile.
+
+A page of another site can make a browser send requests here. So the host must be an IP address, or
+a name of this machine, which a foreign name that resolves to it is not. An action needs the token
+of the address, in a header that a foreign page cannot send, and no foreign origin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rxtweets._support.workers import start_thread
+from rxtweets.dashboard._feed import Feed
+
+__all__ = ["Action", "page_app"]
+
+Action = Callable[[], object]
+
+MAX_VIEWERS = 100
+TOKEN_HEADER = "X-Rxtweets-Token"  # noqa: S105 - the name of a header
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+
+
+def page_app(
+    feed: Feed, actions: Mapping[tuple[int, str], Action], token: str | None, host: str
+) -> ASGIApp:
+    """Return the application.
+
+    Args:
+        feed: of the moments.
+        actions: by the number of a card and a name; they may block.
+        token: that an action needs; ``None`` to refuse all.
+        host: a further name of this machine.
+    """
+
+    async def moments(_: Request) -> Response:
+        if feed.viewers >= MAX_VIEWERS:
+            text = f"{MAX_VIEWERS} browsers show this page; close one of them"
+            return PlainTextResponse(text, 503)
+        return StreamingResponse(feed.moments(), media_type="text/event-stream")
+
+    async def act(request: Request) -> Response:
+        given = request.headers.get(TOKEN_HEADER, "")
+        if token is None or not secrets.compare_digest(given.encode(), token.encode()):
+            return PlainTextResponse("the address of the page has no valid token", 403)
+        action = actions.get((request.path_params["card"], request.path_params["name"]))
+        if action is None:
+            return PlainTextResponse("there is no such action", 404)
+        start_thread("rxtweets-dashboard-action", action)
+        return JSONResponse({}, 202)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        looking = asyncio.create_task(feed.run())
+        try:
+            yield
+        finally:
+            feed.end()
+            await looking
+
+    routes = [Route(path, _file(*content)) for path, content in FILES.items()]
+    routes.append(Route("/moments", moments))
+    routes.append(Route("/cards/{card:int}/{name}", act, methods=["POST"]))
+    return _Guarded(Starlette(routes=routes, lifespan=lifespan), host)
+
+
+class _Guarded:
+    """Refuses foreign hosts and origins, and adds the headers of `HEADERS`."""
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app = app
+        self._names = {"localhost", host, socket.gethostname()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        if scope["type"] == "http" and (problem := self._problem(Request(scope))):
+            await PlainTextResponse(problem, 403)(scope, receive, guarded)
+            return
+        await self._app(scope, receive, guarded)
+
+    def _problem(self, request: Request) -> str:
+        host = request.headers.get("host", "")
+        name = request.url.hostname or ""
+        if not (name in self._names or _is_address(name)):
+            return f"the host {name!r} is not this machine; use its IP address"
+        origin = request.headers.get("origin")
+        if request.method == "POST" and origin not in (None, f"{request.url.scheme}://{host}"):
+            return "a page of another site sent this"
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _file(name: str, media_type: str) -> Callable[[Request], Any]:
+    content = files("rxtweets.dashboard").joinpath("page", name).read_bytes()
+
+    async def send(_: Request) -> Response:
+        return Response(content, media_type=media_type)
+
+    return send

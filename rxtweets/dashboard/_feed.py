@@ -1,0 +1,111 @@
+"""The moments that all viewers of a page share, one each second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+
+from rxtweets._support.workers import is_interrupt
+from rxtweets.dashboard._cards import Card, Point, Values
+
+__all__ = ["Feed"]
+
+PERIOD = 1.0
+"""Seconds between two moments."""
+
+KEPT_POINTS = 300
+
+
+class Feed:
+    """Looks at the cards once a second, and tells the viewers.
+
+    Nothing waits for a viewer: each takes the latest moment when it has sent the one before.
+
+    Args:
+        cards: the parts of the page.
+    """
+
+    def __init__(self, cards: Sequence[Card]) -> None:
+        self._cards = cards
+        self._points: list[deque[Point]] = [deque(maxlen=KEPT_POINTS) for _ in cards]
+        self._number = 0
+        self._latest = b""
+        self._changed = asyncio.Condition()
+        self._over = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.viewers = 0
+
+    async def run(self) -> None:
+        """Make moments until `end`, and a last one then."""
+        self._loop = asyncio.get_running_loop()
+        while not self._over.is_set():
+            await self._look()
+            try:
+                await asyncio.wait_for(self._over.wait(), PERIOD)
+            except TimeoutError:
+                continue
+        await self._look()
+
+    def end(self) -> None:
+        """End `run`, and all viewers after the last moment; from any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it was stopped before, and the loop is closed
+                self._loop.call_soon_threadsafe(self._over.set)
+
+    async def moments(self) -> AsyncIterator[bytes]:
+        """Yield events of the stream: all points first, then the new one of each moment."""
+        self.viewers += 1
+        try:
+            yield _event("whole", self._moment(whole=True))
+            seen = self._number
+            while not self._over.is_set():
+                await self._after(seen)
+                missed = self._number - seen > 1  # this viewer is slow
+                seen = self._number
+                yield _event("whole", self._moment(whole=True)) if missed else self._latest
+        finally:
+            self.viewers -= 1
+
+    async def _after(self, number: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._number > number)
+
+    async def _look(self) -> None:
+        for card, points in zip(self._cards, self._points, strict=True):
+            try:
+                points.append(card.point())
+            except BaseException as error:  # the page outlives what it shows
+                if is_interrupt(error):
+                    raise
+        if self.viewers:
+            self._latest = _event("moment", self._moment(whole=False))
+        async with self._changed:
+            self._number += 1
+            self._changed.notify_all()
+
+    def _moment(self, *, whole: bool) -> list[Values]:
+        moment = []
+        for card, points in zip(self._cards, self._points, strict=True):
+            values = _values(card)
+            values["points"] = list(points) if whole else list(points)[-1:]
+            moment.append(values)
+        return moment
+
+
+def _values(card: Card) -> Values:
+    try:
+        return card.values()
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        return {"problem": f"this cannot be shown: {type(error).__name__}: {error}"}
+
+
+def _event(name: str, value: Any) -> bytes:
+    # JSON has no raw line ends, so a line of data holds it.
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(value, default=str))
