@@ -21,6 +21,7 @@ from typing import NamedTuple
 from rxtweets._core.stats import Stats
 from rxtweets.brokers import Publisher, Queue
 from rxtweets.cli._command import ABANDONED, ENDED, FAILED, add_flag, add_option, complain, log_to
+from rxtweets.cli._dashboard import add_dashboard, dashboard, pipeline_cards
 from rxtweets.cli._queues import add_queue, queue_of
 from rxtweets.cli._screen import Screen, summaries
 from rxtweets.cli._sources import add_source, add_stream_options, ending, source_of
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(queue, "--spool", None, text, metavar="DIR")
     output = parser.add_argument_group("output")
     add_flag(output, "--json", "print a JSON object at the end, and no summaries")
+    add_dashboard(output)
     parser.set_defaults(run=run)
 
 
@@ -69,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
         _reach(queue, publisher)
         batcher = Batcher(publisher, size=options.batch_size, timeout=options.batch_timeout)
         pipeline = Pipeline(source, batchers={"default": batcher})
-        with ending(pipeline, options.duration):
+        page = dashboard(options.dashboard, screen, pipeline_cards(pipeline))
+        with page, ending(pipeline, options.duration):
             try:
                 with summaries(pipeline, screen, is_json=options.json):
                     pipeline.run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,14 +19,11 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
+from tests.browser.conftest import needed
 from tests.display.reading import parsed, texts
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 PIPELINE, TRENDS = "03-a-pipeline-live.ipynb", "04-trends.ipynb"
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
 PATIENCE = 30.0
 ONCE_MORE = 2.0
 """Seconds until keys without an effect are pressed again."""
@@ -46,28 +42,6 @@ cell => {
 REQUESTS = "[request.status for request in x.requests]"
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def needed(missing: str) -> None:
-    """Skip if a package is missing, unless all tests are required."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{missing} is missing, and CI=true")
-    pytest.skip(f"{missing} is missing: pip install rxtweets[browser], and Debian's chromium")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        needed("playwright")
-    found = shutil.which("chromium")
-    if found is None:
-        needed("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -91,20 +91,19 @@ class Card {
   }
 
   async act(name, button) {
-    button.disabled = true;
-    const problem = this.find(".problem");
+    if (button.ariaDisabled === "true") return; // a disabled button would lose the focus
+    button.ariaDisabled = "true";
+    const refused = this.find(".refused");
+    setText(refused, "");
     try {
       const address = `cards/${this.number}/${name}`;
       const headers = { "X-Rxtweets-Token": token };
       const answer = await fetch(address, { method: "POST", headers });
       if (!answer.ok) throw new Error(await answer.text());
     } catch (error) {
-      problem.hidden = false;
-      problem.textContent = `${ACTIONS[name]}: ${error.message}`;
-      button.disabled = false;
-      return;
+      setText(refused, `${ACTIONS[name]}: ${error.message}`);
     }
-    button.disabled = name === "drain";
+    button.ariaDisabled = String(name === "drain" && !refused.textContent);
   }
 
   showPicture(values) {
