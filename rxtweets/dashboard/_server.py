@@ -38,13 +38,18 @@ class Dashboard:
         self.url = url
         self._server = server
         self._end = end
-        self._thread = start_thread("rxtweets-dashboard", lambda: server.run(sockets=[opened]))
+        self._opened = opened
+        self._thread = start_thread("rxtweets-dashboard", self._run)
 
     def stop(self) -> None:
         """Show the last moment, and close the port."""
         self._end()
         self._server.should_exit = True
         self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        with self._opened:
+            self._server.run(sockets=[self._opened])
 
     def __enter__(self) -> Self:
         return self

@@ -28,6 +28,7 @@ import httpx
 import pytest
 import reactivex
 import tenacity
+import uvicorn
 from reactivex import Observable
 from reactivex.subject import Subject
 
@@ -42,6 +43,7 @@ from rxtweets import (
     Restart,
     Retry,
     brokers,
+    dashboard,
     events,
     simulator,
 )
@@ -584,11 +586,28 @@ def kafka(kind: type[BaseException], patch: Patch, _: Log) -> None:
         engine.receiver(brokers.Subscription("group", 30.0, 10, 5)).take(1, PATIENCE)
 
 
+def page(kind: type[BaseException], patch: Patch, log: Log) -> None:
+    patch.setattr(uvicorn.Server, "run", Raising(kind))
+    with dashboard.serve(Pipeline(numbers(), batchers={"default": Batcher(print)}), port=0):
+        assert log.says(kind)
+
+
+def action(kind: type[BaseException], patch: Patch, log: Log) -> None:
+    pipeline = Pipeline(numbers(), batchers={"default": Batcher(print)})
+    patch.setattr(pipeline, "pause", Raising(kind))
+    with dashboard.serve(pipeline, port=0, controls=True) as served:
+        address, _, token = served.url.partition("#")
+        httpx.post(f"{address}cards/0/pause", headers={"X-Rxtweets-Token": token})
+        assert log.says(kind)
+
+
 ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-backlog": (backlog,),
     "rxtweets-batch": (batch,),
     "rxtweets-buffered": (buffered,),
     "rxtweets-collect": (collect,),
+    "rxtweets-dashboard": (page,),
+    "rxtweets-dashboard-action": (action,),
     "rxtweets-deliver": (deliver,),
     "rxtweets-display": (display,),
     "rxtweets-drain": (drain,),
