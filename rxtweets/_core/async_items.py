@@ -98,15 +98,23 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
     Args:
         subscribe: subscribes this observer; called on a thread of its own.
         telemetry: counts messages that the loop did not take.
+        shut: called when the loop is left, if the disposal of the subscription drains it. Then
+            batches that come later fail at once; otherwise they wait for the disposal, as the
+            source may bring the same messages again until then.
     """
 
     def __init__(
-        self, subscribe: Callable[[Feed[T_co]], abc.DisposableBase], telemetry: Telemetry
+        self,
+        subscribe: Callable[[Feed[T_co]], abc.DisposableBase],
+        telemetry: Telemetry,
+        shut: Callable[[], None] | None = None,
     ) -> None:
         self._subscribe = subscribe
         self._telemetry = telemetry
         self._subscription = SingleAssignmentDisposable()
+        self._shut = shut
         self._releasing = threading.Lock()
+        self._is_released = threading.Event()
         self._loop: CallerLoop | None = None
         self._thread = 0
         self._taken: deque[Any] = deque()  # a few items at a time, so that next() takes no lock
@@ -205,10 +213,14 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
             left = [*_pop_all(self._taken), *_pop_all(self._waiting)]
             self._wake()
             self._changed.notify_all()
+        if self._shut is not None:
+            self._shut()
+            self._is_released.set()
         self._settle(is_taken=False)
         self._give_up(left)
         with self._releasing:  # a later caller waits until it is done
             self._subscription.dispose()
+        self._is_released.set()
 
     def _settle(self, *, is_taken: bool) -> None:
         """Settle the batch that the loop was given."""
@@ -261,10 +273,13 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
             is_accepted = self._put((offer,))
             if not on_loop:
                 self._wait_until(lambda: offer.is_taken)
-        if not on_loop:
-            offer.check()
-        elif not is_accepted:
-            offer.settle()
+        if on_loop:
+            if not is_accepted:
+                offer.settle()
+            return
+        if not is_accepted:
+            self._is_released.wait(PATIENCE)
+        offer.check()
 
     def on_error(self, error: Exception) -> None:
         self._end(error)

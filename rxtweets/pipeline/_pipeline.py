@@ -504,13 +504,8 @@ class Pipeline:
                 loop: the pipeline was started before.
             RxTweetsError: in the loop: the error that ended the stream.
         """
-        for other, batcher in self._plan.batchers.items():
-            if batcher.is_awaited is not (other == name):
-                raise PipelineError(
-                    f"batcher {other!r}: {name!r} must be Batcher.awaited(...), and no other"
-                )
-        if name not in self._plan.batchers:
-            raise PipelineError(f"there is no batcher {name!r}")
+        self._check_awaited(name)
+        has_started = threading.Event()
 
         def start(feed: Feed[Batch[Any]]) -> abc.DisposableBase:
             def end() -> None:  # of the pipeline, not of the batcher, since it may raise an error
@@ -526,9 +521,23 @@ class Pipeline:
 
             self._watchers += [end]
             self._start({name: FunctionSubscriber(feed.take_item)}, None)
+            has_started.set()
             return Disposable(drain)
 
-        return AsyncItems(Feed(start, self._telemetry))
+        def shut() -> None:
+            if has_started.is_set():  # else another loop may have started the pipeline
+                self._intake.shut()
+
+        return AsyncItems(Feed(start, self._telemetry, shut))
+
+    def _check_awaited(self, name: str) -> None:
+        for other, batcher in self._plan.batchers.items():
+            if batcher.is_awaited is not (other == name):
+                raise PipelineError(
+                    f"batcher {other!r}: {name!r} must be Batcher.awaited(...), and no other"
+                )
+        if name not in self._plan.batchers:
+            raise PipelineError(f"there is no batcher {name!r}")
 
     def _stop_on_a_thread(self) -> None:
         start_thread("rxtweets-stop", lambda: self.stop(drain=False))

@@ -440,16 +440,16 @@ def test_chunk_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
             return call_soon(*args, **options)
 
         items = aiter(hot.stream)
-        monkeypatch.setattr(loop, "call_soon_threadsafe", count)
-        giving = hot.in_background(*range(100))
-        for _ in range(100):
-            await anext(items)
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_soon_threadsafe", count)
+            giving = hot.in_background(*range(100))
+            for _ in range(100):
+                await anext(items)
         await items.aclose()
         giving.join()
         return woken
 
-    assert run(main()) == 1
+    assert run(main()) <= 1  # none if the chunk comes before the loop waits
 
 
 def test_source_on_the_thread_of_the_loop_does_not_block_it() -> None:
