@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
+from itertools import pairwise
 from typing import Any, assert_type
 
 import pytest
@@ -286,6 +287,26 @@ def test_leaving_the_loop_ends_the_subscription(leave: Any) -> None:
     assert not giving.is_alive()
 
 
+def test_error_that_is_kept_does_not_keep_the_subscription() -> None:
+    hot, kept = Hot(), list[BaseException]()
+
+    async def loop() -> bool:
+        try:
+            async for _ in hot.stream:
+                pass
+        except asyncio.CancelledError as error:
+            kept.append(error)
+        return bool(await elsewhere(hot.until, 0))
+
+    async def main() -> bool:
+        task = asyncio.create_task(loop())
+        await elsewhere(hot.until, 1)
+        task.cancel()
+        return await task
+
+    assert run(main())
+
+
 def test_leaving_on_trio_ends_the_subscription() -> None:
     hot = Hot()
 
@@ -399,32 +420,29 @@ def test_source_that_cannot_wait_blocks_when_the_loop_is_slow() -> None:
 
 
 def test_other_tasks_run_between_items() -> None:
-    turns: list[int] = []
-    got: list[int] = []
+    hot = Hot()
+    turns = [0]
+    taken = 0
 
-    async def tick() -> None:
+    async def note_turns() -> None:
         while True:
-            turns.append(len(got))
+            turns.append(taken)
             await asyncio.sleep(0)
 
     async def main() -> None:
-        ticking = asyncio.create_task(tick())
-        got.extend([item.data async for item in numbers()])
-        ticking.cancel()
-
-    async def numbers() -> AsyncIterator[Message[int]]:
-        hot = Hot()
+        nonlocal taken
+        noting = asyncio.create_task(note_turns())
         giving = hot.in_background(*range(10 * async_items.AT_ONCE))
-        async for message in hot.stream:
-            got.append(message.data)
-            if len(got) == 10 * async_items.AT_ONCE:
+        async for _ in hot.stream:
+            taken += 1
+            if taken == 10 * async_items.AT_ONCE:
                 break
-            yield message
-        giving.join()
+        noting.cancel()
+        await elsewhere(giving.join)
 
     run(main())
-    starts = [0, *turns]
-    assert max(b - a for a, b in zip(starts, turns, strict=False)) <= async_items.AT_ONCE
+    turns.append(taken)
+    assert max(later - turn for turn, later in pairwise(turns)) <= async_items.AT_ONCE
 
 
 def test_chunk_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
