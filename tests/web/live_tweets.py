@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 import rxtweets
 
@@ -31,6 +34,15 @@ new EventSource("/tweets").onmessage = event => {
 """
 
 
+class ClosingStream(StreamingResponse):
+    """Closes its generator when the browser leaves, also while it is too slow to be sent more."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        generator: Any = self.body_iterator
+        async with aclosing(generator):
+            await super().__call__(scope, receive, send)
+
+
 def app_of(tweets: rxtweets.HotStream[str]) -> Starlette:
     """Return the app; all browsers share the one connection to X, which closes with the last."""
 
@@ -39,7 +51,7 @@ def app_of(tweets: rxtweets.HotStream[str]) -> Starlette:
             yield f"id: {message.id}\ndata: {json.dumps(message.data)}\n\n"
 
     async def stream(_: Request) -> Response:
-        return StreamingResponse(events(), media_type="text/event-stream")
+        return ClosingStream(events(), media_type="text/event-stream")
 
     async def page(_: Request) -> Response:
         return HTMLResponse(PAGE)

@@ -87,11 +87,14 @@ def test_browsers_share_one_connection_to_x(x: simulator.Simulator, url: str) ->
 
 
 def test_browser_that_leaves_ends_its_subscription(x: simulator.Simulator, url: str) -> None:
-    with ExitStack() as first:
-        Browser(url, first).read(1)
-        with ExitStack() as second:
-            Browser(url, second).read(1)
-        wait_for_connections(x, 1)
+    with ExitStack() as closing:
+        staying = Browser(url, closing)
+        with ExitStack() as leaving:
+            browser = Browser(url, leaving)
+            browser.read(1)
+        assert len(staying.read(100)) == 100
+        assert len(x._access._held) == 1
     wait_for_connections(x, 0)
-    with ExitStack() as later:
-        assert Browser(url, later).read(1)
+    with ExitStack() as closing:
+        later = Browser(url, closing)
+        assert later.read(1)
