@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from rxtweets import display, errors, events, operators, subscribers
+from rxtweets._core.async_items import AsyncItems
 from rxtweets._core.concurrency import Concurrency
 from rxtweets._core.connection_state import ConnectionState
 from rxtweets._core.failures import Failure
@@ -70,6 +71,7 @@ if _TYPE_CHECKING:
 __all__ = [
     "Acknowledger",
     "Activity",
+    "AsyncItems",
     "Backoff",
     "Batch",
     "BatchInfo",

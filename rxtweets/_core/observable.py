@@ -19,6 +19,7 @@ from reactivex.observer import AutoDetachObserver
 from reactivex.scheduler import CurrentThreadScheduler
 from reactivex.scheduler.eventloop import AsyncIOThreadSafeScheduler
 
+from rxtweets._core.async_items import AsyncItems, Feed
 from rxtweets._core.draining import (
     SharedSource,
     Successor,
@@ -41,6 +42,7 @@ __all__ = [
     "BatchStream",
     "MessageStream",
     "SettledStream",
+    "async_items",
     "new_telemetry",
     "share_source",
     "source_name",
@@ -171,6 +173,23 @@ class _Stream(Observable[T_co]):
         )
         return last.__await__()
 
+    def __aiter__(self) -> AsyncItems[T_co]:
+        """Subscribe for an ``async for``, and give the items to the event loop in turn.
+
+        The loop slows the stream down as a subscriber that blocks does, so the overflow policy of a
+        hot stream applies. A source that can wait is asked for more when the loop waits. An error
+        that ends the stream is raised in the loop. Leaving the loop ends the subscription; items
+        that wait for the loop count in ``stats().abandoned``.
+
+        A batch succeeds when the loop requests the next one, and fails if the loop is left while it
+        has the batch, by ``break`` or by an error. Single messages are not acknowledged, as with
+        `subscribe`: see `operators.acknowledge`.
+        """
+        return AsyncItems(Feed(self._feed, self.telemetry))
+
+    def _feed(self, feed: Feed[Any]) -> Subscription:
+        return self.subscribe(FunctionSubscriber(feed.take_item, feed.on_error, feed.on_completed))
+
     def _subscribe_core(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         return self._subscribe_to_source(observer, scheduler)
 
@@ -240,6 +259,9 @@ class MessageStream(_Stream[Message[T_co]], Generic[T_co]):
             return drain.refuse(observer)
         return self._subscribe_to_source(observer, scheduler)
 
+    def _feed(self, feed: Feed[Any]) -> Subscription:
+        return self.subscribe_chunks(feed)
+
     def _subscribe_core(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         single = _OneByOne(observer, self.telemetry)
         upstream = self.subscribe_chunks(single, scheduler)
@@ -289,6 +311,14 @@ class _Connectable(_Stream[Any], ConnectableObservable[Any]):
             lambda: ConnectableObservable.connect(self, scheduler)
         )
         return connected
+
+    def ref_count(self) -> Observable[Any]:
+        """Connect for the first subscriber, and disconnect after the last."""
+        return Derived(super().ref_count(), self.telemetry)  # RxPY's does not use pipe
+
+    def auto_connect(self, subscriber_count: int = 1) -> Observable[Any]:
+        """Connect for the first subscribers, and stay connected."""
+        return Derived(super().auto_connect(subscriber_count), self.telemetry)
 
     def _subscribe_core(self, observer: AnyObserver, scheduler: Scheduler = None) -> Subscription:
         gate: ChunkGate[Any] = ChunkGate(observer)
@@ -361,6 +391,11 @@ class _OneByOne(abc.ObserverBase[Chunk]):
 def share_source(source: Observable[T]) -> Observable[T]:
     """Return an Observable that subscribes to the source once for all its subscribers."""
     return (source if isinstance(source, _Stream) else Derived(source, new_telemetry())).share()
+
+
+def async_items(source: Observable[T]) -> AsyncItems[T]:
+    """Return the items of any Observable for an ``async for``."""
+    return aiter(source if isinstance(source, _Stream) else Derived(source, new_telemetry()))
 
 
 def subscribe_in_chunks(

@@ -29,11 +29,14 @@ from rxtweets.errors import HandlerError, SubscriberError
 
 __all__ = [
     "Contained",
+    "DetachedBatch",
     "ForwardingObserver",
     "FunctionSubscriber",
+    "PendingBatch",
     "Settled",
     "Settlement",
     "Subscriber",
+    "is_settling",
     "take_over",
 ]
 
@@ -149,6 +152,11 @@ def take_over() -> PendingBatch | DetachedBatch:
         return DetachedBatch()
     batch.join()
     return batch
+
+
+def is_settling() -> bool:
+    """Return whether this thread is in the ``on_next`` of a batch that it settles afterwards."""
+    return _current.batch is not None
 
 
 class Contained(abc.ObserverBase[T]):

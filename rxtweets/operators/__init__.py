@@ -44,6 +44,7 @@ from rxtweets.operators._process import process
 from rxtweets.operators._rate_limit import rate_limit
 from rxtweets.operators._route import partition, route
 from rxtweets.operators._share import share
+from rxtweets.operators._to_async_iterator import to_async_iterator
 
 __all__ = [
     "acknowledge",
@@ -56,4 +57,5 @@ __all__ = [
     "rate_limit",
     "route",
     "share",
+    "to_async_iterator",
 ]

@@ -1,16 +1,11 @@
-"""`Batcher`: the options of one batcher; and batches for an event loop of the user."""
+"""`Batcher`: the options of one batcher."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self
-
-from reactivex import abc
 
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
@@ -19,10 +14,7 @@ from rxtweets.errors import PipelineError
 from rxtweets.operators._batch import BatchSize, batch_options
 from rxtweets.operators._deliver import SubscriberOrFunction, subscriber_of
 
-__all__ = ["Batcher", "LoopSubscriber", "name_of_part"]
-
-POLL_INTERVAL = 0.05
-"""Seconds after which a thread and a loop check whether the other side has ended."""
+__all__ = ["Batcher", "name_of_part"]
 
 
 def AWAITED(batch: Batch[Any]) -> None:  # noqa: N802 - a value, not a function to call
@@ -129,65 +121,3 @@ def name_of_part(part: Any) -> str:
     if isinstance(part, partial):
         return name_of_part(part.func)
     return str(getattr(part, "__name__", type(part).__name__))
-
-
-class LoopSubscriber(abc.ObserverBase[Batch[Any]]):
-    """Gives one batch after another to an event loop, and waits until the loop has taken it."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._arrivals: asyncio.Queue[tuple[Batch[Any], Future[None]] | None] = asyncio.Queue()
-        self._left = threading.Event()
-
-    def on_next(self, batch: Batch[Any]) -> None:
-        taken = Future[None]()
-        self._put((batch, taken))
-        while True:
-            try:
-                taken.result(POLL_INTERVAL)
-            except TimeoutError:
-                if self._left.is_set() or self._loop.is_closed():
-                    raise PipelineError("no loop over abatches() takes batches any more") from None
-            else:
-                return
-
-    def on_error(self, _: Exception) -> None:
-        """End the loop, which gets the error from the pipeline."""
-        self._put(None)
-
-    def on_completed(self) -> None:
-        self._put(None)
-
-    def leave(self) -> None:
-        """Fail the batches that are still to come."""
-        self._left.set()
-
-    async def batches(self, has_ended: Callable[[], bool]) -> AsyncGenerator[Batch[Any], None]:
-        """Yield each batch; it is taken when the next one is requested, else it fails."""
-        while (arrival := await self._next(has_ended)) is not None:
-            batch, taken = arrival
-            is_taken = False
-            try:
-                yield batch
-                is_taken = True
-            finally:
-                if is_taken:
-                    taken.set_result(None)
-                else:
-                    taken.set_exception(
-                        PipelineError("the loop over abatches() was left while it had this batch")
-                    )
-
-    async def _next(self, has_ended: Callable[[], bool]) -> tuple[Batch[Any], Future[None]] | None:
-        while True:
-            try:
-                return await asyncio.wait_for(self._arrivals.get(), POLL_INTERVAL)
-            except TimeoutError:
-                if has_ended() and self._arrivals.empty():
-                    return None
-
-    def _put(self, arrival: tuple[Batch[Any], Future[None]] | None) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._arrivals.put_nowait, arrival)
-        except RuntimeError:  # the loop is closed
-            self._left.set()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import timedelta
@@ -18,9 +17,10 @@ from typing import Any, Self
 import reactivex
 from reactivex import Observable, Observer, abc
 from reactivex import operators as stock
-from reactivex.disposable import SingleAssignmentDisposable
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import VirtualTimeScheduler
 
+from rxtweets._core.async_items import AsyncItems, Feed
 from rxtweets._core.concurrency import Concurrency
 from rxtweets._core.connection_state import ConnectionState, StateName
 from rxtweets._core.events import Event, PipelineEnded, PipelineStarted, Span
@@ -29,15 +29,18 @@ from rxtweets._core.observable import MessageStream, new_telemetry, source_name,
 from rxtweets._core.rate_limit import RateLimit
 from rxtweets._core.retry import Retry
 from rxtweets._core.stats import StageStats, Stats
+from rxtweets._core.subscriber import FunctionSubscriber
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
+from rxtweets._support.caller_loop import CallerLoop, LoopEvent, call_in_thread
 from rxtweets._support.validation import seconds, whole_number
+from rxtweets._support.workers import start_thread
 from rxtweets.display import _live as live
 from rxtweets.display._notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError, SubscriberError
 from rxtweets.operators._calls import NOT_GIVEN
-from rxtweets.pipeline._batcher import Batcher, LoopSubscriber, name_of_part
+from rxtweets.pipeline._batcher import Batcher, name_of_part
 from rxtweets.pipeline._intake import Intake, Restart
 from rxtweets.pipeline._plan import MAX_DEMAND, PipelinePlan, batchers_of, sources_of
 from rxtweets.pipeline._topology import Topology
@@ -110,7 +113,8 @@ class Pipeline:
       drain ends at its time limit.
 
     **Event loops.** An ``async def`` handler or subscriber runs on an event loop in a thread of
-    the pipeline. On an event loop of the user (a notebook, a web app), use `astop` and `abatches`.
+    the pipeline. On an event loop of the user (a notebook, a web app), use ``async with``,
+    `run_async`, `astop` and `abatches`. They never block the loop, of asyncio or of trio.
 
     Args:
         source: of messages: a stream of X, any other Observable, or a list of them.
@@ -210,6 +214,7 @@ class Pipeline:
         self._error: Exception | None = None
         self._started = 0.0
         self._virtual: VirtualTimeScheduler | None = None
+        self._watchers: list[Callable[[], None]] = []  # of the end, and of the giving up
         self.rate_limit = rate_limit
 
     def __repr__(self) -> str:
@@ -363,7 +368,7 @@ class Pipeline:
         """
         limit = seconds("timeout", timeout)
         signalled = threading.Event()
-        with _signals_set(signalled):
+        with _signals_handled(signalled.set):
             self.start()
             try:
                 while not self._over.wait(0.1) and not signalled.is_set() and self._gave_up is None:
@@ -396,17 +401,89 @@ class Pipeline:
 
     # For an event loop of the user.
 
+    async def run_async(
+        self,
+        *,
+        timeout: float | timedelta = DRAIN_TIMEOUT,  # noqa: ASYNC109 - that of the drain
+    ) -> Stats:
+        """Start, and wait for the end of the sources as `run` does, without blocking the loop.
+
+        SIGINT and SIGTERM drain, and a second signal stops immediately, if the loop runs on the
+        main thread. The signal handlers of before return at the end. A cancellation stops
+        immediately.
+
+        Args:
+            timeout: most seconds for the drain.
+
+        Returns:
+            The final counters.
+
+        Raises:
+            RxTweetsError: the error that ended the stream.
+        """
+        limit = seconds("timeout", timeout)
+        noticed, is_first = LoopEvent(CallerLoop()), iter((True,))
+
+        def handle_signal() -> None:
+            if next(is_first, False):
+                noticed.set()
+            else:
+                self._stop_on_a_thread()
+
+        self._watchers += [noticed.set]
+        with _signals_handled(handle_signal):
+            await self.__aenter__()
+            try:
+                await noticed.wait()
+            except BaseException:  # a cancellation
+                self._stop_on_a_thread()
+                raise
+            stats = await self.astop(timeout=limit)
+        if self._error is not None:
+            raise self._error
+        return stats
+
+    async def __aenter__(self) -> Self:
+        is_cancelled = threading.Event()
+
+        def start() -> None:
+            self.start()
+            if is_cancelled.is_set():
+                self.stop(drain=False)
+
+        def cancel() -> None:
+            is_cancelled.set()
+            self._stop_on_a_thread()
+
+        await call_in_thread("rxtweets-start", start, cancel)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.astop(drain=kind is None)
+
     async def astop(
         self,
         *,
         drain: bool = True,
         timeout: float | timedelta = DRAIN_TIMEOUT,  # noqa: ASYNC109 - that of the drain
     ) -> Stats:
-        """Stop as `stop` does, without blocking the event loop."""
-        return await asyncio.to_thread(self.stop, drain=drain, timeout=timeout)
+        """Stop as `stop` does, without blocking the event loop.
 
-    async def abatches(self, name: str = "default") -> AsyncGenerator[Batch[Any], None]:
-        """Start, and yield the batches of a batcher in an ``async for``; leaving the loop drains.
+        A cancellation meanwhile ends the drain: the pipeline stops immediately.
+        """
+        return await call_in_thread(
+            "rxtweets-stop",
+            lambda: self.stop(drain=drain, timeout=timeout),
+            self._stop_on_a_thread,
+        )
+
+    def abatches(self, name: str = "default") -> AsyncItems[Batch[Any]]:
+        """Start, and give the batches of a batcher to an ``async for``; leaving the loop drains.
 
         ::
 
@@ -415,18 +492,45 @@ class Pipeline:
                 await store(batch)
 
         A batch succeeds when the loop requests the next one; until then the pipeline waits. If the
-        loop is left, by ``break`` or by an error, its batch fails, and the pipeline drains. Python
-        may close the iterator later; ``contextlib.aclosing(pipeline.abatches())`` closes it
-        immediately.
+        loop is left, by ``break`` or by an error, its batch fails, and the pipeline drains in the
+        background: the batches that follow fail too. To wait for that drain, use
+        ``contextlib.aclosing(pipeline.abatches())``; see `AsyncItems`.
 
         Args:
             name: of a batcher made by `Batcher.awaited`.
 
         Raises:
-            PipelineError: there is no such batcher, another batcher has no subscriber, or the
-                pipeline was started before.
-            RxTweetsError: the error that ended the stream.
+            PipelineError: there is no such batcher, or another batcher has no subscriber. In the
+                loop: the pipeline was started before.
+            RxTweetsError: in the loop: the error that ended the stream.
         """
+        self._check_awaited(name)
+        has_started = threading.Event()
+
+        def start(feed: Feed[Batch[Any]]) -> abc.DisposableBase:
+            def end() -> None:  # of the pipeline, not of the batcher, since it may raise an error
+                if not self._over.is_set():
+                    return
+                if self._error is None:
+                    feed.on_completed()
+                else:
+                    feed.on_error(self._error)
+
+            def drain() -> None:
+                self.stop()
+
+            self._watchers += [end]
+            self._start({name: FunctionSubscriber(feed.take_item)}, None)
+            has_started.set()
+            return Disposable(drain)
+
+        def shut() -> None:
+            if has_started.is_set():  # else another loop may have started the pipeline
+                self._intake.shut()
+
+        return AsyncItems(Feed(start, self._telemetry, shut))
+
+    def _check_awaited(self, name: str) -> None:
         for other, batcher in self._plan.batchers.items():
             if batcher.is_awaited is not (other == name):
                 raise PipelineError(
@@ -434,18 +538,9 @@ class Pipeline:
                 )
         if name not in self._plan.batchers:
             raise PipelineError(f"there is no batcher {name!r}")
-        subscriber = LoopSubscriber()
-        self._start({name: subscriber}, None)
-        batches = subscriber.batches(self._over.is_set)
-        try:
-            async for batch in batches:
-                yield batch
-        finally:
-            await batches.aclose()
-            subscriber.leave()
-            await self.astop()
-        if self._error is not None:
-            raise self._error
+
+    def _stop_on_a_thread(self) -> None:
+        start_thread("rxtweets-stop", lambda: self.stop(drain=False))
 
     # While it runs.
 
@@ -512,6 +607,7 @@ class Pipeline:
             )
             self._gave_up.__cause__ = error
         self._intake.shut()
+        self._notify()
 
     def _finish(self, error: Exception | None) -> None:
         with self._lock:
@@ -520,6 +616,11 @@ class Pipeline:
             self._error = error = self._gave_up or error
             self._over.set()
         self._telemetry.publish(PipelineEnded(error, time.monotonic() - self._started))
+        self._notify()
+
+    def _notify(self) -> None:
+        for notice in self._watchers:
+            notice()
 
     def _last_stats(self) -> Stats:
         self._telemetry.bus.flush()
@@ -527,14 +628,14 @@ class Pipeline:
 
 
 @contextlib.contextmanager
-def _signals_set(event: threading.Event) -> Iterator[None]:
-    """Let SIGINT and SIGTERM set the event inside the block; on the main thread only."""
+def _signals_handled(function: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM call the function inside the block; on the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        event.set()
+        function()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -48,6 +48,7 @@ from rxtweets import (
     simulator,
 )
 from rxtweets import operators as ops
+from rxtweets._core.async_items import Feed
 from rxtweets._core.event_bus import EventBus
 from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
@@ -563,6 +564,37 @@ def lease(kind: type[BaseException], patch: Patch, log: Log) -> None:
         assert log.says(kind)
 
 
+def subscribe(kind: type[BaseException], patch: Patch, _: Log) -> None:
+    patch.setattr(Feed, "_connect", Raising(kind))
+
+    async def main() -> None:
+        await anext(aiter(rxtweets.from_iterable([1])))
+
+    with pytest.raises((kind, RuntimeError), match="fault"):
+        asyncio.run(main())
+
+
+def leave(kind: type[BaseException], patch: Patch, log: Log) -> None:
+    patch.setattr(Feed, "_release", Raising(kind, Feed._release, times=1))
+
+    async def main() -> None:
+        items = aiter(rxtweets.from_iterable([1]))
+        await anext(items)
+        items._feed.leave()
+        assert log.says(kind)
+        await items.aclose()
+
+    asyncio.run(main())
+
+
+def stop(kind: type[BaseException], patch: Patch, log: Log) -> None:
+    pipeline = Pipeline(reactivex.never(), batchers={"default": Batcher(print)}).start()
+    patch.setattr(Pipeline, "stop", Raising(kind, Pipeline.stop, times=1))
+    pipeline._stop_on_a_thread()
+    assert log.says(kind)
+    pipeline.stop(drain=False)
+
+
 def connection(url: str) -> None:
     """Connect, and find the broker unavailable."""
     with pytest.raises(BrokerUnavailable, match="fault"):
@@ -617,6 +649,7 @@ ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-kafka": (kafka,),
     "rxtweets-kill": (kill,),
     "rxtweets-lease": (lease,),
+    "rxtweets-leave": (leave,),
     "rxtweets-limit": (limit, limit_of_several),
     "rxtweets-loop": (loop, loop_of_a_subscriber),
     "rxtweets-outlet": (outlet,),
@@ -632,6 +665,8 @@ ROWS: dict[str, tuple[Callable[..., None], ...]] = {
     "rxtweets-retry": (retry,),
     "rxtweets-source": (source,),
     "rxtweets-spool": (spool,),
+    "rxtweets-stop": (stop,),
+    "rxtweets-subscribe": (subscribe,),
     "rxtweets-subscriber": (subscriber,),
     "rxtweets-summary": (summary,),
     "rxtweets-view": (view,),
