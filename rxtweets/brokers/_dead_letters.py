@@ -13,7 +13,7 @@ from uuid import uuid4
 from rxtweets._messages.message import Message
 from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Subscription, Taken
 from rxtweets.brokers._envelopes import KEY, key_in, messages_of, number_in, quoted
-from rxtweets.brokers._packs import AGAIN
+from rxtweets.brokers._packs import AGAIN, FOR_GROUP
 from rxtweets.subscribers._dead_letters import text_of
 
 __all__ = ["DeadLetterSender", "DeadLetters", "QueuedDeadLetter"]
@@ -149,10 +149,15 @@ class DeadLetters:
             receiver.release(list(seen.values()))
             receiver.close()
 
-    def replay(self) -> int:
+    def replay(self, *, to_all_groups: bool = False) -> int:
         """Publish all dead letters to the queue again; return their number.
 
-        Each is removed after it was stored there. All groups of the queue get it.
+        Each is removed after it was stored there. It is delivered to the group whose workers failed
+        it, which is created again if it is missing. A letter without a group, of another program,
+        is delivered to all groups.
+
+        Args:
+            to_all_groups: deliver each letter to all groups.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached; the rest stays.
@@ -164,7 +169,9 @@ class DeadLetters:
         left: list[Taken] = []
         try:
             while left := receiver.take(AT_ONCE, 0.2):
-                errors = sender.put([_replayed(one) for one in left])
+                if not to_all_groups:  # other groups remove messages of a group that is missing
+                    self._engine.ensure(sorted(filter(None, {_group_of(one) for one in left})))
+                errors = sender.put([_replayed(one, to_all_groups) for one in left])
                 pairs = list(zip(left, errors, strict=True))
                 stored = [one for one, error in pairs if error is None]
                 receiver.acknowledge(stored)
@@ -206,7 +213,7 @@ def _letter(taken: Taken) -> QueuedDeadLetter:
         key_in(taken),
         headers.get(ERROR, ""),
         int(number_in(headers, ATTEMPTS)),
-        headers.get(OF_GROUP, ""),
+        _group_of(taken),
         headers.get(WORKER, ""),
         number_in(headers, AT),
         taken.body,
@@ -218,7 +225,13 @@ DEAD_ONLY = {ERROR, ATTEMPTS, OF_GROUP, QUEUE, WORKER, AT, *AGAIN}
 """Headers that a replayed message does not have."""
 
 
-def _replayed(taken: Taken) -> Envelope:
+def _group_of(taken: Taken) -> str:
+    return taken.headers.get(OF_GROUP, "")
+
+
+def _replayed(taken: Taken, to_all_groups: bool) -> Envelope:
     headers = {name: text for name, text in taken.headers.items() if name not in DEAD_ONLY}
+    if (group := _group_of(taken)) and not to_all_groups:
+        headers[FOR_GROUP] = group
     # The broker has seen the key: under the same one, it would drop the message.
     return Envelope(f"{key_in(taken)}:{uuid4().hex}", taken.body, headers)

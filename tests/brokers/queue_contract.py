@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tenacity
 
-from rxtweets import Batch, Batcher, Message, Pipeline, events
+from rxtweets import Batch, Batcher, Message, Pipeline, brokers, events
 from rxtweets.brokers import Queue, delivery_of
 from tests.brokers.engine_contract import receiving, take
 from tests.brokers.engines import ENGINES, EngineUnderTest
@@ -31,7 +31,11 @@ class Worker:
     """A running pipeline, and what its handler was given."""
 
     def __init__(
-        self, queue: Queue, handle: Callable[[Message[str]], Message[str]] | None, **options: Any
+        self,
+        queue: Queue,
+        handle: Callable[[Message[str]], Message[str]] | None,
+        group: str = "workers",
+        **options: Any,
     ) -> None:
         self.given: list[Message[str]] = []
         self.lock = threading.Lock()
@@ -43,7 +47,7 @@ class Worker:
             return message if handle is None else handle(message)
 
         options.setdefault("wait", tenacity.wait_none())
-        self.source = queue.source("workers", **options)
+        self.source = queue.source(group, **options)
         self.pipeline = Pipeline(
             self.source,
             handle_message=seen,
@@ -71,13 +75,13 @@ def working(
         worker.pipeline.stop()
 
 
-def is_empty(queue: Queue) -> bool:
+def is_empty(queue: Queue, group: str = "workers") -> bool:
     if not counts_backlog(queue):
-        with receiving(queue) as receiver:
+        with receiving(queue, group=group) as receiver:
             taken = receiver.take(1, 0.2)
             receiver.release(taken)
             return not taken
-    backlog = queue.backlog()["workers"]
+    backlog = queue.backlog()[group]
     return (backlog.pending, backlog.in_flight) == (0, 0)
 
 
@@ -202,6 +206,27 @@ def test_replayed_dead_letter_is_handled_again(queue: Queue, tweet: Tweet) -> No
         eventually(lambda: is_empty(queue), queue.backlog)
     assert worker.given[0].raw == tweet(1).raw
     assert delivery_of(worker.given[0]).key == tweet(1).id
+
+
+def test_replayed_dead_letter_returns_to_its_group(
+    url_of: Callable[[str], str], queue: Queue, tweet: Tweet
+) -> None:
+    both = brokers.connect(url_of(f"{queue.engine.queue[:6]}each"), groups=["ours", "theirs"])
+    both.engine.ensure(["ours", "theirs"])
+
+    def fail(_: Message[str]) -> Message[str]:
+        raise ValueError("poison")
+
+    ingest(both, [tweet(1)])
+    with working(both, fail, group="ours", on_failure="dead_letter"):
+        eventually(lambda: dead_letters_in(both) == 1, both.backlog)
+    assert both.dead_letters.replay() == 1
+    with working(both, group="ours") as ours, working(both, group="theirs") as theirs:
+        ours.wait_for(1)
+        theirs.wait_for(1)
+        eventually(lambda: is_empty(both, "ours") and is_empty(both, "theirs"), both.backlog)
+    assert ours.texts() == theirs.texts() == [tweet(1).data]
+    both.close()
 
 
 def test_purged_dead_letters_are_gone(queue: Queue, tweet: Tweet, engine: EngineUnderTest) -> None:

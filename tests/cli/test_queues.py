@@ -249,6 +249,15 @@ def test_replay_publishes_dead_letters_again(dead: str, capsys: pytest.CaptureFi
     assert len(brokers.connect(dead).dead_letters) == 0
 
 
+@pytest.mark.parametrize(("flags", "group"), [([], "store"), (["--to-all-groups"], None)])
+def test_replay_reaches_the_group_unless_asked(
+    dead: str, flags: list[str], group: str | None
+) -> None:
+    assert main(["dead", dead, "replay", *flags]) == 0
+    receiver = brokers.connect(dead).engine.receiver(brokers.Subscription("store", 30.0, 10, 5))
+    assert {one.headers.get("rxt-for-group") for one in receiver.take(10, 1.0)} == {group}
+
+
 def test_purge_asks_for_yes_without_a_terminal(
     dead: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
