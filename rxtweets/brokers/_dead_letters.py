@@ -14,9 +14,10 @@ from rxtweets._messages.message import Message
 from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Subscription, Taken
 from rxtweets.brokers._envelopes import KEY, key_in, messages_of, number_in, quoted
 from rxtweets.brokers._packs import AGAIN, FOR_GROUP
+from rxtweets.errors import QueueMissing
 from rxtweets.subscribers._dead_letters import text_of
 
-__all__ = ["DeadLetterSender", "DeadLetters", "QueuedDeadLetter"]
+__all__ = ["DeadLetterSender", "DeadLetters", "QueuedDeadLetter", "check_exists"]
 
 ERROR, ATTEMPTS, OF_GROUP, QUEUE, WORKER, AT = (
     f"rxt-{name}" for name in ("error", "attempts", "group", "queue", "worker", "dead-at")
@@ -128,7 +129,10 @@ class DeadLetters:
 
     def __len__(self) -> int:
         """Return the number of dead letters."""
-        backlog = _ready(self._engine).backlog()[GROUP]
+        dead = self._existing()
+        if dead is None:
+            return 0
+        backlog = dead.backlog()[GROUP]
         return backlog.pending + backlog.in_flight
 
     def __iter__(self) -> Iterator[QueuedDeadLetter]:
@@ -136,8 +140,14 @@ class DeadLetters:
 
         Letters that another program lists or replays at this time are left out. Some brokers give
         10,000 at most.
+
+        Raises:
+            QueueMissing: there is no such queue.
+            BrokerUnavailable: the broker cannot be reached.
         """
         receiver = self._receiver()
+        if receiver is None:
+            return
         seen: dict[str, Taken] = {}
         try:
             while taken := receiver.take(AT_ONCE, 0.2):
@@ -160,11 +170,14 @@ class DeadLetters:
             to_all_groups: deliver each letter to all groups.
 
         Raises:
+            QueueMissing: there is no such queue.
             BrokerUnavailable: the broker cannot be reached; the rest stays.
             BrokerError: the broker refused a message; it stays.
         """
-        self._engine.ensure()
         receiver, count = self._receiver(), 0
+        if receiver is None:
+            return 0
+        self._engine.ensure()
         sender = self._engine.sender()
         left: list[Taken] = []
         try:
@@ -186,14 +199,49 @@ class DeadLetters:
         return count
 
     def purge(self) -> int:
-        """Remove all dead letters; return their number, as far as the engine can tell."""
-        return _ready(self._engine).purge()
+        """Remove all dead letters; return their number, as far as the engine can tell.
+
+        Raises:
+            QueueMissing: there is no such queue.
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        dead = self._existing()
+        return 0 if dead is None else dead.purge()
 
     def __repr__(self) -> str:
         return f"<dead letters of {self._engine.name} {self._engine.queue!r}>"
 
-    def _receiver(self) -> Receiver:
-        return _ready(self._engine).receiver(Subscription(GROUP, LEASE, 10_000, 10_000))
+    def _receiver(self) -> Receiver | None:
+        dead = self._existing()
+        if dead is None:
+            return None
+        return dead.receiver(Subscription(GROUP, LEASE, 10_000, 10_000))
+
+    def _existing(self) -> Engine | None:
+        """Return the queue of the dead letters; ``None`` if there was none yet."""
+        check_exists(self._engine)
+        return _ready(self._engine) if self._engine.dead_letters().exists() else None
+
+
+def check_exists(engine: Engine, groups: Sequence[str] = ()) -> None:
+    """Check that a queue and its groups exist, before they are read.
+
+    Raises:
+        QueueMissing: there is no such queue, or no such group.
+    """
+    if engine.exists(groups):
+        return
+    if not engine.exists():
+        listed = f" (`{engine.listing}` lists all)" if engine.listing else ""
+        raise QueueMissing(
+            f"there is no {engine.name} queue {engine.queue!r}: check its URL{listed}; a "
+            "publisher, a worker or `rxtweets ingest URL` creates it"
+        )
+    missing = [group for group in groups if not engine.exists([group])]
+    raise QueueMissing(
+        f"the {engine.name} queue {engine.queue!r} has no group {', '.join(missing)}: check the "
+        "name; a worker of the group, or a publisher whose connect() names it, creates it"
+    )
 
 
 def _ready(engine: Engine) -> Engine:

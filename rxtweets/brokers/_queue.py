@@ -12,7 +12,7 @@ import tenacity
 
 from rxtweets._support.validation import choice, iterable, no_class, seconds, whole_number
 from rxtweets.brokers._address import Address
-from rxtweets.brokers._dead_letters import DeadLetters
+from rxtweets.brokers._dead_letters import DeadLetters, check_exists
 from rxtweets.brokers._engine import Backlog, Engine, Subscription
 from rxtweets.brokers._publisher import Publisher
 from rxtweets.brokers._source import OnFailure, QueueSource, Settling
@@ -136,13 +136,28 @@ class Queue:
         )
         return QueueSource(self.engine, self._groups, subscription, settling)
 
-    def backlog(self) -> dict[str, Backlog]:
-        """Return the backlog of each group.
+    def ensure(self) -> None:
+        """Create the queue and the groups of `connect`, as far as they are missing.
+
+        The first batch of a publisher and the first take of a worker do so too.
 
         Raises:
+            QueueSettingsError: the queue exists with settings that can lose messages.
             BrokerUnavailable: the broker cannot be reached.
         """
         self.engine.ensure(self._groups)
+
+    def backlog(self) -> dict[str, Backlog]:
+        """Return the backlog of each group; of the group ``""`` if there is no group yet.
+
+        Nothing is created.
+
+        Raises:
+            QueueMissing: there is no such queue, or not each group of `connect`.
+            BacklogUnknown: the broker does not tell it.
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        check_exists(self.engine, self._groups)
         return self.engine.backlog()
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from rxtweets._core.stats import Stats
 from rxtweets.brokers import Publisher, Queue
 from rxtweets.cli._command import ABANDONED, ENDED, FAILED, add_flag, add_option, complain, log_to
-from rxtweets.cli._queues import add_queue, queue_of
+from rxtweets.cli._queues import add_groups, add_queue, queue_of
 from rxtweets.cli._screen import Screen, summaries
 from rxtweets.cli._sources import add_source, add_stream_options, ending, source_of
 from rxtweets.display._text import summary_line
@@ -34,18 +34,12 @@ __all__ = ["add_arguments"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    add_queue(parser)
+    add_queue(parser, creates=True)
     add_source(parser, recordings=True, name="--source")
     add_stream_options(parser)
     queue = parser.add_argument_group("queue")
-    queue.add_argument(
-        "--group",
-        dest="groups",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a group that gets every message, also before its first worker; may be repeated",
-    )
+    text = "a group that gets every message, also before its first worker; may be repeated"
+    add_groups(queue, text)
     add_option(queue, "--batch-size", 200, "messages that are stored at a time")
     add_option(queue, "--batch-timeout", 0.05, "seconds until an incomplete batch is stored")
     text = "keep batches in this directory while the broker is away"
@@ -101,7 +95,7 @@ def _reach(queue: Queue, publisher: Publisher | Spooled) -> None:
         BrokerError: tweets could not be stored.
     """
     try:
-        queue.backlog()
+        queue.ensure()
     except BrokerUnavailable as error:
         if not isinstance(publisher, Spooled):
             raise
