@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import tenacity
 
-from rxtweets import Batch, Batcher, Message, Pipeline, brokers, events
+from rxtweets import Batch, Batcher, Message, Pipeline, events
 from rxtweets.brokers import Queue, delivery_of
+from rxtweets.errors import QueueMissing
 from tests.brokers.engine_contract import receiving, take
 from tests.brokers.engines import ENGINES, EngineUnderTest
 from tests.brokers.waiting import eventually
@@ -122,6 +123,29 @@ def test_pipeline_handles_each_published_message(queue: Queue, tweet: Tweet) -> 
     assert worker.pipeline.stats().acks_lost == 0
 
 
+def test_missing_queue_is_not_created_by_reading(
+    url_of: Callable[[str], str], queue: Queue, engine: EngineUnderTest
+) -> None:
+    url = url_of(f"{queue.engine.queue[:6]}none")
+    missing = engine.connect(url, groups=["workers"])
+    letters = missing.dead_letters
+    reads = (missing.backlog, lambda: list(letters), lambda: len(letters), letters.replay)
+    for read in (*reads, letters.purge):
+        with pytest.raises(QueueMissing, match=missing.engine.queue):
+            read()
+    assert not missing.engine.exists()
+    missing.ensure()
+    assert missing.engine.exists(["workers"])
+    other = engine.connect(url, groups=["workers", "mistyped"])
+    with pytest.raises(QueueMissing, match="no group mistyped"):
+        other.backlog()
+    assert not other.engine.exists(["mistyped"])
+    other.close()
+    assert list(letters) == []
+    assert (letters.replay(), letters.purge()) == (0, 0)
+    missing.close()
+
+
 def test_backlog_stands_in_the_stats(queue: Queue, tweet: Tweet) -> None:
     if not counts_backlog(queue):
         pytest.skip("this broker does not tell its backlog")
@@ -209,9 +233,9 @@ def test_replayed_dead_letter_is_handled_again(queue: Queue, tweet: Tweet) -> No
 
 
 def test_replayed_dead_letter_returns_to_its_group(
-    url_of: Callable[[str], str], queue: Queue, tweet: Tweet
+    url_of: Callable[[str], str], queue: Queue, engine: EngineUnderTest, tweet: Tweet
 ) -> None:
-    both = brokers.connect(url_of(f"{queue.engine.queue[:6]}each"), groups=["ours", "theirs"])
+    both = engine.connect(url_of(f"{queue.engine.queue[:6]}each"), groups=["ours", "theirs"])
     both.engine.ensure(["ours", "theirs"])
 
     def fail(_: Message[str]) -> Message[str]:
