@@ -63,13 +63,13 @@ class Settling:
         on_failure: for a message that failed.
         wait: gives the seconds before the next delivery; a strategy of tenacity.
         max_deliver: deliveries until a message becomes a dead letter.
-        max_held: seconds for which a lease is extended.
+        max_lease: seconds for which a lease is extended.
     """
 
     on_failure: OnFailure
     wait: Callable[[tenacity.RetryCallState], float]
     max_deliver: int
-    max_held: float
+    max_lease: float
 
 
 class Delivery(NamedTuple):
@@ -415,7 +415,7 @@ class _Session:
 
     def _keep_leases(self) -> None:
         """Extend the leases of held messages until all are settled; give up those held too long."""
-        interval = min(self._subscription.lease / 3, self._settling.max_held / 3, LOOK)
+        interval = min(self._subscription.lease / 3, self._settling.max_lease / 3, LOOK)
         while not self._closed.is_set():
             started = time.monotonic()
             try:
@@ -426,7 +426,7 @@ class _Session:
             self._closed.wait(max(0.0, started + interval - time.monotonic()))
 
     def _keep_leases_once(self, receiver: Unpacker, now: float) -> None:
-        since = now - self._settling.max_held
+        since = now - self._settling.max_lease
         with self._lock:
             overdue = [one for one, at in self._held.items() if at <= since]
             held = [one for one, at in self._held.items() if at > since]
@@ -456,7 +456,7 @@ class _Session:
 
     def _give_up(self, overdue: list[Taken]) -> None:
         """Let other workers have messages whose handlers take too long."""
-        error = HandlerTimeout(f"held for longer than max_held={self._settling.max_held:g} s")
+        error = HandlerTimeout(f"held for longer than max_lease={self._settling.max_lease:g} s")
         ours = self._claim(overdue)
         last = [one for one in ours if one.attempt >= self._settling.max_deliver]
         try:
@@ -485,7 +485,7 @@ def _releasing(receiver: Receiver) -> Callable[[Sequence[Taken]], Sequence[Taken
 def _redelivered(taken: Taken) -> Redelivered:
     return Redelivered(
         f"delivered {taken.attempt} times, {taken.attempt - 1} of them without an outcome: its "
-        "handler may have ended the process or exceeded max_held"
+        "handler may have ended the process or exceeded max_lease"
     )
 
 

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     """
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, options.groups) as queue, source_of(options) as source:
-        publisher = queue.publisher(spool=options.spool)
+        publisher: Publisher | Spooled = queue.publisher(spool=options.spool)
         waiting = publisher.spooled if isinstance(publisher, Spooled) else 0
         _reach(queue, publisher)
         batcher = Batcher(publisher, size=options.batch_size, timeout=options.batch_timeout)

@@ -241,7 +241,7 @@ class BacklogUnknown(BrokerError, TypeError):
 class Redelivered(BrokerError):
     """A message was delivered more often than ``max_deliver`` allows, each time without an outcome.
 
-    Its handler may end the process, or exceed ``max_held``.
+    Its handler may end the process, or exceed ``max_lease``.
     """
 
 

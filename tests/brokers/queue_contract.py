@@ -330,7 +330,7 @@ def test_message_held_too_long_is_delivered_again(
         return message
 
     ingest(queue, [tweet(1)])
-    with working(queue, hang_once, lease=engine.lease, max_held=1.0) as worker:
+    with working(queue, hang_once, lease=engine.lease, max_lease=1.0) as worker:
         worker.wait_for(2)
         eventually(lambda: is_empty(queue), queue.backlog)
         released.set()

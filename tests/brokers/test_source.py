@@ -158,7 +158,7 @@ def test_leases_are_kept_when_extend_raises(
     queue, engine = faulty
     publish(queue, [tweet(1)])
     engine.faults["extend"] = [ValueError("a bug") for _ in range(1000)]
-    session = queue.source("workers", lease=600.0, max_held=0.1).new_session()
+    session = queue.source("workers", lease=600.0, max_lease=0.1).new_session()
     assert len(session(1)) == 1
     # It is given up in spite of the fault, and the thread does not spin meanwhile.
     eventually(lambda: engine.calls["retry"] == 1, lambda: engine.calls)
