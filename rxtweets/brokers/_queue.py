@@ -121,8 +121,12 @@ class Queue:
                 is extended while a handler runs.
             max_lease: seconds after which a lease is not extended: a message that is not settled is
                 given up. It holds on brokers without leases too.
-            max_in_flight: messages taken and not settled, at most. The last pack may exceed it
-                with messages that wait for their handlers.
+            max_in_flight: messages given to the pipeline and not settled, at most. Beyond it,
+                messages of packs wait in the worker: the rest of one pack as a rule; the rest of
+                100 packs when the queue turns from single messages to packs. RabbitMQ and Kafka
+                send messages ahead, and count a pack as one: a worker holds up to ``max_in_flight``
+                packs, each of 256 KB at most. On RabbitMQ no other worker gets them, so give less
+                for packs.
 
         Raises:
             ConfigurationError: an argument is invalid.

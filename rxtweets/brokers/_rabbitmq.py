@@ -73,7 +73,7 @@ class RabbitMQEngine(Engine):
     - No leases. The broker delivers messages again when their connection ends. RabbitMQ before 3.12
       ends it if a message is not settled for its ``consumer_timeout``, by default 30 minutes.
     - Releases are no attempts. But when a worker is killed, or loses its connection, all messages
-      that it had prefetched count as delivered: ``max_in_flight`` of them at most.
+      that it had prefetched count as delivered: ``max_in_flight`` of them at most. A pack is one.
     - Delays are rounded up to 1, 2, 5, 15 or 60 s. Longer ones end only while a worker runs. The
       broker moves delayed messages safely if its feature flag ``stream_queue`` is enabled, as it is
       on new brokers.
