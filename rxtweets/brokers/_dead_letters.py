@@ -128,7 +128,13 @@ class DeadLetters:
         self._engine = engine
 
     def __len__(self) -> int:
-        """Return the number of dead letters."""
+        """Return the number of dead letters.
+
+        Raises:
+            QueueMissing: there is no such queue.
+            BacklogUnknown: the broker does not tell it.
+            BrokerUnavailable: the broker cannot be reached.
+        """
         dead = self._existing()
         if dead is None:
             return 0

@@ -233,6 +233,7 @@ class Engine(ABC):
         The queue exists.
 
         Raises:
+            BacklogUnknown: the broker does not tell it.
             BrokerUnavailable: the broker cannot be reached.
         """
 
