@@ -144,7 +144,7 @@ Queues on brokers
 
     A body cannot be decoded. It becomes a dead letter. See ``stats().undecodable``.
 
-    A handler takes longer than ``max_held``. Its message is delivered again. See
+    A handler takes longer than ``max_lease``. Its message is delivered again. See
     ``stats().acks_lost`` once the handler returns.
 
     The outcome of a message does not reach the broker, which delivers it again. See

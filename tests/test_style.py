@@ -71,6 +71,8 @@ EXAMPLES = list(examples())
 def surroundings(stack: ExitStack) -> dict[str, Any]:
     """The names that examples use and do not define."""
     tweets = rxtweets.sample_stream()
+    queue = rxtweets.brokers.connect("memory:examples")
+    queue.ensure()
 
     def handler(message: rxtweets.Message[Any]) -> rxtweets.Message[Any]:
         return message
@@ -122,7 +124,7 @@ def surroundings(stack: ExitStack) -> dict[str, Any]:
         "session": None,
         "pipeline": rxtweets.Pipeline(tweets, handle_message=handler),
         "brokers": rxtweets.brokers,
-        "queue": rxtweets.brokers.connect("memory:examples"),
+        "queue": queue,
         "sqs": types.SimpleNamespace(receive_message=lambda **_: {}),
     }
 

@@ -26,7 +26,8 @@ The class of each engine says what it guarantees, and which options its URL take
 A message is acknowledged when its pipeline has handled it. So each is handled at least once: make
 writes idempotent, as the stores of `rxtweets.subscribers` do.
 
-An engine is one file that implements `Engine`, `Sender` and `Receiver`.
+An engine of your own is one file that implements `Engine`, `Sender` and `Receiver`, and is used as
+``Queue(MyEngine(...))``; see `rxtweets.brokers._engine`.
 May import: `rxtweets.subscribers`, `rxtweets.streams` and below.
 """
 

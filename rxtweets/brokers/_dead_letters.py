@@ -13,10 +13,11 @@ from uuid import uuid4
 from rxtweets._messages.message import Message
 from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Subscription, Taken
 from rxtweets.brokers._envelopes import KEY, key_in, messages_of, number_in, quoted
-from rxtweets.brokers._packs import AGAIN
+from rxtweets.brokers._packs import AGAIN, FOR_GROUP
+from rxtweets.errors import QueueMissing
 from rxtweets.subscribers._dead_letters import text_of
 
-__all__ = ["DeadLetterSender", "DeadLetters", "QueuedDeadLetter"]
+__all__ = ["DeadLetterSender", "DeadLetters", "QueuedDeadLetter", "check_exists"]
 
 ERROR, ATTEMPTS, OF_GROUP, QUEUE, WORKER, AT = (
     f"rxt-{name}" for name in ("error", "attempts", "group", "queue", "worker", "dead-at")
@@ -127,8 +128,17 @@ class DeadLetters:
         self._engine = engine
 
     def __len__(self) -> int:
-        """Return the number of dead letters."""
-        backlog = _ready(self._engine).backlog()[GROUP]
+        """Return the number of dead letters.
+
+        Raises:
+            QueueMissing: there is no such queue.
+            BacklogUnknown: the broker does not tell it.
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        dead = self._existing()
+        if dead is None:
+            return 0
+        backlog = dead.backlog()[GROUP]
         return backlog.pending + backlog.in_flight
 
     def __iter__(self) -> Iterator[QueuedDeadLetter]:
@@ -136,8 +146,14 @@ class DeadLetters:
 
         Letters that another program lists or replays at this time are left out. Some brokers give
         10,000 at most.
+
+        Raises:
+            QueueMissing: there is no such queue.
+            BrokerUnavailable: the broker cannot be reached.
         """
         receiver = self._receiver()
+        if receiver is None:
+            return
         seen: dict[str, Taken] = {}
         try:
             while taken := receiver.take(AT_ONCE, 0.2):
@@ -149,22 +165,32 @@ class DeadLetters:
             receiver.release(list(seen.values()))
             receiver.close()
 
-    def replay(self) -> int:
+    def replay(self, *, to_all_groups: bool = False) -> int:
         """Publish all dead letters to the queue again; return their number.
 
-        Each is removed after it was stored there. All groups of the queue get it.
+        Each is removed after it was stored there. It is delivered to the group whose workers failed
+        it, which is created again if it is missing. A letter without a group, of another program,
+        is delivered to all groups.
+
+        Args:
+            to_all_groups: deliver each letter to all groups.
 
         Raises:
+            QueueMissing: there is no such queue.
             BrokerUnavailable: the broker cannot be reached; the rest stays.
             BrokerError: the broker refused a message; it stays.
         """
-        self._engine.ensure()
         receiver, count = self._receiver(), 0
+        if receiver is None:
+            return 0
+        self._engine.ensure()
         sender = self._engine.sender()
         left: list[Taken] = []
         try:
             while left := receiver.take(AT_ONCE, 0.2):
-                errors = sender.put([_replayed(one) for one in left])
+                if not to_all_groups:  # other groups remove messages of a group that is missing
+                    self._engine.ensure(sorted(filter(None, {_group_of(one) for one in left})))
+                errors = sender.put([_replayed(one, to_all_groups) for one in left])
                 pairs = list(zip(left, errors, strict=True))
                 stored = [one for one, error in pairs if error is None]
                 receiver.acknowledge(stored)
@@ -179,14 +205,49 @@ class DeadLetters:
         return count
 
     def purge(self) -> int:
-        """Remove all dead letters; return their number, as far as the engine can tell."""
-        return _ready(self._engine).purge()
+        """Remove all dead letters; return their number, as far as the engine can tell.
+
+        Raises:
+            QueueMissing: there is no such queue.
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        dead = self._existing()
+        return 0 if dead is None else dead.purge()
 
     def __repr__(self) -> str:
         return f"<dead letters of {self._engine.name} {self._engine.queue!r}>"
 
-    def _receiver(self) -> Receiver:
-        return _ready(self._engine).receiver(Subscription(GROUP, LEASE, 10_000, 10_000))
+    def _receiver(self) -> Receiver | None:
+        dead = self._existing()
+        if dead is None:
+            return None
+        return dead.receiver(Subscription(GROUP, LEASE, 10_000, 10_000))
+
+    def _existing(self) -> Engine | None:
+        """Return the queue of the dead letters; ``None`` if there was none yet."""
+        check_exists(self._engine)
+        return _ready(self._engine) if self._engine.dead_letters().exists() else None
+
+
+def check_exists(engine: Engine, groups: Sequence[str] = ()) -> None:
+    """Check that a queue and its groups exist, before they are read.
+
+    Raises:
+        QueueMissing: there is no such queue, or no such group.
+    """
+    if engine.exists(groups):
+        return
+    if not engine.exists():
+        listed = f" (`{engine.listing}` lists all)" if engine.listing else ""
+        raise QueueMissing(
+            f"there is no {engine.name} queue {engine.queue!r}: check its URL{listed}; a "
+            "publisher, a worker or `rxtweets ingest URL` creates it"
+        )
+    missing = [group for group in groups if not engine.exists([group])]
+    raise QueueMissing(
+        f"the {engine.name} queue {engine.queue!r} has no group {', '.join(missing)}: check the "
+        "name; a worker of the group, or a publisher whose connect() names it, creates it"
+    )
 
 
 def _ready(engine: Engine) -> Engine:
@@ -206,7 +267,7 @@ def _letter(taken: Taken) -> QueuedDeadLetter:
         key_in(taken),
         headers.get(ERROR, ""),
         int(number_in(headers, ATTEMPTS)),
-        headers.get(OF_GROUP, ""),
+        _group_of(taken),
         headers.get(WORKER, ""),
         number_in(headers, AT),
         taken.body,
@@ -218,7 +279,13 @@ DEAD_ONLY = {ERROR, ATTEMPTS, OF_GROUP, QUEUE, WORKER, AT, *AGAIN}
 """Headers that a replayed message does not have."""
 
 
-def _replayed(taken: Taken) -> Envelope:
+def _group_of(taken: Taken) -> str:
+    return taken.headers.get(OF_GROUP, "")
+
+
+def _replayed(taken: Taken, to_all_groups: bool) -> Envelope:
     headers = {name: text for name, text in taken.headers.items() if name not in DEAD_ONLY}
+    if (group := _group_of(taken)) and not to_all_groups:
+        headers[FOR_GROUP] = group
     # The broker has seen the key: under the same one, it would drop the message.
     return Envelope(f"{key_in(taken)}:{uuid4().hex}", taken.body, headers)

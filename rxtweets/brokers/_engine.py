@@ -1,7 +1,13 @@
 """The protocol of an engine: the requirements of a queue on the client of a broker.
 
 An engine is one file. All engines share the rest of this package, such as demand, leases, outcomes,
-dead letters and counters. `rxtweets.brokers._memory` is the smallest engine.
+dead letters and counters. To add one:
+
+1. Implement `Engine`, `Sender` and `Receiver`. ``tests/brokers/plain_engine.py`` is the smallest
+   engine. `rxtweets.brokers._memory` has leases and deduplication too.
+2. Use it as ``Queue(MyEngine(...), groups=["sentiment"])``.
+3. Add its abilities to ``tests/brokers/engines.py``, and run both contracts as in
+   ``tests/brokers/test_contract_plain.py``.
 
 All methods are synchronous, and may be called from any thread, also concurrently. A client with its
 own event loop, or one that is not thread-safe, runs on a thread of the engine. While the broker
@@ -46,7 +52,8 @@ class Taken:
             tell.
         enqueued_at: when it was published, in seconds since 1970; ``None`` if unknown.
         native_id: the broker's name of the message, as text.
-        receipt: for the engine alone.
+        receipt: for the engine alone. The receiver gets the same object back, perhaps after the
+            message was delivered again: it has to tell the two deliveries apart.
     """
 
     key: str
@@ -104,7 +111,9 @@ class Sender(ABC):
         Returns:
             For each message ``None``, or the error for which it was not stored: a
             `BrokerUnavailable` if it may be stored later, or another `BrokerError` if the broker
-            refuses it. A message that the broker has stored before, by its key, is a success.
+            refuses it. A message that the broker has stored before, by its key, is a success; an
+            empty key is equal to none. Without any group, the broker keeps messages for the first
+            one, or they are refused.
 
         Raises:
             BrokerUnavailable: none of them was stored, as far as is known.
@@ -119,7 +128,7 @@ class Receiver(ABC):
     """Takes messages for one group, and settles them.
 
     Attributes:
-        has_leases: taken messages have to be extended.
+        has_leases: taken messages have to be extended; else `extend` is not called.
     """
 
     has_leases: ClassVar[bool] = True
@@ -128,8 +137,9 @@ class Receiver(ABC):
     def take(self, most: int, wait: float) -> list[Taken]:
         """Take up to ``most`` messages; wait up to ``wait`` seconds for the first one.
 
-        Another thread's `close` ends the wait. The shared code calls `close` after the last take
-        has returned, since messages of a take that it ends may stay leased.
+        Another thread's `close` ends the wait; later takes return nothing. The shared code calls
+        `close` after the last take has returned, since messages of a take that it ends may stay
+        leased.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached.
@@ -181,11 +191,23 @@ class Engine(ABC):
 
     Attributes:
         name: of the engine, such as ``jetstream``.
+        listing: a command that lists the queues of the broker, for errors.
         queue: name of the stream, queue or topic.
     """
 
     name: ClassVar[str]
+    listing: ClassVar[str] = ""
     queue: str
+
+    @abstractmethod
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether the queue and these groups exist; create nothing.
+
+        `backlog` has these groups then, even if the broker cannot list them.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+        """
 
     @abstractmethod
     def ensure(self, groups: Sequence[str] = ()) -> None:
@@ -198,7 +220,7 @@ class Engine(ABC):
 
     @abstractmethod
     def sender(self) -> Sender:
-        """Return a new sender; `ensure` was called."""
+        """Return a new sender; `ensure` was called. Groups may be added later."""
 
     @abstractmethod
     def receiver(self, subscription: Subscription) -> Receiver:
@@ -208,13 +230,19 @@ class Engine(ABC):
     def backlog(self) -> dict[str, Backlog]:
         """Return the backlog of each group; of the group ``""`` if there is no group yet.
 
+        The queue exists.
+
         Raises:
+            BacklogUnknown: the broker does not tell it.
             BrokerUnavailable: the broker cannot be reached.
         """
 
     @abstractmethod
     def dead_letters(self) -> Engine:
-        """Return the engine of the queue for dead letters, on the same broker."""
+        """Return the engine of the queue for dead letters, on the same broker.
+
+        Its one group is ``dead``. Each call may return another object.
+        """
 
     @abstractmethod
     def purge(self) -> int:

@@ -67,6 +67,7 @@ class JetStreamEngine(Engine):
     """
 
     name = "jetstream"
+    listing = "nats stream ls"
 
     def __init__(self, address: Address) -> None:
         self._nats = needed("nats", "jetstream")
@@ -81,6 +82,12 @@ class JetStreamEngine(Engine):
         self.subject = address.options.get("subject") or self.queue
         self._replicas = _whole_number(address, "replicas", 1)
         self._dedupe = _whole_number(address, "dedupe", 600)
+
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether the stream and the consumers of groups exist."""
+        with self._connected() as link:
+            found = link.call(lambda connection: self._found(connection.jetstream), 4 * ANSWER)
+        return found is not None and set(groups) <= found
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the stream and the consumers of groups, if they are missing."""
@@ -121,6 +128,13 @@ class JetStreamEngine(Engine):
             yield link
         finally:
             link.close()
+
+    async def _found(self, jetstream: Any) -> set[str] | None:
+        """Return the names of the consumers; ``None`` without the stream."""
+        with contextlib.suppress(self._nats.js.errors.NotFoundError):
+            await jetstream.stream_info(self.queue)
+            return {consumer.name for consumer in await jetstream.consumers_info(self.queue)}
+        return None
 
     async def _prepare(self, jetstream: Any, groups: Sequence[str]) -> None:
         config = await self._stream_config(jetstream, groups)

@@ -78,6 +78,7 @@ class KafkaEngine(Engine):
     """
 
     name = "kafka"
+    listing = "kafka-topics.sh --list"
 
     def __init__(self, address: Address) -> None:
         address.check_options(("partitions", "replication", "retention_hours", *SETTINGS))
@@ -99,6 +100,14 @@ class KafkaEngine(Engine):
         self._checked: set[str] = set()
         self._groups: set[str] = set()
         self._receivers: WeakSet[KafkaReceiver] = WeakSet()
+
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether the topic exists, and those for the retries of groups."""
+        found = self._ask("list topics", lambda admin: admin.list_topics(timeout=WAIT))
+        if not {self.queue, *map(self._retries_of, groups)} <= found.topics.keys():
+            return False
+        self._groups.update(groups)
+        return True
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the topic, and one for the retries of each group."""

@@ -1,4 +1,4 @@
-"""A queue in this process, for tests, and as the smallest example of an engine."""
+"""A queue in this process, for tests."""
 
 from __future__ import annotations
 
@@ -41,9 +41,14 @@ class MemoryEngine(Engine):
         self.queue = address.path
         self._log = _log_of(address.path)
 
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether the queue and groups were created in this process."""
+        return self._log.is_created and set(groups) <= self._log.groups.keys()
+
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the groups."""
         with self._log.changed:
+            self._log.is_created = True
             for group in groups:
                 self._log.groups.setdefault(group, _Group())
 
@@ -107,6 +112,7 @@ class _Log:
         self.messages: OrderedDict[int, tuple[Envelope, float]] = OrderedDict()
         self.keys: OrderedDict[str, None] = OrderedDict()
         self.groups: dict[str, _Group] = {}
+        self.is_created = False
 
     def add(self, envelope: Envelope) -> None:
         if envelope.key in self.keys:

@@ -20,7 +20,7 @@ from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Taken
 from rxtweets.brokers._envelopes import FORMAT, KEY, PACK, RECEIVED_AT, key_in, number_in, quoted
 from rxtweets.errors import BrokerError
 
-__all__ = ["AGAIN", "Unpacker", "packs_of"]
+__all__ = ["AGAIN", "FOR_GROUP", "Unpacker", "packs_of"]
 
 KEYS = "rxt-keys"
 """Header: the keys of the messages of a pack as in URLs, separated by spaces."""

@@ -106,6 +106,7 @@ class PubSubEngine(Engine):
     """
 
     name = "pubsub"
+    listing = "gcloud pubsub topics list"
 
     def __init__(self, address: Address, client: _Client | None = None) -> None:
         address.check_options(("retention",))
@@ -123,6 +124,14 @@ class PubSubEngine(Engine):
         self._has_topic = False
         self._named: set[str] = set()
         self._ensured: set[str] = set()
+
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether the topic and the subscriptions of groups exist."""
+        try:
+            self._client.publisher("get_topic", topic=self.topic)
+            return set(map(self.subscription, groups)) <= set(self.subscriptions())
+        except _Missing:
+            return False
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the topic, the subscriptions of the groups, and the dead-letter topic.

@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from importlib import import_module
-from typing import Any, get_args
+from typing import Any, get_args, overload
 
 import tenacity
 
 from rxtweets._support.validation import choice, iterable, no_class, seconds, whole_number
 from rxtweets.brokers._address import Address
-from rxtweets.brokers._dead_letters import DeadLetters
+from rxtweets.brokers._dead_letters import DeadLetters, check_exists
 from rxtweets.brokers._engine import Backlog, Engine, Subscription
 from rxtweets.brokers._publisher import Publisher
 from rxtweets.brokers._source import OnFailure, QueueSource, Settling
@@ -56,6 +56,14 @@ class Queue:
         self._groups = _group_names(groups)
         self.dead_letters = DeadLetters(engine)
 
+    @overload
+    def publisher(self, *, pack: int = 1, spool: None = None) -> Publisher: ...
+
+    @overload
+    def publisher(
+        self, *, pack: int = 1, spool: str | os.PathLike[str], spool_bytes: int = 2**30
+    ) -> Spooled: ...
+
     def publisher(
         self,
         *,
@@ -63,7 +71,7 @@ class Queue:
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 2**30,
     ) -> Publisher | Spooled:
-        """Return a subscriber that publishes batches.
+        """Return a subscriber that publishes batches; with a spool, a `Spooled` one.
 
         Args:
             pack: messages of the pipeline in one message of the broker, 50 tweets at most. Packs
@@ -88,7 +96,7 @@ class Queue:
         wait: Callable[[tenacity.RetryCallState], float] | None = None,
         max_deliver: int = 5,
         lease: float | timedelta = 30.0,
-        max_held: float | timedelta = 1800.0,
+        max_lease: float | timedelta = 1800.0,
         max_in_flight: int = 1000,
     ) -> QueueSource:
         """Return a source of the messages of the queue.
@@ -99,7 +107,7 @@ class Queue:
         broker answers.
 
         Each message needs an outcome. One that a stock operator drops, such as ``filter``, is
-        delivered again after ``max_held``; call `rxtweets.ack_immediately` for it before.
+        delivered again after ``max_lease``; call `rxtweets.ack_immediately` for it before.
 
         Args:
             group: name of the group: letters, digits, ``-`` and ``_``.
@@ -111,9 +119,14 @@ class Queue:
             max_deliver: deliveries of a message, after which it becomes a dead letter.
             lease: seconds after which the broker delivers the messages of a dead worker again. It
                 is extended while a handler runs.
-            max_held: seconds after which a message that is not settled is given up.
-            max_in_flight: messages taken and not settled, at most. The last pack may exceed it
-                with messages that wait for their handlers.
+            max_lease: seconds after which a lease is not extended: a message that is not settled is
+                given up. It holds on brokers without leases too.
+            max_in_flight: messages given to the pipeline and not settled, at most. Beyond it,
+                messages of packs wait in the worker: the rest of one pack as a rule; the rest of
+                100 packs when the queue turns from single messages to packs. RabbitMQ and Kafka
+                send messages ahead, and count a pack as one: a worker holds up to ``max_in_flight``
+                packs, each of 256 KB at most. On RabbitMQ no other worker gets them, so give less
+                for packs.
 
         Raises:
             ConfigurationError: an argument is invalid.
@@ -125,7 +138,7 @@ class Queue:
             choice("on_failure", on_failure, get_args(OnFailure)),
             wait or tenacity.wait_exponential(multiplier=1.0, max=60.0),
             whole_number("max_deliver", max_deliver),
-            seconds("max_held", max_held),
+            seconds("max_lease", max_lease),
         )
         [name] = _group_names([group])
         subscription = Subscription(
@@ -136,13 +149,28 @@ class Queue:
         )
         return QueueSource(self.engine, self._groups, subscription, settling)
 
-    def backlog(self) -> dict[str, Backlog]:
-        """Return the backlog of each group.
+    def ensure(self) -> None:
+        """Create the queue and the groups of `connect`, as far as they are missing.
+
+        The first batch of a publisher and the first take of a worker do so too.
 
         Raises:
+            QueueSettingsError: the queue exists with settings that can lose messages.
             BrokerUnavailable: the broker cannot be reached.
         """
         self.engine.ensure(self._groups)
+
+    def backlog(self) -> dict[str, Backlog]:
+        """Return the backlog of each group; of the group ``""`` if there is no group yet.
+
+        Nothing is created.
+
+        Raises:
+            QueueMissing: there is no such queue, or not each group of `connect`.
+            BacklogUnknown: the broker does not tell it.
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        check_exists(self.engine, self._groups)
         return self.engine.backlog()
 
     def close(self) -> None:

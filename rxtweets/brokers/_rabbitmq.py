@@ -23,7 +23,7 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
-from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from rxtweets.errors import BacklogUnknown, BrokerError, BrokerUnavailable, ConfigurationError
 
 __all__ = ["RabbitMQEngine"]
 
@@ -73,7 +73,7 @@ class RabbitMQEngine(Engine):
     - No leases. The broker delivers messages again when their connection ends. RabbitMQ before 3.12
       ends it if a message is not settled for its ``consumer_timeout``, by default 30 minutes.
     - Releases are no attempts. But when a worker is killed, or loses its connection, all messages
-      that it had prefetched count as delivered: ``max_in_flight`` of them at most.
+      that it had prefetched count as delivered: ``max_in_flight`` of them at most. A pack is one.
     - Delays are rounded up to 1, 2, 5, 15 or 60 s. Longer ones end only while a worker runs. The
       broker moves delayed messages safely if its feature flag ``stream_queue`` is enabled, as it is
       on new brokers.
@@ -86,6 +86,7 @@ class RabbitMQEngine(Engine):
     """
 
     name = "rabbitmq"
+    listing = "rabbitmqctl list_exchanges"
 
     def __init__(self, address: Address) -> None:
         address.check_options(("vhost", "ca"))
@@ -105,6 +106,23 @@ class RabbitMQEngine(Engine):
         self._groups: dict[str, None] = {}
         self._receivers: WeakSet[_RabbitMQReceiver] = WeakSet()
         self._dead: RabbitMQEngine | None = None
+
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether the exchange and the queues of groups exist."""
+        link = self._connect(Link)  # the broker closes it, if one is missing
+        try:
+            link.ask("exchange_declare", exchange=self.queue, passive=True)
+            for group in groups:
+                link.ask("queue_declare", queue=self.queue_of(group), passive=True)
+        except BrokerError as error:
+            if "NOT_FOUND" not in str(error):
+                raise
+            return False
+        finally:
+            link.close()
+        with self._lock:
+            self._groups |= dict.fromkeys(groups)
+        return True
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the exchange, and the queues of the groups."""
@@ -132,16 +150,25 @@ class RabbitMQEngine(Engine):
         return receiver
 
     def backlog(self) -> dict[str, Backlog]:
-        """Return the backlog of each group that this process knows."""
+        """Return the backlog of each group that this process knows.
+
+        Raises:
+            BacklogUnknown: it knows none.
+        """
         with self._lock:
             groups, receivers = list(self._groups), list(self._receivers)
+        if not groups:
+            raise BacklogUnknown(
+                f"RabbitMQ does not list the groups of {self.queue!r}: name them, as in "
+                "connect(url, groups=['workers']) and `rxtweets backlog URL --group workers`"
+            )
         found: dict[str, Backlog] = {}
         for group in groups:
             held = [receiver.counts() for receiver in receivers if receiver.group == group]
             prefetched, taken = (sum(numbers) for numbers in zip((0, 0), *held, strict=True))
             waiting = self._messages("queue_declare", [group], passive=True)
             found[group] = Backlog(waiting + prefetched, taken)
-        return found or {"": Backlog(0, 0)}
+        return found
 
     def dead_letters(self) -> Engine:
         """Return the queue of the same name with ``.dead`` at its end."""

@@ -71,6 +71,7 @@ class RedisEngine(Engine):
     """
 
     name = "redis"
+    listing = "redis-cli --scan --type stream"
 
     def __init__(self, address: Address, client: RedisClient | None = None) -> None:
         """Check the address.
@@ -91,6 +92,11 @@ class RedisEngine(Engine):
         self._groups: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self.queue = address.path
+
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether the stream and groups exist."""
+        is_there = bool(self._client.call("EXISTS", self.queue))
+        return is_there and set(groups) <= self.backlog().keys()
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Check the settings of the server, and create the stream and its groups.

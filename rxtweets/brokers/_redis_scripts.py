@@ -34,6 +34,10 @@ return refused
 ENSURE = """#!lua flags=allow-oom
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'none' and kind ~= 'stream' then return kind end
+if kind == 'none' then  -- an empty stream, so that the queue exists without a group too
+    redis.call('XGROUP', 'CREATE', KEYS[1], '', '0', 'MKSTREAM')
+    redis.call('XGROUP', 'DESTROY', KEYS[1], '')
+end
 for _, group in ipairs(ARGV) do
     local reply = redis.pcall('XGROUP', 'CREATE', KEYS[1], group, '0', 'MKSTREAM')
     if reply.err and not reply.err:find('BUSYGROUP', 1, true) then return reply end

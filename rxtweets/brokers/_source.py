@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import threading
@@ -43,8 +42,8 @@ OnFailure = Literal["retry", "dead_letter", "drop", "release"]
 WAIT = 1.0
 """Seconds that one take waits for messages."""
 
-BACKLOG = 5.0
-"""Seconds between two looks at the backlog."""
+LOOK = 5.0
+"""Seconds between two looks at the backlog, and at messages that are held too long, at most."""
 
 RECONNECT = tenacity.wait_random_exponential(multiplier=0.5, max=30.0)
 """Seconds until the next attempt to reach a broker."""
@@ -64,13 +63,13 @@ class Settling:
         on_failure: for a message that failed.
         wait: gives the seconds before the next delivery; a strategy of tenacity.
         max_deliver: deliveries until a message becomes a dead letter.
-        max_held: seconds for which a lease is extended.
+        max_lease: seconds for which a lease is extended.
     """
 
     on_failure: OnFailure
     wait: Callable[[tenacity.RetryCallState], float]
     max_deliver: int
-    max_held: float
+    max_lease: float
 
 
 class Delivery(NamedTuple):
@@ -162,11 +161,10 @@ class _Session:
         self._stopped = threading.Event()
         self._closed = threading.Event()
         self._is_taking = False
-        self._keeps_leases = False
+        self._is_watched = False
         self._is_left = False
         self._failures = 0
         self._backlog = Backlog(0, 0)
-        self._backlog_at = -math.inf
         telemetry.show("backlog", lambda: self._backlog.pending)
         telemetry.show("backlog_age", lambda: math.ceil(self._backlog.oldest_age or 0.0))
 
@@ -219,9 +217,10 @@ class _Session:
         if self._receiver is None:
             group = self._subscription.group
             self._engine.ensure(tuple(dict.fromkeys((*self._groups, group))))
-            if not self._keeps_leases:
+            if not self._is_watched:
+                start_thread("rxtweets-backlog", self._watch_backlog, repeats=True)
                 start_thread("rxtweets-lease", self._keep_leases, repeats=True)
-                self._keeps_leases = True
+                self._is_watched = True
             receiver = self._engine.receiver(self._subscription)
             self._receiver = Unpacker(receiver, self._engine, group)
         return self._receiver
@@ -416,7 +415,7 @@ class _Session:
 
     def _keep_leases(self) -> None:
         """Extend the leases of held messages until all are settled; give up those held too long."""
-        interval = min(self._subscription.lease / 3, self._settling.max_held / 3, BACKLOG)
+        interval = min(self._subscription.lease / 3, self._settling.max_lease / 3, LOOK)
         while not self._closed.is_set():
             started = time.monotonic()
             try:
@@ -427,7 +426,7 @@ class _Session:
             self._closed.wait(max(0.0, started + interval - time.monotonic()))
 
     def _keep_leases_once(self, receiver: Unpacker, now: float) -> None:
-        since = now - self._settling.max_held
+        since = now - self._settling.max_lease
         with self._lock:
             overdue = [one for one, at in self._held.items() if at <= since]
             held = [one for one, at in self._held.items() if at > since]
@@ -435,14 +434,18 @@ class _Session:
             self._extend(receiver, held)
         if overdue:
             self._give_up(overdue)
-        if now >= self._backlog_at + BACKLOG:
-            self._backlog_at = now
-            self._look_at_backlog()
 
-    def _look_at_backlog(self) -> None:
-        with contextlib.suppress(BrokerError):  # the next take reports it
-            backlogs = self._engine.backlog()
-            self._backlog = backlogs.get(self._subscription.group, self._backlog)
+    def _watch_backlog(self) -> None:
+        """Look at the backlog; a slow answer on the thread of the leases would end them."""
+        while not self._closed.is_set():
+            try:
+                backlogs = self._engine.backlog()
+                self._backlog = backlogs.get(self._subscription.group, self._backlog)
+            except BrokerError:
+                pass  # the next take reports it
+            except Exception as error:
+                log.warning("backlog of %s: %r", self._engine.queue, error, exc_info=error)
+            self._closed.wait(LOOK)
 
     def _extend(self, receiver: Unpacker, held: Sequence[Taken]) -> None:
         try:
@@ -453,7 +456,7 @@ class _Session:
 
     def _give_up(self, overdue: list[Taken]) -> None:
         """Let other workers have messages whose handlers take too long."""
-        error = HandlerTimeout(f"held for longer than max_held={self._settling.max_held:g} s")
+        error = HandlerTimeout(f"held for longer than max_lease={self._settling.max_lease:g} s")
         ours = self._claim(overdue)
         last = [one for one in ours if one.attempt >= self._settling.max_deliver]
         try:
@@ -482,7 +485,7 @@ def _releasing(receiver: Receiver) -> Callable[[Sequence[Taken]], Sequence[Taken
 def _redelivered(taken: Taken) -> Redelivered:
     return Redelivered(
         f"delivered {taken.attempt} times, {taken.attempt - 1} of them without an outcome: its "
-        "handler may have ended the process or exceeded max_held"
+        "handler may have ended the process or exceeded max_lease"
     )
 
 

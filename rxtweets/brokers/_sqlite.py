@@ -117,6 +117,7 @@ class SQLiteEngine(Engine):
     """
 
     name = "sqlite"
+    listing = "ls"
 
     def __init__(self, address: Address) -> None:
         address.check_options(("dedupe", "sync"))
@@ -129,6 +130,11 @@ class SQLiteEngine(Engine):
         self._sync = choice("sync", address.options.get("sync", "full"), ("full", "normal"))
         self._groups: tuple[str, ...] = ()
         self.queue = self._path.name
+
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether the file and groups exist."""
+        is_there = self._path.is_file() and self._path.stat().st_size > 0
+        return is_there and (not groups or set(groups) <= self.backlog().keys())
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the file, its tables and the groups."""

@@ -114,6 +114,7 @@ class SqsEngine(Engine):
     """
 
     name = "sqs"
+    listing = "aws sqs list-queues"
 
     def __init__(self, address: Address, client: _Client | None = None) -> None:
         address.check_options(("region", "retention"))
@@ -129,6 +130,14 @@ class SqsEngine(Engine):
         self._named: set[str] = set()
         self._urls: dict[str, str] = {}
         self._known_until = 0.0
+
+    def exists(self, groups: Sequence[str] = ()) -> bool:
+        """Return whether these groups exist, or any: each of them is a queue on SQS."""
+        urls = self.urls()
+        if urls and set(groups) <= urls.keys():
+            return True
+        self.forget()  # another process may make it soon
+        return False
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the queues of the groups."""

@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 from rxtweets.brokers import Backlog
 from rxtweets.cli._command import ENDED, add_flag, write
-from rxtweets.cli._queues import add_queue, queue_of
+from rxtweets.cli._queues import add_groups, add_queue, queue_of
 from rxtweets.display._text import clean, duration
 
 __all__ = ["add_arguments"]
@@ -24,6 +24,7 @@ NO_GROUP = "(no group yet)"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_queue(parser)
+    add_groups(parser, "a group to show, for RabbitMQ, which lists none; may be repeated")
     add_flag(parser, "--json", "print a JSON object")
     parser.set_defaults(run=run)
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         BrokerUnavailable: the broker cannot be reached.
     """
-    with queue_of(options) as queue:
+    with queue_of(options, options.groups) as queue:
         backlog, dead = queue.backlog(), len(queue.dead_letters)
     if options.json:
         groups = {group: asdict(counts) for group, counts in backlog.items()}

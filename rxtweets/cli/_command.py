@@ -34,7 +34,7 @@ exit codes:
   0    the run ended as asked: by Ctrl-C, --limit or --duration
   1    the stream failed for good: a refused token, no access, a used-up cap; or X refused a rule;
        or every batch failed
-  2    an option, the environment or a rule is wrong; no connection was made
+  2    an option, the environment, a rule or the URL of a queue is wrong; nothing was read
   130  a second Ctrl-C stopped the run immediately; the summary counts the abandoned messages
 """
 

@@ -1,7 +1,7 @@
 """The dead letters of a queue.
 
-The dead letters of a queue: messages that failed for good. All groups get a message that is
-replayed.
+The dead letters of a queue: messages that failed for good. A message that is replayed returns to
+the group whose workers failed it.
 
   rxtweets dead sqlite:tweets.queue list
   rxtweets dead sqlite:tweets.queue replay       after the fault is mended
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(run=_list)
     text = "Publish all dead letters to the queue again, and print their number."
     replaying = commands.add_parser("replay", help="publish them again", description=text)
+    add_flag(replaying, "--to-all-groups", "deliver them to all groups of the queue")
     replaying.set_defaults(run=_replay)
     text = "Remove all dead letters, and print their number."
     purging = commands.add_parser("purge", help="remove them", description=text)
@@ -48,7 +49,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     with queue_of(options) as queue:
-        write(f"{queue.dead_letters.replay():,} replayed")
+        write(f"{queue.dead_letters.replay(to_all_groups=options.to_all_groups):,} replayed")
     return ENDED
 
 

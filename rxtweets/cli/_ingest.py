@@ -22,7 +22,7 @@ from rxtweets._core.stats import Stats
 from rxtweets.brokers import Publisher, Queue
 from rxtweets.cli._command import ABANDONED, ENDED, FAILED, add_flag, add_option, complain, log_to
 from rxtweets.cli._dashboard import add_dashboard, dashboard, pipeline_cards
-from rxtweets.cli._queues import add_queue, queue_of
+from rxtweets.cli._queues import add_groups, add_queue, queue_of
 from rxtweets.cli._screen import Screen, summaries
 from rxtweets.cli._sources import add_source, add_stream_options, ending, source_of
 from rxtweets.display._text import summary_line
@@ -35,18 +35,12 @@ __all__ = ["add_arguments"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    add_queue(parser)
+    add_queue(parser, creates=True)
     add_source(parser, recordings=True, name="--source")
     add_stream_options(parser)
     queue = parser.add_argument_group("queue")
-    queue.add_argument(
-        "--group",
-        dest="groups",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a group that gets every message, also before its first worker; may be repeated",
-    )
+    text = "a group that gets every message, also before its first worker; may be repeated"
+    add_groups(queue, text)
     add_option(queue, "--batch-size", 200, "messages that are stored at a time")
     add_option(queue, "--batch-timeout", 0.05, "seconds until an incomplete batch is stored")
     text = "keep batches in this directory while the broker is away"
@@ -66,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     """
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, options.groups) as queue, source_of(options) as source:
-        publisher = queue.publisher(spool=options.spool)
+        publisher: Publisher | Spooled = queue.publisher(spool=options.spool)
         waiting = publisher.spooled if isinstance(publisher, Spooled) else 0
         _reach(queue, publisher)
         batcher = Batcher(publisher, size=options.batch_size, timeout=options.batch_timeout)
@@ -104,7 +98,7 @@ def _reach(queue: Queue, publisher: Publisher | Spooled) -> None:
         BrokerError: tweets could not be stored.
     """
     try:
-        queue.backlog()
+        queue.ensure()
     except BrokerUnavailable as error:
         if not isinstance(publisher, Spooled):
             raise

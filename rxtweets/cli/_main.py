@@ -38,7 +38,7 @@ from rxtweets.cli import (
 )
 from rxtweets.cli._command import ABANDONED, ENDED, EXIT_CODES, FAILED, USAGE, complain, log_to
 from rxtweets.cli._sources import TOKEN_NAMES
-from rxtweets.errors import ConfigurationError, RxTweetsError
+from rxtweets.errors import ConfigurationError, QueueMissing, RxTweetsError
 from rxtweets.errors._redaction import MASK
 
 __all__ = ["main"]
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with log_to(sys.stderr):
             return int(parsed.run(parsed))
-    except ConfigurationError as error:
+    except (ConfigurationError, QueueMissing) as error:
         complain(f"rxtweets: {error}")
         return USAGE
     except (RxTweetsError, OSError) as error:

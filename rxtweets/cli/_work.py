@@ -53,7 +53,7 @@ from rxtweets.cli._sources import all_failed
 from rxtweets.cli._stores import STORE_NAMES, report_spools_left, spooled, store_of
 from rxtweets.cli._worker import Place, run_watched
 from rxtweets.cli._workers import Workers
-from rxtweets.errors import BrokerUnavailable, ConfigurationError
+from rxtweets.errors import BrokerUnavailable, ConfigurationError, QueueMissing
 from rxtweets.pipeline import Batcher, Pipeline
 
 __all__ = ["add_arguments"]
@@ -73,7 +73,7 @@ PIPELINE_OPTIONS = {"concurrency": 50, "batch_size": 100, "batch_timeout": 1.0}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    add_queue(parser)
+    add_queue(parser, creates=True)
     text = "a handler, or a function that makes a pipeline; by default messages are only stored"
     parser.add_argument("handler", nargs="?", metavar="MODULE:NAME", help=text)
     work = parser.add_argument_group("work")
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
         return ABANDONED if stats.abandoned else FAILED if all_failed(stats) else ENDED
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, [options.group]) as queue:
-        queue.backlog()  # creates the group, or fails before workers start
+        queue.ensure()  # or fail before workers start
         if options.spool is not None:
             report_spools_left(options.spool, options.processes)
         several = options.processes > 1
@@ -183,8 +183,8 @@ def _until_empty(
         nonlocal empty
         try:
             backlog = queue.backlog()[options.group]
-        except BrokerUnavailable:
-            return  # the workers report it, and connect again
+        except (BrokerUnavailable, QueueMissing):
+            return  # the workers report it, connect again, and create the queue
         empty = 0 if backlog.pending or backlog.in_flight else empty + 1
         if empty == 2:  # some brokers estimate the numbers
             drain()

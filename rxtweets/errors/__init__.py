@@ -20,6 +20,7 @@
     ├── BrokerError                       a broker refused a message or a request
     │   ├── BrokerUnavailable             it cannot be reached now; a later attempt may succeed
     │   ├── BacklogUnknown                the broker does not tell the number of messages
+    │   ├── QueueMissing                  a queue or group was to be read, and does not exist
     │   ├── QueueSettingsError            a queue exists with settings that can lose messages
     │   └── Redelivered                   a message was delivered too often without an outcome
     └── StreamError                       the stream, or one of its connections, failed
@@ -75,6 +76,7 @@ __all__ = [
     "PipelineError",
     "ProvisioningError",
     "ProxyError",
+    "QueueMissing",
     "QueueSettingsError",
     "RateLimitError",
     "ReaderCrashed",
@@ -225,6 +227,10 @@ class QueueSettingsError(BrokerError):
     """A stream, queue or topic exists with settings that can lose messages."""
 
 
+class QueueMissing(BrokerError):
+    """A queue or a group was to be read, and does not exist: its name may be wrong."""
+
+
 class BacklogUnknown(BrokerError, TypeError):
     """The broker does not tell how many messages a queue has.
 
@@ -235,7 +241,7 @@ class BacklogUnknown(BrokerError, TypeError):
 class Redelivered(BrokerError):
     """A message was delivered more often than ``max_deliver`` allows, each time without an outcome.
 
-    Its handler may end the process, or exceed ``max_held``.
+    Its handler may end the process, or exceed ``max_lease``.
     """
 
 

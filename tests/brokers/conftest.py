@@ -30,9 +30,9 @@ def url(url_of: UrlOf) -> str:
 
 
 @pytest.fixture
-def queue(url: str) -> Iterator[brokers.Queue]:
+def queue(engine: EngineUnderTest, url: str) -> Iterator[brokers.Queue]:
     """A new queue with one group."""
-    queue = brokers.connect(url, groups=["workers"])
+    queue = engine.connect(url, groups=["workers"])
     queue.engine.ensure(["workers"])
     yield queue
     queue.close()

@@ -240,11 +240,11 @@ def test_receivers_of_a_group_share_the_messages(queue: Queue, engine: EngineUnd
     assert sorted(seen) == sorted(one.body for one in envelopes(100))
 
 
-def test_every_group_gets_every_message(url_of: Callable[[str], str], queue: Queue) -> None:
+def test_every_group_gets_every_message(
+    url_of: Callable[[str], str], queue: Queue, engine: EngineUnderTest
+) -> None:
     queue.engine.close()
-    from rxtweets import brokers
-
-    both = brokers.connect(url_of(f"{queue.engine.queue[:6]}both"), groups=["a", "b"])
+    both = engine.connect(url_of(f"{queue.engine.queue[:6]}both"), groups=["a", "b"])
     both.engine.ensure(["a", "b"])
     publish(both, envelopes(20))
     for group in ("a", "b"):
@@ -260,9 +260,7 @@ def test_group_gets_messages_published_before_it(
 ) -> None:
     if not engine.keeps_before_first_group:
         pytest.skip("a group is a queue of its own, which has to exist")
-    from rxtweets import brokers
-
-    late = brokers.connect(url_of(f"{queue.engine.queue[:6]}late"))
+    late = engine.connect(url_of(f"{queue.engine.queue[:6]}late"))
     late.engine.ensure()
     publish(late, envelopes(5))
     late.engine.ensure(["late"])

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from uuid import uuid4
 
 import pytest
 
+from rxtweets.brokers import Queue, connect
 from tests.brokers import rabbitmq
 from tests.brokers.nats_server import nats_server
+from tests.brokers.plain_engine import PlainEngine
 from tests.brokers.redis_server import is_installed, redis_server
 from tests.brokers.waiting import accepts, free_port, wait_for_server
 
@@ -34,6 +36,7 @@ class EngineUnderTest:
     Attributes:
         name: of the engine.
         broker: runs, or finds, a broker for the length of a block; skips where there is none.
+        connect: returns the queue of a URL.
         deduplicates: drops messages of a known key.
         counts_attempts: knows the number of deliveries.
         leases: redelivers a message whose lease ends.
@@ -47,6 +50,7 @@ class EngineUnderTest:
 
     name: str
     broker: Callable[[], AbstractContextManager[UrlOf]]
+    connect: Callable[..., Queue] = connect
     deduplicates: bool = True
     counts_attempts: bool = True
     leases: bool = True
@@ -69,6 +73,10 @@ def absent(reason: str) -> None:
 def _memory() -> Iterator[UrlOf]:
     suffix = uuid4().hex
     yield lambda name: f"memory:{name}-{suffix}"
+
+
+def _plain_queue(url: str, *, groups: Iterable[str] = ()) -> Queue:
+    return Queue(PlainEngine(url), groups)
 
 
 @contextmanager
@@ -236,6 +244,14 @@ ENGINES = {
     engine.name: engine
     for engine in (
         EngineUnderTest("memory", _memory),
+        EngineUnderTest(
+            "plain",
+            _memory,
+            _plain_queue,
+            deduplicates=False,
+            leases=False,
+            keeps_before_first_group=False,
+        ),
         EngineUnderTest("redis", _redis),
         EngineUnderTest("sqlite", _sqlite),
         EngineUnderTest("jetstream", _jetstream, releases_uncounted=False),

@@ -13,6 +13,7 @@ import tenacity
 
 from rxtweets import Batch, Batcher, Message, Pipeline, events
 from rxtweets.brokers import Queue, delivery_of
+from rxtweets.errors import QueueMissing
 from tests.brokers.engine_contract import receiving, take
 from tests.brokers.engines import ENGINES, EngineUnderTest
 from tests.brokers.waiting import eventually
@@ -31,7 +32,11 @@ class Worker:
     """A running pipeline, and what its handler was given."""
 
     def __init__(
-        self, queue: Queue, handle: Callable[[Message[str]], Message[str]] | None, **options: Any
+        self,
+        queue: Queue,
+        handle: Callable[[Message[str]], Message[str]] | None,
+        group: str = "workers",
+        **options: Any,
     ) -> None:
         self.given: list[Message[str]] = []
         self.lock = threading.Lock()
@@ -43,7 +48,7 @@ class Worker:
             return message if handle is None else handle(message)
 
         options.setdefault("wait", tenacity.wait_none())
-        self.source = queue.source("workers", **options)
+        self.source = queue.source(group, **options)
         self.pipeline = Pipeline(
             self.source,
             handle_message=seen,
@@ -71,13 +76,13 @@ def working(
         worker.pipeline.stop()
 
 
-def is_empty(queue: Queue) -> bool:
+def is_empty(queue: Queue, group: str = "workers") -> bool:
     if not counts_backlog(queue):
-        with receiving(queue) as receiver:
+        with receiving(queue, group=group) as receiver:
             taken = receiver.take(1, 0.2)
             receiver.release(taken)
             return not taken
-    backlog = queue.backlog()["workers"]
+    backlog = queue.backlog()[group]
     return (backlog.pending, backlog.in_flight) == (0, 0)
 
 
@@ -116,6 +121,29 @@ def test_pipeline_handles_each_published_message(queue: Queue, tweet: Tweet) -> 
     assert (delivery.engine, delivery.queue) == (queue.engine.name, queue.engine.queue)
     assert (delivery.attempt, delivery.group) == (1, "workers")
     assert worker.pipeline.stats().acks_lost == 0
+
+
+def test_missing_queue_is_not_created_by_reading(
+    url_of: Callable[[str], str], queue: Queue, engine: EngineUnderTest
+) -> None:
+    url = url_of(f"{queue.engine.queue[:6]}none")
+    missing = engine.connect(url, groups=["workers"])
+    letters = missing.dead_letters
+    reads = (missing.backlog, lambda: list(letters), lambda: len(letters), letters.replay)
+    for read in (*reads, letters.purge):
+        with pytest.raises(QueueMissing, match=missing.engine.queue):
+            read()
+    assert not missing.engine.exists()
+    missing.ensure()
+    assert missing.engine.exists(["workers"])
+    other = engine.connect(url, groups=["workers", "mistyped"])
+    with pytest.raises(QueueMissing, match="no group mistyped"):
+        other.backlog()
+    assert not other.engine.exists(["mistyped"])
+    other.close()
+    assert list(letters) == []
+    assert (letters.replay(), letters.purge()) == (0, 0)
+    missing.close()
 
 
 def test_backlog_stands_in_the_stats(queue: Queue, tweet: Tweet) -> None:
@@ -204,6 +232,27 @@ def test_replayed_dead_letter_is_handled_again(queue: Queue, tweet: Tweet) -> No
     assert delivery_of(worker.given[0]).key == tweet(1).id
 
 
+def test_replayed_dead_letter_returns_to_its_group(
+    url_of: Callable[[str], str], queue: Queue, engine: EngineUnderTest, tweet: Tweet
+) -> None:
+    both = engine.connect(url_of(f"{queue.engine.queue[:6]}each"), groups=["ours", "theirs"])
+    both.engine.ensure(["ours", "theirs"])
+
+    def fail(_: Message[str]) -> Message[str]:
+        raise ValueError("poison")
+
+    ingest(both, [tweet(1)])
+    with working(both, fail, group="ours", on_failure="dead_letter"):
+        eventually(lambda: dead_letters_in(both) == 1, both.backlog)
+    assert both.dead_letters.replay() == 1
+    with working(both, group="ours") as ours, working(both, group="theirs") as theirs:
+        ours.wait_for(1)
+        theirs.wait_for(1)
+        eventually(lambda: is_empty(both, "ours") and is_empty(both, "theirs"), both.backlog)
+    assert ours.texts() == theirs.texts() == [tweet(1).data]
+    both.close()
+
+
 def test_purged_dead_letters_are_gone(queue: Queue, tweet: Tweet, engine: EngineUnderTest) -> None:
     if not engine.purges:
         pytest.skip("a busy Tansu moves no group that has just lost a member")
@@ -281,7 +330,7 @@ def test_message_held_too_long_is_delivered_again(
         return message
 
     ingest(queue, [tweet(1)])
-    with working(queue, hang_once, lease=engine.lease, max_held=1.0) as worker:
+    with working(queue, hang_once, lease=engine.lease, max_lease=1.0) as worker:
         worker.wait_for(2)
         eventually(lambda: is_empty(queue), queue.backlog)
         released.set()

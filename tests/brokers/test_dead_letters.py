@@ -11,6 +11,8 @@ from rxtweets.brokers import _dead_letters as dead_letters
 from rxtweets.errors import BrokerError
 from tests.brokers.faulty import faulty_queue
 
+TWEET = b'{"data":{"id":"1","text":"hola"}}'
+
 
 @pytest.fixture
 def queue() -> Queue:
@@ -57,6 +59,37 @@ def test_refused_replay_gives_its_letters_back(
     with pytest.raises(BrokerError, match="too large"):
         queue.dead_letters.replay()
     assert [letter.key for letter in queue.dead_letters] == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    ("died_in", "to_all_groups", "reached"),
+    [
+        ("others", False, ["others"]),
+        ("others", True, ["others", "workers"]),
+        ("", False, ["others", "workers"]),  # of another program
+    ],
+)
+def test_replay_reaches_the_group_or_all(
+    queue: Queue, died_in: str, to_all_groups: bool, reached: list[str]
+) -> None:
+    queue.engine.ensure(["others"])
+    put(queue, Envelope("1", TWEET, {"rxt-group": died_in} if died_in else {}))
+    assert queue.dead_letters.replay(to_all_groups=to_all_groups) == 1
+    assert [group for group in ("others", "workers") if takes_one(queue, group)] == reached
+
+
+def takes_one(queue: Queue, group: str) -> bool:
+    session = queue.source(group).new_session()
+    messages = session(1)
+    session.leave()
+    return bool(messages)
+
+
+def test_replayed_letter_waits_for_a_removed_group(queue: Queue) -> None:
+    put(queue, Envelope("1", TWEET, {"rxt-group": "removed"}))
+    assert queue.dead_letters.replay() == 1
+    assert not takes_one(queue, "workers")
+    assert takes_one(queue, "removed")
 
 
 def test_queue_of_any_name_has_its_own_letters() -> None:

@@ -224,7 +224,7 @@ def handled_around_poison(
 
 @pytest.mark.parametrize(
     ("kind", "error", "source"),
-    [("raise", "ValueError: poison", {}), ("hang", "HandlerTimeout", {"max_held": 1.0})],
+    [("raise", "ValueError: poison", {}), ("hang", "HandlerTimeout", {"max_lease": 1.0})],
     ids=["raise", "hang"],
 )
 def test_poison_becomes_a_dead_letter(

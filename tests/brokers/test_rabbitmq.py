@@ -15,6 +15,7 @@ from rxtweets import brokers
 from rxtweets.brokers import Envelope, Receiver, Subscription, Taken, _rabbitmq
 from rxtweets.brokers._amqp import Consumer
 from rxtweets.errors import (
+    BacklogUnknown,
     BrokerError,
     BrokerUnavailable,
     ConfigurationError,
@@ -235,6 +236,16 @@ def test_delayed_message_counts_as_pending(queue: brokers.Queue) -> None:
         backlog = queue.engine.backlog
         eventually(lambda: backlog()["workers"] == brokers.Backlog(1, 0), backlog)
     assert queue.engine.purge() == 1
+
+
+def test_backlog_needs_the_names_of_groups(queue: brokers.Queue, node: rabbitmq.Node) -> None:
+    publish(queue, envelopes(3))
+    reader = brokers.connect(node.url(queue.engine.queue))
+    with pytest.raises(BacklogUnknown, match="--group workers"):
+        reader.backlog()
+    assert reader.engine.exists(["workers"])
+    assert reader.backlog() == {"workers": brokers.Backlog(3, 0)}
+    reader.close()
 
 
 def test_message_of_another_program_is_taken(queue: brokers.Queue, node: rabbitmq.Node) -> None:

@@ -14,7 +14,7 @@ from rxtweets import Batch, Message, Pipeline
 from rxtweets.brokers import Backlog, Queue, Subscription, delivery_of
 from rxtweets.errors import BrokerError, QueueSettingsError
 from tests.brokers.faulty import FaultyEngine, faulty_queue
-from tests.brokers.waiting import eventually
+from tests.brokers.waiting import PATIENCE, eventually
 
 Tweet = Callable[[int], Message[str]]
 
@@ -33,8 +33,9 @@ def counts(queue: Queue) -> tuple[int, int]:
     return backlog.pending, backlog.in_flight
 
 
-def lease_threads() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name == "rxtweets-lease"]
+def threads_of_sources() -> list[threading.Thread]:
+    names = {"rxtweets-backlog", "rxtweets-lease"}
+    return [one for one in threading.enumerate() if one.name in names]
 
 
 def test_disposal_in_a_take_releases_its_messages(
@@ -47,7 +48,7 @@ def test_disposal_in_a_take_releases_its_messages(
     assert session(10) == []
     assert counts(queue) == (2, 0)
     assert engine.open == 0
-    eventually(lambda: not lease_threads(), threading.enumerate)
+    eventually(lambda: not threads_of_sources(), threading.enumerate)
 
 
 def test_drain_in_a_take_settles_its_messages(
@@ -62,7 +63,7 @@ def test_drain_in_a_take_settles_its_messages(
     assert counts(queue) == (0, 0)
     assert source.stats().acks_lost == 0
     assert engine.open == 0
-    eventually(lambda: not lease_threads(), threading.enumerate)
+    eventually(lambda: not threads_of_sources(), threading.enumerate)
 
 
 def test_disposal_while_connecting_leaves_no_connection(
@@ -80,7 +81,7 @@ def test_disposal_while_connecting_leaves_no_connection(
     assert session(10) == []
     assert session(10) == []
     assert engine.open == 0
-    eventually(lambda: not lease_threads(), threading.enumerate)
+    eventually(lambda: not threads_of_sources(), threading.enumerate)
 
 
 @pytest.mark.parametrize("error", [BrokerError("no leader"), ValueError("a bug")])
@@ -104,7 +105,7 @@ def test_queue_with_wrong_settings_ends_the_source(faulty: tuple[Queue, FaultyEn
     pipeline = Pipeline(queue.source("workers"), handle_message=lambda message: message)
     with pytest.raises(QueueSettingsError):
         pipeline.run()
-    eventually(lambda: not (engine.open or lease_threads()), threading.enumerate)
+    eventually(lambda: not (engine.open or threads_of_sources()), threading.enumerate)
 
 
 def test_ack_that_raises_counts_as_lost(faulty: tuple[Queue, FaultyEngine], tweet: Tweet) -> None:
@@ -157,11 +158,34 @@ def test_leases_are_kept_when_extend_raises(
     queue, engine = faulty
     publish(queue, [tweet(1)])
     engine.faults["extend"] = [ValueError("a bug") for _ in range(1000)]
-    session = queue.source("workers", lease=600.0, max_held=0.1).new_session()
+    session = queue.source("workers", lease=600.0, max_lease=0.1).new_session()
     assert len(session(1)) == 1
     # It is given up in spite of the fault, and the thread does not spin meanwhile.
     eventually(lambda: engine.calls["retry"] == 1, lambda: engine.calls)
     assert engine.calls["extend"] < 100
+    session.leave()
+
+
+def test_leases_are_extended_while_the_backlog_is_slow(
+    faulty: tuple[Queue, FaultyEngine], tweet: Tweet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, engine = faulty
+    publish(queue, [tweet(1)])
+    asked, answered = threading.Event(), threading.Event()
+
+    def answer_late() -> dict[str, Backlog]:
+        asked.set()
+        answered.wait(PATIENCE)
+        return {}
+
+    monkeypatch.setattr(engine, "backlog", answer_late)
+    session = queue.source("workers", lease=0.3).new_session()
+    [message] = session(1)
+    assert asked.wait(PATIENCE)
+    engine.calls.clear()
+    eventually(lambda: engine.calls["extend"] > 2, lambda: engine.calls, PATIENCE / 2)
+    answered.set()
+    session.ack([message], [])
     session.leave()
 
 

@@ -18,7 +18,7 @@ import pytest
 from rxtweets import Batch, Message, brokers, simulator
 from rxtweets.brokers import _memory
 from rxtweets.cli import main
-from rxtweets.errors import BrokerUnavailable
+from rxtweets.errors import BrokerUnavailable, QueueMissing
 
 COMMAND = [sys.executable, "-m", "rxtweets"]
 PATIENCE = 30.0
@@ -166,6 +166,8 @@ def stored(url: str) -> int:
     queue = brokers.connect(url)
     try:
         return sum(backlog.pending for backlog in queue.backlog().values())
+    except QueueMissing:
+        return 0
     finally:
         queue.close()
 
@@ -204,7 +206,18 @@ def test_backlog_prints_an_object(url: str, capsys: pytest.CaptureFixture[str]) 
     assert store["oldest_age"] >= 0
 
 
+def test_backlog_refuses_a_group_that_is_missing(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(url, "1")
+    assert main(["backlog", url, "--group", "store"]) == 0
+    assert main(["backlog", url, "--group", "stroe"]) == 2
+    assert "no group stroe" in said(capsys)
+    assert pending(url) == {"store": 1}
+
+
 def test_backlog_names_a_queue_without_groups(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    brokers.connect(url).ensure()
     assert main(["backlog", url]) == 0
     assert "(no group yet)" in capsys.readouterr().out
 
@@ -249,6 +262,15 @@ def test_replay_publishes_dead_letters_again(dead: str, capsys: pytest.CaptureFi
     assert len(brokers.connect(dead).dead_letters) == 0
 
 
+@pytest.mark.parametrize(("flags", "group"), [([], "store"), (["--to-all-groups"], None)])
+def test_replay_reaches_the_group_unless_asked(
+    dead: str, flags: list[str], group: str | None
+) -> None:
+    assert main(["dead", dead, "replay", *flags]) == 0
+    receiver = brokers.connect(dead).engine.receiver(brokers.Subscription("store", 30.0, 10, 5))
+    assert {one.headers.get("rxt-for-group") for one in receiver.take(10, 1.0)} == {group}
+
+
 def test_purge_asks_for_yes_without_a_terminal(
     dead: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,6 +311,10 @@ def test_purge_asks_on_a_terminal(
         (["ingest", "memory:q", "--source", "nothing.jsonl"], "nothing.jsonl"),
         (["ingest", "memory:q", "--source", "x"], "X_BEARER_TOKEN"),
         (["backlog", "carrier:pigeon"], "no engine for carrier:"),
+        (["backlog", "memory:mistyped"], "no memory queue 'mistyped'"),
+        (["dead", "memory:mistyped", "list"], "no memory queue 'mistyped'"),
+        (["dead", "memory:mistyped", "replay"], "no memory queue 'mistyped'"),
+        (["dead", "memory:mistyped", "purge", "--yes"], "no memory queue 'mistyped'"),
         (["dead", "memory:q"], "COMMAND"),
         (["dead", "memory:q", "bury"], "bury"),
         (["backlog", "nats://u:hushhush@host/q", "--nonsense"], "--nonsense"),
