@@ -431,10 +431,10 @@ class _Session:
         with self._lock:
             overdue = [one for one, at in self._held.items() if at <= since]
             held = [one for one, at in self._held.items() if at > since]
-        if receiver.has_leases:
-            self._extend(receiver, held)
         if overdue:
             self._give_up(overdue)
+        if receiver.has_leases:
+            self._extend(receiver, held)
         if now >= self._backlog_at + BACKLOG:
             self._backlog_at = now
             self._look_at_backlog()

@@ -127,8 +127,8 @@ def test_file_that_is_no_database_is_refused(path: Path) -> None:
 
 def test_queue_of_another_version_is_refused(engine: Engine, path: Path) -> None:
     with raw(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(QueueSettingsError, match=rf"{path}: user_version is 2, .* needs 1"):
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(QueueSettingsError, match=rf"{path}: user_version is 3, .* needs 2"):
         engine.ensure()
 
 
