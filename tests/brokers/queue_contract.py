@@ -43,6 +43,7 @@ class Worker:
             return message if handle is None else handle(message)
 
         options.setdefault("wait", tenacity.wait_none())
+        self.handle = seen
         self.source = queue.source("workers", **options)
         self.pipeline = Pipeline(
             self.source,
