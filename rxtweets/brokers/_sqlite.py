@@ -7,7 +7,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -15,6 +15,7 @@ import orjson
 from rxtweets._support.validation import choice, number
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._engine import (
+    SHARD,
     Backlog,
     Engine,
     Envelope,
@@ -251,7 +252,7 @@ class _SQLiteReceiver(Receiver):
             self._file.wait(changes, min(rest, POLL))
 
     def acknowledge(self, taken: Sequence[Taken]) -> Sequence[Taken]:
-        shards = list({one.shard: None for one in taken if one.shard})
+        shards = list({one.shard: None for one in taken if SHARD in one.headers})
 
         def forget(connection: Connection, group: int, seqs: str) -> None:
             connection.rows(FORGET_HELD, (group, seqs))
@@ -305,36 +306,35 @@ class _SQLiteReceiver(Receiver):
         group, until, taker = self._file.groups[self._name], time.time() + self._lease, _new_taker()
         rows = connection.rows(MESSAGES, (_json(list(attempts)),))
         found = [_taken(row, attempts[row[0]], taker) for row in rows]
-        blocked = self._blocked(connection, group, found)
-        taken: list[Taken] = []
-        held: list[tuple[int, int, int, float, int | None, str | None]] = []
-        for one in found:
-            if len(taken) == most:
-                break
-            seq, shard = one.receipt[0], one.shard or None
-            if one in blocked:
-                held.append((seq, group, 0, BLOCKED, None, shard))
-            else:
-                held.append((seq, group, one.attempt, until, taker, shard))
-                taken.append(one)
-        connection.executemany(HOLD, held)
-        connection.rows(ADVANCE, (held[-1][0], group))
+        shards = {one: one.shard for one in found if SHARD in one.headers}
+        blocked = self._blocked(connection, group, shards) if shards else set[Taken]()
+        taken = [one for one in found if one not in blocked][:most]
+        last = (taken if len(taken) == most else found)[-1].receipt[0]
+        held = [
+            (one.receipt[0], group, one.attempt, until, taker, shards.get(one)) for one in taken
+        ]
+        waiting = [
+            (one.receipt[0], group, 0, BLOCKED, None, shards[one])
+            for one in blocked
+            if one.receipt[0] <= last
+        ]
+        connection.executemany(HOLD, [*held, *waiting])
+        connection.rows(ADVANCE, (last, group))
         return taken
 
-    def _blocked(self, connection: Connection, group: int, found: list[Taken]) -> set[Taken]:
+    def _blocked(
+        self, connection: Connection, group: int, shards: Mapping[Taken, str]
+    ) -> set[Taken]:
         """Return the new messages of which an earlier one of the shard is held or found."""
-        shards = list({one.shard: None for one in found if one.shard})
-        if not shards:
-            return set()
         [(position, _)] = connection.rows(NEW, (group,))
-        facts = {"group": group, "shards": _json(shards)}
+        facts = {"group": group, "shards": _json(list(dict.fromkeys(shards.values())))}
         busy = {shard for (shard,) in connection.rows(BUSY_SHARDS, facts)}
         blocked: set[Taken] = set()
-        for one in found:
-            if one.shard and one.receipt[0] > position:
-                if one.shard in busy:
+        for one, shard in shards.items():
+            if one.receipt[0] > position:
+                if shard in busy:
                     blocked.add(one)
-                busy.add(one.shard)
+                busy.add(shard)
         return blocked
 
     def _give_back(self, taken: Sequence[Taken], delay: float, uncounted: int) -> Sequence[Taken]:
