@@ -518,11 +518,13 @@ def test_closed_worker_leaves_a_shard_in_its_place(queue: Queue) -> None:
     publish(queue, [*sharded(2), *envelopes(40)])
     with receiving(queue) as receiver:
         taken = take(receiver, 41)
+        [blocked] = [one for one in taken if one.shard]
         receiver.acknowledge([one for one in taken if not one.shard])
     with receiving(queue) as receiver:
-        seen: list[bytes] = []
+        seen: list[Taken] = []
         while len(seen) < 2:
             for one in take(receiver, 1):
-                seen += [one.body] if one.shard else []
+                seen += [one] if one.shard else []
                 receiver.acknowledge([one])
-        assert seen == [b"0", b"1"]
+        assert [one.body for one in seen] == [b"0", b"1"]
+        assert seen[0].native_id == blocked.native_id
