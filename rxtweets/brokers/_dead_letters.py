@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from rxtweets._messages.message import Message
-from rxtweets.brokers._engine import Engine, Envelope, Receiver, Sender, Subscription, Taken
+from rxtweets.brokers._engine import (
+    SHARD,
+    Engine,
+    Envelope,
+    Receiver,
+    Sender,
+    Subscription,
+    Taken,
+)
 from rxtweets.brokers._envelopes import KEY, key_in, messages_of, number_in, quoted
 from rxtweets.brokers._packs import AGAIN, FOR_GROUP
 from rxtweets.errors import QueueMissing
@@ -19,8 +27,9 @@ from rxtweets.subscribers._dead_letters import text_of
 
 __all__ = ["DeadLetterSender", "DeadLetters", "QueuedDeadLetter", "check_exists"]
 
-ERROR, ATTEMPTS, OF_GROUP, QUEUE, WORKER, AT = (
-    f"rxt-{name}" for name in ("error", "attempts", "group", "queue", "worker", "dead-at")
+ERROR, ATTEMPTS, OF_GROUP, OF_SHARD, QUEUE, WORKER, AT = (
+    f"rxt-{name}"
+    for name in ("error", "attempts", "group", "dead-shard", "queue", "worker", "dead-at")
 )
 """Headers of a dead letter."""
 
@@ -72,8 +81,9 @@ class DeadLetterSender:
 
     def _envelope(self, taken: Taken, reason: object) -> Envelope:
         key = key_in(taken)
+        # With its shard, a letter would be listed alone.
         headers = {
-            **taken.headers,
+            **{OF_SHARD if name == SHARD else name: text for name, text in taken.headers.items()},
             KEY: quoted(key),
             ERROR: _ascii(text_of(reason))[:LONGEST_ERROR],
             ATTEMPTS: str(taken.attempt),
@@ -275,7 +285,7 @@ def _letter(taken: Taken) -> QueuedDeadLetter:
     )
 
 
-DEAD_ONLY = {ERROR, ATTEMPTS, OF_GROUP, QUEUE, WORKER, AT, *AGAIN}
+DEAD_ONLY = {ERROR, ATTEMPTS, OF_GROUP, OF_SHARD, QUEUE, WORKER, AT, *AGAIN}
 """Headers that a replayed message does not have."""
 
 
@@ -287,5 +297,7 @@ def _replayed(taken: Taken, to_all_groups: bool) -> Envelope:
     headers = {name: text for name, text in taken.headers.items() if name not in DEAD_ONLY}
     if (group := _group_of(taken)) and not to_all_groups:
         headers[FOR_GROUP] = group
+    if OF_SHARD in taken.headers:
+        headers[SHARD] = taken.headers[OF_SHARD]
     # The broker has seen the key: under the same one, it would drop the message.
     return Envelope(f"{key_in(taken)}:{uuid4().hex}", taken.body, headers)

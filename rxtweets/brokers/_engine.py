@@ -22,7 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-__all__ = ["Backlog", "Engine", "Envelope", "Receiver", "Sender", "Subscription", "Taken"]
+__all__ = ["SHARD", "Backlog", "Engine", "Envelope", "Receiver", "Sender", "Subscription", "Taken"]
+
+SHARD = "rxt-shard"
+"""Header: the shard of the message as in URLs; a group gets the messages of a shard in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class Envelope:
     key: str
     body: bytes
     headers: Mapping[str, str]
+
+    @property
+    def shard(self) -> str:
+        """The shard of the message; empty if it has none."""
+        return self.headers.get(SHARD, "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +71,11 @@ class Taken:
     enqueued_at: float | None
     native_id: str
     receipt: Any = field(repr=False)
+
+    @property
+    def shard(self) -> str:
+        """The shard of the message; empty if it has none."""
+        return self.headers.get(SHARD, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +187,8 @@ class Receiver(ABC):
     def extend(self, taken: Sequence[Taken]) -> Sequence[Taken]:
         """Renew the leases of messages for as long as `Subscription.lease`.
 
+        It is called without messages too, for those that the receiver itself holds.
+
         Returns:
             Those that this process had lost by then.
         """
@@ -193,11 +208,15 @@ class Engine(ABC):
         name: of the engine, such as ``jetstream``.
         listing: a command that lists the queues of the broker, for errors.
         queue: name of the stream, queue or topic.
+        no_shards: why the engine cannot order messages by key; empty if it can. Then a receiver
+            takes a message of a shard only if each earlier one is settled for good in its group.
+            So retries, releases and ends of leases block the shard.
     """
 
     name: ClassVar[str]
     listing: ClassVar[str] = ""
     queue: str
+    no_shards: str = "it does not keep the order of a key"
 
     @abstractmethod
     def exists(self, groups: Sequence[str] = ()) -> bool:

@@ -53,10 +53,11 @@ class JetStreamEngine(Engine):
     ``connect(groups=[...])``. A group that never comes keeps its messages for ever, until its
     consumer is deleted.
 
-    Each message is delivered at least once, in order until the first retry. A message is published
-    once for each key, in the window of ``dedupe``; a server that restarts remembers only the keys
-    of messages that are still stored. A crash of the server loses nothing, but can reset attempts.
-    A power failure of the machine can lose the messages of the last two minutes, or of
+    Each message is delivered at least once, in order until the first retry. A consumer delivers
+    later messages while an earlier one waits for a retry, so ``shard_by`` is refused. A message is
+    published once for each key, in the window of ``dedupe``; a server that restarts remembers only
+    the keys of messages that are still stored. A crash of the server loses nothing, but can reset
+    attempts. A power failure of the machine can lose the messages of the last two minutes, or of
     ``sync_interval`` in the server's configuration, and a broken disk all of them. With three
     replicas, only a failure of several servers at once can.
 
@@ -68,6 +69,7 @@ class JetStreamEngine(Engine):
 
     name = "jetstream"
     listing = "nats stream ls"
+    no_shards = "a consumer delivers later messages while an earlier one waits for a retry"
 
     def __init__(self, address: Address) -> None:
         self._nats = needed("nats", "jetstream")
@@ -353,7 +355,7 @@ class _JetStreamReceiver(Receiver):
             self._settle(taken, b"-NAK")
 
     def extend(self, taken: Sequence[Taken]) -> Sequence[Taken]:
-        return self._settle(taken, b"+WPI")
+        return self._settle(taken, b"+WPI") if taken else ()
 
     def close(self) -> None:
         self._link.close()

@@ -57,8 +57,12 @@ class KafkaEngine(Engine):
         - Kafka deletes by age, not by acknowledgement. A group that is behind by more than the
           retention loses messages; the worker that meets the gap logs it. Topics that are
           compacted, limited in bytes or kept shorter than ``retention_hours`` are refused.
-        - Messages of one key are in one partition; retries and concurrent handlers change their
-          order.
+        - The order by key (``shard_by``): messages of a key are in one partition. Their retries
+          wait in the memory of the worker, so their attempts are forgotten after a rebalance. A
+          rebalance waits five seconds for their handlers; one that takes longer may run beside the
+          next worker's. A key that is retried stops its partition after ``max_in_flight`` or 1000
+          later messages, whichever is more. Other numbers of partitions change the places of keys,
+          so add none while messages wait. Messages without a shard have no order.
         - Kafka stores one position for each partition. Acknowledgements behind an unsettled message
           are kept in memory until it is settled. After a crash or a rebalance such messages are
           delivered again: up to ``max_in_flight`` or 1000 of a partition, whichever is more, and
@@ -79,6 +83,7 @@ class KafkaEngine(Engine):
 
     name = "kafka"
     listing = "kafka-topics.sh --list"
+    no_shards = ""
 
     def __init__(self, address: Address) -> None:
         address.check_options(("partitions", "replication", "retention_hours", *SETTINGS))

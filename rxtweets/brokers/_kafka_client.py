@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rxtweets._support.optional_imports import needed
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._engine import Envelope, Sender
+from rxtweets.brokers._envelopes import KEY, quoted
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
@@ -190,7 +191,9 @@ class KafkaSender(Sender):
     ) -> BrokerError | None:
         """Enqueue a message; return the error for which the client does not take it."""
         headers: Any = list(envelope.headers.items())
-        body, key = envelope.body, envelope.key or None
+        body, key = envelope.body, envelope.shard or envelope.key or None
+        if envelope.shard and KEY not in envelope.headers:
+            headers.append((KEY, quoted(envelope.key)))
         while True:
             try:
                 producer.produce(self._topic, body, key, headers=headers, on_delivery=report)

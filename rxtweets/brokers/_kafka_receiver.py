@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote
 
 from rxtweets._support.workers import start_thread
-from rxtweets.brokers._engine import Envelope, Receiver, Subscription, Taken
+from rxtweets.brokers._engine import SHARD, Envelope, Receiver, Subscription, Taken
+from rxtweets.brokers._envelopes import KEY
 from rxtweets.brokers._kafka_client import WAIT, KafkaClient, KafkaSender
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, RxTweetsError
 
@@ -40,6 +42,9 @@ TICK = 0.1
 BRIEF = 0.01
 """Seconds that it waits while messages are in flight, whose acknowledgements wait for it."""
 
+HANDOVER = 5.0
+"""Seconds that a rebalance waits for the handlers of messages with a shard."""
+
 STALL = 1.0
 """Seconds without room, after which the partitions pause; a pause throws fetched messages away."""
 
@@ -61,6 +66,7 @@ class _Entry:
         taken: the delivery that counts now; ``None`` when the message is settled.
         is_out: the delivery was taken.
         due: when it can be taken, in seconds since 1970.
+        shard: of the message; empty if it has none.
     """
 
     partition: _Partition
@@ -68,6 +74,7 @@ class _Entry:
     due: float = 0.0
     taken: Taken | None = None
     is_out: bool = False
+    shard: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +85,7 @@ class _Partition:
         position: the offset after the last one that is settled without a gap.
         committed: the position that the broker knows; -1 if it knows none.
         is_positioned: its first message or its end was read.
+        shards: unsettled messages of each shard; only the first one can be taken.
     """
 
     topic: str
@@ -88,10 +96,33 @@ class _Partition:
     is_ours: bool = True
     is_positioned: bool = False
     entries: deque[_Entry] = field(default_factory=deque)
+    shards: dict[str, deque[_Entry]] = field(default_factory=dict)
 
     def advance(self) -> None:
         while self.entries and self.entries[0].taken is None:
             self.position = self.entries.popleft().offset + 1
+
+    def is_blocked(self, entry: _Entry) -> bool:
+        """Return whether an earlier message of the shard is not settled."""
+        if not entry.shard:
+            return False
+        waiting = self.shards.setdefault(entry.shard, deque())
+        waiting.append(entry)
+        return len(waiting) > 1
+
+    def next_of_shard(self, settled: _Entry) -> _Entry | None:
+        """Return the message that a settled one has blocked."""
+        if not settled.shard:
+            return None
+        waiting = self.shards[settled.shard]
+        waiting.popleft()
+        if not waiting:
+            del self.shards[settled.shard]
+        return waiting[0] if waiting else None
+
+    @property
+    def has_shards_out(self) -> bool:
+        return any(entry.is_out and entry.shard for entry in self.entries)
 
 
 class KafkaReceiver(Receiver):
@@ -126,6 +157,7 @@ class KafkaReceiver(Receiver):
         self._taken = 0
         self._is_assigned = False
         self._is_closed = False
+        self._is_leaving = False
         self._commit_after = 0.0
         self._heard_at = time.monotonic()
         self._error: RxTweetsError | None = None
@@ -186,8 +218,15 @@ class KafkaReceiver(Receiver):
             return lost
 
     def retry(self, taken: Sequence[Taken], delay: float) -> Sequence[Taken]:
-        """Publish messages to the retry topic; those that it does not store are kept here."""
-        return self._give_back(taken, time.time() + delay, 1)
+        """Publish messages to the retry topic; keep those with a shard, and those not stored."""
+        due = time.time() + delay
+        with self._changed:
+            lost = [one for one in taken if one.shard and not self._is_ours(one)]
+            for one in taken:
+                if one.shard and self._is_ours(one):
+                    self._keep(one, due, 1)
+            self._changed.notify_all()
+        return [*lost, *self._give_back([one for one in taken if not one.shard], due, 1)]
 
     def release(self, taken: Sequence[Taken]) -> None:
         """Put messages before those that wait here; no other worker can get their partition."""
@@ -231,6 +270,8 @@ class KafkaReceiver(Receiver):
     def _settle(self, entry: _Entry) -> None:
         self._taken -= entry.is_out
         entry.taken, entry.is_out = None, False
+        if (following := entry.partition.next_of_shard(entry)) is not None:
+            self._ready.append(following)
         entry.partition.advance()
 
     def _keep(self, taken: Taken, due: float, attempts: int) -> None:
@@ -256,7 +297,7 @@ class KafkaReceiver(Receiver):
 
     def _pop(self, most: int) -> list[Taken]:
         taken: list[Taken] = []
-        while self._ready and len(taken) < most and self._taken < self._most:
+        while self._can_take() and len(taken) < most:
             entry = self._ready.popleft()
             if entry.taken is not None:
                 entry.is_out = True
@@ -266,15 +307,21 @@ class KafkaReceiver(Receiver):
             self._changed.notify_all()
         return taken
 
+    def _can_take(self) -> bool:
+        return bool(self._ready) and self._taken < self._most and not self._is_leaving
+
     def _stuck(self) -> list[tuple[float, list[Taken]]]:
-        """Take the unsettled messages that settled ones follow; return them by their times."""
+        """Take the unsettled messages that settled ones follow; return them by their times.
+
+        Those of shards stay, as they would lose their places.
+        """
         stuck: dict[float, list[Taken]] = {}
         for partition in self._partitions.values():
             entries = list(partition.entries)
             while entries and entries[-1].taken is not None:
                 entries.pop()
             for entry in entries:
-                if entry.taken is not None:
+                if entry.taken is not None and not entry.shard:
                     self._taken += not entry.is_out
                     entry.is_out = True
                     stuck.setdefault(entry.due, []).append(entry.taken)
@@ -495,6 +542,7 @@ class KafkaReceiver(Receiver):
         partition.is_positioned = True
         entry = _Entry(partition, offset)
         entry.taken = _taken(message, entry)
+        entry.shard = entry.taken.shard
         return entry
 
     def _admit(self, arrived: list[_Entry]) -> None:
@@ -503,6 +551,8 @@ class KafkaReceiver(Receiver):
                 if not entry.partition.is_ours:
                     continue  # revoked by a later poll
                 entry.partition.entries.append(entry)
+                if entry.partition.is_blocked(entry):
+                    continue
                 if entry.due > time.time():
                     heapq.heappush(self._delayed, (entry.due, next(self._numbers), entry))
                 else:
@@ -543,11 +593,27 @@ class KafkaReceiver(Receiver):
             self._changed.notify_all()
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Commit what is settled, then lose the partitions."""
-        given_up = [self._partitions.get((one.topic, one.partition)) for one in partitions]
-        if not self._commit(consumer, filter(None, given_up)):
-            log.warning("settled messages of group %s will be delivered again", self.group)
-        self._on_lost(consumer, partitions)
+        """Wait for handlers of shards, commit what is settled, then lose the partitions."""
+        found = [self._partitions.get((one.topic, one.partition)) for one in partitions]
+        given_up = [one for one in found if one is not None]
+        self._is_leaving = True
+        try:
+            self._hand_over(consumer, given_up)
+            if not self._commit(consumer, given_up):
+                log.warning("settled messages of group %s will be delivered again", self.group)
+            self._on_lost(consumer, partitions)
+        finally:
+            self._is_leaving = False
+
+    def _hand_over(self, consumer: Consumer, partitions: Sequence[_Partition]) -> None:
+        """Wait until no handler has a message of a shard: the next worker gets it at once."""
+        deadline = time.monotonic() + HANDOVER
+        while not self._is_closed and time.monotonic() < deadline:
+            with self._changed:
+                if not any(one.has_shards_out for one in partitions):
+                    return
+                self._changed.wait(TICK)
+            self._commit(consumer, partitions)  # acknowledgements wait for it
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._lose([(one.topic, one.partition) for one in partitions])
@@ -577,8 +643,10 @@ def _taken(message: Message, entry: _Entry) -> Taken:
         except ValueError:
             log.warning("a retry in %s has headers of another program", message.topic())
     native_id = f"{entry.partition.topic}/{entry.partition.number}/{entry.offset}"
-    body, key = message.value() or b"", message.key() or b""
-    return Taken(_text(key), _bytes(body), headers, attempt, enqueued_at, native_id, entry)
+    body, key = message.value() or b"", _text(message.key() or b"")
+    if SHARD in headers:  # which is the key of Kafka
+        key = unquote(headers.get(KEY, key))
+    return Taken(key, _bytes(body), headers, attempt, enqueued_at, native_id, entry)
 
 
 def _headers(message: Message) -> dict[str, str]:

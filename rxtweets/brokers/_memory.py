@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -30,10 +31,12 @@ REMEMBERED = 100_000
 class MemoryEngine(Engine):
     """A queue of this process: ``memory:name``. Equal names are one queue.
 
-    A message is removed when every group that exists by then has acknowledged it.
+    A message is removed when every group that exists by then has acknowledged it. The order by
+    key (``shard_by``) holds until a worker exceeds its lease.
     """
 
     name = "memory"
+    no_shards = ""
 
     def __init__(self, address: Address) -> None:
         address.check_options(())
@@ -78,6 +81,7 @@ class MemoryEngine(Engine):
             for group in self._log.groups.values():
                 group.held.clear()
                 group.ready.clear()
+                group.shards.clear()
             return count
 
     def close(self) -> None:
@@ -102,6 +106,27 @@ class _Group:
     held: dict[int, _Held] = field(default_factory=dict)
     ready: list[tuple[float, int]] = field(default_factory=list)
     """A heap of the times at which held messages can be taken, and their numbers."""
+    shards: dict[str, deque[int]] = field(default_factory=dict)
+    """Held messages of each shard; only the first one can be taken."""
+
+    def hold(self, number: int, shard: str) -> bool:
+        """Hold a message; return whether it can be taken now."""
+        self.held[number] = _Held(lease=math.inf)
+        if shard:
+            self.shards.setdefault(shard, deque()).append(number)
+        return not shard or len(self.shards[shard]) == 1
+
+    def settle(self, number: int, shard: str) -> int | None:
+        """Forget a message; return the next one of its shard."""
+        del self.held[number]
+        if not shard:
+            return None
+        waiting = self.shards[shard]
+        waiting.popleft()
+        if waiting:
+            return waiting[0]
+        del self.shards[shard]
+        return None
 
 
 class _Log:
@@ -131,10 +156,12 @@ class _Log:
             if held is not None and held.lease == at:  # else it was extended or acknowledged
                 numbers.append(number)
         new = (number for number in self.messages if number >= group.position)
-        for number in itertools.islice(new, most - len(numbers)):
-            group.held[number] = _Held()
+        for number in new:
+            if len(numbers) == most:
+                break
             group.position = number + 1
-            numbers.append(number)
+            if group.hold(number, self.messages[number][0].shard):
+                numbers.append(number)
         return [self._taken(group, number, now + lease) for number in numbers]
 
     def _taken(self, group: _Group, number: int, until: float) -> Taken:
@@ -222,7 +249,10 @@ class _MemoryReceiver(Receiver):
             lost = [one for one in taken if self._held(one) is None]
             for one in taken:
                 if self._held(one) is not None:
-                    del self._group.held[one.receipt[0]]
+                    following = self._group.settle(one.receipt[0], one.shard)
+                    if following is not None:
+                        self._log.wait_until(self._group, following, time.monotonic())
+                        self._log.changed.notify_all()
                     self._log.forget(one.receipt[0])
             return lost
 

@@ -176,7 +176,7 @@ class Unpacker(Receiver):
             packs = [pack.taken for pack in self._packs]
             held = {_broker_message(one): None for one in (*taken, *self._ready)}
         owned = list(dict.fromkeys((*held, *packs)))
-        lost = set(self._receiver.extend(owned)) if owned else set()
+        lost = set(self._receiver.extend(owned))  # it may hold others itself
         if lost:
             self._forget(lost)
         return [one for one in taken if _broker_message(one) in lost]

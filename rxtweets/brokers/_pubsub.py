@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +25,7 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
+from rxtweets.brokers._shards import ShardReceiver
 from rxtweets.errors import (
     BacklogUnknown,
     BrokerError,
@@ -63,6 +65,9 @@ DAYS = 7
 KEY = "rxtweets-key"
 """Attribute with the key of the envelope."""
 
+PARALLEL = 8
+"""Requests of a sender at the same time, each for one shard."""
+
 DEAD = ".dead"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._~+-]{2,254}")
 
@@ -93,6 +98,13 @@ class PubSubEngine(Engine):
     - A release counts as an attempt. Attempts are estimates of Pub/Sub.
     - A take waits a second at least, as Pub/Sub answers early with nothing.
     - Pub/Sub tells no backlog: see ``num_undelivered_messages`` in Cloud Monitoring.
+    - The order by key (``shard_by``) needs ``ordered=1`` in the URLs of publishers and workers.
+      Then new subscriptions have message ordering, and one that has not is refused. Each shard has
+      an ordering key, and requests of its own, eight at a time. Retries wait in the memory of the
+      worker, so their attempts are forgotten when it ends. It holds the next messages of the shard
+      too, whose deliveries count as attempts. The order holds until a worker exceeds its lease. By
+      Google's documentation, it needs publishers in one region, a redelivery repeats later messages
+      of the shard, even acknowledged ones, and forwarding of dead letters by Google can change it.
     - A message has 10 MB at most, a header 1024 bytes.
     - Pub/Sub counts deliveries only for a dead-letter policy. So subscriptions have one, for 100
       deliveries at first and ``max_deliver + 2`` when a worker comes, 5 to 100. Its topic is
@@ -109,7 +121,7 @@ class PubSubEngine(Engine):
     listing = "gcloud pubsub topics list"
 
     def __init__(self, address: Address, client: _Client | None = None) -> None:
-        address.check_options(("retention",))
+        address.check_options(("ordered", "retention"))
         if not NAME.fullmatch(address.path) or address.path.startswith("goog"):
             raise ConfigurationError(
                 f"{address}: name a topic of 3 letters or more, which may be digits and -._~+ too"
@@ -117,6 +129,8 @@ class PubSubEngine(Engine):
         self.queue = address.path
         self._project = _project(address)
         self.topic = f"projects/{self._project}/topics/{self.queue}"
+        self._is_ordered = _is_ordered(address)
+        self.no_shards = "" if self._is_ordered else "its URL has no ?ordered=1"
         self._retention = _days(address) * 86400
         self._address = address
         self._client = client or _Client()
@@ -171,7 +185,10 @@ class PubSubEngine(Engine):
         present = self._client.subscriber("get_subscription", subscription=name)
         self._limit_deliveries(present, subscription.max_deliver + 2)
         lease = max(1, math.ceil(subscription.lease))
-        return _PubSubReceiver(self._client, name, lease, present.ack_deadline_seconds)
+        receiver = _PubSubReceiver(self._client, name, lease, present.ack_deadline_seconds)
+        if not present.enable_message_ordering:
+            return receiver
+        return ShardReceiver(receiver, subscription.max_in_flight)
 
     def backlog(self) -> dict[str, Backlog]:
         """Raise an error: Pub/Sub tells none.
@@ -186,7 +203,8 @@ class PubSubEngine(Engine):
 
     def dead_letters(self) -> PubSubEngine:
         """Return the topic of the same name with ``.dead`` at its end."""
-        address = replace(self._address, path=self.queue + DEAD)
+        options = {key: text for key, text in self._address.options.items() if key != "ordered"}
+        address = replace(self._address, path=self.queue + DEAD, options=options)
         return PubSubEngine(address, self._client)
 
     def purge(self) -> int:
@@ -234,6 +252,7 @@ class PubSubEngine(Engine):
             dead = self.dead_letters()
             dead.ensure(("dead",))
             wanted["dead_letter_policy"] = dead.policy(100)
+            wanted["enable_message_ordering"] = self._is_ordered
         if not self._client.create("create_subscription", {"request": wanted}):
             self._check(self._client.subscriber("get_subscription", subscription=name))
 
@@ -242,6 +261,9 @@ class PubSubEngine(Engine):
         retention = present.message_retention_duration.total_seconds()
         faults = {
             "topic": present.topic != self.topic and f"{present.topic}: delete it",
+            "enable_message_ordering": self._is_ordered
+            and not present.enable_message_ordering
+            and "false, which ?ordered=1 needs: name another group, or delete it when it is empty",
             "filter": present.filter and f"{present.filter!r}: it drops messages, so remove it",
             "push_config": present.push_config.push_endpoint and "an endpoint: remove it",
             "expiration_policy": expires and f"{expires}: set it to never",
@@ -279,6 +301,7 @@ class _PubSubSender(Sender):
         self._client = client
         self._topic = topic
         self._checked_at = -math.inf
+        self._pool = ThreadPoolExecutor(PARALLEL, "rxtweets-pubsub")
 
     def put(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
         if not self._has_group():
@@ -288,17 +311,26 @@ class _PubSubSender(Sender):
             )
             return [refused] * len(envelopes)
         errors = [_refusal(envelope) for envelope in envelopes]
-        numbers = [number for number, error in enumerate(errors) if error is None]
-        lost: BrokerError | None = None
-        for batch in _batches(numbers, envelopes):
-            if not isinstance(lost, BrokerUnavailable):  # else it would time out for each batch
-                lost = self._publish([envelopes[number] for number in batch])
-            for number in batch:
-                errors[number] = lost
+        shards: dict[str, list[int]] = {}
+        for number, envelope in enumerate(envelopes):
+            if errors[number] is None:
+                shards.setdefault(envelope.shard, []).append(number)
+        lost: list[BrokerUnavailable] = []
+
+        def publish(numbers: list[int]) -> None:
+            for batch in _batches(numbers, envelopes):
+                error = lost[0] if lost else self._publish([envelopes[one] for one in batch])
+                if isinstance(error, BrokerUnavailable):  # it would time out for each batch
+                    lost.append(error)
+                for number in batch:
+                    errors[number] = error
+
+        each: Any = map if len(shards) == 1 else self._pool.map
+        list(each(publish, shards.values()))
         return list(errors)
 
     def close(self) -> None:
-        pass
+        self._pool.shutdown(wait=False)
 
     def _has_group(self) -> bool:
         if time.monotonic() - self._checked_at >= NEWS:
@@ -310,7 +342,11 @@ class _PubSubSender(Sender):
 
     def _publish(self, envelopes: Sequence[Envelope]) -> BrokerError | None:
         messages = [
-            {"data": one.body, "attributes": dict(one.headers) | {KEY: one.key}}
+            {
+                "data": one.body,
+                "attributes": dict(one.headers) | {KEY: one.key},
+                "ordering_key": one.shard,
+            }
             for one in envelopes
         ]
         try:
@@ -529,6 +565,13 @@ def _project(address: Address) -> str:
             "PUBSUB_EMULATOR_HOST in the environment"
         )
     return address.hosts[0][0]
+
+
+def _is_ordered(address: Address) -> bool:
+    text = address.options.get("ordered", "0")
+    if text not in {"0", "1"}:
+        raise ConfigurationError(f"{address}: ordered={text!r}: give 0 or 1")
+    return text == "1"
 
 
 def _days(address: Address) -> int:

@@ -10,11 +10,18 @@ from typing import Any, get_args, overload
 
 import tenacity
 
-from rxtweets._support.validation import choice, iterable, no_class, seconds, whole_number
+from rxtweets._support.validation import (
+    choice,
+    function,
+    iterable,
+    no_class,
+    seconds,
+    whole_number,
+)
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._dead_letters import DeadLetters, check_exists
 from rxtweets.brokers._engine import Backlog, Engine, Subscription
-from rxtweets.brokers._publisher import Publisher
+from rxtweets.brokers._publisher import Publisher, ShardBy
 from rxtweets.brokers._source import OnFailure, QueueSource, Settling
 from rxtweets.errors import ConfigurationError
 from rxtweets.subscribers._spooled import Spooled
@@ -37,6 +44,9 @@ ENGINES: dict[str, tuple[str, str]] = {
 
 GROUP = "default"
 
+WITH_SHARDS = "kafka, memory, pubsub with ?ordered=1, sqlite, and sqs for names that end with .fifo"
+"""Engines that order messages by key."""
+
 
 class Queue:
     """A queue on a broker: where to publish, and where to take from.
@@ -57,17 +67,25 @@ class Queue:
         self.dead_letters = DeadLetters(engine)
 
     @overload
-    def publisher(self, *, pack: int = 1, spool: None = None) -> Publisher: ...
+    def publisher(
+        self, *, pack: int = 1, shard_by: ShardBy | None = None, spool: None = None
+    ) -> Publisher: ...
 
     @overload
     def publisher(
-        self, *, pack: int = 1, spool: str | os.PathLike[str], spool_bytes: int = 2**30
+        self,
+        *,
+        pack: int = 1,
+        shard_by: ShardBy | None = None,
+        spool: str | os.PathLike[str],
+        spool_bytes: int = 2**30,
     ) -> Spooled: ...
 
     def publisher(
         self,
         *,
         pack: int = 1,
+        shard_by: ShardBy | None = None,
         spool: str | os.PathLike[str] | None = None,
         spool_bytes: int = 2**30,
     ) -> Publisher | Spooled:
@@ -78,14 +96,29 @@ class Queue:
                 are much faster, and each message is still acknowledged on its own. A pack is
                 delivered to one worker, after a crash as a whole. Two publishers of the same
                 tweets are not deduplicated. Bodies have one line for each message.
+            shard_by: gives each message a key, a whole number or text, such as the id of its
+                author. Each group gets the messages of a key in the order of their publication,
+                one at a time: a worker gets the next one when the last one is settled. A failed
+                message that is retried blocks its key until it is acknowledged, dropped or a dead
+                letter. So a batch of a worker has one message of a key at most, and a long
+                ``timeout`` of a batcher delays the next one. Messages on which the function raises
+                fail. A worker that dies or loses its lease may still run its handler when another
+                one gets the message again. Engines: kafka, memory, pubsub with ``?ordered=1``,
+                sqlite, and sqs for names that end with ``.fifo``; their classes say what breaks the
+                order. Not with ``pack``. Publish in order too: one publisher for a key, and
+                ``partition_by`` in its pipeline if that has concurrent batches.
             spool: a directory for batches while the broker is away, which are published when it is
                 back; by default they fail. See `rxtweets.subscribers.Spooled`.
             spool_bytes: of the batches that wait; a batch beyond it fails.
 
         Raises:
-            ConfigurationError: the directory cannot be used, or another process uses it.
+            ConfigurationError: the directory cannot be used, or another process uses it; or the
+                engine cannot order messages by key.
         """
-        publisher = Publisher(self.engine, self._groups, whole_number("pack", pack))
+        whole_number("pack", pack)
+        if shard_by is not None:
+            self._check_shards(shard_by, pack)
+        publisher = Publisher(self.engine, self._groups, pack, shard_by)
         return publisher if spool is None else Spooled(publisher, spool, max_bytes=spool_bytes)
 
     def source(
@@ -176,6 +209,19 @@ class Queue:
     def close(self) -> None:
         """Close connections that publishers and sources share."""
         self.engine.close()
+
+    def _check_shards(self, shard_by: ShardBy, pack: int) -> None:
+        function("shard_by", shard_by)
+        if self.engine.no_shards:
+            raise ConfigurationError(
+                f"shard_by: {self.engine.name} cannot order the messages of {self.engine.queue!r} "
+                f"by key: {self.engine.no_shards}; engines that can: {WITH_SHARDS}"
+            )
+        if pack > 1:
+            raise ConfigurationError(
+                f"shard_by with pack={pack}: a failed message of a pack is published again, after "
+                "later ones of its key; leave out one of them"
+            )
 
     def __repr__(self) -> str:
         return f"<Queue {self.engine.queue!r} on {self.engine.name}>"

@@ -69,7 +69,8 @@ class RabbitMQEngine(Engine):
       it; losing this majority for good loses messages. Those published before a group's queue
       exists do not reach the group; a message that reaches no queue at all is an error.
     - No deduplication: a message that is published again after a loss is delivered again.
-    - One worker gets messages in their order, except for retries and releases.
+    - One worker gets messages in their order, except for retries and releases. A retry waits in
+      another queue, and later messages overtake it, so ``shard_by`` is refused.
     - No leases. The broker delivers messages again when their connection ends. RabbitMQ before 3.12
       ends it if a message is not settled for its ``consumer_timeout``, by default 30 minutes.
     - Releases are no attempts. But when a worker is killed, or loses its connection, all messages
@@ -87,6 +88,7 @@ class RabbitMQEngine(Engine):
 
     name = "rabbitmq"
     listing = "rabbitmqctl list_exchanges"
+    no_shards = "a retry waits in another queue, and later messages overtake it"
 
     def __init__(self, address: Address) -> None:
         address.check_options(("vhost", "ca"))

@@ -57,10 +57,11 @@ class RedisEngine(Engine):
         unsafe: 1 skips the check of the server's settings.
 
     Guarantees: at least once. Messages are taken in the order of publishing, except for retried
-    ones. A message is deleted when every group has acknowledged it; a group that is no longer used
-    keeps all messages until it is removed (``XGROUP DESTROY``). A group that is created later gets
-    the messages that are not deleted yet. When the memory is full, publishing raises
-    `BrokerUnavailable`, and taking continues.
+    ones: a group delivers later messages meanwhile, so ``shard_by`` is refused. A message is
+    deleted when every group has acknowledged it; a group that is no longer used keeps all messages
+    until it is removed (``XGROUP DESTROY``). A group that is created later gets the messages that
+    are not deleted yet. When the memory is full, publishing raises `BrokerUnavailable`, and taking
+    continues.
 
     Durability is that of the server. With ``appendonly yes`` and ``appendfsync always``, confirmed
     messages survive a power failure; with ``everysec``, those of the last one or two seconds may be
@@ -72,6 +73,7 @@ class RedisEngine(Engine):
 
     name = "redis"
     listing = "redis-cli --scan --type stream"
+    no_shards = "a group delivers later messages while an earlier one waits for a retry"
 
     def __init__(self, address: Address, client: RedisClient | None = None) -> None:
         """Check the address.

@@ -430,10 +430,10 @@ class _Session:
         with self._lock:
             overdue = [one for one, at in self._held.items() if at <= since]
             held = [one for one, at in self._held.items() if at > since]
-        if receiver.has_leases:
-            self._extend(receiver, held)
         if overdue:
             self._give_up(overdue)
+        if receiver.has_leases:
+            self._extend(receiver, held)
 
     def _watch_backlog(self) -> None:
         """Look at the backlog; a slow answer on the thread of the leases would end them."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from rxtweets._support.validation import choice, number
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._engine import (
+    SHARD,
     Backlog,
     Engine,
     Envelope,
@@ -29,6 +31,12 @@ __all__ = ["SQLiteEngine"]
 
 POLL = 0.03
 """Seconds between two looks for messages of other processes."""
+
+SCAN = 1000
+"""New messages that one take meets at most, while all wait behind others of their shards."""
+
+BLOCKED = math.inf
+"""In place of the time at which a message is available: an earlier one of its shard is held."""
 
 # Publishing. `keys` and `seqs` are lists in JSON.
 
@@ -52,7 +60,14 @@ MESSAGES = """
 SELECT seq, key, headers, enqueued_at, body FROM messages
 WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq
 """
-HOLD = "INSERT OR REPLACE INTO held (seq, grp, attempt, available_at, taker) VALUES (?, ?, ?, ?, ?)"
+BUSY_SHARDS = """
+SELECT value FROM json_each(:shards)
+WHERE EXISTS (SELECT 1 FROM held WHERE grp = :group AND shard = value)
+"""
+HOLD = """
+INSERT OR REPLACE INTO held (seq, grp, attempt, available_at, taker, shard)
+VALUES (?, ?, ?, ?, ?, ?)
+"""
 ADVANCE = "UPDATE groups SET position = max(position, ?) WHERE id = ?"
 
 # Settling.
@@ -67,6 +82,12 @@ AND NOT EXISTS (SELECT 1 FROM held WHERE held.seq = messages.seq)
 GIVE_BACK = """
 UPDATE held SET available_at = ?, attempt = attempt - ?, taker = NULL
 WHERE grp = ? AND seq IN (SELECT value FROM json_each(?))
+"""
+FREE_NEXT = """
+UPDATE held SET available_at = :now WHERE grp = :group AND available_at = :blocked AND seq IN (
+    SELECT (SELECT min(seq) FROM held WHERE grp = :group AND shard = value)
+    FROM json_each(:shards)
+)
 """
 EXTEND = """
 UPDATE held SET available_at = ? WHERE grp = ? AND seq IN (SELECT value FROM json_each(?))
@@ -101,6 +122,8 @@ class SQLiteEngine(Engine):
       the first one. A later group starts where the slowest group is. A group without workers
       keeps all messages. The file keeps its largest size, and its space is used again.
     - A key that was published in the last 10 minutes is not stored again.
+    - The order by key (``shard_by``) holds until a worker exceeds its lease: then another one gets
+      the message while the first one may still handle it.
     - Leases, delays and keys follow the clock of the machine. Setting it forward ends them early,
       and setting it back ends them late.
     - Network file systems do not work: SQLite's log needs memory that the processes share.
@@ -118,6 +141,7 @@ class SQLiteEngine(Engine):
 
     name = "sqlite"
     listing = "ls"
+    no_shards = ""
 
     def __init__(self, address: Address) -> None:
         address.check_options(("dedupe", "sync"))
@@ -234,11 +258,19 @@ class _SQLiteReceiver(Receiver):
             self._file.wait(changes, min(rest, POLL))
 
     def acknowledge(self, taken: Sequence[Taken]) -> Sequence[Taken]:
+        shards = list({one.shard: None for one in taken if SHARD in one.headers})
+
         def forget(connection: Connection, group: int, seqs: str) -> None:
             connection.rows(FORGET_HELD, (group, seqs))
             connection.rows(FORGET_MESSAGES, (seqs,))
+            if shards:
+                facts = {"group": group, "shards": _json(shards)}
+                connection.rows(FREE_NEXT, {"now": time.time(), "blocked": BLOCKED, **facts})
 
-        return self._settle(taken, forget)
+        lost = self._settle(taken, forget)
+        if shards:
+            self._file.notify()
+        return lost
 
     def retry(self, taken: Sequence[Taken], delay: float) -> Sequence[Taken]:
         return self._give_back(taken, delay, 0)
@@ -261,8 +293,7 @@ class _SQLiteReceiver(Receiver):
             if not self._available(connection, most):
                 return []
         with self._file.writing() as connection:
-            attempts = self._available(connection, most)
-            return self._hold(connection, attempts) if attempts else []
+            return self._hold(connection, most, most) or self._hold(connection, most, SCAN)
 
     def _available(self, connection: Connection, most: int) -> dict[int, int]:
         """Return the numbers of messages to take, and the attempt that each delivery is."""
@@ -274,13 +305,43 @@ class _SQLiteReceiver(Receiver):
         attempts = {seq: attempt + 1 for seq, attempt in again}
         return attempts | dict.fromkeys(range(position + 1, until + 1), 1)
 
-    def _hold(self, connection: Connection, attempts: dict[int, int]) -> list[Taken]:
+    def _hold(self, connection: Connection, most: int, scanned: int) -> list[Taken]:
+        """Take messages, and hold those that wait behind others of their shards."""
+        if not (attempts := self._available(connection, scanned)):
+            return []
         group, until, taker = self._file.groups[self._name], time.time() + self._lease, _new_taker()
         rows = connection.rows(MESSAGES, (_json(list(attempts)),))
-        held = [(row[0], group, attempts[row[0]], until, taker) for row in rows]
-        connection.executemany(HOLD, held)
-        connection.rows(ADVANCE, (max(attempts), group))
-        return [_taken(row, attempts[row[0]], taker) for row in rows]
+        found = [_taken(row, attempts[row[0]], taker) for row in rows]
+        shards = {one: one.shard for one in found if SHARD in one.headers}
+        blocked = self._blocked(connection, group, shards) if shards else set[Taken]()
+        taken = [one for one in found if one not in blocked][:most]
+        last = (taken if len(taken) == most else found)[-1].receipt[0]
+        held = [
+            (one.receipt[0], group, one.attempt, until, taker, shards.get(one)) for one in taken
+        ]
+        waiting = [
+            (one.receipt[0], group, 0, BLOCKED, None, shards[one])
+            for one in blocked
+            if one.receipt[0] <= last
+        ]
+        connection.executemany(HOLD, [*held, *waiting])
+        connection.rows(ADVANCE, (last, group))
+        return taken
+
+    def _blocked(
+        self, connection: Connection, group: int, shards: Mapping[Taken, str]
+    ) -> set[Taken]:
+        """Return the new messages of which an earlier one of the shard is held or found."""
+        [(position, _)] = connection.rows(NEW, (group,))
+        facts = {"group": group, "shards": _json(list(dict.fromkeys(shards.values())))}
+        busy = {shard for (shard,) in connection.rows(BUSY_SHARDS, facts)}
+        blocked: set[Taken] = set()
+        for one, shard in shards.items():
+            if one.receipt[0] > position:
+                if shard in busy:
+                    blocked.add(one)
+                busy.add(shard)
+        return blocked
 
     def _give_back(self, taken: Sequence[Taken], delay: float, uncounted: int) -> Sequence[Taken]:
         def give_back(connection: Connection, group: int, seqs: str) -> None:

@@ -29,7 +29,7 @@ LONG_LOG = 16 * 2**20
 SHORTEN_EVERY = 0.2
 """Seconds between two copies of the log; a reader may keep it long in spite of one."""
 
-APPLICATION, VERSION = 0x72787451, 1
+APPLICATION, VERSION = 0x72787451, 2
 """In the header of the file: the program that owns it, and the version of its tables."""
 
 OWNER = """
@@ -58,14 +58,16 @@ TABLES = (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, position INTEGER NOT NULL
     )
     """,
-    # Messages that a group has taken or given back; `taker` is NULL for those given back.
+    # Messages that a group has taken, given back or met behind another one of their shard; `taker`
+    # is NULL for those that no worker has, and `shard` for those without a shard.
     """
     CREATE TABLE held (
         seq INTEGER NOT NULL, grp INTEGER NOT NULL, attempt INTEGER NOT NULL,
-        available_at REAL NOT NULL, taker INTEGER, PRIMARY KEY (seq, grp)
+        available_at REAL NOT NULL, taker INTEGER, shard TEXT, PRIMARY KEY (seq, grp)
     ) WITHOUT ROWID
     """,
     "CREATE INDEX held_available ON held (grp, available_at)",
+    "CREATE INDEX held_shard ON held (grp, shard, seq) WHERE shard IS NOT NULL",
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {VERSION}",
 )

@@ -8,6 +8,7 @@ import math
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
+from rxtweets.brokers._shards import ShardReceiver
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
 __all__ = ["SqsEngine"]
@@ -93,7 +95,11 @@ class SqsEngine(Engine):
     - At least once, in no order. A message that one of the groups has not stored is sent to all of
       them again. SQS itself delivers a message twice at times.
     - ``queue.fifo`` makes FIFO queues, which drop copies of a key for 5 minutes. Each key is a
-      message group of its own, so there is no order either.
+      message group of its own, so there is no order either, except by key (``shard_by``).
+    - The order by key: each shard is a message group of FIFO queues; standard queues refuse it.
+      Retries wait in the memory of the worker, so their attempts are forgotten when it ends. It
+      holds the next messages of the shard too, whose deliveries count as attempts. The order holds
+      until a worker exceeds its lease.
     - By AWS's documentation, a confirmed message is stored in several data centers.
     - SQS deletes messages after ``retention`` days (option, 14 at most, and by default), even
       those that a group has not acknowledged, and dead letters.
@@ -123,6 +129,7 @@ class SqsEngine(Engine):
             raise ConfigurationError(f"{address}: give the queue letters, digits, - and _")
         self.queue = address.path
         self._base, self._suffix = match[1], match[2] or ""
+        self.no_shards = "" if self._suffix else "standard queues have no order, so name it *.fifo"
         self._days = _days(address)
         self._address = address
         self._client = client or _Client(address)
@@ -161,7 +168,10 @@ class SqsEngine(Engine):
         self.ensure((subscription.group,))
         url = self.urls()[subscription.group]
         self._limit_deliveries(url, subscription.max_deliver + 2)
-        return _SqsReceiver(self._client, url, subscription.lease)
+        receiver = _SqsReceiver(self._client, url, subscription.lease)
+        if not self._suffix:
+            return receiver
+        return ShardReceiver(receiver, subscription.max_in_flight)
 
     def backlog(self) -> dict[str, Backlog]:
         """Return the backlog of each known group, as SQS estimates it."""
@@ -333,14 +343,30 @@ class _SqsSender(Sender):
         is_fifo = self._engine.queue.endswith(".fifo")
         entries = [_entry(number, one, is_fifo) for number, one in enumerate(envelopes)]
         errors: list[Exception | None] = [_refusal(entry) for entry in entries]
-        batches = _batches([entry for entry, no in zip(entries, errors, strict=True) if no is None])
-        jobs = [(url, batch) for batch in batches for url in urls.values()]
+        lost: dict[str, BrokerUnavailable] = {}
+        for wave in _waves([one for one, error in zip(entries, errors, strict=True) if not error]):
+            self._put(wave, [*urls.values()], errors, lost)
+        return errors
+
+    def _put(
+        self,
+        wave: Sequence[dict[str, Any]],
+        urls: Sequence[str],
+        errors: list[Exception | None],
+        lost: dict[str, BrokerUnavailable],
+    ) -> None:
+        """Send messages of different message groups, but none after a lost one of its group."""
+        for entry in wave:
+            errors[int(entry["Id"])] = lost.get(_message_group(entry))
+        batches = list(_batches([one for one in wave if _message_group(one) not in lost]))
+        jobs = [(url, batch) for batch in batches for url in urls]
         for (_, batch), result in zip(jobs, self._requests.run(self._send, jobs), strict=True):
             for entry in batch:
                 number = int(entry["Id"])
                 found = result if isinstance(result, Exception) else result.get(number)
                 errors[number] = errors[number] or found
-        return errors
+                if isinstance(found, BrokerUnavailable):
+                    lost[_message_group(entry)] = found
 
     def close(self) -> None:
         self._requests.close()
@@ -628,9 +654,34 @@ def _entry(number: int, envelope: Envelope, is_fifo: bool) -> dict[str, Any]:
     attribute = {"DataType": "String", "StringValue": json.dumps(facts)}
     entry = {"Id": str(number), "MessageBody": text, "MessageAttributes": {ATTRIBUTE: attribute}}
     if is_fifo:
-        digest = sha256((envelope.key or uuid4().hex).encode()).hexdigest()
-        entry |= {"MessageGroupId": digest, "MessageDeduplicationId": digest}
+        key = envelope.key or uuid4().hex
+        entry["MessageGroupId"] = _digest(envelope.shard or key)
+        entry["MessageDeduplicationId"] = _digest(key)
     return entry
+
+
+def _digest(key: str) -> str:
+    return sha256(key.encode()).hexdigest()
+
+
+def _message_group(entry: dict[str, Any]) -> str:
+    return str(entry.get("MessageGroupId", entry["Id"]))
+
+
+def _waves(entries: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return messages in waves, each with one message of a message group at most.
+
+    SQS may store a part of a request, and requests of a wave are sent at the same time.
+    """
+    waves: list[list[dict[str, Any]]] = []
+    sizes: Counter[str] = Counter()
+    for entry in entries:
+        group = _message_group(entry)
+        if sizes[group] == len(waves):
+            waves.append([])
+        waves[sizes[group]].append(entry)
+        sizes[group] += 1
+    return waves
 
 
 def _size(entry: dict[str, Any]) -> int:

@@ -8,7 +8,9 @@ import pytest
 from rxtweets import Message, brokers
 from tests.brokers.engines import ENGINES, EngineUnderTest, UrlOf
 
-pytest.register_assert_rewrite("tests.brokers.engine_contract", "tests.brokers.queue_contract")
+pytest.register_assert_rewrite(
+    *(f"tests.brokers.{contract}_contract" for contract in ("engine", "queue", "shard"))
+)
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,7 @@ class Worker:
             return message if handle is None else handle(message)
 
         options.setdefault("wait", tenacity.wait_none())
+        self.handle = seen
         self.source = queue.source(group, **options)
         self.pipeline = Pipeline(
             self.source,
@@ -255,7 +256,7 @@ def test_replayed_dead_letter_returns_to_its_group(
 
 def test_purged_dead_letters_are_gone(queue: Queue, tweet: Tweet, engine: EngineUnderTest) -> None:
     if not engine.purges:
-        pytest.skip("a busy Tansu moves no group that has just lost a member")
+        pytest.skip("the broker of the test does not remove messages reliably")
 
     def fail(_: Message[str]) -> Message[str]:
         raise ValueError("poison")

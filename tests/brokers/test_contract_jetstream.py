@@ -1,6 +1,7 @@
-"""Both contracts over jetstream."""
+"""All contracts over jetstream."""
 
 from tests.brokers.engine_contract import *  # noqa: F403 - the tests
 from tests.brokers.queue_contract import *  # noqa: F403 - the tests
+from tests.brokers.shard_contract import *  # noqa: F403 - the tests
 
 ENGINE = "jetstream"

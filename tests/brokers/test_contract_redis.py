@@ -1,6 +1,7 @@
-"""Both contracts over redis."""
+"""All contracts over redis."""
 
 from tests.brokers.engine_contract import *  # noqa: F403 - the tests
 from tests.brokers.queue_contract import *  # noqa: F403 - the tests
+from tests.brokers.shard_contract import *  # noqa: F403 - the tests
 
 ENGINE = "redis"

@@ -1,6 +1,7 @@
-"""Both contracts over sqlite."""
+"""All contracts over sqlite."""
 
 from tests.brokers.engine_contract import *  # noqa: F403 - the tests
 from tests.brokers.queue_contract import *  # noqa: F403 - the tests
+from tests.brokers.shard_contract import *  # noqa: F403 - the tests
 
 ENGINE = "sqlite"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -469,3 +470,61 @@ def take_if_there(receiver: Receiver) -> list[Taken]:
     except BrokerUnavailable:
         return []
     return taken
+
+
+def sharded(count: int) -> list[Envelope]:
+    return [Envelope(f"key{n}", b"%d" % n, {"rxt-shard": "a"}) for n in range(count)]
+
+
+def test_messages_of_a_shard_have_one_partition(queue: Queue) -> None:
+    publish(queue, sharded(20))
+    places, keys = set[str](), list[str]()
+    with receiving(queue) as receiver:
+        for _ in range(20):
+            [one] = take(receiver, 1)
+            places.add(one.native_id.rpartition("/")[0])
+            keys.append(one.key)
+            receiver.acknowledge([one])
+    assert len(places) == 1
+    assert keys == [f"key{n}" for n in range(20)]
+
+
+def test_rebalance_waits_for_the_handler_of_a_shard(queue: Queue) -> None:
+    publish(queue, sharded(3))
+    with receiving(queue) as first, ExitStack() as stack:
+        [held] = take(first, 1)
+        inner: Any = first
+        joined: list[Receiver] = []
+        thread = threading.Thread(
+            target=lambda: joined.append(stack.enter_context(receiving(queue)))
+        )
+        thread.start()
+        eventually(lambda: inner._is_leaving, lambda: "no rebalance")
+        assert first.take(10, 0.0) == []
+        assert first.acknowledge([held]) == []
+        thread.join(PATIENCE)
+        seen: list[bytes] = []
+        for receiver in itertools.islice(itertools.cycle((first, *joined)), 100):
+            for one in receiver.take(1, 0.1):
+                seen.append(one.body)
+                receiver.acknowledge([one])
+            if len(seen) == 2:
+                break
+        assert seen == [b"1", b"2"]
+
+
+def test_closed_worker_leaves_a_shard_in_its_place(queue: Queue) -> None:
+    """Messages without a shard are moved to the topic of retries; that changes their order."""
+    publish(queue, [*sharded(2), *envelopes(40)])
+    with receiving(queue) as receiver:
+        taken = take(receiver, 41)
+        [blocked] = [one for one in taken if one.shard]
+        receiver.acknowledge([one for one in taken if not one.shard])
+    with receiving(queue) as receiver:
+        seen: list[Taken] = []
+        while len(seen) < 2:
+            for one in take(receiver, 1):
+                seen += [one] if one.shard else []
+                receiver.acknowledge([one])
+        assert [one.body for one in seen] == [b"0", b"1"]
+        assert seen[0].native_id == blocked.native_id

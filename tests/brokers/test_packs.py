@@ -229,3 +229,9 @@ def test_message_published_again_reaches_its_group_alone(
     other.ack([message], [])
     other.leave()
     assert message.id == tweet(1).id
+
+
+def test_receiver_extends_what_it_holds_itself(faulty: tuple[Queue, FaultyEngine]) -> None:
+    _, engine = faulty
+    assert unpacker(engine).extend([]) == []
+    assert engine.calls["extend"] == 1

@@ -10,7 +10,7 @@ import pytest
 from rxtweets import Batch, Batcher, Message, Pipeline, from_iterable
 from rxtweets.brokers import Address, Envelope, Queue, Sender
 from rxtweets.brokers._memory import MemoryEngine
-from rxtweets.errors import BrokerError, BrokerUnavailable
+from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, HandlerError
 
 Tweet = Callable[[int], Message[str]]
 
@@ -21,8 +21,10 @@ class Refusing(Sender):
     def __init__(self, errors: list[Exception | None]) -> None:
         self._errors = errors
         self.sizes: list[int] = []
+        self.given: list[Envelope] = []
 
     def put(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
+        self.given += envelopes
         self.sizes.append(len(envelopes))
         return self._errors[: len(envelopes)]
 
@@ -73,3 +75,38 @@ def test_pipeline_counts_what_is_not_stored(tweet: Tweet) -> None:
         batchers={"default": Batcher(publisher, size=4)},
     ).run()
     assert (stats.batched, stats.batched_failed) == (2, 2)
+
+
+@pytest.mark.parametrize("returned", [None, "", True, 1.5])
+def test_message_without_a_key_fails_alone(tweet: Tweet, returned: object) -> None:
+    queue = Queue(RefusingEngine(None))
+    publisher = queue.publisher(shard_by=lambda one: returned if one.id == tweet(1).id else 7)  # type: ignore[arg-type,return-value]
+    failed, stored = publisher.on_next(Batch([tweet(1), tweet(2)]))
+    assert isinstance(failed.status.reason, HandlerError)
+    assert "shard_by returned" in str(failed.status.reason)
+    assert stored.status == tweet(2).status
+
+
+def test_message_on_which_shard_by_raises_fails_alone(tweet: Tweet) -> None:
+    queue = Queue(RefusingEngine(None))
+    publisher = queue.publisher(shard_by=lambda one: {tweet(2).id: 1}[one.id])
+    failed, stored = publisher.on_next(Batch([tweet(1), tweet(2)]))
+    assert isinstance(failed.status.reason, KeyError)
+    assert stored.status == tweet(2).status
+
+
+def test_keys_are_headers_of_ascii_text(tweet: Tweet) -> None:
+    engine = RefusingEngine(None)
+    publisher = Queue(engine).publisher(shard_by=lambda _: "é 1")
+    assert publisher.on_next(Batch([tweet(1)])) is None
+    assert [one.shard for one in engine.made.given] == ["%C3%A9%201"]
+
+
+def test_shard_by_with_packs_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"shard_by with pack=50: .* leave out one"):
+        Queue(RefusingEngine()).publisher(shard_by=lambda _: 1, pack=50)
+
+
+def test_shard_by_without_a_function_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="shard_by='author_id': give a function"):
+        Queue(RefusingEngine()).publisher(shard_by="author_id")  # type: ignore[call-overload]

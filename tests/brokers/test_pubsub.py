@@ -59,6 +59,7 @@ def subscriber(url_of: UrlOf) -> Iterator[Any]:
         ("pubsub://project/a/b", "name a topic"),
         ("pubsub://project/tweets?retention=32", "days from 1 to 31"),
         ("pubsub://project/tweets?order=1", "unknown option"),
+        ("pubsub://project/tweets?ordered=yes", "give 0 or 1"),
     ],
 )
 def test_invalid_url_is_refused(url: str, text: str) -> None:
@@ -312,3 +313,23 @@ def test_stopped_broker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
             server.send_signal(signal.SIGCONT)
             receiver.acknowledge(take(receiver, 50))
         queue.close()
+
+
+def test_subscription_without_ordering_is_refused(url: str) -> None:
+    unordered = brokers.connect(url)
+    unordered.engine.ensure(["workers"])
+    unordered.close()
+    ordered = brokers.connect(f"{url}?ordered=1")
+    with pytest.raises(QueueSettingsError, match="-workers has enable_message_ordering=false"):
+        ordered.engine.ensure(["workers"])
+    ordered.close()
+
+
+def test_worker_without_the_option_keeps_the_order(url: str) -> None:
+    ordered = brokers.connect(f"{url}?ordered=1")
+    ordered.engine.ensure(["workers"])
+    publish(ordered, [Envelope(f"key{n}", b"%d" % n, {"rxt-shard": "a"}) for n in range(2)])
+    with receiving(brokers.connect(url)) as receiver:
+        assert [one.body for one in take(receiver, 1)] == [b"0"]
+        assert receiver.take(10, 0.5) == []
+    ordered.close()

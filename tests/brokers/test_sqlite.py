@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rxtweets import Batch, Message, brokers
-from rxtweets.brokers import Engine, Envelope, Receiver, Sender, Subscription, _sqlite_file
+from rxtweets.brokers import Engine, Envelope, Receiver, Sender, Subscription, _sqlite, _sqlite_file
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, QueueSettingsError
 from rxtweets.subscribers import SQLiteSubscriber
 from tests.brokers.engine_contract import envelopes, take
@@ -127,8 +127,8 @@ def test_file_that_is_no_database_is_refused(path: Path) -> None:
 
 def test_queue_of_another_version_is_refused(engine: Engine, path: Path) -> None:
     with raw(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(QueueSettingsError, match=rf"{path}: user_version is 2, .* needs 1"):
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(QueueSettingsError, match=rf"{path}: user_version is 3, .* needs 2"):
         engine.ensure()
 
 
@@ -490,3 +490,37 @@ def publish_until_killed(
 def is_empty(engine: Engine) -> bool:
     backlog = engine.backlog()["workers"]
     return (backlog.pending, backlog.in_flight) == (0, 0)
+
+
+def test_backlog_of_one_key_does_not_hide_others(engine: Engine) -> None:
+    behind = _sqlite.SCAN // 2
+    with sending(engine) as sender, receiving(engine) as receiver:
+        key = [Envelope(f"a{n}", b"a", {"rxt-shard": "a"}) for n in range(behind)]
+        sender.put([*key, Envelope("b", b"b", {"rxt-shard": "b"})])
+        assert [one.body for one in receiver.take(1, 0.0)] == [b"a"]
+        assert [one.body for one in receiver.take(1, 0.0)] == [b"b"]
+        assert engine.backlog()["workers"].pending == behind - 1
+
+
+def test_stale_ack_does_not_let_the_shard_continue(engine: Engine) -> None:
+    with sending(engine) as sender, receiving(engine, lease=0.2) as first:
+        sender.put([Envelope(f"key{n}", b"%d" % n, {"rxt-shard": "a"}) for n in range(3)])
+        [stale] = take(first, 1)
+        with receiving(engine) as second:
+            [again] = take(second, 1)
+            assert (again.body, again.attempt) == (stale.body, 2)
+            assert first.acknowledge([stale]) == [stale]
+            assert second.take(10, 0.0) == []
+            second.acknowledge([again])
+            assert [one.body for one in second.take(10, 0.0)] == [b"1"]
+
+
+@pytest.mark.parametrize("statement", ["BUSY_SHARDS", "FREE_NEXT"])
+def test_shards_are_looked_up_in_an_index(engine: Engine, path: Path, statement: str) -> None:
+    del engine  # has made the file
+    names = {"group": 1, "shards": "[]", "now": 0.0, "blocked": _sqlite.BLOCKED}
+    with raw(path) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {getattr(_sqlite, statement)}", names)
+        steps = [row[3] for row in plan]
+    assert "SEARCH held USING COVERING INDEX held_shard (grp=? AND shard=?)" in steps
+    assert not any(step.startswith("SCAN held") for step in steps)

@@ -319,3 +319,30 @@ def test_stopped_broker_is_noticed() -> None:
             take(receiver, 50)
         sender.close()
         queue.close()
+
+
+def test_no_message_follows_a_lost_one_of_its_shard(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """SQS stores a part of a request: the second message of a shard must not be in it."""
+    queue = brokers.connect(f"{url}.fifo", groups=["workers"])
+    queue.engine.ensure(["workers"])
+    client = queue.engine._client  # type: ignore[attr-defined]
+    call, sent = client.call, list[str]()
+
+    def lose_first(operation: str, **parameters: Any) -> dict[str, Any]:
+        if operation != "send_message_batch":
+            return dict(call(operation, **parameters))
+        sent.extend(entry["MessageBody"] for entry in parameters["Entries"])
+        lost = [one for one in parameters["Entries"] if one["MessageBody"] == "0"]
+        return {"Failed": [{"Id": one["Id"], "Code": "InternalError"} for one in lost]}
+
+    monkeypatch.setattr(client, "call", lose_first)
+    sender = queue.engine.sender()
+    errors = sender.put(
+        [Envelope(f"key{n}", b"%d" % n, {"rxt-shard": f"s{n % 2}"}) for n in range(6)]
+    )
+    assert [isinstance(error, BrokerUnavailable) for error in errors] == 3 * [True, False]
+    assert sorted(sent) == ["0", "1", "3", "5"]
+    sender.close()
+    queue.close()

@@ -1,0 +1,7 @@
+"""All contracts over pubsub, with message ordering."""
+
+from tests.brokers.engine_contract import *  # noqa: F403 - the tests
+from tests.brokers.queue_contract import *  # noqa: F403 - the tests
+from tests.brokers.shard_contract import *  # noqa: F403 - the tests
+
+ENGINE = "pubsub.ordered"
