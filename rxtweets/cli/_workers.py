@@ -123,7 +123,9 @@ class Workers:
             for worker in self._workers:
                 code = worker.tend(self._say)
                 if code == USAGE or (code is not None and not first.was_ready):
-                    return FAILED if code < 0 else code
+                    return worker.give_up(code, self._say)
+                if code is not None:
+                    worker.plan_restart(code, self._say)
         return ENDED
 
     def _drain(self) -> int:
@@ -202,10 +204,10 @@ class _Worker:
         self._reader = start_thread(f"rxtweets-worker-{self._number}", lambda: self._read(reading))
 
     def tend(self, say: Callable[[str], object]) -> int | None:
-        """Replace the process if it has died and has waited long enough.
+        """Start the process that is planned, if it is due.
 
         Returns:
-            Its exit code, once; ``None`` if it runs or waits.
+            The exit code of a process that has died, once; ``None`` if it runs or waits.
         """
         if self._restart_at is not None:
             if time.monotonic() >= self._restart_at:
@@ -213,10 +215,18 @@ class _Worker:
             return None
         if self._process is None or self._process.poll() is None:
             return None
-        code = self._settle(self._process)
-        if self.was_ready and code != USAGE:
-            say(f"{self._ended(code)}; another one starts in {self._wait():g} s")
-        return code
+        return self._settle(self._process)
+
+    def plan_restart(self, code: int, say: Callable[[str], object]) -> None:
+        """Plan a process in place of the one that has died."""
+        say(f"{self._ended(code)}; another one starts in {self._wait():g} s")
+
+    def give_up(self, code: int, say: Callable[[str], object]) -> int:
+        """Return the exit code of the command for that of a process that cannot start."""
+        if code >= 0:
+            return code  # the process has written the reason
+        say(f"{self._ended(code)} before it was ready")
+        return FAILED
 
     def _restart(self, say: Callable[[str], object]) -> None:
         self._restart_at = None

@@ -445,6 +445,45 @@ def test_killed_worker_is_replaced_and_nothing_is_lost(
     assert backlog(queue) == (0, 0, 0)
 
 
+def handler_that_dies(start: int) -> str:
+    """The name of a module that ends the process that imports it at this start."""
+    name = f"handlers_{uuid4().hex}"
+    Path(f"{name}.py").write_text(
+        "import os, signal\n"
+        "from pathlib import Path\n\n"
+        "start = len(list(Path().glob('start-*')))\n"
+        "Path(f'start-{start}').touch()\n"
+        f"if start == {start}:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n\n\n"
+        "def handle(message):\n"
+        "    return message\n"
+    )
+    return f"{name}:handle"
+
+
+def test_worker_killed_before_it_is_ready_is_replaced(
+    queue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with running(queue, handler_that_dies(start=1)) as process:
+        eventually((tmp_path / "start-2").exists)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    assert "rxtweets: worker 2 ended by signal 9; another one starts in 0.5 s\n" in said
+    assert said.splitlines()[-1].endswith("restarts 1")
+
+
+def test_first_worker_killed_before_it_is_ready_is_reported(
+    queue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with running(queue, handler_that_dies(start=0)) as process:
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "rxtweets: worker 1 ended by signal 9 before it was ready\n" in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_drains_all_workers(
     number: signal.Signals, queue: str, handlers: str, tmp_path: Path
