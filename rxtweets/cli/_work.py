@@ -109,8 +109,10 @@ def run(options: argparse.Namespace) -> int:
     """
     _check(options)
     if options.watched is not None:
-        with queue_of(options, [options.group]) as queue:
-            stats = run_watched(options.watched, _pipeline(options, queue, options.watched.number))
+        number = options.watched.number
+        name = f"rxtweets: worker {number}"
+        with log_to(sys.stderr, name=name), queue_of(options, [options.group]) as queue:
+            stats = run_watched(options.watched, _pipeline(options, queue, number))
         return ABANDONED if stats.abandoned else FAILED if all_failed(stats) else ENDED
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, [options.group]) as queue:
