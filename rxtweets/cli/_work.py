@@ -19,7 +19,8 @@ tweets-w2.jsonl and so on. A message that is delivered again can be in two of th
 process that dies is replaced, and its messages are delivered again after --lease seconds.
 
 The line of figures counts all processes: messages delivered, processed by the handler, failed and
-redelivered; batches stored, dead letters, lost acknowledgements, and restarts.
+redelivered; batches stored, dead letters, lost acknowledgements, and restarts. It lacks the last
+half second of a process that was killed.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def _run_processes(options: argparse.Namespace, queue: Queue, screen: Screen) ->
     def say(line: str) -> None:
         screen.write(line + "\n")
 
-    workers = Workers(options.arguments, options.processes, say)
+    workers = Workers(options.arguments, options.processes, say, relays=screen.is_live)
 
     def line() -> str:
         return figures_line(workers.figures(), workers.running, workers.restarts)

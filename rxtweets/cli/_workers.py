@@ -1,7 +1,7 @@
 """The processes of one command: started, restarted when they die, and drained.
 
-A process that dies is replaced after 0.5 s, doubled with each death until one has lived for a
-minute, up to 30 s. The parent never kills a process that drains: each has its own limit of time.
+A process that dies is replaced after 0.5 s, doubled with each death until one has lived for ten
+seconds, up to 30 s. The parent never kills a process that drains: each has its own limit of time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import IO
 
 from rxtweets._support.workers import start_thread
 from rxtweets.cli._command import ABANDONED, ENDED, FAILED, USAGE
@@ -37,7 +38,7 @@ POLL = 0.1
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds until a dead process is replaced."""
 
-LONG_LIFE = 60.0
+LONG_LIFE = 10.0
 """Seconds after which a death is the first one again."""
 
 PATIENCE = 5.0
@@ -52,12 +53,20 @@ class Workers:
             ``--watched PLACE``.
         processes: their number.
         say: writes a line about a process.
+        relays: write the standard error of the processes by ``say`` too, since another line of the
+            same terminal is redrawn.
     """
 
     def __init__(
-        self, arguments: Sequence[str], processes: int, say: Callable[[str], object]
+        self,
+        arguments: Sequence[str],
+        processes: int,
+        say: Callable[[str], object],
+        *,
+        relays: bool = False,
     ) -> None:
-        self._workers = [_Worker(number, arguments) for number in range(1, processes + 1)]
+        relay = say if relays else None
+        self._workers = [_Worker(number, arguments, relay) for number in range(1, processes + 1)]
         self._say = say
         self._ending = threading.Event()
         self._signals: list[int] = []
@@ -152,11 +161,14 @@ class Workers:
 class _Worker:
     """The place of a worker: the process in it now, and the figures of all that were in it."""
 
-    def __init__(self, number: int, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, number: int, arguments: Sequence[str], relay: Callable[[str], object] | None
+    ) -> None:
         self._number = number
+        self._relay = relay
         self._command, *self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
+        self._readers: list[threading.Thread] = []
         self._started = 0.0
         self._deaths = 0
         self._restart_at: float | None = None
@@ -193,6 +205,7 @@ class _Worker:
                     *(self._command, "--watched", str(place), *self._arguments),
                 ],
                 stdin=subprocess.DEVNULL,
+                stderr=None if self._relay is None else subprocess.PIPE,
                 pass_fds=[writing],
                 process_group=0,  # Ctrl-C in a terminal reaches the parent alone
             )
@@ -201,7 +214,10 @@ class _Worker:
             raise
         finally:
             os.close(writing)
-        self._reader = start_thread(f"rxtweets-worker-{self._number}", lambda: self._read(reading))
+        name, said = f"rxtweets-worker-{self._number}", self._process.stderr
+        self._readers = [start_thread(name, lambda: self._read(reading))]
+        if said is not None:
+            self._readers.append(start_thread(name, lambda: self._relay_lines(said)))
 
     def tend(self, say: Callable[[str], object]) -> int | None:
         """Start the process that is planned, if it is due.
@@ -270,8 +286,8 @@ class _Worker:
         """Add the last figures of a process that has ended; return its exit code."""
         code = process.wait()
         self._process = None
-        if self._reader is not None:
-            self._reader.join(PATIENCE)  # a process that a handler started can hold the pipe open
+        for reader in self._readers:
+            reader.join(PATIENCE)  # a process that a handler started can hold the pipes open
         self._before.update(self._current)
         self._current = Counter()
         return code
@@ -279,6 +295,12 @@ class _Worker:
     def _ended(self, code: int) -> str:
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         return f"rxtweets: worker {self._number} ended {how}"
+
+    def _relay_lines(self, said: IO[bytes]) -> None:
+        with said:
+            for line in said:
+                if self._relay is not None:
+                    self._relay(line.decode(errors="replace").rstrip("\n"))
 
     def _read(self, pipe: int) -> None:
         with open(pipe, "rb") as lines:

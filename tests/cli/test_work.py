@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -71,6 +72,14 @@ def waiting(message):
     until = time.monotonic() + 40
     while not Path("go").exists() and time.monotonic() < until:
         time.sleep(0.01)
+    return message
+
+
+def warning(message):
+    """Wait for a file, and write to standard error."""
+    while not Path("go").exists():
+        time.sleep(0.01)
+    os.write(2, b"look here\\n")
     return message
 
 
@@ -550,9 +559,32 @@ def test_workers_drain_when_their_parent_is_killed(
     assert (in_flight, pending + len(texts(tmp_path))) == (0, 400)
 
 
+def test_workers_write_above_the_status_line(queue: str, handlers: str, tmp_path: Path) -> None:
+    terminal, end = os.openpty()
+    command = [*COMMAND, "work", queue, f"{handlers}:warning", "--group", "g", "--processes", "2"]
+    with subprocess.Popen([*command, "--until-empty"], stdout=subprocess.DEVNULL, stderr=end):
+        os.close(end)
+        said = b""
+        while chunk := read(terminal):
+            said += chunk
+            if b"workers 2" in said:
+                (tmp_path / "go").touch()
+        os.close(terminal)
+    assert said.count(b"look here") == 400
+    assert re.findall(rb"(?<!\n)(?<!\x1b\[K)look here", said) == []
+
+
+def read(terminal: int) -> bytes:
+    """Read what is there, or nothing at the end."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # of Linux, when the last program has closed it
+        return b""
+
+
 def test_workers_that_cannot_start_report_it_once(queue: str) -> None:
     with running(queue, "no_such_module:f") as process:
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
-    [line] = said.splitlines()
+    [line] = (line for line in said.splitlines() if not line.startswith("workers "))
     assert "No module named 'no_such_module'" in line
