@@ -14,8 +14,8 @@ Usage: python -m tests.brokers.users_run [--tweets 200000] [--seed 1] [--rate 40
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import math
 import random
 import resource
 import signal
@@ -34,12 +34,13 @@ from typing import Any
 import psutil
 import psycopg
 
-from rxtweets import brokers
+from rxtweets import Batch, Message, brokers
 from rxtweets.errors import BrokerUnavailable
 from rxtweets.simulator import Tweets
 from rxtweets.subscribers._postgres import POSTGRES_TYPES
 from rxtweets.subscribers._sql import create_table_sql
 from tests.brokers.nats_server import NatsServer, nats_server
+from tests.brokers.waiting import eventually
 from tests.subscribers.conftest import postgres_schema
 
 __all__ = ["Outcome", "Plan", "run"]
@@ -157,7 +158,8 @@ class Command:
             children = psutil.Process(self.process.pid).children()
             self.process.kill()
             for child in children:
-                child.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
         with self.process:
             pass
 
@@ -171,15 +173,13 @@ class Disturbance:
         self._server = server
         self._say = say
         self._moments = random.Random(plan.seed)
-        self._next = math.inf
+        self._next = time.monotonic() + plan.kill_every
         self._stored = 0
         self._was_away = False
         self.kills = 0
 
     def step(self, stored: int, waiting: int) -> None:
-        """Kill what is due; nothing before the workers have started."""
-        if self._next == math.inf and stored:
-            self._next = time.monotonic() + self._plan.kill_every
+        """Kill what is due."""
         if not self._was_away and stored + waiting >= self._plan.tweets // 2:
             self._was_away = True
             self._server.kill()
@@ -212,7 +212,7 @@ def run(plan: Plan, postgres: str, directory: Path, say: Say = print) -> Outcome
     with ExitStack() as stack:
         server = stack.enter_context(nats_server())
         table = stack.enter_context(psycopg.connect(postgres, autocommit=True))
-        ids = Counter(prepare(plan, table, directory))
+        tweets = prepare(plan, table, directory)
 
         def start(name: str, *arguments: object) -> Command:
             command = Command(directory, name, *arguments)
@@ -223,6 +223,11 @@ def run(plan: Plan, postgres: str, directory: Path, say: Say = print) -> Outcome
                          "--burst", 20, "--from", directory / "tweets.jsonl")  # fmt: skip
         source = json.loads(simulate.first_line())["url"]
         url = f"nats://127.0.0.1:{server.port}/TWEETS"
+        queue = brokers.connect(url, groups=["default"])
+        work = start("work", url, "--store", postgres, "--processes", plan.processes,
+                     "--lease", plan.lease)  # fmt: skip
+        publish(queue, tweets[0])
+        eventually(lambda: count_in(table, "tweets"), lambda: work.said, PATIENCE)
         started = time.monotonic()
 
         def say_when(line: str) -> None:
@@ -230,10 +235,7 @@ def run(plan: Plan, postgres: str, directory: Path, say: Say = print) -> Outcome
 
         ingest = start("ingest", url, "--source", source, "--limit", plan.tweets,
                        "--overflow", "block", "--spool", directory / "spool")  # fmt: skip
-        work = start("work", url, "--store", postgres, "--processes", plan.processes,
-                     "--lease", plan.lease)  # fmt: skip
         disturbance = Disturbance(plan, work, server, say_when)
-        queue = brokers.connect(url, groups=["default"])
         work_until_empty(
             queue,
             ingest,
@@ -247,6 +249,7 @@ def run(plan: Plan, postgres: str, directory: Path, say: Say = print) -> Outcome
         rows = Counter(key for (key,) in table.execute("SELECT id FROM tweets"))
         doubles = count_in(table, "writes") - rows.total()
         dead = len(queue.dead_letters)
+        ids = Counter(tweet.id for tweet in tweets)
     return Outcome(
         missing=(ids - rows).total(),
         strange=(rows - ids).total(),
@@ -260,13 +263,20 @@ def run(plan: Plan, postgres: str, directory: Path, say: Say = print) -> Outcome
     )
 
 
-def prepare(plan: Plan, table: psycopg.Connection[Any], directory: Path) -> list[str]:
-    """Make the recording and the table; return the ids of the tweets."""
+def prepare(plan: Plan, table: psycopg.Connection[Any], directory: Path) -> list[Message[str]]:
+    """Make the recording and the table; return the tweets."""
     frames = Tweets(plan.seed).frames(0, plan.tweets)
     (directory / "tweets.jsonl").write_bytes(b"\n".join([*frames, b""]))
     table.execute(create_table_sql("tweets", POSTGRES_TYPES))
     table.execute(COUNT_WRITES)
-    return [json.loads(frame)["data"]["id"] for frame in frames]
+    return [Message.from_line(frame) for frame in frames]
+
+
+def publish(queue: brokers.Queue, tweet: Message[str]) -> None:
+    """Publish a tweet, which is there before its copy from the simulator."""
+    publisher = queue.publisher()
+    publisher.on_next(Batch([tweet]))
+    publisher.on_completed()
 
 
 def work_until_empty(
