@@ -33,6 +33,7 @@ import os, sys, time
 from pathlib import Path
 
 import rxtweets
+from rxtweets import brokers
 
 AT_ONCE = 2
 
@@ -60,9 +61,10 @@ def nothing(source):
     return None
 
 
-def deadly(message):
-    if message.id == "3":
-        os._exit(9)
+def count_taken(message):
+    """Say how many messages are in flight."""
+    queue = brokers.connect(f"memory:{brokers.delivery_of(message).queue}")
+    write(queue.backlog()["g"].in_flight)
     return message
 
 
@@ -210,6 +212,14 @@ def test_failed_message_is_dead_after_max_deliver(memory: str, handlers: str) ->
     assert backlog(memory) == (0, 0, 3)
 
 
+def test_messages_in_flight_have_a_limit(
+    memory: str, handlers: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = ("--store", f"jsonl:{tmp_path / 'out.jsonl'}", "--batch-timeout", "600")
+    assert work(memory, f"{handlers}:count_taken", *store, "--max-in-flight", "1") == 0
+    assert capfd.readouterr().out.split() == ["1"] * 6
+
+
 def test_spool_keeps_batches_while_the_store_is_away(memory: str, tmp_path: Path) -> None:
     spool = ("--spool", str(tmp_path / "spool"))
     with pytest.MonkeyPatch.context() as patch:
@@ -250,6 +260,7 @@ class Unreachable(Store):
         (["--store", "console", "--processes", "2"], "a queue in memory is in one process"),
         (["--store", "console", "--lease", "0"], "lease=0.0"),
         (["--store", "console", "--max-deliver", "0"], "max_deliver=0"),
+        (["--store", "console", "--max-in-flight", "0"], "max_in_flight=0"),
         (["--store", "console", "--batch-size", "0"], "size=0"),
         (["--store", "console", "--on-failure", "shrug"], "shrug"),
         (["--store", "http://u:hushhush@/"], "url: give an http or https URL"),
