@@ -134,7 +134,8 @@ Subscribers and acknowledgers
 
 Queues on brokers
     The broker cannot be reached. The source connects again after up to 30 s, for ever; a publisher
-    fails its batch, or keeps it in its spool. See `BrokerLost`, ``stats().broker_failures``.
+    fails its batch, or keeps it in its spool. See `BrokerLost`, `BrokerReconnected`,
+    ``stats().broker_failures``.
 
     A message fails. It is delivered again later, at most ``max_deliver`` times in all; then it
     becomes a dead letter. See ``stats().redelivered``, `DeadLettered`, ``queue.dead_letters``.

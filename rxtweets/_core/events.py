@@ -21,6 +21,7 @@ __all__ = [
     "BatchFailed",
     "BatchStarted",
     "BrokerLost",
+    "BrokerReconnected",
     "Connected",
     "Connecting",
     "ConnectionsClosed",
@@ -433,6 +434,16 @@ class BrokerLost(Event):
     error: Exception
     attempt: int
     delay: float
+
+
+class BrokerReconnected(Event):
+    """The source takes messages again.
+
+    Attributes:
+        seconds: since the first failure.
+    """
+
+    seconds: float
 
 
 class AcknowledgementsLost(Event):

@@ -26,6 +26,9 @@ nowhere = logging.NullHandler()
 INTERVAL = 1.0
 """Seconds between two lines of a frequent event."""
 
+REMINDER = 8
+"""Attempts to reach a broker until the next line about it: each worker writes one."""
+
 ENDS = (events.StreamEnded, events.PipelineEnded, events.PartEnded)
 """Errors if they have one. Few lines follow them, so they count the events left out."""
 
@@ -64,6 +67,8 @@ class EventLog:
         level, line = LINES.get(type(event), (DEBUG, "{0!r}"))
         if isinstance(event, ENDS) and event.error is not None:
             level = ERROR
+        if isinstance(event, events.BrokerLost) and event.attempt > 1 and event.attempt % REMINDER:
+            level = INFO
         is_logged = log.isEnabledFor(level)
         if level < WARNING and not is_logged:
             return
@@ -182,6 +187,7 @@ RARE: dict[type[events.Event], Line] = {
         DEBUG,
         lambda event: f"after {event.seconds:.1f} s the pipeline {_ended(event)}",
     ),
+    events.BrokerReconnected: (WARNING, "the broker is back after {0.seconds:.1f} s"),
     events.Paused: (INFO, "the pipeline is paused"),
     events.Resumed: (INFO, "the pipeline is resumed"),
     events.SourceRestarting: (

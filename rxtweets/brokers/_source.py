@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import tenacity
 
-from rxtweets._core.events import AcknowledgementsLost, BrokerLost, DeadLettered
+from rxtweets._core.events import AcknowledgementsLost, BrokerLost, BrokerReconnected, DeadLettered
 from rxtweets._core.retry import call_state, seconds_until_retry
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.message import Failed, Message
@@ -164,6 +164,7 @@ class _Session:
         self._is_watched = False
         self._is_left = False
         self._failures = 0
+        self._lost_at = 0.0
         self._backlog = Backlog(0, 0)
         telemetry.show("backlog", lambda: self._backlog.pending)
         telemetry.show("backlog_age", lambda: math.ceil(self._backlog.oldest_age or 0.0))
@@ -210,7 +211,9 @@ class _Session:
         except Exception as error:  # noqa: BLE001 - a client raises more than its engine expects
             self._wait_for_broker(error)
             return []
-        self._failures = 0
+        if self._failures:
+            self._failures = 0
+            self._telemetry.publish(BrokerReconnected(time.monotonic() - self._lost_at))
         return self._admit(taken)
 
     def _connected(self) -> Unpacker:
@@ -226,6 +229,8 @@ class _Session:
         return self._receiver
 
     def _wait_for_broker(self, error: Exception) -> None:
+        if not self._failures:
+            self._lost_at = time.monotonic()
         self._failures += 1
         delay = RECONNECT(call_state(error, self._failures, 0.0, 0.0))
         self._telemetry.add(broker_failures=1)

@@ -73,10 +73,10 @@ def complain(*lines: str) -> None:
 
 
 @contextlib.contextmanager
-def log_to(stream: Any, level: int = logging.WARNING) -> Iterator[None]:
-    """Write the log to a stream; without errors, which `main` prints."""
+def log_to(stream: Any, level: int = logging.WARNING, name: str = "rxtweets") -> Iterator[None]:
+    """Write the log to a stream, by this name; without errors, which `main` prints."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("rxtweets: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
     handler.addFilter(lambda record: record.levelno < logging.ERROR)
     log = logging.getLogger("rxtweets")
     handlers, propagate, before = log.handlers, log.propagate, log.level

@@ -61,14 +61,16 @@ def run(options: argparse.Namespace) -> int:
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, options.groups) as queue, source_of(options) as source:
         publisher: Publisher | Spooled = queue.publisher(spool=options.spool)
-        waiting = publisher.spooled if isinstance(publisher, Spooled) else 0
+        waiting = _spooled(publisher)
         _reach(queue, publisher)
         batcher = Batcher(publisher, size=options.batch_size, timeout=options.batch_timeout)
         pipeline = Pipeline(source, batchers={"default": batcher})
         page = dashboard(options.dashboard, screen, pipeline_cards(pipeline))
         with page, ending(pipeline, options.duration):
             try:
-                with summaries(pipeline, screen, is_json=options.json):
+                with summaries(
+                    pipeline, screen, is_json=options.json, spooled=lambda: _spooled(publisher)
+                ):
                     pipeline.run()
             finally:
                 stats = pipeline.stats()
@@ -106,7 +108,7 @@ def _reach(queue: Queue, publisher: Publisher | Spooled) -> None:
 
 
 def _outcome(stats: Stats, publisher: Publisher | Spooled, waiting: int) -> Outcome:
-    spooled = publisher.spooled if isinstance(publisher, Spooled) else 0
+    spooled = _spooled(publisher)
     refused = publisher.dead_lettered if isinstance(publisher, Spooled) else 0
     losses = {
         "dropped": stats.dropped,
@@ -119,6 +121,10 @@ def _outcome(stats: Stats, publisher: Publisher | Spooled, waiting: int) -> Outc
     }
     stored = stats.batched + waiting - spooled - refused
     return Outcome(stored, {reason: count for reason, count in losses.items() if count})
+
+
+def _spooled(publisher: Publisher | Spooled) -> int:
+    return publisher.spooled if isinstance(publisher, Spooled) else 0
 
 
 def _report(

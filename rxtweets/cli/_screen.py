@@ -83,8 +83,17 @@ def showing(screen: Screen, line: Callable[[], str], *, only_live: bool = False)
 
 
 @contextlib.contextmanager
-def summaries(pipeline: Pipeline, screen: Screen, *, is_json: bool) -> Iterator[None]:
-    """Show summaries until the end of the block: in the last line of a terminal, else as lines."""
+def summaries(
+    pipeline: Pipeline, screen: Screen, *, is_json: bool, spooled: Callable[[], int] = lambda: 0
+) -> Iterator[None]:
+    """Show summaries until the end of the block: in the last line of a terminal, else as lines.
+
+    Args:
+        pipeline: whose counters are shown.
+        screen: the place.
+        is_json: only show them in a terminal.
+        spooled: returns the number of messages that wait in a spool.
+    """
     delivered, since = 0, time.monotonic()
 
     def summary() -> str:
@@ -92,7 +101,10 @@ def summaries(pipeline: Pipeline, screen: Screen, *, is_json: bool) -> Iterator[
         stats, now = pipeline.stats(), time.monotonic()
         rate = (stats.delivered - delivered) / (now - since)
         delivered, since = stats.delivered, now
-        return summary_line(stats, rate, screen.width - 1 if screen.is_live else None)
+        waiting = spooled()
+        spool = f" · in the spool {waiting:,}" if waiting else ""
+        width = screen.width - 1 - len(spool) if screen.is_live else None
+        return summary_line(stats, rate, width) + spool
 
     with showing(screen, summary, only_live=is_json):
         yield

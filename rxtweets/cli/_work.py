@@ -18,8 +18,15 @@ Several processes store in one place, except for jsonl:PATH: tweets.jsonl become
 tweets-w2.jsonl and so on. A message that is delivered again can be in two of these files. A worker
 process that dies is replaced, and its messages are delivered again after --lease seconds.
 
+A message that ends its process counts as a delivery of all messages that the process had taken, so
+they can become dead letters together. Replayed, each can be handled alone:
+
+  rxtweets dead sqlite:tweets.queue replay
+  rxtweets work sqlite:tweets.queue tweets:score --processes 2 --max-in-flight 1
+
 The line of figures counts all processes: messages delivered, processed by the handler, failed and
-redelivered; batches stored, dead letters, lost acknowledgements, and restarts.
+redelivered; batches stored, dead letters, lost acknowledgements, and restarts. It lacks the last
+half second of a process that was killed.
 """
 
 from __future__ import annotations
@@ -62,7 +69,7 @@ MOST_FAILED = 10
 """Batches in a row that a store fails before the process ends, lest all messages become dead."""
 
 IN_FLIGHT = 1000
-"""Messages taken and not settled, unless a batch needs more."""
+"""Messages taken and not settled, unless a batch or an option needs another number."""
 
 CHECK = 0.5
 """Seconds between two looks at the backlog."""
@@ -92,6 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(queue, "--max-deliver", 5, "deliveries until a message becomes a dead letter")
     text = "seconds until the messages of a dead process are delivered again"
     add_option(queue, "--lease", 30.0, text)
+    text = f"messages that a process takes and has not settled (default {IN_FLIGHT} or more)"
+    add_option(queue, "--max-in-flight", None, text, type=int, metavar="N")
     choices = ("retry", "dead_letter", "drop", "release")
     text = "what becomes of a message that fails"
     add_option(queue, "--on-failure", "retry", text, choices=choices)
@@ -111,8 +120,10 @@ def run(options: argparse.Namespace) -> int:
     """
     _check(options)
     if options.watched is not None:
-        with queue_of(options, [options.group]) as queue:
-            pipeline = _pipeline(options, queue, options.watched.number)
+        number = options.watched.number
+        name = f"rxtweets: worker {number}"
+        with log_to(sys.stderr, name=name), queue_of(options, [options.group]) as queue:
+            pipeline = _pipeline(options, queue, number)
             stats = run_watched(options.watched, pipeline, with_card=options.dashboard is not None)
         return ABANDONED if stats.abandoned else FAILED if all_failed(stats) else ENDED
     screen = Screen(sys.stdout, sys.stderr)
@@ -156,7 +167,7 @@ def _run_processes(options: argparse.Namespace, queue: Queue, screen: Screen) ->
     def say(line: str) -> None:
         screen.write(line + "\n")
 
-    workers = Workers(options.arguments, options.processes, say)
+    workers = Workers(options.arguments, options.processes, say, relays=screen.is_live)
 
     def line() -> str:
         return figures_line(workers.figures(), workers.running, workers.restarts)
@@ -199,23 +210,27 @@ def _until_empty(
 def _pipeline(options: argparse.Namespace, queue: Queue, worker: int | None = None) -> Pipeline:
     """Return the pipeline of one process; `worker` is its number, if there are several."""
     handler = None if options.handler is None else load_handler(options.handler)
+    most = options.max_in_flight
+    if most is None:
+        most = max(IN_FLIGHT, options.concurrency + 2 * options.batch_size)
     source = queue.source(
         options.group,
         on_failure=options.on_failure,
         max_deliver=options.max_deliver,
         lease=options.lease,
-        max_in_flight=max(IN_FLIGHT, options.concurrency + 2 * options.batch_size),
+        max_in_flight=most,
     )
     if handler is not None and makes_pipeline(handler):
         return _made(handler, source, options)
     store = _store(options, worker)
+    size = min(options.batch_size, most)  # a larger batch would wait for its timeout
     return Pipeline(
         source,
         handle_message=handler,
         concurrency=options.concurrency,
         batchers=None
         if store is None
-        else {"default": Batcher(store, size=options.batch_size, timeout=options.batch_timeout)},
+        else {"default": Batcher(store, size=size, timeout=options.batch_timeout)},
         max_failed_batches=None if store is None else MOST_FAILED,
     )
 

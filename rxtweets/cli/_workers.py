@@ -1,7 +1,7 @@
 """The processes of one command: started, restarted when they die, and drained.
 
-A process that dies is replaced after 0.5 s, doubled with each death until one has lived for a
-minute, up to 30 s. The parent never kills a process that drains: each has its own limit of time.
+A process that dies is replaced after 0.5 s, doubled with each death until one has lived for ten
+seconds, up to 30 s. The parent never kills a process that drains: each has its own limit of time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import IO
 
 from rxtweets._core.stats import Stats
 from rxtweets._support.workers import start_thread
@@ -39,7 +40,7 @@ POLL = 0.1
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds until a dead process is replaced."""
 
-LONG_LIFE = 60.0
+LONG_LIFE = 10.0
 """Seconds after which a death is the first one again."""
 
 PATIENCE = 5.0
@@ -54,12 +55,20 @@ class Workers:
             ``--watched PLACE``.
         processes: their number.
         say: writes a line about a process.
+        relays: write the standard error of the processes by ``say`` too, since another line of the
+            same terminal is redrawn.
     """
 
     def __init__(
-        self, arguments: Sequence[str], processes: int, say: Callable[[str], object]
+        self,
+        arguments: Sequence[str],
+        processes: int,
+        say: Callable[[str], object],
+        *,
+        relays: bool = False,
     ) -> None:
-        self._workers = [_Worker(number, arguments) for number in range(1, processes + 1)]
+        relay = say if relays else None
+        self._workers = [_Worker(number, arguments, relay) for number in range(1, processes + 1)]
         self._say = say
         self._ending = threading.Event()
         self._signals: list[int] = []
@@ -129,7 +138,9 @@ class Workers:
             for worker in self._workers:
                 code = worker.tend(self._say)
                 if code == USAGE or (code is not None and not first.was_ready):
-                    return FAILED if code < 0 else code
+                    return worker.give_up(code, self._say)
+                if code is not None:
+                    worker.plan_restart(code, self._say)
         return ENDED
 
     def _drain(self) -> int:
@@ -156,11 +167,14 @@ class Workers:
 class _Worker:
     """The place of a worker: the process in it now, and the figures of all that were in it."""
 
-    def __init__(self, number: int, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, number: int, arguments: Sequence[str], relay: Callable[[str], object] | None
+    ) -> None:
         self._number = number
+        self._relay = relay
         self._command, *self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
+        self._readers: list[threading.Thread] = []
         self._started = 0.0
         self._deaths = 0
         self._restart_at: float | None = None
@@ -204,6 +218,7 @@ class _Worker:
                     *(self._command, "--watched", str(place), *self._arguments),
                 ],
                 stdin=subprocess.DEVNULL,
+                stderr=None if self._relay is None else subprocess.PIPE,
                 pass_fds=[writing],
                 process_group=0,  # Ctrl-C in a terminal reaches the parent alone
             )
@@ -212,13 +227,16 @@ class _Worker:
             raise
         finally:
             os.close(writing)
-        self._reader = start_thread(f"rxtweets-worker-{self._number}", lambda: self._read(reading))
+        name, said = f"rxtweets-worker-{self._number}", self._process.stderr
+        self._readers = [start_thread(name, lambda: self._read(reading))]
+        if said is not None:
+            self._readers.append(start_thread(name, lambda: self._relay_lines(said)))
 
     def tend(self, say: Callable[[str], object]) -> int | None:
-        """Replace the process if it has died and has waited long enough.
+        """Start the process that is planned, if it is due.
 
         Returns:
-            Its exit code, once; ``None`` if it runs or waits.
+            The exit code of a process that has died, once; ``None`` if it runs or waits.
         """
         if self._restart_at is not None:
             if time.monotonic() >= self._restart_at:
@@ -226,10 +244,18 @@ class _Worker:
             return None
         if self._process is None or self._process.poll() is None:
             return None
-        code = self._settle(self._process)
-        if self.was_ready and code != USAGE:
-            say(f"{self._ended(code)}; another one starts in {self._wait():g} s")
-        return code
+        return self._settle(self._process)
+
+    def plan_restart(self, code: int, say: Callable[[str], object]) -> None:
+        """Plan a process in place of the one that has died."""
+        say(f"{self._ended(code)}; another one starts in {self._wait():g} s")
+
+    def give_up(self, code: int, say: Callable[[str], object]) -> int:
+        """Return the exit code of the command for that of a process that cannot start."""
+        if code >= 0:
+            return code  # the process has written the reason
+        say(f"{self._ended(code)} before it was ready")
+        return FAILED
 
     def _restart(self, say: Callable[[str], object]) -> None:
         self._restart_at = None
@@ -273,8 +299,8 @@ class _Worker:
         """Add the last figures of a process that has ended; return its exit code."""
         code = process.wait()
         self._process = None
-        if self._reader is not None:
-            self._reader.join(PATIENCE)  # a process that a handler started can hold the pipe open
+        for reader in self._readers:
+            reader.join(PATIENCE)  # a process that a handler started can hold the pipes open
         self._before.update(self._current)
         self._current = Counter()
         return code
@@ -282,6 +308,12 @@ class _Worker:
     def _ended(self, code: int) -> str:
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         return f"rxtweets: worker {self._number} ended {how}"
+
+    def _relay_lines(self, said: IO[bytes]) -> None:
+        with said:
+            for line in said:
+                if self._relay is not None:
+                    self._relay(line.decode(errors="replace").rstrip("\n"))
 
     def _read(self, pipe: int) -> None:
         with open(pipe, "rb") as lines:

@@ -168,8 +168,9 @@ class Spooled(Subscriber[Any]):
         with self._changed:
             self._spool.put(batch)
             if not self._is_delivering:
-                log.warning("%r is away, batches go to %s: %s", self, self._directory, error)
-                self._start()
+                text = "%r is away, batches go to %s: %s"
+                log.warning(text, self._subscriber, self._directory, error)
+                self._start(is_reported=True)
 
     def _keep_unavailable(self, batch: Batch[Any], returned: Any) -> Any:
         """Keep the messages that failed because the subscriber is away; the others pass."""
@@ -192,30 +193,34 @@ class Spooled(Subscriber[Any]):
 
     # The thread that delivers.
 
-    def _start(self) -> None:
+    def _start(self, *, is_reported: bool = False) -> None:
         with self._changed:  # the thread waits for this lock
-            start_thread("rxtweets-spool", self._deliver_all, repeats=True)
+            start_thread("rxtweets-spool", lambda: self._deliver_all(is_reported), repeats=True)
             self._is_delivering = True
 
-    def _deliver_all(self) -> None:
+    def _deliver_all(self, is_reported: bool) -> None:
         attempt = 0
-        while self._has_more():
+        while self._has_more(is_reported):
             is_last = self._is_closing  # an attempt that begins after the end
             try:
                 self._deliver_first()
                 attempt = 0
             except BaseException as error:  # noqa: BLE001 - the subscriber or the disk is away
                 attempt += 1
-                if attempt == 1:
+                if not is_reported:
                     log.warning("%d messages wait in %s: %r", self.spooled, self._directory, error)
+                    is_reported = True
                 if is_last:
                     self._stop_delivering()
                     return
                 self._pause(error, attempt)
 
-    def _has_more(self) -> bool:
+    def _has_more(self, is_reported: bool) -> bool:
         with self._changed:
             if not self._spool.messages:
+                if is_reported:
+                    text = "%r is back, and has the batches of %s"
+                    log.warning(text, self._subscriber, self._directory)
                 self._stop_delivering()
             return self._is_delivering
 

@@ -22,10 +22,6 @@ import tenacity
 from rxtweets import Batch, Batcher, CallerAcknowledger, Message, Pipeline, brokers, from_iterable
 from rxtweets.brokers import delivery_of
 from rxtweets.simulator._tweets import Tweets
-from rxtweets.subscribers import PostgresSubscriber
-
-POSTGRES = "RXTWEETS_KILLED_POSTGRES"
-"""Variable with the connection string of the table ``tweets``; else batches are not stored."""
 
 RECEIVED = 1_764_028_461.25
 
@@ -36,14 +32,10 @@ class Work:
 
     Attributes:
         source: options of `Queue.source`.
-        concurrency: of the handlers.
-        sleep: seconds of a handler.
         poison: ids of messages, and what they do to their handler: raise, exit or hang.
     """
 
     source: dict[str, Any]
-    concurrency: int = 5
-    sleep: float = 0.01
     poison: dict[str, str] = field(default_factory=dict)
 
     def handler(self, record: int) -> Callable[[Message[str]], Message[str]]:
@@ -57,7 +49,7 @@ class Work:
                     os._exit(3)
                 case "hang":
                     threading.Event().wait()
-            time.sleep(self.sleep)  # the work of the handler
+            time.sleep(0.01)  # the work of the handler
             os.write(record, f"{message.id} {delivery_of(message).attempt}\n".encode())
             return message
 
@@ -93,12 +85,11 @@ def work(url: str, path: str, options: str) -> None:
     record = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     plan = Work(**json.loads(options))
     queue = brokers.connect(url, groups=["workers"])
-    store = PostgresSubscriber(os.environ[POSTGRES]) if POSTGRES in os.environ else ignore
     pipeline = Pipeline(
         queue.source("workers", wait=tenacity.wait_none(), **plan.source),
         handle_message=plan.handler(record),
-        concurrency=plan.concurrency,
-        batchers={"default": Batcher(store, size=20, timeout=0.05)},
+        concurrency=5,
+        batchers={"default": Batcher(ignore, size=20, timeout=0.05)},
     )
     with pipeline:
         os.write(1, b"ready\n")

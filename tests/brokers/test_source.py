@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tenacity
 
-from rxtweets import Batch, Message, Pipeline
+from rxtweets import Batch, Message, Pipeline, events
 from rxtweets.brokers import Backlog, Queue, Subscription, delivery_of
 from rxtweets.errors import BrokerError, QueueSettingsError
 from tests.brokers.faulty import FaultyEngine, faulty_queue
@@ -92,11 +92,15 @@ def test_take_that_raises_is_repeated(
     engine.faults["take"] = [error]
     publish(queue, [tweet(1)])
     pipeline = Pipeline(queue.source("workers"), handle_message=lambda message: message)
+    seen: list[events.Event] = []
+    pipeline.events.subscribe(seen.append)
     pipeline.start()
     eventually(lambda: counts(queue) == (0, 0), queue.backlog)
     pipeline.stop()
     stats = pipeline.stats()
     assert (stats.broker_failures, stats.restarts, stats.acks_lost) == (1, 0, 0)
+    kinds = (events.BrokerLost, events.BrokerReconnected)
+    assert [type(event) for event in seen if isinstance(event, kinds)] == list(kinds)
 
 
 def test_queue_with_wrong_settings_ends_the_source(faulty: tuple[Queue, FaultyEngine]) -> None:

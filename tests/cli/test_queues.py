@@ -17,7 +17,7 @@ import pytest
 
 from rxtweets import Batch, Message, brokers, simulator
 from rxtweets.brokers import _memory
-from rxtweets.cli import main
+from rxtweets.cli import _screen, main
 from rxtweets.errors import BrokerUnavailable, QueueMissing
 
 COMMAND = [sys.executable, "-m", "rxtweets"]
@@ -117,6 +117,15 @@ def test_ingest_spools_while_the_broker_is_away(
     assert main([*arguments, "--seed", "1"]) == 0
     assert said(capsys).startswith("stored 80 ")
     assert pending(url) == {"": 80}
+
+
+def test_summary_counts_messages_in_the_spool(
+    url: str, tmp_path: Path, away: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away.setattr(_screen, "INTERVAL", 0.01)
+    spool = ("--spool", str(tmp_path / "spool"))
+    assert main(["ingest", url, *FAST, "--limit", "40", *spool]) == 1
+    assert " · in the spool " in capsys.readouterr().err
 
 
 def test_ingest_reads_nothing_when_the_queue_is_away(

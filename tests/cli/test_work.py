@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -32,6 +33,7 @@ import os, sys, time
 from pathlib import Path
 
 import rxtweets
+from rxtweets import brokers
 
 AT_ONCE = 2
 
@@ -59,9 +61,10 @@ def nothing(source):
     return None
 
 
-def deadly(message):
-    if message.id == "3":
-        os._exit(9)
+def count_taken(message):
+    """Say how many messages are in flight."""
+    queue = brokers.connect(f"memory:{brokers.delivery_of(message).queue}")
+    write(queue.backlog()["g"].in_flight)
     return message
 
 
@@ -71,6 +74,14 @@ def waiting(message):
     until = time.monotonic() + 40
     while not Path("go").exists() and time.monotonic() < until:
         time.sleep(0.01)
+    return message
+
+
+def warning(message):
+    """Wait for a file, and write to standard error."""
+    while not Path("go").exists():
+        time.sleep(0.01)
+    os.write(2, b"look here\\n")
     return message
 
 
@@ -201,6 +212,14 @@ def test_failed_message_is_dead_after_max_deliver(memory: str, handlers: str) ->
     assert backlog(memory) == (0, 0, 3)
 
 
+def test_messages_in_flight_have_a_limit(
+    memory: str, handlers: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = ("--store", f"jsonl:{tmp_path / 'out.jsonl'}", "--batch-timeout", "600")
+    assert work(memory, f"{handlers}:count_taken", *store, "--max-in-flight", "1") == 0
+    assert capfd.readouterr().out.split() == ["1"] * 6
+
+
 def test_spool_keeps_batches_while_the_store_is_away(memory: str, tmp_path: Path) -> None:
     spool = ("--spool", str(tmp_path / "spool"))
     with pytest.MonkeyPatch.context() as patch:
@@ -241,6 +260,7 @@ class Unreachable(Store):
         (["--store", "console", "--processes", "2"], "a queue in memory is in one process"),
         (["--store", "console", "--lease", "0"], "lease=0.0"),
         (["--store", "console", "--max-deliver", "0"], "max_deliver=0"),
+        (["--store", "console", "--max-in-flight", "0"], "max_in_flight=0"),
         (["--store", "console", "--batch-size", "0"], "size=0"),
         (["--store", "console", "--on-failure", "shrug"], "shrug"),
         (["--store", "http://u:hushhush@/"], "url: give an http or https URL"),
@@ -445,6 +465,45 @@ def test_killed_worker_is_replaced_and_nothing_is_lost(
     assert backlog(queue) == (0, 0, 0)
 
 
+def handler_that_dies(start: int) -> str:
+    """The name of a module that ends the process that imports it at this start."""
+    name = f"handlers_{uuid4().hex}"
+    Path(f"{name}.py").write_text(
+        "import os, signal\n"
+        "from pathlib import Path\n\n"
+        "start = len(list(Path().glob('start-*')))\n"
+        "Path(f'start-{start}').touch()\n"
+        f"if start == {start}:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n\n\n"
+        "def handle(message):\n"
+        "    return message\n"
+    )
+    return f"{name}:handle"
+
+
+def test_worker_killed_before_it_is_ready_is_replaced(
+    queue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with running(queue, handler_that_dies(start=1)) as process:
+        eventually((tmp_path / "start-2").exists)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    assert "rxtweets: worker 2 ended by signal 9; another one starts in 0.5 s\n" in said
+    assert said.splitlines()[-1].endswith("restarts 1")
+
+
+def test_first_worker_killed_before_it_is_ready_is_reported(
+    queue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with running(queue, handler_that_dies(start=0)) as process:
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "rxtweets: worker 1 ended by signal 9 before it was ready\n" in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_drains_all_workers(
     number: signal.Signals, queue: str, handlers: str, tmp_path: Path
@@ -511,9 +570,32 @@ def test_workers_drain_when_their_parent_is_killed(
     assert (in_flight, pending + len(texts(tmp_path))) == (0, 400)
 
 
+def test_workers_write_above_the_status_line(queue: str, handlers: str, tmp_path: Path) -> None:
+    terminal, end = os.openpty()
+    command = [*COMMAND, "work", queue, f"{handlers}:warning", "--group", "g", "--processes", "2"]
+    with subprocess.Popen([*command, "--until-empty"], stdout=subprocess.DEVNULL, stderr=end):
+        os.close(end)
+        said = b""
+        while chunk := read(terminal):
+            said += chunk
+            if b"workers 2" in said:
+                (tmp_path / "go").touch()
+        os.close(terminal)
+    assert said.count(b"look here") == 400
+    assert re.findall(rb"(?<!\n)(?<!\x1b\[K)look here", said) == []
+
+
+def read(terminal: int) -> bytes:
+    """Read what is there, or nothing at the end."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # of Linux, when the last program has closed it
+        return b""
+
+
 def test_workers_that_cannot_start_report_it_once(queue: str) -> None:
     with running(queue, "no_such_module:f") as process:
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
-    [line] = said.splitlines()
+    [line] = (line for line in said.splitlines() if not line.startswith("workers "))
     assert "No module named 'no_such_module'" in line

@@ -141,10 +141,21 @@ LEVELS: list[tuple[events.Event, str, str]] = [
         "2 messages were not acknowledged: ValueError('a fault of the user')",
     ),
     (
-        events.BrokerLost(FAULT, 2, 1.5),
+        events.BrokerLost(FAULT, 1, 1.5),
         "WARNING",
+        "the broker is lost, next attempt in 1.50 s (failure 1): a fault of the user",
+    ),
+    (
+        events.BrokerLost(FAULT, 2, 1.5),
+        "INFO",
         "the broker is lost, next attempt in 1.50 s (failure 2): a fault of the user",
     ),
+    (
+        events.BrokerLost(FAULT, 8, 30.0),
+        "WARNING",
+        "the broker is lost, next attempt in 30.00 s (failure 8): a fault of the user",
+    ),
+    (events.BrokerReconnected(61.25), "WARNING", "the broker is back after 61.2 s"),
     (
         events.AcknowledgementsLost(3, None),
         "WARNING",

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,9 @@ def odd() -> list[Message[Any]]:
     ]
 
 
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """A connection string of an empty schema."""
+@contextmanager
+def postgres_schema() -> Iterator[str]:
+    """Return the connection string of an empty schema, until the end of the block."""
     psycopg = pytest.importorskip("psycopg")
     where = os.environ.get("RXTWEETS_TEST_POSTGRES", "postgresql://127.0.0.1:5432/test")
     schema = f"rxtweets_{os.getpid()}"
@@ -110,6 +111,13 @@ def postgres() -> Iterator[str]:
         connection.execute(f"CREATE SCHEMA {schema}")
         yield f"{where}?options=-csearch_path%3D{schema}"
         connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """A connection string of an empty schema."""
+    with postgres_schema() as conninfo:
+        yield conninfo
 
 
 @pytest.fixture

@@ -100,6 +100,20 @@ def test_batches_of_an_outage_arrive_in_order(store: Store, spooled: Spooled) ->
     assert store.got == list(range(7))
 
 
+def test_outage_and_its_end_are_reported_once(
+    store: Store, spooled: Spooled, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.is_away(ConnectionError("away"))
+    spooled.on_next(batch(1))
+    spooled.on_next(batch(2))
+    store.wait_for(lambda: store.calls > 3)
+    store.is_away(None)
+    spooled.on_completed()
+    lost, back = caplog.messages
+    assert "is away, batches go to" in lost
+    assert "is back, and has the batches of" in back
+
+
 def test_spool_is_empty_after_the_end(store: Store, spooled: Spooled) -> None:
     store.is_away(ConnectionError("away"))
     spooled.on_next(batch(1))
