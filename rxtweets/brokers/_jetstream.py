@@ -60,6 +60,9 @@ class JetStreamEngine(Engine):
     ``sync_interval`` in the server's configuration, and a broken disk all of them. With three
     replicas, only a failure of several servers at once can.
 
+    A full disk ends JetStream on a server until it is started again. Set ``max_file_store`` in its
+    configuration below the room of the disk: then publishing fails, and recovers by itself.
+
     All workers of a group have one lease, as the last receiver has set it: give them equal ones.
     The broker limits neither deliveries nor messages in flight. Releases count as attempts, and
     messages that wait for a retry count as in flight, as JetStream cannot tell them apart. An

@@ -15,7 +15,7 @@ from rxtweets.brokers._address import Address
 from rxtweets.brokers._dead_letters import DeadLetters
 from rxtweets.brokers._engine import Backlog, Engine, Subscription
 from rxtweets.brokers._publisher import Publisher
-from rxtweets.brokers._source import OnFailure, QueueSource, Settling
+from rxtweets.brokers._source import RECONNECT, OnFailure, QueueSource, Settling
 from rxtweets.errors import ConfigurationError
 from rxtweets.subscribers._spooled import Spooled
 
@@ -78,7 +78,9 @@ class Queue:
             ConfigurationError: the directory cannot be used, or another process uses it.
         """
         publisher = Publisher(self.engine, self._groups, whole_number("pack", pack))
-        return publisher if spool is None else Spooled(publisher, spool, max_bytes=spool_bytes)
+        if spool is None:
+            return publisher
+        return Spooled(publisher, spool, max_bytes=spool_bytes, wait=RECONNECT)
 
     def source(
         self,
