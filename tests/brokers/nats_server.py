@@ -61,6 +61,16 @@ class NatsServer:
         self._process.kill()
         self._process.wait(PATIENCE)
 
+    def stop(self) -> None:
+        """End it as an administrator would, so that it writes all positions."""
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+
+    def lose_messages(self) -> None:
+        """Remove the messages of all streams from the disk, and keep the rest."""
+        for messages in self._directory.glob("store/jetstream/*/streams/*/msgs"):
+            shutil.rmtree(messages)
+
     def suspend(self) -> None:
         """Let it hang, with its connections open."""
         self._process.send_signal(signal.SIGSTOP)
