@@ -36,6 +36,9 @@ SIZE = 20
 PAUSE = 0.1
 """Seconds between two batches, so that traffic lasts as long as a failure."""
 
+WORK = 0.03
+"""Seconds of a handler, so that workers often have messages in flight."""
+
 ENDS = 20.0
 """Seconds for threads to end after the last stop."""
 
@@ -104,7 +107,7 @@ def work(
 
     def handle(message: Message[str]) -> Message[str]:
         take_poison(poison.get(message.id))
-        time.sleep(0.005)  # the work of the handler
+        time.sleep(WORK)
         record("handled", message.id, delivery_of(message).attempt)
         return message
 

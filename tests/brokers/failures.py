@@ -135,7 +135,7 @@ def poison(kind: str, **options: float) -> Callable[[Round], None]:
         round_.options = {"max_deliver": 3, **options}
         round_.workers_end = kind != "raise"
         if kind == "exit":  # others in flight may become dead letters too
-            round_.options["max_in_flight"] = round_.chance.choice([1, MOST])
+            round_.options["max_in_flight"] = round_.chance.choice([5, MOST])
 
     return prepare
 
@@ -148,10 +148,11 @@ def await_dead_letter(round_: Round) -> None:
     [(key, kind)] = round_.poison.items()
 
     def is_dead() -> bool:
+        is_letter = key in round_.dead()  # first, so that no worker ends after the look at them
         for worker in [one for one in round_.workers if not one.process.is_alive()]:
             round_.act("a worker has ended")
             round_.replace(worker)
-        return key in round_.dead()
+        return is_letter
 
     round_.wait(is_dead, "the poison is no dead letter")
     [letter] = [letter for letter in round_.queue.dead_letters if letter.key == key]
