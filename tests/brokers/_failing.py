@@ -67,12 +67,13 @@ def ingest(queue: Queue, record: Record, ended: threading.Event, first: int, spo
 def publish(publisher: Publisher | Spooled, batch: Sequence[Message[str]], record: Record) -> None:
     while batch:
         try:
-            returned = publisher.on_next(Batch(batch)) or batch
+            returned = publisher.on_next(Batch(batch)) or ()
         except BrokerUnavailable:
             time.sleep(PAUSE)  # the broker is away
             continue
-        record("acked", *(message.id for message in returned if not message.is_failed))
-        batch = [message for message in returned if message.is_failed]
+        failed = {message.id for message in returned if message.is_failed}
+        record("acked", *(message.id for message in batch if message.id not in failed))
+        batch = [message for message in batch if message.id in failed]
 
 
 def record_puts(record: Record) -> None:
