@@ -133,7 +133,7 @@ Subscribers and acknowledgers
     outcome stands, and a copy counts as its message. See ``stats().late_acknowledgements``.
 
 Queues on brokers
-    The broker cannot be reached. The source connects again after up to 30 s, for ever; a publisher
+    The broker cannot be reached. The source connects again after up to 4 s, for ever; a publisher
     fails its batch, or keeps it in its spool. See `BrokerLost`, `BrokerReconnected`,
     ``stats().broker_failures``.
 

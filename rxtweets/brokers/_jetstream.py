@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ from rxtweets.brokers._jetstream_settings import check_consumer, check_stream
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
 __all__ = ["JetStreamEngine"]
+
+log = logging.getLogger("rxtweets")
 
 LEASE = 30.0
 """Seconds of the lease of a group, until its first receiver sets its own."""
@@ -60,6 +63,11 @@ class JetStreamEngine(Engine):
     attempts. A power failure of the machine can lose the messages of the last two minutes, or of
     ``sync_interval`` in the server's configuration, and a broken disk all of them. With three
     replicas, only a failure of several servers at once can.
+
+    A full disk ends JetStream on a server until it is started again, and can then lose positions
+    in the stream; a publisher that connects creates its group anew. Set ``max_file_store`` in its
+    configuration below the room of the disk: then publishing fails, and recovers by itself. After
+    a crash, a server of version 2.9 can count messages as in flight that were acknowledged.
 
     All workers of a group have one lease, as the last receiver has set it: give them equal ones.
     The broker limits neither deliveries nor messages in flight. Releases count as attempts, and
@@ -98,7 +106,8 @@ class JetStreamEngine(Engine):
 
     def sender(self) -> Sender:
         """Return a sender with a connection of its own."""
-        return _JetStreamSender(self.queue, self.subject, Link(self._nats, self._address))
+        link = Link(self._nats, self._address, self._repair)
+        return _JetStreamSender(self.queue, self.subject, link)
 
     def receiver(self, subscription: Subscription) -> Receiver:
         """Return a receiver with a connection of its own."""
@@ -191,6 +200,35 @@ class JetStreamEngine(Engine):
             # It would count for all workers, and include messages that wait for a retry.
             max_ack_pending=-1,
         )
+
+    async def _repair(self, connection: Connection) -> None:
+        """Create a group anew that would skip messages, before messages are published.
+
+        A server that was killed while its disk was full can begin the sequence of a stream anew,
+        while the group is at its old position. With the retention ``interest``, it moves groups
+        itself.
+        """
+        jetstream, errors = connection.jetstream, self._nats.js.errors
+        try:
+            # In this order: a message that is delivered between the two is in the latter.
+            consumers = await jetstream.consumers_info(self.queue)
+            stream = await jetstream.stream_info(self.queue)
+        except errors.NotFoundError:
+            return
+        if stream.config.retention != "workqueue":  # it would remove the messages of a group
+            return
+        for one in consumers:
+            if one.delivered.stream_seq <= stream.state.last_seq:
+                continue
+            log.warning(
+                "%s: the server has lost messages, and group %r would skip new ones; it is created "
+                "anew",
+                connection.where,
+                one.name,
+            )
+            with contextlib.suppress(errors.NotFoundError):
+                await jetstream.delete_consumer(self.queue, one.name)
+            await jetstream.add_consumer(self.queue, one.config)
 
     async def _backlog(self, jetstream: Any) -> dict[str, Backlog]:
         state = (await jetstream.stream_info(self.queue)).state

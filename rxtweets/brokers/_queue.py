@@ -22,7 +22,7 @@ from rxtweets.brokers._address import Address
 from rxtweets.brokers._dead_letters import DeadLetters, check_exists
 from rxtweets.brokers._engine import Backlog, Engine, Subscription
 from rxtweets.brokers._publisher import Publisher, ShardBy
-from rxtweets.brokers._source import OnFailure, QueueSource, Settling
+from rxtweets.brokers._source import RECONNECT, OnFailure, QueueSource, Settling
 from rxtweets.errors import ConfigurationError
 from rxtweets.subscribers._spooled import Spooled
 
@@ -119,7 +119,9 @@ class Queue:
         if shard_by is not None:
             self._check_shards(shard_by, pack)
         publisher = Publisher(self.engine, self._groups, pack, shard_by)
-        return publisher if spool is None else Spooled(publisher, spool, max_bytes=spool_bytes)
+        if spool is None:
+            return publisher
+        return Spooled(publisher, spool, max_bytes=spool_bytes, wait=RECONNECT)
 
     def source(
         self,

@@ -33,7 +33,7 @@ from rxtweets.errors import (
 )
 from rxtweets.streams._pull_sources import NO_PAUSE, PullSource
 
-__all__ = ["Delivery", "OnFailure", "QueueSource", "Settling", "delivery_of"]
+__all__ = ["RECONNECT", "Delivery", "OnFailure", "QueueSource", "Settling", "delivery_of"]
 
 log = logging.getLogger("rxtweets")
 
@@ -45,8 +45,8 @@ WAIT = 1.0
 LOOK = 5.0
 """Seconds between two looks at the backlog, and at messages that are held too long, at most."""
 
-RECONNECT = tenacity.wait_random_exponential(multiplier=0.5, max=30.0)
-"""Seconds until the next attempt to reach a broker."""
+RECONNECT = tenacity.wait_random_exponential(multiplier=0.5, max=4.0)
+"""Seconds until the next attempt to reach a broker: traffic resumes within 5 s of its return."""
 
 SETTLING = math.inf
 """In place of the time at which a message was taken: the broker is being told its outcome."""

@@ -42,18 +42,23 @@ class Work:
         """Return a handler that writes to a file."""
 
         def handle(message: Message[str]) -> Message[str]:
-            match self.poison.get(message.id):
-                case "raise":
-                    raise ValueError("poison")
-                case "exit":
-                    os._exit(3)
-                case "hang":
-                    threading.Event().wait()
+            take_poison(self.poison.get(message.id))
             time.sleep(0.01)  # the work of the handler
             os.write(record, f"{message.id} {delivery_of(message).attempt}\n".encode())
             return message
 
         return handle
+
+
+def take_poison(kind: str | None) -> None:
+    """Do what a message does to its handler: raise, exit or hang; nothing for ``None``."""
+    match kind:
+        case "raise":
+            raise ValueError("poison")
+        case "exit":
+            os._exit(3)
+        case "hang":
+            threading.Event().wait()
 
 
 def frames(count: int) -> list[bytes]:

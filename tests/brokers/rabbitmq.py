@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,9 +27,24 @@ PATIENCE = 60.0
 
 
 class Node:
-    """A node with its own port and directory; it can be killed and started again."""
+    """A node with its own port and directory; it can be killed and started again.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: of its files.
+        settings: more lines of its configuration.
+        host: to listen on.
+        prefix: the start of its command, such as another program that runs it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: str = "",
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self._host = host
+        self._prefix = prefix
         self.port, self.tls_port = free_port(), free_port()
         self.ca = directory / "ca.pem"
         self._directory = directory
@@ -40,11 +55,12 @@ class Node:
         certificate = authority.issue_cert("127.0.0.1", "localhost")
         certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
         (directory / "rabbitmq.conf").write_text(
-            f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
+            f"listeners.tcp.local = {host}:{self.port}\n"
             f"listeners.ssl.local = 127.0.0.1:{self.tls_port}\n"
             f"ssl_options.cacertfile = {self.ca}\n"
             f"ssl_options.certfile = {directory}/server.pem\n"
             f"ssl_options.keyfile = {directory}/server.pem\n"
+            f"loopback_users = none\n{settings}"
         )
 
     def start(self) -> None:
@@ -66,11 +82,15 @@ class Node:
         }
         with (directory / "out").open("ab") as out:
             self._process = subprocess.Popen(
-                [SERVER], env=environment, stdout=out, stderr=out, start_new_session=True
+                [*self._prefix, SERVER],
+                env=environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         process = self._process
         eventually(
-            lambda: process.poll() is not None or accepts(self.port),
+            lambda: process.poll() is not None or accepts(self.port, self._host),
             (directory / "out").read_text,
             PATIENCE,
         )
@@ -94,7 +114,7 @@ class Node:
         os.kill(self._process.pid, signal.SIGCONT)
 
     def url(self, name: str) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/{name}"
+        return f"amqp://guest:guest@{self._host}:{self.port}/{name}"
 
 
 @contextlib.contextmanager
@@ -112,9 +132,9 @@ def has_server() -> bool:
     return SERVER.exists() and shutil.which("erl") is not None
 
 
-def accepts(port: int) -> bool:
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), 1.0) as connection:
+        with socket.create_connection((host, port), 1.0) as connection:
             connection.sendall(b"AMQP\0\0\x09\x01")
             return bool(connection.recv(1))  # an answer: the node has booted
     except OSError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,9 +21,26 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class RedisServer:
-    """A server on a free port of 127.0.0.1, with its files in a directory."""
+    """A server on a free port, with its files in a directory.
 
-    def __init__(self, directory: Path, settings: tuple[str, ...], password: str) -> None:
+    Args:
+        directory: of its files.
+        settings: more arguments of its command.
+        password: of its user.
+        host: to listen on.
+        prefix: the start of its command, such as another program that runs it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: tuple[str, ...] = DURABLE,
+        password: str = "",
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self.host = host
+        self.prefix = prefix
         self.port = free_port()
         self.directory = directory
         self.settings = settings
@@ -32,14 +49,14 @@ class RedisServer:
 
     def url(self, name: str, options: str = "") -> str:
         user = f":{self.password}@" if self.password else ""
-        return f"redis://{user}127.0.0.1:{self.port}/{name}{options}"
+        return f"redis://{user}{self.host}:{self.port}/{name}{options}"
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, password=self.password or None, protocol=2)
+        return redis.Redis(self.host, self.port, password=self.password or None, protocol=2)
 
     def start(self) -> None:
         """Start it, and wait until it has loaded its data."""
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
+        command = [*self.prefix, "redis-server", "--port", str(self.port), "--bind", self.host]
         command += ["--dir", str(self.directory), "--save", "", *self.settings]
         if self.password:
             command += ["--requirepass", self.password]
@@ -53,9 +70,14 @@ class RedisServer:
             except (redis.ConnectionError, redis.TimeoutError):
                 return False
 
-    def send(self, number: signal.Signals) -> None:
+    def suspend(self) -> None:
+        """Let it hang, with its connections open."""
         assert self.process is not None
-        self.process.send_signal(number)
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it as by ``kill -9``."""

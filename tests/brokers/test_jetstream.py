@@ -316,6 +316,38 @@ def test_known_key_is_published_once_after_a_restart(own: NatsServer) -> None:
     assert stored(own, "known") == 15
 
 
+def positions(server: NatsServer, name: str) -> list[int]:
+    async def delivered(jetstream: Any) -> list[int]:
+        return [one.delivered.stream_seq for one in await jetstream.consumers_info(name)]
+
+    found: list[int] = administer(server, delivered)
+    return found
+
+
+def lose_messages(server: NatsServer) -> None:
+    """Let the sequences of streams begin anew, and keep the positions of groups."""
+    server.stop()
+    server.lose_messages()
+    server.start()
+
+
+def test_messages_are_delivered_after_the_server_lost_some(
+    own: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = queue_on(own, "reset")
+    publish(queue, envelopes(10))
+    with receiving(queue) as receiver:
+        receiver.acknowledge(take(receiver, 10))
+    lose_messages(own)
+    assert positions(own, "reset") == [10]
+    with receiving(queue) as receiver:
+        publish(queue, envelopes(5, 10))
+        taken = take(receiver, 5)
+        assert [one.key for one in taken] == [one.key for one in envelopes(5, 10)]
+        assert receiver.acknowledge(taken) == []
+    assert "the server has lost messages, and group 'workers'" in caplog.text
+
+
 class Hammer:
     """Publishes in one thread, and takes and acknowledges in another, until it is told to end."""
 

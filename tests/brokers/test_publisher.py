@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,6 +13,8 @@ from rxtweets import Batch, Batcher, Message, Pipeline, from_iterable
 from rxtweets.brokers import Address, Envelope, Queue, Sender
 from rxtweets.brokers._memory import MemoryEngine
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, HandlerError
+from rxtweets.subscribers import Spooled
+from tests.brokers.waiting import PATIENCE
 
 Tweet = Callable[[int], Message[str]]
 
@@ -66,6 +70,30 @@ def test_all_messages_of_a_refused_pack_fail(tweet: Tweet) -> None:
     returned = publisher.on_next(Batch([tweet(number) for number in range(5)]))
     assert engine.made.sizes == [2]
     assert [message.is_failed for message in returned] == [False] * 3 + [True] * 2
+
+
+def test_spooled_batch_is_tried_within_4_s(
+    tweet: Tweet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = Queue(RefusingEngine(AWAY)).publisher(spool=tmp_path)
+    assert isinstance(publisher, Spooled)
+    waits: list[float] = []
+    enough = threading.Event()
+
+    def wait_for(condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        if seconds is None:
+            return original(condition)  # the end waits for the thread
+        waits.append(seconds)
+        if len(waits) == 50:
+            enough.set()
+        return original(condition, 0.0 if len(waits) < 50 else PATIENCE)
+
+    original = publisher._changed.wait_for
+    monkeypatch.setattr(publisher._changed, "wait_for", wait_for)
+    publisher.on_next(Batch([tweet(1)]))
+    assert enough.wait(PATIENCE)
+    publisher.on_completed()
+    assert max(waits) <= 4.0
 
 
 def test_pipeline_counts_what_is_not_stored(tweet: Tweet) -> None:

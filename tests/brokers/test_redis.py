@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -400,7 +399,7 @@ def test_stopped_server_is_noticed(server: RedisServer) -> None:
     with ready(server.url("q")) as queue, receiving(queue, lease=2.0) as receiver:
         publish(queue, envelopes(1))
         taken = take(receiver, 1)
-        server.send(signal.SIGSTOP)
+        server.suspend()
         calls: list[Callable[[], object]] = [
             lambda: put(queue, envelopes(1, 1)),
             lambda: receiver.take(1, 60.0),
@@ -410,7 +409,7 @@ def test_stopped_server_is_noticed(server: RedisServer) -> None:
         threads = [in_thread(lambda call=call: noticed(call)) for call in calls]  # type: ignore[misc]
         for thread in threads:
             thread.join(PATIENCE)
-        server.send(signal.SIGCONT)
+        server.resume()
         assert len(errors) == len(calls)
         publish(queue, envelopes(2))
         keys: set[str] = set()

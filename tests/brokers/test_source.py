@@ -66,6 +66,23 @@ def test_drain_in_a_take_settles_its_messages(
     eventually(lambda: not threads_of_sources(), threading.enumerate)
 
 
+def test_broker_is_tried_within_4_s_after_many_failures(
+    faulty: tuple[Queue, FaultyEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, engine = faulty
+    engine.faults["take"] = [OSError() for _ in range(50)]
+    source = queue.source("workers")
+    session = source.new_session()
+    events: list[Any] = []
+    monkeypatch.setattr(source.telemetry, "publish", events.append)
+    monkeypatch.setattr(session._stopped, "wait", lambda _: False)
+    for _ in range(50):
+        assert session(1) == []
+    session.finish()
+    assert [event.attempt for event in events] == list(range(1, 51))
+    assert max(event.delay for event in events) <= 4.0
+
+
 def test_disposal_while_connecting_leaves_no_connection(
     faulty: tuple[Queue, FaultyEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
