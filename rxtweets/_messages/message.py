@@ -31,6 +31,7 @@ __all__ = [
     "ack_immediately",
     "are_plain",
     "claim_by_acknowledger",
+    "has_received_text",
     "id_text",
     "in_place_of",
     "is_tweet",
@@ -188,10 +189,20 @@ class Message(Generic[T_co]):
         'es'
     """
 
-    __slots__ = ("_id", "_line", "_metadata", "_receipt", "_route", "data", "received_at")
+    __slots__ = (
+        "_has_received_text",
+        "_id",
+        "_line",
+        "_metadata",
+        "_receipt",
+        "_route",
+        "data",
+        "received_at",
+    )
 
     data: T_co
     received_at: float | None
+    _has_received_text: bool
     _id: object
     _line: bytes
     # None until it is decoded from the line. A copy decodes it again when it is read there: decoded
@@ -208,6 +219,7 @@ class Message(Generic[T_co]):
     ) -> None:
         own = metadata if metadata is EMPTY else MappingProxyType(dict(metadata))
         _set_data(self, data)
+        _set_has_received_text(self, False)  # noqa: FBT003 - a slot's own setter
         _set_id(self, own.get("id"))
         _set_line(self, b"")
         _set_received_at(self, None)
@@ -232,7 +244,10 @@ class Message(Generic[T_co]):
             raise DecodeError(f"not JSON: {error}", line) from None
         if not is_tweet(payload):
             raise DecodeError("no tweet with a text in this line", line)
-        return cls.from_payload(payload, line, received_at)
+        tweet = payload["data"]
+        return new_message(
+            tweet["text"], tweet.get("id"), line, received_at, has_received_text=True
+        )
 
     @staticmethod
     def from_payload(
@@ -434,7 +449,14 @@ class Message(Generic[T_co]):
     def _copy(self, receipt: Receipt | None, route: Route) -> Message[T_co]:
         metadata = None if self._line else self._metadata
         return new_message(
-            self.data, self._id, self._line, self.received_at, metadata, receipt, route
+            self.data,
+            self._id,
+            self._line,
+            self.received_at,
+            metadata,
+            receipt,
+            route,
+            has_received_text=self._has_received_text,
         )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -477,6 +499,7 @@ class Message(Generic[T_co]):
 # object.__setattr__.
 _slots: Mapping[str, Any] = vars(Message)
 _set_data = _slots["data"].__set__
+_set_has_received_text = _slots["_has_received_text"].__set__
 _set_id = _slots["_id"].__set__
 _set_line = _slots["_line"].__set__
 _set_received_at = _slots["received_at"].__set__
@@ -497,6 +520,8 @@ def new_message(
     metadata: Mapping[str, Any] | None = None,
     receipt: Receipt | None = None,
     route: Route = DEFAULT_ROUTE,
+    *,
+    has_received_text: bool = False,
 ) -> Message[Any]:
     """Create a message from its parts.
 
@@ -508,9 +533,11 @@ def new_message(
         metadata: read-only; ``None`` to decode it from the line when it is read.
         receipt: shared with the messages that it is a copy of.
         route: of the message.
+        has_received_text: see the function of this name.
     """
     message: Message[Any] = object.__new__(Message)
     _set_data(message, data)
+    _set_has_received_text(message, has_received_text)
     _set_id(message, identifier)
     _set_line(message, line)
     _set_received_at(message, received_at)
@@ -539,6 +566,14 @@ def in_place_of(given: Message[Any], result: Message[T]) -> Message[T]:
     if given._receipt is None:  # noqa: SLF001 - of this file's own class
         return result
     return result._with_receipt(given._receipt, given.ack_ref, given.ack_data)  # noqa: SLF001 - as above
+
+
+def has_received_text(message: Message[Any]) -> bool:
+    """Return whether the data is known to be the text of the tweet in the line.
+
+    If not, the line tells: the copies that `Message.put_data` returns may still have its text.
+    """
+    return message._has_received_text  # noqa: SLF001 - of this file's own class
 
 
 def are_plain(messages: Iterable[Message[Any]]) -> bool:
