@@ -133,7 +133,8 @@ class Decoder:
             if tweet is None:
                 self._decode_line(line, received_at, decoded)
             else:
-                add(new_message(tweet[0], tweet[1], line, received_at))
+                text, identifier = tweet
+                add(new_message(text, identifier, line, received_at, has_received_text=True))
         return decoded
 
     def _decode_line(self, line: bytes, received_at: float | None, decoded: Decoded) -> None:

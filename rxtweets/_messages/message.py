@@ -31,6 +31,7 @@ __all__ = [
     "ack_immediately",
     "are_plain",
     "claim_by_acknowledger",
+    "has_received_text",
     "id_text",
     "in_place_of",
     "is_tweet",
@@ -188,10 +189,20 @@ class Message(Generic[T_co]):
         'es'
     """
 
-    __slots__ = ("_id", "_line", "_metadata", "_receipt", "_route", "data", "received_at")
+    __slots__ = (
+        "_has_received_text",
+        "_id",
+        "_line",
+        "_metadata",
+        "_receipt",
+        "_route",
+        "data",
+        "received_at",
+    )
 
     data: T_co
     received_at: float | None
+    _has_received_text: bool
     _id: object
     _line: bytes
     # None until it is decoded from the line. A copy decodes it again when it is read there: decoded
@@ -226,7 +237,10 @@ class Message(Generic[T_co]):
             raise DecodeError(f"not JSON: {error}", line) from None
         if not is_tweet(payload):
             raise DecodeError("no tweet with a text in this line", line)
-        return cls.from_payload(payload, line, received_at)
+        tweet = payload["data"]
+        return new_message(
+            tweet["text"], tweet.get("id"), line, received_at, has_received_text=True
+        )
 
     @staticmethod
     def from_payload(
@@ -428,7 +442,14 @@ class Message(Generic[T_co]):
     def _copy(self, receipt: Receipt | None, route: Route) -> Message[T_co]:
         metadata = None if self._line else self._metadata
         return new_message(
-            self.data, self._id, self._line, self.received_at, metadata, receipt, route
+            self.data,
+            self._id,
+            self._line,
+            self.received_at,
+            metadata,
+            receipt,
+            route,
+            has_received_text=self._has_received_text,
         )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -473,7 +494,7 @@ _set_metadata = vars(Message)["_metadata"].__set__
 
 class _Draft(Generic[T_co]):
     # A message whose fields can still be set. To set all and then its class takes half as long as
-    # seven calls of setters, and every tweet pays for it.
+    # eight calls of setters, and every tweet pays for it.
     __slots__ = Message.__slots__
 
 
@@ -492,6 +513,8 @@ def new_message(
     metadata: Mapping[str, Any] | None = None,
     receipt: Receipt | None = None,
     route: Route = DEFAULT_ROUTE,
+    *,
+    has_received_text: bool = False,
 ) -> Message[Any]:
     """Create a message from its parts.
 
@@ -503,9 +526,11 @@ def new_message(
         metadata: read-only; ``None`` to decode it from the line when it is read.
         receipt: shared with the messages that it is a copy of.
         route: of the message.
+        has_received_text: see the function of this name.
     """
     draft = _new(_Draft)
     draft.data = data
+    draft._has_received_text = has_received_text
     draft._id = identifier
     draft._line = line
     draft.received_at = received_at
@@ -535,6 +560,14 @@ def in_place_of(given: Message[Any], result: Message[T]) -> Message[T]:
     if given._receipt is None:
         return result
     return result._with_receipt(given._receipt, given.ack_ref, given.ack_data)
+
+
+def has_received_text(message: Message[Any]) -> bool:
+    """Return whether the data is known to be the text of the tweet in the line.
+
+    If not, the line tells: the copies that `Message.put_data` returns may still have its text.
+    """
+    return message._has_received_text
 
 
 def are_plain(messages: Iterable[Message[Any]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import threading
 import time
 from collections import Counter, deque
@@ -25,6 +26,12 @@ SILENT = 7
 
 AT_ONCE = 1000
 """Messages that are published before their confirms are awaited."""
+
+WRITTEN_AT_ONCE = 65_536
+"""Bytes of messages that are given to the socket together."""
+
+OUTPUT = "_output_marshaled_frames"
+"""Method of pika's connections that writes encoded frames."""
 
 FINAL = ("ACCESS_REFUSED", "NOT_ALLOWED", "CERTIFICATE_VERIFY_FAILED", "message size")
 """Words in the texts of errors that another attempt does not mend."""
@@ -223,10 +230,61 @@ class _Wave:
 _UNCONFIRMED = BrokerUnavailable("not confirmed")
 
 
+class _Writer:
+    """Publishes messages on a channel, those of one wave with few writes to the socket.
+
+    pika writes method, header and body of each message on their own: three system calls, and three
+    packets that the broker reads. See section 4.2 of
+    https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, and "Queues" in the benchmarks.
+    """
+
+    def __init__(self, pika: Any, channel: Any) -> None:
+        self._pika = pika
+        self._channel = channel
+        self._number = channel.channel_number
+        self._largest = channel.connection.params.frame_max - 8
+        self._methods: dict[tuple[str, str], bytes] = {}
+        self._pieces: list[bytes] = []
+        self._size = 0
+        # Not public; without it, pika's own and slower way remains.
+        self._output: Any = getattr(channel.connection, OUTPUT, None)
+
+    def add(self, letter: Letter) -> None:
+        """Publish a message with the next `flush` at the latest; raise if it cannot be encoded."""
+        if self._output is None:
+            self._channel.basic_publish(*letter, mandatory=True)
+            return
+        body = letter.body
+        header = self._pika.frame.Header(self._number, len(body), letter.properties).marshal()
+        self._pieces += (self._method(letter.exchange, letter.routing_key), header)
+        for at in range(0, len(body), self._largest):
+            part = body[at : at + self._largest]
+            self._pieces += (struct.pack(">BHI", 3, self._number, len(part)), part, b"\xce")
+        self._size += len(body)
+
+    def flush(self, least: int = 0) -> None:
+        """Write the messages that were added, if their bodies have at least so many bytes."""
+        if self._pieces and self._size >= least:
+            self._output([b"".join(self._pieces)])
+            self._pieces.clear()
+            self._size = 0
+
+    def _method(self, exchange: str, routing_key: str) -> bytes:
+        known = self._methods.get((exchange, routing_key))
+        if known is None:
+            publish = self._pika.spec.Basic.Publish(
+                exchange=exchange, routing_key=routing_key, mandatory=True
+            )
+            known = self._pika.frame.Method(self._number, publish).marshal()
+            self._methods[exchange, routing_key] = known
+        return known
+
+
 class Confirms(Link):
     """A link that publishes, and waits for the broker's confirms."""
 
     def __init__(self, pika: Any, parameters: Any) -> None:
+        self._pika = pika
         self._last_tag = 0
         self._waiting: dict[int, tuple[_Wave, int, Letter]] = {}
         self._returned: Counter[tuple[str, str | None]] = Counter()
@@ -254,15 +312,18 @@ class Confirms(Link):
         return wave.errors
 
     def _publish(self, channel: Any, letters: Sequence[Letter], wave: _Wave) -> None:
+        writer = _Writer(self._pika, channel)
         for index, letter in enumerate(letters):
             try:
-                channel.basic_publish(*letter, mandatory=True)
+                writer.add(letter)
             except Exception as error:  # noqa: BLE001 - its errors of encoding have no common class
                 text = f"{self.where}: the message cannot be encoded: {error!r}"
                 wave.settle(index, BrokerError(text))
                 continue
             self._last_tag += 1
             self._waiting[self._last_tag] = wave, index, letter
+            writer.flush(WRITTEN_AT_ONCE)
+        writer.flush()
 
     def _on_return(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
         del body

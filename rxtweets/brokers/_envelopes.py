@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote, unquote
 
 from rxtweets._messages.jsonl import from_line, keys_of, to_line
-from rxtweets._messages.lookup import LookedUp, look_up, quick_look_up
-from rxtweets._messages.message import Message, new_message
+from rxtweets._messages.lookup import look_up, quick_look_up
+from rxtweets._messages.message import Message, has_received_text, new_message
 from rxtweets.brokers._engine import Envelope, Taken
 from rxtweets.errors import DecodeError
 
@@ -47,45 +47,38 @@ _look_up = quick_look_up() or look_up
 
 def envelopes_of(messages: Messages) -> list[Envelope]:
     """Return the envelopes of messages, in their order."""
-    lines = [message.raw for message in messages]
     return [
-        Envelope(key, *_written(message, line, known))
-        for message, line, key, known in zip(
-            messages, lines, keys_of(messages), _known(lines), strict=True
-        )
+        Envelope(key, *_written(message))
+        for message, key in zip(messages, keys_of(messages), strict=True)
     ]
 
 
 def messages_of(taken: Sequence[Taken]) -> list[Message[object] | Exception]:
     """Return the message of each envelope, or the error for which it has none."""
-    known = _known([one.body if FORMAT not in one.headers else b"" for one in taken])
+    # An empty line stands for one that is not looked up.
+    lines = [one.body if FORMAT not in one.headers else b"" for one in taken]
+    known = [found if line else None for line, found in zip(lines, _look_up(lines), strict=True)]
     return [_decoded(one, found) for one, found in zip(taken, known, strict=True)]
 
 
-def _known(lines: Sequence[bytes]) -> LookedUp:
-    # An empty line stands for one that is not looked up.
-    return [found if line else None for line, found in zip(lines, _look_up(lines), strict=True)]
-
-
-def _written(
-    message: Message[object], line: bytes, known: tuple[str, object] | None
-) -> tuple[bytes, dict[str, str]]:
+def _written(message: Message[object]) -> tuple[bytes, dict[str, str]]:
     """Return the body and the headers of a message."""
+    line = message.raw
     headers: dict[str, str] = {}
     if message.received_at is not None:
         headers[RECEIVED_AT] = repr(message.received_at)
-    if b"\n" in line:
-        is_line = False  # so that packs can be split at line feeds; X sends no such lines
-    elif known is not None:
-        is_line = known[0] == message.data
-    else:
-        is_line = bool(line) and _is_unchanged(message, line)
-    if is_line:
+    # A line with a line feed cannot be in a pack; X sends no such lines.
+    if line and b"\n" not in line and _is_unchanged(message, line):
         return line, headers
     return to_line(message)[:-1], headers | {FORMAT: "record"}
 
 
 def _is_unchanged(message: Message[object], line: bytes) -> bool:
+    if has_received_text(message):
+        return True
+    [known] = _look_up([line])
+    if known is not None:
+        return bool(known[0] == message.data)
     try:
         return bool(from_line(line).data == message.data)
     except ValueError:
@@ -97,7 +90,7 @@ def _decoded(taken: Taken, known: tuple[str, object] | None) -> Message[object] 
         return DecodeError("a pack whose headers do not fit its lines", taken.body)
     received_at = _received_at(taken.headers)
     if known is not None:
-        return new_message(known[0], known[1], taken.body, received_at)
+        return new_message(known[0], known[1], taken.body, received_at, has_received_text=True)
     try:
         message = from_line(taken.body)
     except ValueError as error:

@@ -1,7 +1,9 @@
 """Tweets a second through each broker: our pipelines beside the bare client.
 
-Rows of one engine take turns. Each run has a new queue, and tweets of 1 KB that are decoded
-beforehand. CPU is that of this process, without the broker. Brokers are started here.
+Rows of one engine take turns. Those with *no queue* are the same pipeline without publisher and
+source: its own cost. Those with *4 batches* publish four batches at once. Each run has a new queue,
+and tweets of 1 KB that are decoded beforehand. CPU is that of this process, without the broker.
+Brokers are started here.
 
 Usage: python -m tests.benchmarks.brokers [ENGINE ...] [--runs 3] [--count 20000] [--markdown]
 """
@@ -87,7 +89,12 @@ class Engine:
         return f"{done.stdout.strip()}, {self.client} {version(self.client)}"
 
 
-FAST = {"publish": 15_000, "publish, packed": 100_000}
+FAST = {
+    "publish": 15_000,
+    "publish, 4 batches": 15_000,
+    "publish, packed": 100_000,
+    "packed, 4 batches": 100_000,
+}
 ENGINES = {
     "sqlite": Engine(targets={"publish": 30_000, "work": 20_000}),
     "jetstream": Engine(("nats-server", "--version"), "nats-py", FAST),
@@ -113,16 +120,20 @@ class Run:
         with self._client(Address.parse(self._url)) as client:
             return measured(lambda: client.publish(pairs), len(pairs))
 
-    def publish(self, pack: int = 1) -> Figures:
+    def publish(self, pack: int = 1, concurrency: int = 1) -> Figures:
         """Publish by a pipeline."""
-        pipeline = Pipeline(
-            from_iterable(self._tweets, most=200),
-            batchers={"default": Batcher(self._queue.publisher(pack=pack), size=200)},
-        )
+        batcher = Batcher(self._queue.publisher(pack=pack), size=200, concurrency=concurrency)
+        pipeline = Pipeline(from_iterable(self._tweets, most=200), batchers={"default": batcher})
         figures = measured(pipeline.run, len(self._tweets))
         if pipeline.stats().batched_failed:
             raise RuntimeError(f"not all are published: {pipeline.errors[-1]}")
         return figures
+
+    def publish_nothing(self) -> Figures:
+        """Run the pipeline of `publish` without a queue."""
+        batcher = Batcher(ignore, size=200)
+        pipeline = Pipeline(from_iterable(self._tweets, most=200), batchers={"default": batcher})
+        return measured(pipeline.run, len(self._tweets))
 
     def work_bare(self) -> Figures:
         """Take and acknowledge by the bare client."""
@@ -159,6 +170,16 @@ class Run:
             raise RuntimeError(f"{handled} handled, left: {left}")
         return figures
 
+    def work_on_nothing(self) -> Figures:
+        """Decode lines, and run the pipeline of `work` without a queue."""
+        lines = [message.raw for message in self._tweets]
+        pipeline = Pipeline(
+            from_iterable((Message.from_line(line, RECEIVED) for line in lines), most=100),
+            handle_message=lambda message: message.update_data(str.upper),
+            batchers={"default": Batcher(ignore, size=100, timeout=0.05)},
+        )
+        return measured(pipeline.run, len(lines))
+
     def close(self) -> None:
         self._queue.engine.purge()
         self._queue.close()
@@ -184,6 +205,10 @@ class Run:
                 if worker.stdin is not None:
                     worker.stdin.close()
             return {"rate": rate_of(lines, len(self._tweets))}
+
+
+def ignore(batch: Batch[str]) -> None:
+    """Do nothing with a batch."""
 
 
 def measured(work: Callable[[], object], count: int) -> Figures:
@@ -239,9 +264,13 @@ def run_worker(url: str) -> None:
 
 ROWS: dict[str, Callable[[Run], Figures]] = {
     "publish, bare": Run.publish_bare,
+    "publish, no queue": Run.publish_nothing,
     "publish": Run.publish,
+    "publish, 4 batches": lambda run: run.publish(concurrency=4),
     "publish, packed": lambda run: run.publish(PACK),
+    "packed, 4 batches": lambda run: run.publish(PACK, concurrency=4),
     "work, bare": Run.work_bare,
+    "work, no queue": Run.work_on_nothing,
     "work": Run.work,
     "work, packed": lambda run: run.work(PACK),
 }
@@ -290,6 +319,9 @@ def verdicts(engine: Engine, found: Runs) -> dict[str, list[str]]:
     for row in ("publish", "work"):
         share = rate(row) / rate(f"{row}, bare")
         check(row, share, LEAST_SHARE, f"{share:.0%} of bare, target {LEAST_SHARE:.0%}")
+        # The queue alone: a pipeline without one decodes, batches and acknowledges all the same.
+        in_turn = 1 / (1 / rate(f"{row}, bare") + 1 / rate(f"{row}, no queue"))
+        told[row].append(f"{rate(row) / in_turn:.0%} of bare and no queue in turn")
     for row, least in engine.targets.items():
         check(row, rate(row), least, f"target {least:,}/s")
     one, *_, most = map(scaling_row, PROCESSES)

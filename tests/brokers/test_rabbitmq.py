@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from rxtweets import brokers
-from rxtweets.brokers import Envelope, Receiver, Subscription, Taken, _rabbitmq
+from rxtweets.brokers import Envelope, Receiver, Subscription, Taken, _amqp, _rabbitmq
 from rxtweets.brokers._amqp import Consumer
 from rxtweets.errors import (
     BacklogUnknown,
@@ -198,6 +198,51 @@ def test_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "pika", None)
     with pytest.raises(ConfigurationError, match=r"rxtweets\[rabbitmq\]"):
         brokers.connect("amqp://127.0.0.1/tweets")
+
+
+# Encoding.
+
+
+@pytest.fixture(params=[_amqp.OUTPUT, "_missing"])
+def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of pika's method that writes frames, or one that pika does not have."""
+    monkeypatch.setattr(_amqp, "OUTPUT", request.param)
+    return str(request.param)
+
+
+def test_pika_has_the_method_that_writes_frames() -> None:
+    assert callable(getattr(pytest.importorskip("pika").SelectConnection, _amqp.OUTPUT, None))
+
+
+@pytest.mark.usefixtures("output")
+def test_bodies_of_all_sizes_keep_their_order(queue: brokers.Queue) -> None:
+    frame = 131_072 - 8  # of RabbitMQ's largest frame, a body has all but eight bytes
+    sizes = [0, 1, frame - 1, frame, frame + 1, 0, 2 * frame, 3 * frame + 7, 1]
+    bodies = [bytes([48 + number]) * size for number, size in enumerate(sizes)]
+    sent = [Envelope(f"k{number}", body, {"n": "é"}) for number, body in enumerate(bodies)]
+    publish(queue, sent)
+    with receiving(queue) as receiver:
+        taken = take(receiver, len(sent))
+        receiver.acknowledge(taken)
+    assert [(one.key, one.body, one.headers) for one in taken] == [
+        (one.key, one.body, one.headers) for one in sent
+    ]
+
+
+@pytest.mark.usefixtures("output")
+def test_bad_message_among_large_ones_fails_alone(queue: brokers.Queue) -> None:
+    sent = [
+        Envelope(f"k{number}" if number % 3 else "k" * 300, b"x" * 30_000, {})
+        for number in range(12)
+    ]
+    sender = queue.engine.sender()
+    errors = sender.put(sent)
+    sender.close()
+    assert [error is None for error in errors] == [number % 3 > 0 for number in range(12)]
+    with receiving(queue) as receiver:
+        taken = take(receiver, 8)
+        receiver.acknowledge(taken)
+    assert [one.key for one in taken] == [one.key for one in sent if len(one.key) < 300]
 
 
 # Retries.
