@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import timedelta
@@ -37,6 +37,7 @@ from rxtweets.display import _live as live
 from rxtweets.display._notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError, SubscriberError
 from rxtweets.operators._calls import NOT_GIVEN
+from rxtweets.operators._process import Handler
 from rxtweets.pipeline._batcher import Batcher, LoopSubscriber, name_of_part
 from rxtweets.pipeline._intake import Intake, Restart
 from rxtweets.pipeline._plan import MAX_DEMAND, PipelinePlan, batchers_of, sources_of
@@ -49,7 +50,7 @@ DRAIN_TIMEOUT = 30.0
 DEFAULT_RESTART = Restart()
 STAGES = ("source", "processors", "batcher", "subscribers")
 
-HandleMessage = Callable[..., Message[Any] | Awaitable[Message[Any]]]
+HandleMessage = Handler[Any, Any]
 
 
 class Pipeline:
