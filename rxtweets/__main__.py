@@ -2,6 +2,6 @@
 
 import sys
 
-from rxtweets.cli import main
+from _rxtweets_command import main
 
 sys.exit(main())

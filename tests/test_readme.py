@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import re
 import threading
+import tomllib
 import types
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 import rxtweets
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -77,7 +79,7 @@ def test_rooms_table_matches_the_import_contract() -> None:
         0
     ]
     shown = [re.split(r" {2,}", row)[0].split(" · ") for row in table.splitlines()]
-    contract = (Path(__file__).parents[1] / ".importlinter").read_text(encoding="utf-8")
+    contract = (ROOT / ".importlinter").read_text(encoding="utf-8")
     layers = contract.split("layers =\n")[1].split("exhaustive")[0].strip().splitlines()
     assert shown == [re.split(r" [|:] ", layer.strip()) for layer in layers]
 
@@ -88,3 +90,15 @@ def test_readme_has_at_most_250_lines() -> None:
 
 def test_readme_has_no_placeholder() -> None:
     assert "@@" not in README
+
+
+def test_links_work_outside_of_the_repository() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    hooks = project["tool"]["hatch"]["metadata"]["hooks"]
+    text = README
+    for change in hooks["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(change["pattern"], change["replacement"], text)
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert targets
+    assert [target for target in targets if not target.startswith("https://")] == []
+    assert "01 (`notebooks/01-quickstart.ipynb`)" in text

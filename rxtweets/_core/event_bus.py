@@ -55,9 +55,9 @@ class EventBus:
     """
 
     def __init__(self) -> None:
-        self.events = _Channel()
-        self.spans = _Channel()
-        self.lost = 0
+        self.events: _Channel = _Channel()
+        self.spans: _Channel = _Channel()
+        self.lost: int = 0
         self._taps: tuple[Callable[[Event], None], ...] = ()
         self._pending: deque[Event] = deque()
         self._changed = threading.Condition()

@@ -63,7 +63,7 @@ class ChunkGate(abc.ObserverBase[T]):
         self._lock = threading.Lock()
         self._passing = 0
         self._end: Callable[[], None] | None = None
-        self.closed = False
+        self.closed: bool = False
 
     def demand(self, most: int) -> int:
         return 0 if self.closed else demand_of(self._observer, most)

@@ -50,7 +50,7 @@ class Telemetry:
 
     def __init__(self, parts: Sequence[Telemetry] = (), source: str = "") -> None:
         self.source = source
-        self.bus = EventBus()
+        self.bus: EventBus = EventBus()
         self.failures: Iterable[Failure] = ()
         self._parts = tuple(parts)
         self._lock = threading.Lock()

@@ -66,7 +66,9 @@ class Batch(Sequence[Message[T_co]]):
         partition: int | None = None,
     ) -> None:
         self._messages = tuple(messages)
-        self.info = BatchInfo(batcher, len(self._messages), trigger, batch_key, partition)
+        self.info: BatchInfo = BatchInfo(
+            batcher, len(self._messages), trigger, batch_key, partition
+        )
 
     def replaced(self, messages: Iterable[Message[Any]]) -> Batch[Any]:
         """Return a batch with the same info and other messages: their outcomes."""

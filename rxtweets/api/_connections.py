@@ -12,7 +12,7 @@ from rxtweets._support.timestamps import moment
 from rxtweets._support.validation import choice, iterable
 from rxtweets.api._client import Rest
 from rxtweets.api._endpoints import ENDPOINTS
-from rxtweets.api._options import ServerOptions, connection_options
+from rxtweets.api._options import ServerOptions, connection_options, refuse_unknown, with_options_of
 from rxtweets.errors import ConfigurationError
 
 __all__ = ["Connections", "HeldConnection", "free_connections"]
@@ -54,7 +54,7 @@ class Connections:
     A retry waits for 5 s at most; if the server asks for more, the request raises its error.
 
     Args:
-        **options: see `ServerOptions`.
+        **options: described at `sample_stream`, from ``token`` on.
 
     Raises:
         ConfigurationError: an option cannot work, or there is no token.
@@ -62,8 +62,10 @@ class Connections:
     Source: ``/2/connections`` of X's API v2.
     """
 
+    @with_options_of(connection_options)
     def __init__(self, **options: Unpack[ServerOptions]) -> None:
-        self._rest = Rest(connection_options(options))
+        refuse_unknown(options, ServerOptions)
+        self._rest = Rest(connection_options(**options))
 
     def list(
         self,

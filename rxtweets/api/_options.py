@@ -8,10 +8,10 @@ import os
 import re
 import ssl
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
 import httpx
 
@@ -22,15 +22,18 @@ from rxtweets.errors._redaction import Secret
 
 __all__ = [
     "BASE_URL_VARIABLE",
+    "STALL_TIMEOUT",
     "TOKEN_VARIABLES",
     "ConnectionOptions",
-    "Parsers",
     "ServerOptions",
     "Token",
     "connection_options",
-    "parsed_options",
+    "refuse_unknown",
     "warn_caller",
+    "with_options_of",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 TOKEN_VARIABLES = ("X_BEARER_TOKEN", "TWITTER_BEARER_TOKEN")
 """Environment variables of the token, the first one preferred."""
@@ -39,34 +42,12 @@ BASE_URL_VARIABLE = "RXTWEETS_BASE_URL"
 """Environment variable of the server."""
 
 DEFAULT_BASE_URL = "https://api.x.com"
+STALL_TIMEOUT = 30.0
+"""Seconds without a byte until a connection is closed; X sends an empty line every 20."""
 
 
 class ServerOptions(TypedDict, total=False):
-    """Options of everything that talks to X, all keywords.
-
-    To go live, put the app-only bearer token into ``X_BEARER_TOKEN`` and omit ``token=`` and
-    ``base_url=``. The token and the credentials of a proxy appear in no log, repr, error, event or
-    URL; they are masked where a server sends them back.
-
-    Attributes:
-        token: the app-only bearer token; by default from ``X_BEARER_TOKEN`` or
-            ``TWITTER_BEARER_TOKEN``.
-        base_url: the server; by default from ``RXTWEETS_BASE_URL``, else ``https://api.x.com``.
-        connect_timeout: seconds to connect, through a proxy and with TLS, 10 by default. It applies
-            to each address of a host, and does not bound the DNS lookup.
-        http1: allow HTTP/1.1, on by default.
-        http2: allow HTTP/2, on by default; ``http1=False`` speaks it without negotiation, also over
-            plain TCP.
-        compress: ask for gzip, on by default.
-        verify: ``True`` for the usual authorities, or an `ssl.SSLContext`. Certificates are always
-            checked, unless that context disables it.
-        proxy: URL of a proxy; by default from ``HTTPS_PROXY``, ``HTTP_PROXY`` or ``ALL_PROXY``,
-            except for the hosts in ``NO_PROXY`` (names, addresses, networks). Checked at
-            construction. SOCKS needs ``pip install 'httpx[socks]'``.
-        fast_paths: parse the bodies of streams here, and find text and id with msgspec (extra
-            ``fast``, which most streams do not need), on by default. ``False`` leaves them to httpx
-            and orjson, to find the cause of a fault; it is many times slower.
-    """
+    """Options of everything that talks to X, for annotations; `sample_stream` describes each."""
 
     token: str | None
     base_url: str | None
@@ -74,7 +55,7 @@ class ServerOptions(TypedDict, total=False):
     http1: bool
     http2: bool
     compress: bool
-    verify: bool | ssl.SSLContext
+    verify: Literal[True] | ssl.SSLContext
     proxy: str | None
     fast_paths: bool
 
@@ -139,14 +120,14 @@ class ConnectionOptions:
 
     token: Token
     base_url: httpx.URL
-    proxy: str | None = field(default=None, repr=False)
-    stall_timeout: float = 30.0
-    connect_timeout: float = 10.0
-    http1: bool = True
-    http2: bool = True
-    compress: bool = True
-    verify: Literal[True] | ssl.SSLContext = True
-    fast_paths: bool = True
+    proxy: str | None = field(repr=False)
+    stall_timeout: float
+    connect_timeout: float
+    http1: bool
+    http2: bool
+    compress: bool
+    verify: Literal[True] | ssl.SSLContext
+    fast_paths: bool
 
     def __post_init__(self) -> None:
         if not self.http1 and not self.http2:
@@ -156,41 +137,75 @@ class ConnectionOptions:
 
 
 def connection_options(
-    options: Mapping[str, Any], known: type = ServerOptions
+    *,
+    token: str | None = None,
+    base_url: str | None = None,
+    connect_timeout: float | timedelta = 10.0,
+    http1: bool = True,
+    http2: bool = True,
+    compress: bool = True,
+    verify: Literal[True] | ssl.SSLContext = True,
+    proxy: str | None = None,
+    fast_paths: bool = True,
 ) -> ConnectionOptions:
     """Parse the options; a missing token, server or proxy comes from the environment.
 
-    Args:
-        options: those of `ServerOptions`, and ``stall_timeout``; others of `known` are ignored.
-        known: the class of the options, for a hint after a misspelled name.
-
     Raises:
-        ConfigurationError: an option is unknown or cannot work, or there is no token.
+        ConfigurationError: an option cannot work, or there is no token.
     """
-    names = list(known.__annotations__)
-    for name in options:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {close[0]}?" if close else f"see rxtweets.{known.__name__}"
-            raise ConfigurationError(f"unknown option {name!r}: {hint}")
-    base_url = options.get("base_url") or os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-    url, proxy = _server(base_url), options.get("proxy")
+    url = _server(base_url or os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL)
     if proxy is None:
         proxy = environment_proxy(url)
     else:
         check_proxy(proxy)
     return ConnectionOptions(
-        Token(options.get("token")), url, proxy, **parsed_options(options, PARSERS)
+        Token(token),
+        url,
+        proxy,
+        stall_timeout=STALL_TIMEOUT,
+        connect_timeout=seconds("connect_timeout", connect_timeout),
+        http1=flag("http1", http1),
+        http2=flag("http2", http2),
+        compress=flag("compress", compress),
+        verify=_verify(verify),
+        fast_paths=flag("fast_paths", fast_paths),
     )
 
 
-Parsers = Mapping[str, Callable[[str, Any], Any]]
-"""Functions from the name and the value of an option to its parsed value."""
+def refuse_unknown(names: Iterable[str], known: type) -> None:
+    """Refuse options that are not among those of the class `known`.
+
+    Raises:
+        ConfigurationError: an option is unknown.
+    """
+    options = list(known.__annotations__)
+    for name in names:
+        if name not in options:
+            close = difflib.get_close_matches(name, options, 1)
+            hint = f"did you mean {close[0]}?" if close else "see help(rxtweets.sample_stream)"
+            raise ConfigurationError(f"unknown option {name!r}: {hint}")
 
 
-def parsed_options(options: Mapping[str, Any], parsers: Parsers) -> dict[str, Any]:
-    """Return the parsed values of the options that have a parser."""
-    return {name: parse(name, options[name]) for name, parse in parsers.items() if name in options}
+def with_options_of(model: Callable[..., Any]) -> Callable[[F], F]:
+    """Show the keywords of `model` in place of ``**options``, in ``help`` and `inspect`.
+
+    Type checkers read ``Unpack`` instead, and Jedi follows the call that passes ``**options`` on.
+    """
+
+    def show(function: F) -> F:
+        shown = inspect.signature(function)
+        own = [part for part in shown.parameters.values() if part.kind is not part.VAR_KEYWORD]
+        names = {part.name for part in own}
+        options = [
+            part
+            for part in inspect.signature(model).parameters.values()
+            if part.kind is part.KEYWORD_ONLY and part.name not in names
+        ]
+        # A type checker knows no such attribute of a function.
+        setattr(function, "__signature__", shown.replace(parameters=own + options))  # noqa: B010
+        return function
+
+    return show
 
 
 def warn_caller(text: str, category: type[Warning]) -> None:
@@ -201,24 +216,13 @@ def warn_caller(text: str, category: type[Warning]) -> None:
     warnings.warn(text, category, stacklevel=level)
 
 
-def _verify(name: str, value: object) -> object:
+def _verify(value: Literal[True] | ssl.SSLContext) -> Literal[True] | ssl.SSLContext:
     if value is not True and not isinstance(value, ssl.SSLContext):
         raise ConfigurationError(
-            f"{name}={value!r}: give True, or ssl.create_default_context(cafile=...) for an "
+            f"verify={value!r}: give True, or ssl.create_default_context(cafile=...) for an "
             "authority of your own; a context without checks has to be made on purpose"
         )
     return value
-
-
-PARSERS: Parsers = {
-    "stall_timeout": seconds,
-    "connect_timeout": seconds,
-    "http1": flag,
-    "http2": flag,
-    "compress": flag,
-    "verify": _verify,
-    "fast_paths": flag,
-}
 
 
 def _server(text: str) -> httpx.URL:

@@ -10,7 +10,13 @@ from rxtweets._support.json_objects import object_in, objects_in, parsed_object
 from rxtweets._support.validation import iterable, whole_number
 from rxtweets.api import _rule_syntax as rule_syntax
 from rxtweets.api._client import Rest
-from rxtweets.api._options import ServerOptions, connection_options, warn_caller
+from rxtweets.api._options import (
+    ServerOptions,
+    connection_options,
+    refuse_unknown,
+    warn_caller,
+    with_options_of,
+)
 from rxtweets.errors import ConfigurationError, ResponseError, RulesRefused, StreamError
 
 __all__ = [
@@ -128,7 +134,7 @@ class Rules:
 
     Args:
         longest: characters of a rule at most: 1,024, for enterprise accounts 2,048.
-        **options: see `ServerOptions`.
+        **options: described at `sample_stream`, from ``token`` on.
 
     Raises:
         ConfigurationError: an option cannot work, or there is no token.
@@ -136,11 +142,13 @@ class Rules:
     Source: ``/2/tweets/search/stream/rules`` of X's API v2.
     """
 
+    @with_options_of(connection_options)
     def __init__(
         self, *, longest: int = rule_syntax.LONGEST, **options: Unpack[ServerOptions]
     ) -> None:
+        refuse_unknown(options, ServerOptions)
         self._longest = whole_number("longest", longest)
-        self._rest = Rest(connection_options(options))
+        self._rest = Rest(connection_options(**options))
 
     def get(self, ids: Iterable[str] | None = None) -> list[Rule]:
         """Return all rules, from all pages, or those with these ids, a hundred a request.

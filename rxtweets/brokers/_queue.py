@@ -64,7 +64,7 @@ class Queue:
     def __init__(self, engine: Engine, groups: Iterable[str] = ()) -> None:
         self.engine = engine
         self._groups = _group_names(groups)
-        self.dead_letters = DeadLetters(engine)
+        self.dead_letters: DeadLetters = DeadLetters(engine)
 
     @overload
     def publisher(

@@ -25,6 +25,7 @@ from rxtweets.api._options import BASE_URL_VARIABLE
 from rxtweets.cli import (
     _backlog,
     _bench,
+    _completion,
     _connections,
     _dead,
     _ingest,
@@ -56,6 +57,7 @@ COMMANDS = {
     "backlog": _backlog,
     "dead": _dead,
     "bench": _bench,
+    "completion": _completion,
 }
 """Each module has its help as docstring, and ``add_arguments(parser)``, which sets ``run``."""
 
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     parsed, unknown = parser.parse_known_args(given)
-    parsed.arguments = given
+    parsed.arguments, parsed.parser = given, parser
     if unknown:
         name = " ".join(filter(None, ("rxtweets", parsed.command)))
         text = f"{name}: unrecognized arguments: {' '.join(unknown)}; see {name} --help\n"

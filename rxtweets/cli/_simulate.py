@@ -23,7 +23,7 @@ from rxtweets.simulator.script import Close, Serve
 
 __all__ = ["add_arguments"]
 
-OWN = {"command", "arguments", "run", "json", "close_after", "tls_cert", "tls_key"}
+OWN = {"command", "arguments", "parser", "run", "json", "close_after", "tls_cert", "tls_key"}
 """Options of the command that `serve` does not have by the same name."""
 
 MOST_SHOWN = 10

@@ -160,7 +160,7 @@ class DecodeError(RxTweetsError, ValueError):
 
     def __init__(self, message: str, line: bytes) -> None:
         super().__init__(mask(message))
-        self.line = mask(line)
+        self.line: bytes = mask(line)
 
 
 class HandlerError(RxTweetsError):
@@ -310,7 +310,7 @@ class ProxyError(ConnectionLost):
         super().__init__(message)
         self.proxy = proxy
         self.status = status
-        self.headers = _masked(headers)
+        self.headers: dict[str, str] = _masked(headers)
         self.retryable = retryable
 
 
@@ -323,7 +323,7 @@ class ServerDisconnect(StreamError):
 
     def __init__(self, message: str, disconnect_type: str) -> None:
         super().__init__(message)
-        self.disconnect_type = mask(disconnect_type)
+        self.disconnect_type: str = mask(disconnect_type)
 
 
 class TLSError(StreamError):
@@ -346,8 +346,8 @@ class ResponseError(StreamError):
     def __init__(self, message: str, status: int, body: str, headers: Mapping[str, str]) -> None:
         super().__init__(message)
         self.status = status
-        self.body = mask(body)
-        self.headers = _masked(headers)
+        self.body: str = mask(body)
+        self.headers: dict[str, str] = _masked(headers)
 
 
 class UnexpectedAnswerError(ResponseError):

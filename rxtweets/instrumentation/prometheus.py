@@ -24,7 +24,7 @@ from rxtweets.instrumentation._metrics import Source, check_source, readings, st
 
 __all__ = ["MetricsServer", "StreamCollector", "serve_metrics"]
 
-log = logging.getLogger("rxtweets")
+_log = logging.getLogger("rxtweets")
 
 
 class StreamCollector:
@@ -55,7 +55,7 @@ class StreamCollector:
         try:
             yield from self._families()
         except Exception:  # the server answers with 500 and logs nothing
-            log.exception("the metrics could not be collected for Prometheus")
+            _log.exception("the metrics could not be collected for Prometheus")
             raise
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Hashable
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
@@ -28,19 +28,25 @@ from rxtweets.operators._event_loop import AsyncSubscriber, is_awaited
 
 __all__ = ["SubscriberOrFunction", "deliver", "delivering", "subscriber_of"]
 
-T = TypeVar("T")
+if TYPE_CHECKING:  # type checkers bring typing_extensions
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    # A subscriber of any object, such as print, leaves T open; mypy would then refuse it.
+    T = TypeVarWithDefault("T", default=Any)
+else:
+    T = TypeVar("T")
 
 SubscriberOrFunction = abc.ObserverBase[Batch[Any]] | Callable[..., object]
 
 
 def deliver(
-    subscriber: SubscriberOrFunction,
+    subscriber: abc.ObserverBase[Batch[T]] | Callable[[Batch[T]], object],
     concurrency: int | None = None,
     *,
     waiting: int | None = None,
     name: str = "default",
     on_failed: OnFailed | None = None,
-) -> Callable[[Observable[Batch[T]]], SettledStream[Any]]:
+) -> Callable[[Observable[Batch[T]]], SettledStream[T]]:
     """Give batches to a subscriber, settle them, and pass them on with the status of each message.
 
     It is ``batches.subscribe(subscriber)`` as an operator. So several batches can be delivered

@@ -37,18 +37,19 @@ from rxtweets.operators._executor import AnyExecutor, ExecutorRunner
 from rxtweets.operators._processor import CallFlow, Demand, Processor
 from rxtweets.operators._threads import ThreadRunner
 
-__all__ = ["process"]
+__all__ = ["Handler", "process"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-Handler = Callable[..., Message[U] | Awaitable[Message[U]]]
+Result = Message[U] | Awaitable[Message[U]]
+Handler = Callable[[Message[T]], Result[U]] | Callable[[Message[T], Any], Result[U]]
 OfChunk = Callable[..., Sequence[Message[Any]]]
 Deadline = Callable[[Message[Any]], float | None]
 
 
 def process(
-    handler: Handler[U],
+    handler: Handler[T, U],
     concurrency: int | Concurrency = 50,
     *,
     ordered: bool = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
@@ -27,9 +27,27 @@ from rxtweets.operators._batching_observer import partition_number
 
 __all__ = ["partition", "route"]
 
+T = TypeVar("T")
+U = TypeVar("U")
+Items = TypeVar("Items", bound=Observable[Any])
+
 Operator = Callable[[Any], Any]
 Sort = Callable[[Chunk], tuple[Mapping[Any, Chunk], Chunk]]
 """Returns the messages of each branch, and the failed messages that belong to none."""
+
+
+@overload
+def route(
+    branches: Mapping[str, Callable[[Observable[Message[T]]], Items]],
+    *,
+    on_failed: OnFailed | None = None,
+) -> Callable[[Observable[Message[T]]], Items]: ...
+
+
+@overload
+def route(
+    branches: Mapping[str, Operator | Sequence[Operator]], *, on_failed: OnFailed | None = None
+) -> Callable[[Observable[Message[Any]]], Any]: ...
 
 
 def route(
@@ -95,6 +113,38 @@ def route(
         return parts, failed
 
     return _branching(named, sort, on_failed)
+
+
+@overload
+def partition(
+    by: Callable[[Message[T]], int],
+    n: int,
+    operator: Callable[[Observable[Message[T]]], Items],
+    /,
+    *,
+    on_failed: OnFailed | None = None,
+) -> Callable[[Observable[Message[T]]], Items]: ...
+
+
+@overload
+def partition(
+    by: Callable[[Message[T]], int],
+    n: int,
+    first: Callable[[Observable[Message[T]]], U],
+    second: Callable[[U], Items],
+    /,
+    *,
+    on_failed: OnFailed | None = None,
+) -> Callable[[Observable[Message[T]]], Items]: ...
+
+
+@overload
+def partition(
+    by: Callable[[Message[Any]], int],
+    n: int,
+    *operators: Operator,
+    on_failed: OnFailed | None = None,
+) -> Callable[[Observable[Message[Any]]], Any]: ...
 
 
 def partition(

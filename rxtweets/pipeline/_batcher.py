@@ -12,6 +12,7 @@ from rxtweets._messages.message import Message
 from rxtweets._support.validation import whole_number
 from rxtweets.errors import PipelineError
 from rxtweets.operators._batch import BatchSize, batch_options
+from rxtweets.operators._batching_observer import BatchOptions
 from rxtweets.operators._deliver import SubscriberOrFunction, subscriber_of
 
 __all__ = ["Batcher", "name_of_part"]
@@ -71,15 +72,15 @@ class Batcher:
         partition_by: Callable[[Message[Any]], int] | None = None,
     ) -> None:
         subscriber_of(subscriber)
-        self.concurrency = whole_number("concurrency", concurrency)
-        self.options = batch_options(
+        self.concurrency: int = whole_number("concurrency", concurrency)
+        self.options: BatchOptions = batch_options(
             size, timeout, "default", max_bytes, bytes_of, partition_by, concurrency, None
         )
         self.subscriber = subscriber
-        self.is_awaited = subscriber is AWAITED
+        self.is_awaited: bool = subscriber is AWAITED
         self.size = size
-        self.timeout = self.options.timeout
-        self.waiting = None if waiting is None else whole_number("waiting", waiting)
+        self.timeout: float = self.options.timeout
+        self.waiting: int | None = None if waiting is None else whole_number("waiting", waiting)
         self.partition_by = partition_by
 
     @classmethod

@@ -72,10 +72,10 @@ class Restart:
         for name, strategy in (("stop", stop), ("wait", wait), ("retry", retry)):
             if strategy is not None and not callable(strategy):
                 raise ConfigurationError(f"{name}={strategy!r}: give a strategy of tenacity")
-        self.stop = stop or tenacity.stop_after_attempt(4)
-        self.wait = wait or tenacity.wait_fixed(0.1)
-        self.retry = retry or tenacity.retry_if_not_exception_type(RxTweetsError)
-        self.within = seconds("within", within)
+        self.stop: TenacityStrategy = stop or tenacity.stop_after_attempt(4)
+        self.wait: TenacityStrategy = wait or tenacity.wait_fixed(0.1)
+        self.retry: TenacityStrategy = retry or tenacity.retry_if_not_exception_type(RxTweetsError)
+        self.within: float = seconds("within", within)
 
     def __repr__(self) -> str:
         return f"Restart(within={self.within:g})"

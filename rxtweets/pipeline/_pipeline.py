@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import timedelta
@@ -40,6 +40,7 @@ from rxtweets.display import _live as live
 from rxtweets.display._notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError, SubscriberError
 from rxtweets.operators._calls import NOT_GIVEN
+from rxtweets.operators._process import Handler
 from rxtweets.pipeline._batcher import Batcher, name_of_part
 from rxtweets.pipeline._intake import Intake, Restart
 from rxtweets.pipeline._plan import MAX_DEMAND, PipelinePlan, batchers_of, sources_of
@@ -52,7 +53,7 @@ DRAIN_TIMEOUT = 30.0
 DEFAULT_RESTART = Restart()
 STAGES = ("source", "processors", "batcher", "subscribers")
 
-HandleMessage = Callable[..., Message[Any] | Awaitable[Message[Any]]]
+HandleMessage = Handler[Any, Any]
 
 
 class Pipeline:

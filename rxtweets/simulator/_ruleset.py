@@ -49,7 +49,7 @@ class Ruleset:
         self._lock = threading.Lock()
         self._rules: dict[str, _StoredRule] = {}
         self._created = 0
-        self.version = 0
+        self.version: int = 0
 
     def __len__(self) -> int:
         return len(self._rules)

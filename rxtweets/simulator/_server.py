@@ -275,10 +275,11 @@ class Simulator:
         self._http2 = http2
         self._gzip = gzip
         self._headers = headers
-        self.left_out = tuple(left_out)
+        self.left_out: tuple[str, ...] = tuple(left_out)
+        self.port: int
         host, self.port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        self.url = f"{'http' if tls is None else 'https'}://{shown}:{self.port}"
+        self.url: str = f"{'http' if tls is None else 'https'}://{shown}:{self.port}"
         self._changed = threading.Condition()
         self._requests: deque[Request] = deque(maxlen=KEPT_REQUESTS)
         self._answered = 0

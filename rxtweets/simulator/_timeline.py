@@ -134,7 +134,7 @@ class Timeline:
         self.rate = rate
         self._clock = clock
         self._started = clock() - history
-        self.start = wall() - history
+        self.start: float = wall() - history
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""

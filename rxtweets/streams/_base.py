@@ -72,7 +72,7 @@ class HotStream(MessageStream[T_co]):
         where: the server or the file that it reads.
     """
 
-    where = ""
+    where: str = ""
 
     def __repr__(self) -> str:
         of = f" of {self.where}" if self.where else ""

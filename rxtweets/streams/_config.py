@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, Unpack, get_args
 
 from rxtweets._support.validation import (
     choice,
@@ -14,16 +14,19 @@ from rxtweets._support.validation import (
     instance,
     iterable,
     number,
+    optional,
     path_text,
+    seconds,
     whole_number,
 )
-from rxtweets.api._endpoints import KNOWN, Endpoint, warn_of_unknown
+from rxtweets.api._endpoints import Endpoint, warn_of_unknown
 from rxtweets.api._options import (
+    STALL_TIMEOUT,
     ConnectionOptions,
-    Parsers,
     ServerOptions,
     connection_options,
-    parsed_options,
+    refuse_unknown,
+    with_options_of,
 )
 from rxtweets.errors import ConfigurationError
 from rxtweets.streams._backoff import Backoff
@@ -37,64 +40,18 @@ __all__ = ["Partition", "StreamConfig", "StreamOptions", "TweetOptions"]
 
 Partition = int | Iterable[int] | None
 
-DEFAULT_NAMES: Mapping[str, Sequence[str]] = {
-    "tweet_fields": ("author_id", "created_at", "entities", "lang", "public_metrics"),
-    "expansions": ("author_id",),
-}
 PARAMETERS = {"like_fields": "like_with_tweet_author.fields"}
 """X's names of options; those of the others have a dot for the underscore."""
 
+DEFAULT_BACKOFF = Backoff()
+DEFAULT_MAX_LINE_MB = DEFAULT_MAX_LINE / 2**20
 MOST_CONNECTIONS = 2
 LEAST_LINE_MB = 0.001
 DAY = timedelta(hours=24)
 
 
 class StreamOptions(ServerOptions, total=False):
-    """Options of every stream beside those of `ServerOptions`, all keywords.
-
-    Between two connections X sends messages that no client receives. A `Gap` event reports that
-    time with its start, its end and the ids around it, and ``stats().gaps`` counts it.
-
-    Backfill, ``connections=2``, and all streams except `filtered_stream` and `activity_stream` need
-    an access level that has them. They are tested against the simulator and X's description, not
-    against X.
-
-    Attributes:
-        backfill_minutes: minutes before a connection that X sends again, 0 to 5, each message
-            delivered once. ``"auto"`` requests the minutes that each gap needs; a `Gap` reports
-            the rest. After a refusal (400 or 403), no later connection requests it
-            (`BackfillRefused`).
-        connections: 2 holds a second connection with the same content. Each message is delivered
-            once, and a gap is the time that both missed.
-        state_file: a file in which the stream records every second the time up to which the
-            subscribers have received it. The next run of the program requests the missed time
-            plus half a minute, and reports the time that backfill does not reach. Messages that a
-            killed program was processing are redelivered only within that backfill.
-        start_time: replays the time from then on, up to a day ago, on streams that have replay;
-            with `end_time` the stream completes there. Datetimes with a time zone.
-        end_time: see `start_time`.
-        limit: completes after this number of messages, or after a `timedelta` (`LimitReached`); X
-            bills each post once in a UTC day, and ``stats().posts_today`` counts them. A connection
-            reads little more than its limit, or with ``isolated=True`` up to ``buffer_size`` more;
-            ``stats().beyond_limit`` counts these messages.
-        free_stale_connections: if X refuses because the token's connection is in use, ask it to
-            close this stream's connections. This also ends those of other programs and partitions,
-            which then reconnect. Off by default.
-        buffer_size: messages that may wait for the subscribers; 10,000 by default.
-        overflow: the policy for more messages: ``drop_oldest`` (default), ``drop_newest``, or
-            ``block``, which stops reading; X closes the connection of a client that stops.
-        stall_timeout: seconds without a byte until a connection is closed, 30 by default; X sends
-            an empty line every 20.
-        backoff: when to reconnect; see `Backoff`.
-        max_line_mb: the longest line in megabytes, at least 0.001; 16 by default.
-        isolated: read in a separate process, which no handler can delay; ``buffer_size`` messages
-            may wait there, and as many in the program. Off by default; on POSIX systems. It passes
-            the authorities of a `verify` context to the process, but not a client's own
-            certificate.
-        reader_cores: numbers of the processor cores for the process of ``isolated``, such as
-            ``{0}``; all its connections use them. By default those of the program. On Linux. Keep
-            the program on other cores with ``os.sched_setaffinity``; see `HotStream`.
-    """
+    """Options of every stream, for annotations; `sample_stream` describes each."""
 
     backfill_minutes: int | Literal["auto"] | None
     connections: int
@@ -109,38 +66,23 @@ class StreamOptions(ServerOptions, total=False):
     backoff: Backoff
     max_line_mb: float
     isolated: bool
-    reader_cores: Iterable[int]
+    reader_cores: Iterable[int] | None
 
 
 class TweetOptions(StreamOptions, total=False):
-    """Options of streams of tweets and likes, beside those of `StreamOptions`.
-
-    They choose the fields that X sends; an empty sequence leaves the choice to X. A name that is
-    not in X's description gets an `UnknownNameWarning` with a suggestion, and is sent all the same.
-
-    Attributes:
-        tweet_fields: X's ``tweet.fields``; by default author_id, created_at, entities, lang and
-            public_metrics.
-        user_fields: X's ``user.fields``.
-        media_fields: X's ``media.fields``.
-        place_fields: X's ``place.fields``.
-        poll_fields: X's ``poll.fields``.
-        like_fields: X's ``like_with_tweet_author.fields``, of streams of likes.
-        expansions: X's ``expansions``; by default author_id.
-    """
+    """Options of every stream of tweets, for annotations; `sample_stream` describes each."""
 
     tweet_fields: Iterable[str]
     user_fields: Iterable[str]
     media_fields: Iterable[str]
     place_fields: Iterable[str]
     poll_fields: Iterable[str]
-    like_fields: Iterable[str]
     expansions: Iterable[str]
 
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """The parsed options of one stream; see `StreamOptions` for those of the same name.
+    """The parsed options of one stream; `sample_stream` describes those of the same name.
 
     Attributes:
         endpoint: the stream of X.
@@ -153,36 +95,69 @@ class StreamConfig:
     connection: ConnectionOptions
     fields: Mapping[str, str]
     partitions: Sequence[int | None]
-    backfill_minutes: Backfill = None
-    connections: int = 1
-    state_file: str | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    limit: Limit = field(default_factory=Limit)
-    free_stale_connections: bool = False
-    buffer_size: int = 10_000
-    overflow: Overflow = "drop_oldest"
-    backoff: Backoff = field(default_factory=Backoff)
-    max_line_mb: float = DEFAULT_MAX_LINE / 2**20
-    isolated: bool = False
-    reader_cores: Cores = None
+    backfill_minutes: Backfill
+    connections: int
+    state_file: str | None
+    start_time: datetime | None
+    end_time: datetime | None
+    limit: Limit
+    free_stale_connections: bool
+    buffer_size: int
+    overflow: Overflow
+    backoff: Backoff
+    max_line_mb: float
+    isolated: bool
+    reader_cores: Cores
 
     @classmethod
+    @with_options_of(connection_options)
     def from_options(
-        cls, endpoint: Endpoint, options: Mapping[str, Any], partition: Partition = None
+        cls,
+        endpoint: Endpoint,
+        fields: Mapping[str, Iterable[str]],
+        partition: Partition,
+        *,
+        backfill_minutes: int | Literal["auto"] | None = None,
+        connections: int = 1,
+        state_file: str | os.PathLike[str] | None = None,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        limit: int | timedelta | None = None,
+        free_stale_connections: bool = False,
+        buffer_size: int = 10_000,
+        overflow: Overflow = "drop_oldest",
+        stall_timeout: float | timedelta = STALL_TIMEOUT,
+        backoff: Backoff = DEFAULT_BACKOFF,
+        max_line_mb: float = DEFAULT_MAX_LINE_MB,
+        isolated: bool = False,
+        reader_cores: Iterable[int] | None = None,
+        **server: Unpack[ServerOptions],
     ) -> Self:
         """Parse the options.
 
         Raises:
             ConfigurationError: an option is unknown or cannot work, or there is no token.
         """
-        known = TweetOptions if endpoint.has_fields else StreamOptions
+        refuse_unknown(server, TweetOptions if endpoint.carries == "tweets" else StreamOptions)
+        connection = connection_options(**server)
         return cls(
             endpoint,
-            connection_options(options, known),
-            _fields(endpoint, options) if endpoint.has_fields else {},
+            replace(connection, stall_timeout=seconds("stall_timeout", stall_timeout)),
+            _fields(fields),
             _partitions(endpoint, partition),
-            **parsed_options(options, PARSERS),
+            backfill_minutes=_backfill(backfill_minutes),
+            connections=whole_number("connections", connections),
+            state_file=optional(path_text, "state_file", state_file),
+            start_time=optional(_time, "start_time", start_time),
+            end_time=optional(_time, "end_time", end_time),
+            limit=checked_limit(limit),
+            free_stale_connections=flag("free_stale_connections", free_stale_connections),
+            buffer_size=whole_number("buffer_size", buffer_size),
+            overflow=choice("overflow", overflow, get_args(Overflow)),
+            backoff=instance("backoff", backoff, Backoff),
+            max_line_mb=number("max_line_mb", max_line_mb, LEAST_LINE_MB),
+            isolated=flag("isolated", isolated),
+            reader_cores=checked_cores(reader_cores),
         )
 
     def __post_init__(self) -> None:
@@ -248,19 +223,17 @@ def _partitions(endpoint: Endpoint, partition: Partition) -> list[int | None]:
     return given
 
 
-def _backfill(name: str, minutes: Backfill) -> Backfill:
+def _backfill(minutes: Backfill) -> Backfill:
     if minutes is None or minutes == "auto":
         return minutes
     if isinstance(minutes, str):
-        raise ConfigurationError(f"{name}={minutes!r}: give 0 to 5, or 'auto'")
-    if whole_number(name, minutes, least=0) > MOST_MINUTES:
-        raise ConfigurationError(f"{name}={minutes}: X gives {MOST_MINUTES} at most")
+        raise ConfigurationError(f"backfill_minutes={minutes!r}: give 0 to 5, or 'auto'")
+    if whole_number("backfill_minutes", minutes, least=0) > MOST_MINUTES:
+        raise ConfigurationError(f"backfill_minutes={minutes}: X gives {MOST_MINUTES} at most")
     return minutes
 
 
-def _time(name: str, time: datetime | None) -> datetime | None:
-    if time is None:
-        return None
+def _time(name: str, time: datetime) -> datetime:
     if not isinstance(time, datetime) or time.tzinfo is None:
         raise ConfigurationError(
             f"{name}={time!r}: give a datetime with a time zone, as datetime.now(UTC)"
@@ -268,36 +241,14 @@ def _time(name: str, time: datetime | None) -> datetime | None:
     return time.astimezone(UTC)
 
 
-PARSERS: Parsers = {
-    "backfill_minutes": _backfill,
-    "connections": whole_number,
-    "state_file": lambda name, path: None if path is None else path_text(name, path),
-    "start_time": _time,
-    "end_time": _time,
-    "limit": lambda _, limit: checked_limit(limit),
-    "free_stale_connections": flag,
-    "buffer_size": whole_number,
-    "overflow": lambda name, policy: choice(name, policy, get_args(Overflow)),
-    "backoff": lambda name, backoff: instance(name, backoff, Backoff),
-    "max_line_mb": lambda name, megabytes: number(name, megabytes, LEAST_LINE_MB),
-    "isolated": flag,
-    "reader_cores": lambda _, cores: checked_cores(cores),
-}
-
-
-def _fields(endpoint: Endpoint, options: Mapping[str, Any]) -> dict[str, str]:
-    is_likes = endpoint.carries == "likes"
+def _fields(fields: Mapping[str, Iterable[str]]) -> dict[str, str]:
     params = {}
-    for option in KNOWN:
-        default = () if is_likes else DEFAULT_NAMES.get(option, ())
-        value = options.get(option, default)
+    for option, value in fields.items():
         names = list(iterable(option, value, "['id', 'text']"))
         if not all(isinstance(name, str) and name for name in names):
             raise ConfigurationError(
                 f"{option}={value!r}: give a list of names, such as ['id', 'text']"
             )
-        if option == "like_fields" and names and not is_likes:
-            raise ConfigurationError(f"like_fields: {endpoint.name} carries no likes")
         warn_of_unknown(option, names)
         if names:
             parameter = PARAMETERS.get(option, option.replace("_", "."))

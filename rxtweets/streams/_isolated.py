@@ -54,7 +54,8 @@ PATIENCE = 5.0
 """Seconds until a process that does not exit is killed."""
 
 START = """\
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program ends this process
 sys.path[:] = sys.argv[1:]
 from rxtweets.streams._reader_process import follow_orders
 follow_orders()

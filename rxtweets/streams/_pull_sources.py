@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args, overload
 
 from reactivex import abc
 from reactivex.scheduler import VirtualTimeScheduler
@@ -33,6 +33,8 @@ __all__ = [
     "from_queue",
     "polling_source",
 ]
+
+T = TypeVar("T")
 
 Poll = Callable[[int], Sequence[Message[Any]] | None]
 OnFailure = Literal["discard", "requeue"]
@@ -182,8 +184,11 @@ class _Puller:
 
 
 def polling_source(
-    poll: Poll, *, interval: float | timedelta = 1.0, most: int = 10
-) -> MessageStream[Any]:
+    poll: Callable[[int], Sequence[Message[T]] | None],
+    *,
+    interval: float | timedelta = 1.0,
+    most: int = 10,
+) -> MessageStream[T]:
     """Make a source that polls a service, such as a queue or a broker, for messages.
 
     ::
@@ -215,6 +220,18 @@ def polling_source(
     function("poll", poll)
     wait = seconds("interval", interval)
     return PullSource(lambda: poll, interval=wait, most=whole_number("most", most))
+
+
+@overload
+def from_iterable(
+    items: Iterable[Message[T]], *, acknowledger: Acknowledger = ..., most: int = ...
+) -> MessageStream[T]: ...
+
+
+@overload
+def from_iterable(
+    items: Iterable[T], *, acknowledger: Acknowledger = ..., most: int = ...
+) -> MessageStream[T]: ...
 
 
 def from_iterable(
@@ -261,6 +278,26 @@ def from_iterable(
 
     most = whole_number("most", most)
     return PullSource(begin, interval=NO_PAUSE, most=most, name="from_iterable")
+
+
+@overload
+def from_queue(
+    items: queue.Queue[Message[T]],
+    *,
+    on_failure: OnFailure = ...,
+    wait: float | timedelta = ...,
+    most: int = ...,
+) -> MessageStream[T]: ...
+
+
+@overload
+def from_queue(
+    items: queue.Queue[T],
+    *,
+    on_failure: OnFailure = ...,
+    wait: float | timedelta = ...,
+    most: int = ...,
+) -> MessageStream[T]: ...
 
 
 def from_queue(

@@ -105,7 +105,7 @@ class Replay(SharedStream):
     ) -> None:
         super().__init__(new_telemetry(source="replay"))
         self._files = files
-        self.where = ", ".join(dict.fromkeys(file.name for file in files))
+        self.where: str = ", ".join(dict.fromkeys(file.name for file in files))
         self._speed = speed
         self._limit = limit
         self._scheduler = scheduler

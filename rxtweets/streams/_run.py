@@ -51,7 +51,9 @@ class StreamRun(ABC):
         self._telemetry = telemetry
         self._limit = limit or Limit()
         self._deduplicate = deduplicate
-        self.quota = None if self._limit.messages is None else Quota(self._limit.messages)
+        self.quota: Quota | None = (
+            None if self._limit.messages is None else Quota(self._limit.messages)
+        )
         self._lock = threading.Lock()
         self._emitting = threading.Lock()
         self._gates: tuple[Gate, ...] = ()

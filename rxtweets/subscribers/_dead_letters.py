@@ -59,7 +59,7 @@ class DeadLetterFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = check_path(path)
+        self.path: Path = check_path(path)
         if self.path.suffix in {".gz", ".zst"}:
             raise ConfigurationError(f"path={os.fspath(path)!r}: dead letters are not compressed")
 

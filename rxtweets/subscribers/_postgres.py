@@ -90,7 +90,7 @@ class PostgresSubscriber(SQLStore):
         # A new connection repairs these; it also makes a missing table.
         self._lost = (self._psycopg.OperationalError, errors.UndefinedTable)
         # These concern one row: its values, a constraint, a trigger, the limits of an index.
-        self.refusals = (
+        self.refusals: tuple[type[Exception], ...] = (
             *(self._psycopg.DataError, self._psycopg.IntegrityError, errors.RaiseException),
             *(errors.ProgramLimitExceeded, errors.StatementTooComplex),
         )

@@ -125,8 +125,8 @@ class Retrying(Subscriber[Any]):
             function("dead_letters", dead_letters)
             self._write_letter = dead_letters
         self._counting = threading.Lock()
-        self.retried = 0
-        self.dead_lettered = 0
+        self.retried: int = 0
+        self.dead_lettered: int = 0
 
     def on_next(self, batch: Batch[Any]) -> Any:
         """Deliver the batch, or make it a dead letter and raise.

@@ -107,7 +107,7 @@ class Spooled(Subscriber[Any]):
         self._is_delivering = False
         self._is_closing = False
         self._is_closed = False
-        self.dead_lettered = 0
+        self.dead_lettered: int = 0
         if self._spool.messages:
             self._start()
 

@@ -76,7 +76,7 @@ class SQLiteSubscriber(SQLStore):
         ConfigurationError: it cannot be written there, or the file is no database.
     """
 
-    refusals = (sqlite3.IntegrityError, sqlite3.DataError)
+    refusals: tuple[type[Exception], ...] = (sqlite3.IntegrityError, sqlite3.DataError)
 
     def __init__(
         self, path: str | os.PathLike[str], *, search: bool = True, sync: bool = False

@@ -19,7 +19,7 @@ PATH = "/2/things"
 
 @pytest.fixture
 def client(stub: Stub) -> Rest:
-    return Rest(connection_options({"token": SECRET, "base_url": stub.url}))
+    return Rest(connection_options(token=SECRET, base_url=stub.url))
 
 
 def test_token_is_sent_as_bearer(stub: Stub, client: Rest) -> None:
@@ -31,7 +31,7 @@ def test_token_is_sent_as_bearer(stub: Stub, client: Rest) -> None:
 
 def test_path_of_base_url_is_kept(stub: Stub) -> None:
     stub.answers({})
-    Rest(connection_options({"token": SECRET, "base_url": f"{stub.url}/mirror/"})).get(PATH)
+    Rest(connection_options(token=SECRET, base_url=f"{stub.url}/mirror/")).get(PATH)
     assert stub.asked[0].path == f"/mirror{PATH}"
 
 
@@ -57,7 +57,7 @@ def test_read_raises_last_error_after_three_attempts(
 
 def test_retry_waits_as_the_server_asks(stub: Stub) -> None:
     waits: list[float] = []
-    client = Rest(connection_options({"token": SECRET, "base_url": stub.url}), waits.append)
+    client = Rest(connection_options(token=SECRET, base_url=stub.url), waits.append)
     busy = (503, b"no", {"retry-after": "5"})
     stub.answers(busy, (503, b"no", {"retry-after": "0"}), {"data": 1})
     assert client.get(PATH) == {"data": 1}

@@ -271,7 +271,7 @@ def test_credentials_of_a_proxy_are_masked(
 ) -> None:
     monkeypatch.setattr(proxies, "find_spec", lambda _: True)  # of the library for SOCKS
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    options = connection_options({"token": SECRET})
+    options = connection_options(token=SECRET)
     for text in hidden:
         assert text not in mask(f"<{text}>")
     assert "pass-word" not in repr(options)

@@ -6,15 +6,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import httpx
-
 import rxtweets
 from rxtweets import Backoff
 from rxtweets._core.telemetry import Telemetry
 from rxtweets._messages.decoding import Decoder
 from rxtweets.api._connection import Connection
 from rxtweets.api._endpoints import ENDPOINTS
-from rxtweets.api._options import ConnectionOptions, Token
 from rxtweets.errors import StreamError
 from rxtweets.streams._backoff import Pacer
 from rxtweets.streams._config import StreamConfig
@@ -54,9 +51,10 @@ class ByHand:
 
 
 def stream_of(connect: Any) -> LiveStream:
-    options = ConnectionOptions(Token("token"), httpx.URL("http://127.0.0.1"))
     backoff = Backoff(scale=0.0)
-    config = StreamConfig(ENDPOINTS["sample_stream"], options, {}, [None], backoff=backoff)
+    config = StreamConfig.from_options(
+        ENDPOINTS["sample_stream"], {}, None, token="token", backoff=backoff
+    )
     parts = LiveParts(config, lambda *_: connect(), Pacer(backoff), Decoder())
     return LiveStream(parts, Telemetry())
 

@@ -16,7 +16,7 @@ from rxtweets import (
     Backoff,
     ConfigurationError,
     MessageStream,
-    TweetOptions,
+    StreamOptions,
     sample10_stream,
     sample_stream,
 )
@@ -26,6 +26,7 @@ from rxtweets.instrumentation.opentelemetry import instrument
 from rxtweets.instrumentation.prometheus import serve_metrics
 from rxtweets.streams._billing import Limit
 from rxtweets.streams._config import StreamConfig
+from rxtweets.streams._single import LiveStream
 from rxtweets.subscribers import WebhookSubscriber
 
 SECRET = "AAAAAAAAAAAA%2Bsecret%3D"
@@ -55,7 +56,7 @@ def plain() -> dict[str, Any]:
 
 def options_of(base_url: str = "https://api.x.com", **changes: Any) -> ConnectionOptions:
     options: dict[str, Any] = {"token": SECRET, "base_url": base_url, **changes}
-    return built(cast("TweetOptions", options)).connection
+    return built(cast("StreamOptions", options)).connection
 
 
 def bad_values() -> Iterator[tuple[str, object]]:
@@ -305,9 +306,9 @@ def test_unknown_option_is_refused_with_a_hint(
         sample_stream(**options)
 
 
-def test_strange_option_is_refused_with_the_class_to_see(plain: dict[str, Any]) -> None:
+def test_strange_option_is_refused_with_the_help_to_see(plain: dict[str, Any]) -> None:
     options: dict[str, Any] = {**plain, "zzz": 1}
-    with pytest.raises(ConfigurationError, match=r"'zzz'.*TweetOptions"):
+    with pytest.raises(ConfigurationError, match=r"'zzz'.*help\(rxtweets.sample_stream\)"):
         sample_stream(**options)
 
 
@@ -330,9 +331,9 @@ def test_valid_options_make_an_idle_stream(plain: dict[str, Any]) -> None:
     assert (stream.stats().state, stream.stats().connects) == ("idle", 0)
 
 
-def built(options: TweetOptions) -> StreamConfig:
-    settings: TweetOptions = {"token": SECRET, **options}
-    return StreamConfig.from_options(ENDPOINTS["sample_stream"], settings)
+def built(options: StreamOptions) -> StreamConfig:
+    settings: StreamOptions = {"token": SECRET, **options}
+    return StreamConfig.from_options(ENDPOINTS["sample_stream"], {}, None, **settings)
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -360,7 +361,7 @@ def test_base_url_comes_from_the_environment_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RXTWEETS_BASE_URL", "http://127.0.0.1:8080")
-    assert connection_options({"token": SECRET}).base_url == "http://127.0.0.1:8080"
+    assert connection_options(token=SECRET).base_url == "http://127.0.0.1:8080"
     assert options_of("https://api.x.com").base_url == "https://api.x.com"
 
 
@@ -370,21 +371,32 @@ def test_invalid_base_url_of_the_environment_is_refused(monkeypatch: pytest.Monk
         sample_stream(token=SECRET)
 
 
-def test_fields_have_the_names_of_x() -> None:
-    assert built({}).params(None) == {
+def fields_of(stream: rxtweets.HotStream[Any]) -> dict[str, str]:
+    assert isinstance(stream, LiveStream)
+    return stream._parts.config.params(None)
+
+
+def test_tweets_have_fields_by_default_and_likes_have_none() -> None:
+    assert fields_of(sample_stream(token=SECRET)) == {
         "tweet.fields": "author_id,created_at,entities,lang,public_metrics",
         "expansions": "author_id",
     }
-    assert built(
-        {
-            "tweet_fields": ["lang", "id", "lang"],
-            "user_fields": ("name",),
-            "media_fields": {"url": 1},
-            "place_fields": iter(["geo"]),
-            "poll_fields": ["options"],
-            "expansions": [],
-        }
-    ).params(None) == {
+    assert fields_of(rxtweets.likes_stream(1, token=SECRET)) == {}
+
+
+def test_fields_have_the_names_of_x() -> None:
+    likes = rxtweets.likes_stream(1, token=SECRET, like_fields=["id"])
+    assert fields_of(likes) == {"like_with_tweet_author.fields": "id"}
+    tweets = sample_stream(
+        token=SECRET,
+        tweet_fields=["lang", "id", "lang"],
+        user_fields=("name",),
+        media_fields={"url": 1},
+        place_fields=iter(["geo"]),
+        poll_fields=["options"],
+        expansions=[],
+    )
+    assert fields_of(tweets) == {
         "tweet.fields": "lang,id",
         "user.fields": "name",
         "media.fields": "url",

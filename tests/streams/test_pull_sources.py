@@ -215,9 +215,9 @@ def test_queue_item_can_be_requeued() -> None:
         (lambda: rxtweets.polling_source(5), "poll"),  # type: ignore[arg-type]  # on purpose
         (lambda: rxtweets.polling_source(lambda _: None, interval=0), "interval"),
         (lambda: rxtweets.polling_source(lambda _: None, most=0), "most"),
-        (lambda: rxtweets.from_iterable(5), "items"),  # type: ignore[arg-type]  # on purpose
-        (lambda: rxtweets.from_queue([]), "items"),  # type: ignore[arg-type]  # on purpose
-        (lambda: rxtweets.from_queue(queue.Queue(), on_failure="keep"), "on_failure"),  # type: ignore[arg-type]  # on purpose
+        (lambda: rxtweets.from_iterable(5), "items"),  # type: ignore[call-overload]  # on purpose
+        (lambda: rxtweets.from_queue([]), "items"),  # type: ignore[call-overload]  # on purpose
+        (lambda: rxtweets.from_queue(queue.Queue(), on_failure="keep"), "on_failure"),  # type: ignore[call-overload]  # on purpose
     ],
 )
 def test_sources_refuse_invalid_arguments(make: Any, words: str) -> None:
