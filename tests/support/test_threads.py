@@ -470,6 +470,7 @@ def backlog(kind: type[BaseException], patch: Patch, log: Log) -> None:
     patch.setattr(_work, "CHECK", 0.01)
     drained = threading.Event()
     with queue_of(argparse.Namespace(url=f"memory:{kind.__name__}"), ["g"]) as waiting:
+        waiting.ensure()
         patch.setattr(waiting, "backlog", Raising(kind, waiting.backlog, times=1))
         options = argparse.Namespace(until_empty=True, group="g")
         with _work._until_empty(options, waiting, drained.set):
@@ -555,6 +556,13 @@ def spool(kind: type[BaseException], patch: Patch, log: Log, directory: Path) ->
     assert log.says(kind)
 
 
+def backlog_of_a_source(kind: type[BaseException], patch: Patch, log: Log) -> None:
+    queued = brokers.connect(f"memory:{uuid4().hex}")
+    patch.setattr(queued.engine, "backlog", Raising(kind, queued.engine.backlog, times=1))
+    with queued.source().subscribe():
+        assert log.says(kind)
+
+
 def lease(kind: type[BaseException], patch: Patch, log: Log) -> None:
     session = _source._Session
     once = Raising(kind, session._keep_leases_once, times=1)
@@ -634,7 +642,7 @@ def action(kind: type[BaseException], patch: Patch, log: Log) -> None:
 
 
 ROWS: dict[str, tuple[Callable[..., None], ...]] = {
-    "rxtweets-backlog": (backlog,),
+    "rxtweets-backlog": (backlog, backlog_of_a_source),
     "rxtweets-batch": (batch,),
     "rxtweets-buffered": (buffered,),
     "rxtweets-collect": (collect,),
@@ -724,8 +732,8 @@ def test_one_file_starts_all_threads() -> None:
         for path in PACKAGE.rglob("*.py")
         if OTHER_WAYS.search(path.read_text(encoding="utf-8"))
     }
-    # The futures of requests to SQS carry their errors.
-    assert others == {"workers.py", "_sqs.py"}
+    # The futures of requests to SQS and Pub/Sub, and of takes in order, carry their errors.
+    assert others == {"workers.py", "_sqs.py", "_pubsub.py", "_shards.py"}
 
 
 # The one place.
