@@ -81,9 +81,14 @@ class DeadLetterSender:
 
     def _envelope(self, taken: Taken, reason: object) -> Envelope:
         key = key_in(taken)
-        # With its shard, a letter would be listed alone.
+        # With its shard, a letter would be listed alone. A worker of the dead letters would
+        # acknowledge one for another group unseen.
         headers = {
-            **{OF_SHARD if name == SHARD else name: text for name, text in taken.headers.items()},
+            **{
+                OF_SHARD if name == SHARD else name: text
+                for name, text in taken.headers.items()
+                if name not in AGAIN
+            },
             KEY: quoted(key),
             ERROR: _ascii(text_of(reason))[:LONGEST_ERROR],
             ATTEMPTS: str(taken.attempt),

@@ -67,7 +67,8 @@ class JetStreamEngine(Engine):
     A full disk ends JetStream on a server until it is started again, and can then lose positions
     in the stream; a publisher that connects creates its group anew. Set ``max_file_store`` in its
     configuration below the room of the disk: then publishing fails, and recovers by itself. After
-    a crash, a server of version 2.9 can count messages as in flight that were acknowledged.
+    a crash, a server of version 2.9 can count messages as in flight that were acknowledged. A
+    worker creates its group anew if the consumer was deleted, but not a stream that was deleted.
 
     All workers of a group have one lease, as the last receiver has set it: give them equal ones.
     The broker limits neither deliveries nor messages in flight. Releases count as attempts, and
@@ -111,7 +112,8 @@ class JetStreamEngine(Engine):
 
     def receiver(self, subscription: Subscription) -> Receiver:
         """Return a receiver with a connection of its own."""
-        return _JetStreamReceiver(self.queue, self._nats, self._address, subscription)
+        group = self._consumer(subscription.group)
+        return _JetStreamReceiver(self.queue, self._nats, self._address, subscription, group)
 
     def backlog(self) -> dict[str, Backlog]:
         """Return the backlog of each consumer of the stream."""
@@ -259,6 +261,9 @@ class JetStreamEngine(Engine):
 NAME_IN_USE = 10058
 """The server's code for a stream that exists with other settings."""
 
+NO_CONSUMER = 10014
+"""The server's code for a consumer that does not exist, in a stream that does."""
+
 
 class _JetStreamSender(Sender):
     def __init__(self, stream: str, subject: str, link: Link) -> None:
@@ -362,13 +367,15 @@ def _outcome(connection: Connection, message: Any) -> Exception | None:
 
 class _JetStreamReceiver(Receiver):
     def __init__(
-        self, stream: str, nats: Any, address: Address, subscription: Subscription
+        self, stream: str, nats: Any, address: Address, subscription: Subscription, consumer: Any
     ) -> None:
+        self._missing = nats.js.errors.NotFoundError
         self._stream = stream
         self._group = subscription.group
+        self._consumer = consumer
         self._lease = subscription.lease
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{subscription.group}"
-        self._link = Link(nats, address, self._set_lease)
+        self._link = Link(nats, address, self._prepare)
 
     def take(self, most: int, wait: float) -> list[Taken]:
         try:
@@ -411,9 +418,18 @@ class _JetStreamReceiver(Receiver):
             self._link.call(settle, 3 * ANSWER)
         return []
 
-    async def _set_lease(self, connection: Connection) -> None:
+    async def _prepare(self, connection: Connection) -> None:
+        """Set the lease of the group; create a group that was deleted."""
         jetstream = connection.jetstream
-        config = (await jetstream.consumer_info(self._stream, self._group)).config
+        try:
+            config = (await jetstream.consumer_info(self._stream, self._group)).config
+        except self._missing as error:
+            if error.err_code != NO_CONSUMER:
+                raise
+            log.warning(
+                "%s: group %r was deleted; it is created anew", connection.where, self._group
+            )
+            config = (await jetstream.add_consumer(self._stream, self._consumer)).config
         if abs(config.ack_wait - self._lease) > 1e-6:
             await jetstream.add_consumer(self._stream, config.evolve(ack_wait=self._lease))
 
@@ -449,12 +465,17 @@ class _JetStreamReceiver(Receiver):
             await connection.client.publish(self._next, body, f"{inbox}.0")
             status = await asyncio.wait_for(ended, limit)
         if not messages and status["Status"] not in NOTHING_THERE:
+            if status["Status"] == NOT_SERVED:  # the next connection creates a missing group
+                connection.end()
             raise connection.unavailable(" ".join(map(str, status.values())))
         return messages
 
 
 NOTHING_THERE = ("404", "408")
 """Statuses of requests that found no message, or not as many as they asked for."""
+
+NOT_SERVED = "503"
+"""Status of a request that no consumer gets."""
 
 
 def _taken(message: Any) -> Taken:

@@ -197,7 +197,7 @@ class Unpacker(Receiver):
         if members:
             self._add(taken, members)
         elif headers.get(FOR_GROUP, self._group) != self._group:
-            with contextlib.suppress(BrokerError):  # then its lease ends, and it comes here again
+            with contextlib.suppress(BrokerError):  # then it is delivered again after its lease
                 self._receiver.acknowledge([taken])
         elif (wait := number_in(headers, NOT_BEFORE) - time.time()) > 0:
             with contextlib.suppress(BrokerError):

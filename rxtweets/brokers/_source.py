@@ -381,7 +381,7 @@ class _Session:
             if error is None:
                 stored.append(taken)
                 self._telemetry.add(dead_lettered=1)
-                self._telemetry.publish(DeadLettered(taken.key, taken.attempt, reason))
+                self._telemetry.publish(DeadLettered(key_in(taken), taken.attempt, reason))
             else:
                 self._report_lost(1, error)
                 self._retry([taken], self._wait_after(taken.attempt, error))

@@ -129,6 +129,8 @@ def run(options: argparse.Namespace) -> int:
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, [options.group]) as queue:
         queue.ensure()  # or fail before workers start
+        if options.until_empty:
+            queue.backlog()  # or fail, where the broker tells none
         if options.spool is not None:
             report_spools_left(options.spool, options.processes)
         several = options.processes > 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
+from rxtweets import events
 from rxtweets.brokers import Envelope, Queue, Sender, connect
 from rxtweets.brokers import _dead_letters as dead_letters
+from rxtweets.brokers._source import QueueSource
 from rxtweets.errors import BrokerError
 from tests.brokers.faulty import faulty_queue
 
@@ -90,6 +93,32 @@ def test_replayed_letter_waits_for_a_removed_group(queue: Queue) -> None:
     assert queue.dead_letters.replay() == 1
     assert not takes_one(queue, "workers")
     assert takes_one(queue, "removed")
+
+
+def test_worker_of_dead_letters_gets_a_replayed_one_again(queue: Queue) -> None:
+    put(queue, Envelope("1", TWEET, {"rxt-group": "workers"}))
+    queue.dead_letters.replay()
+    fail_one(queue.source("workers", on_failure="dead_letter"))
+    assert takes_one(Queue(queue.engine.dead_letters()), "dead")
+
+
+def test_event_of_a_replayed_letter_has_its_first_key(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(queue, Envelope("1", TWEET, {"rxt-group": "workers", "rxt-key": "1"}))
+    queue.dead_letters.replay()
+    source = queue.source("workers", on_failure="dead_letter")
+    seen: list[Any] = []
+    monkeypatch.setattr(source.telemetry, "publish", seen.append)
+    fail_one(source)
+    assert [event.key for event in seen if isinstance(event, events.DeadLettered)] == ["1"]
+
+
+def fail_one(source: QueueSource) -> None:
+    session = source.new_session()
+    [message] = session(1)
+    session.ack([], [message.failed("the handler raised")])
+    session.leave()
 
 
 def test_queue_of_any_name_has_its_own_letters() -> None:

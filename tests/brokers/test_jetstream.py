@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -164,6 +165,24 @@ def test_stream_that_lost_its_groups_is_refused(shared: NatsServer) -> None:
     administer(shared, desert)
     with pytest.raises(QueueSettingsError, match="drops all messages"):
         queue_on(shared, "deserted", ())
+
+
+def test_worker_creates_a_group_that_was_deleted(shared: NatsServer) -> None:
+    queue = queue_on(shared, "ungrouped")
+    with receiving(queue) as receiver:
+        assert receiver.take(1, 0.1) == []
+
+        async def delete(jetstream: Any) -> None:
+            await jetstream.delete_consumer("ungrouped", "workers")
+
+        administer(shared, delete)
+        publish(queue, envelopes(3))
+        taken: list[Taken] = []
+        for _ in range(3):
+            with contextlib.suppress(BrokerUnavailable):
+                taken += receiver.take(3, 0.5)
+        assert [one.key for one in taken] == [one.key for one in envelopes(3)]
+        assert receiver.acknowledge(taken) == []
 
 
 @pytest.mark.parametrize("groups", [("a",), ("a", "b")])

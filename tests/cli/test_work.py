@@ -20,9 +20,10 @@ import psutil
 import pytest
 
 from rxtweets import Batch, Message, brokers
+from rxtweets.brokers._memory import MemoryEngine
 from rxtweets.cli import _work, main
 from rxtweets.cli._stores import STORES, report_spools_left, spooled, store_of
-from rxtweets.errors import ConfigurationError
+from rxtweets.errors import BacklogUnknown, ConfigurationError
 from rxtweets.subscribers import Store
 
 COMMAND = [sys.executable, "-m", "rxtweets"]
@@ -134,6 +135,17 @@ def publish(url: str, count: int) -> None:
 
 def work(url: str, *arguments: str) -> int:
     return main(["work", url, *arguments, "--group", "g", "--until-empty"])
+
+
+def test_until_empty_is_refused_when_the_backlog_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(_: object) -> None:
+        raise BacklogUnknown("Pub/Sub tells no backlog")
+
+    monkeypatch.setattr(MemoryEngine, "backlog", unknown)
+    assert work(f"memory:{uuid4().hex}", "operator:neg") == 1
+    assert "Pub/Sub tells no backlog" in capsys.readouterr().err
 
 
 def backlog(url: str) -> tuple[int, int, int]:
