@@ -134,12 +134,14 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
 
         Raises:
             StopAsyncIteration: the stream completed, or the loop was left.
+            RuntimeError: another event loop has requested items before.
             Exception: the error that ended the stream.
         """
         loop = self._loop or self._begin()
         if self._given is not None:
             self._settle(is_taken=True)
         while not self._taken:
+            loop.check_is_running()
             request = self._request_more(loop)
             if request is None:
                 await loop.let_others_run()

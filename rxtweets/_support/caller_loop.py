@@ -25,12 +25,14 @@ class CallerLoop:
         RuntimeError: this thread runs neither a loop of asyncio nor of trio.
 
     Attributes:
+        identity: the loop of asyncio, or the token of trio.
         call_soon: calls a function on the loop; from any thread, and from a signal handler.
             Raises RuntimeError if the loop is closed.
         new_event: makes an event of the loop's library.
         let_others_run: a coroutine function that lets other tasks of the loop run.
     """
 
+    identity: object
     call_soon: Callable[[Callable[[], object]], object]
     new_event: Callable[[], Any]
     let_others_run: Callable[[], Awaitable[object]]
@@ -41,13 +43,20 @@ class CallerLoop:
         except RuntimeError:
             if (trio := sys.modules.get("trio")) is None:
                 raise
+            self.identity = trio.lowlevel.current_trio_token()
             self.call_soon = trio.lowlevel.current_trio_token().run_sync_soon
             self.new_event = trio.Event
             self.let_others_run = trio.lowlevel.checkpoint
         else:
+            self.identity = loop
             self.call_soon = loop.call_soon_threadsafe
             self.new_event = asyncio.Event
             self.let_others_run = partial(asyncio.sleep, 0)
+
+    def check_is_running(self) -> None:
+        """Raise a RuntimeError if another loop runs the current task."""
+        if CallerLoop().identity is not self.identity:
+            raise RuntimeError("another event loop requested the first item; use a new iterator")
 
     @property
     def is_closed(self) -> bool:

@@ -19,7 +19,7 @@ from rxtweets._core.stats import Stats
 from rxtweets._support.workers import start_thread
 from rxtweets.cli._command import repeating
 from rxtweets.cli._figures import figures_of
-from rxtweets.dashboard._cards import PipelineCard
+from rxtweets.dashboard._cards import PipelineCard, Values, problem_of
 from rxtweets.pipeline import Pipeline
 
 __all__ = ["Place", "run_watched"]
@@ -111,8 +111,15 @@ def _reporter(pipe: int, pipeline: Pipeline, card: PipelineCard | None) -> Calla
         stats = pipeline.stats()
         values: dict[str, Any] = {"figures": figures_of(stats)}
         if card is not None:
-            values |= {"stats": asdict(stats), "card": card.values()}
+            values |= {"stats": asdict(stats), "card": _shown(card)}
         with contextlib.suppress(OSError), open(pipe, "wb", closefd=False) as lines:
             lines.write(json.dumps(values).encode() + b"\n")  # OSError: the parent was killed
 
     return report
+
+
+def _shown(card: PipelineCard) -> Values:
+    try:
+        return card.values()
+    except Exception as error:  # noqa: BLE001 - the worker outlives its page
+        return problem_of(error)

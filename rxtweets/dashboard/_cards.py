@@ -20,7 +20,7 @@ from rxtweets.display._snapshot import Snapshot
 from rxtweets.display._text import data_text, duration
 from rxtweets.display._topology import draw_topology
 
-__all__ = ["Card", "PipelineCard", "Point", "ReportedCard", "Values"]
+__all__ = ["Card", "PipelineCard", "Point", "ReportedCard", "Values", "problem_of"]
 
 Values = dict[str, Any]
 """A card, as JSON."""
@@ -76,6 +76,11 @@ class Card(Protocol):
 
     def values(self) -> Values:
         """Return everything else that the page shows of it."""
+
+
+def problem_of(error: BaseException) -> Values:
+    """Return the values of a card that raised."""
+    return {"problem": sanitized(f"this cannot be shown: {type(error).__name__}: {error}")}
 
 
 class Pulse:
@@ -217,8 +222,9 @@ class _BatchSample:
 
     def _note(self, event: Event) -> None:
         if self._is_listening and isinstance(event, BatchDelivered | BatchFailed):
-            self._is_listening = False
+            # In this order: a subscription of `latest` meanwhile would be disposed of at once.
             self._listening.disposable = None
+            self._is_listening = False
             self._latest.appendleft(_batch(event.batch, has_failed=isinstance(event, BatchFailed)))
 
 
@@ -262,7 +268,8 @@ def _batch(batch: Batch[Any], *, has_failed: bool) -> Values:
 
 
 def _tweet(message: Message[Any]) -> Values:
-    return {"id": message.id, "text": sanitized(shortened(data_text(message), MAX_TWEET))}
+    text = data_text(message, MAX_TWEET + 1)
+    return {"id": sanitized(message.id), "text": sanitized(shortened(text, MAX_TWEET))}
 
 
 def _settings(shown: Any) -> list[tuple[str, str]]:

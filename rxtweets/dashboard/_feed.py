@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import orjson
 
-from rxtweets.dashboard._cards import Card, Point, Values
+from rxtweets.dashboard._cards import Card, Point, problem_of
 
 __all__ = ["Feed"]
 
@@ -60,8 +59,8 @@ class Feed:
         """Yield events of the stream: all points first, then the new one of each moment."""
         self.viewers += 1
         try:
-            yield _event("whole", self._moment(whole=True))
             seen = self._number
+            yield _event("whole", self._moment(whole=True))
             while not self._over.is_set():
                 await self._after(seen)
                 missed = self._number - seen > 1  # this viewer is slow
@@ -84,22 +83,20 @@ class Feed:
             self._number += 1
             self._changed.notify_all()
 
-    def _moment(self, *, whole: bool) -> list[Values]:
+    def _moment(self, *, whole: bool) -> list[bytes]:
         moment = []
         for card, points in zip(self._cards, self._points, strict=True):
-            values = _values(card)
-            values["points"] = list(points) if whole else list(points)[-1:]
-            moment.append(values)
+            moment.append(_encoded(card, list(points) if whole else list(points)[-1:]))
         return moment
 
 
-def _values(card: Card) -> Values:
+def _encoded(card: Card, points: list[Point]) -> bytes:
     try:
-        return card.values()
+        return orjson.dumps(card.values() | {"points": points}, default=str)
     except BaseException as error:  # noqa: BLE001 - the page outlives what it shows
-        return {"problem": f"this cannot be shown: {type(error).__name__}: {error}"}
+        return orjson.dumps(problem_of(error) | {"points": points})
 
 
-def _event(name: str, value: Any) -> bytes:
+def _event(name: str, moment: list[bytes]) -> bytes:
     # JSON has no raw line ends, so a line of data holds it.
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(value, default=str))
+    return b"event: %b\ndata: [%b]\n\n" % (name.encode(), b",".join(moment))

@@ -82,8 +82,8 @@ def serve(
             missing.
     """
     for thing in shown:
-        if not (hasattr(thing, "stats") and hasattr(thing, "errors")):
-            raise ConfigurationError(f"{thing!r} has no stats(): give a pipeline or a stream of X")
+        if not all(hasattr(thing, name) for name in ("stats", "errors", "stop")):
+            raise ConfigurationError(f"{thing!r} cannot be shown: give a pipeline or a stream of X")
     if not shown:
         raise ConfigurationError("serve() needs a pipeline or a stream to show")
     cards = [PipelineCard(thing, _name(number, thing)) for number, thing in enumerate(shown, 1)]
@@ -101,6 +101,8 @@ def serve_cards(
     """Serve a page of cards; see `serve`."""
     if whole_number("port", port, 0) > MAX_PORT:
         raise ConfigurationError(f"port={port}: give a number of at most {MAX_PORT}")
+    if not isinstance(host, str) or not host or "\0" in host:
+        raise ConfigurationError(f"host={host!r}: give an address of this machine")
     uvicorn = needed("uvicorn", "dashboard")
     needed("starlette", "dashboard")
     from rxtweets.dashboard import _app, _feed  # noqa: PLC0415 - needs an extra
@@ -123,9 +125,10 @@ def serve_cards(
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
+        host.encode("idna")  # create_server() would leave its socket open
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         opened = socket.create_server((host, port), family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigurationError(
             f"the page cannot be served on {host}, port {port}: {error}; port=0 takes a free one"
         ) from error

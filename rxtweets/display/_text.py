@@ -134,11 +134,11 @@ def sparks(values: Sequence[float]) -> str:
     return "".join(BLOCKS[round(value / most * (len(BLOCKS) - 1))] for value in values)
 
 
-def data_text(message: Message[Any]) -> str:
+def data_text(message: Message[Any], most: int | None = None) -> str:
     try:
-        return clean(str(message.data))
+        return clean(str(message.data)[:most])
     except Exception:  # noqa: BLE001 - data of handlers can be nested without end, or raise
-        return clean(readable(message.data))
+        return clean(readable(message.data)[:most])
 
 
 def _fitted(texts: Iterable[str], width: int) -> str:

@@ -116,6 +116,7 @@ class StreamConfig:
         endpoint: Endpoint,
         fields: Mapping[str, Iterable[str]],
         partition: Partition,
+        /,
         *,
         backfill_minutes: int | Literal["auto"] | None = None,
         connections: int = 1,

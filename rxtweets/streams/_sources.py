@@ -63,6 +63,7 @@ class _Selection(NamedTuple):
 def _stream(
     selection: _Selection,
     fields: Mapping[str, Iterable[str]],
+    /,
     **options: Unpack[StreamOptions],
 ) -> HotStream[Any]:
     endpoint = ENDPOINTS[selection.endpoint]
@@ -78,6 +79,7 @@ def _stream(
 @with_options_of(_stream)
 def _tweets(
     selection: _Selection,
+    /,
     *,
     tweet_fields: Iterable[str] = ("author_id", "created_at", "entities", "lang", "public_metrics"),
     user_fields: Iterable[str] = (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,8 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from rxtweets import Batch, Message, brokers
-from rxtweets.cli import main
+from rxtweets import Batch, Batcher, Message, Pipeline, brokers
+from rxtweets.cli import _worker, main
+from rxtweets.testing import DummySource
 
 PATIENCE = 60.0
 
@@ -85,6 +87,18 @@ def test_work_shows_each_of_its_processes(stack: ExitStack, tmp_path: Path) -> N
     assert all(card["actions"] == [] for card in cards)
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) == 0
+
+
+def test_worker_outlives_a_card_that_cannot_be_shown() -> None:
+    class Broken:
+        def values(self) -> dict[str, Any]:
+            raise ZeroDivisionError
+
+    broken: Any = Broken()
+    pipeline = Pipeline(DummySource(), batchers={"default": Batcher(print)})
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as lines, _worker._reports(writing, pipeline, broken):
+        assert "ZeroDivisionError" in json.loads(lines.readline())["card"]["problem"]
 
 
 def delivered(card: dict[str, Any]) -> int:

@@ -366,6 +366,33 @@ def test_closed_loop_ends_the_subscription(monkeypatch: pytest.MonkeyPatch) -> N
     del items
 
 
+async def next_data(items: Any) -> Any:
+    return (await anext(items)).data
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_second_event_loop_is_refused(*, is_closed: bool) -> None:
+    items = aiter(rxtweets.from_iterable(range(1)))
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        assert first.run_until_complete(next_data(items)) == 0
+        if is_closed:
+            first.close()
+        limited = asyncio.wait_for(next_data(items), PATIENCE)
+        with pytest.raises(RuntimeError, match="another event loop"):
+            second.run_until_complete(limited)
+    finally:
+        first.close()
+        second.close()
+
+
+def test_loop_of_another_library_is_refused() -> None:
+    items = aiter(rxtweets.from_iterable(range(1)))
+    assert run(next_data(items)) == 0
+    with pytest.raises(RuntimeError, match="another event loop"):
+        trio.run(next_data, items)
+
+
 def test_iterator_without_a_loop_subscribes_to_nothing() -> None:
     hot = Hot()
     aiter(hot.stream)

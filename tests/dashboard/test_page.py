@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from reactivex.disposable import SerialDisposable
+from reactivex.subject import Subject
 
 import rxtweets
-from rxtweets import Batcher, Message, Pipeline, dashboard
+from rxtweets import Batch, Batcher, Message, Pipeline, dashboard
+from rxtweets._core.events import BatchDelivered
 from rxtweets.dashboard import _feed
-from rxtweets.dashboard._cards import PipelineCard
+from rxtweets.dashboard._cards import PipelineCard, _BatchSample
 from rxtweets.dashboard._server import serve_cards
 from rxtweets.testing import DummySource
 
@@ -85,6 +90,19 @@ def first_with(url: str, wanted: Any) -> dict[str, Any]:
     return next(cards[0] for _, cards in moments(url) if wanted(cards[0]))
 
 
+class Shown:
+    """A card with values of the test."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def point(self) -> dict[str, float | None]:
+        return {}
+
+    def values(self) -> dict[str, Any]:
+        return dict(self._values)
+
+
 def act(url: str, name: str, **headers: str) -> httpx.Response:
     address, _, token = url.partition("#")
     given = {"X-Rxtweets-Token": token} | headers
@@ -121,6 +139,60 @@ def test_tweets_are_data_and_never_markup(held: Held, page: dashboard.Dashboard)
     card = first_with(page.url, lambda card: card["failures"])
     assert card["failures"][0]["tweets"][0]["text"] == "fail <script>alert(1)</script> & gnp.exe"
     assert "<script" not in card["picture"]
+
+
+def test_id_that_is_no_text_is_shown(held: Held, page: dashboard.Dashboard) -> None:
+    held.pipeline.push([Message("fail", {"id": "\ud800"})])
+    card = first_with(page.url, lambda card: card["failures"])
+    assert card["failures"][0]["tweets"] == [{"id": "\ufffd", "text": "fail"}]
+
+
+def test_other_cards_outlive_a_card_that_has_no_json() -> None:
+    with serve_cards([Shown({"name": "\ud800"}), Shown({"name": "b"})], 0, "127.0.0.1") as page:
+        stream = moments(page.url)
+        for _ in range(3):
+            _, (broken, shown) = next(stream)
+            assert "cannot be shown" in broken["problem"]
+            assert shown["name"] == "b"
+
+
+def test_points_are_kept_while_the_first_moment_is_sent() -> None:
+    async def main() -> list[bytes]:
+        feed = _feed.Feed([Shown({})])
+        looking = asyncio.create_task(feed.run())
+        viewer = feed.moments()
+        sent = [await anext(viewer)]
+        await asyncio.sleep(10 * _feed.PERIOD)  # the browser is slow
+        sent.append(await anext(viewer))
+        feed.end()
+        await looking
+        return sent
+
+    assert [event.partition(b"\n")[0] for event in asyncio.run(main())] == [b"event: whole"] * 2
+
+
+class Overtaken(SerialDisposable):
+    """The page looks at the batches when the subscription is disposed of."""
+
+    sample: _BatchSample
+
+    def set_disposable(self, value: Any) -> None:
+        if value is None:
+            self.sample.latest()
+        super().set_disposable(value)
+
+    disposable = property(SerialDisposable.get_disposable, set_disposable)
+
+
+def test_sample_of_batches_continues_when_page_looks_meanwhile() -> None:
+    shown: Any = SimpleNamespace(events=Subject[Any]())
+    sample, overtaken = _BatchSample(shown), Overtaken()
+    overtaken.sample = sample
+    sample._listening = overtaken
+    for _ in range(3):
+        sample.latest()
+        shown.events.on_next(BatchDelivered(Batch([Message("one")]), 0.1))
+    assert len(sample.latest()) == 3
 
 
 def test_page_tells_that_the_pipeline_has_ended(held: Held, page: dashboard.Dashboard) -> None:
@@ -173,6 +245,15 @@ def test_host_must_be_this_machine(page: dashboard.Dashboard, host: str, status:
     assert httpx.get(page.url, headers={"Host": host}).status_code == status
 
 
+@pytest.mark.parametrize("host", ["MyMac.local", "mymac.local"])
+def test_name_of_this_machine_has_no_case(
+    held: Held, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "MyMac.local")
+    with dashboard.serve(held.pipeline, port=0) as page:
+        assert httpx.get(page.url, headers={"Host": host}).status_code == 200
+
+
 def test_buttons_pause_resume_and_drain(held: Held, controlled: dashboard.Dashboard) -> None:
     url = controlled.url.partition("#")[0]
     assert act(controlled.url, "pause").status_code == 202
@@ -214,9 +295,14 @@ def test_token_is_not_in_the_repr(controlled: dashboard.Dashboard) -> None:
     [
         (dashboard.serve, "needs a pipeline"),
         (lambda: dashboard.serve(object()), "give a pipeline"),
+        (lambda: dashboard.serve(rxtweets.from_iterable([])), "give a pipeline"),
         (lambda: dashboard.serve(Held().pipeline, port=-1), "port=-1"),
         (lambda: dashboard.serve(Held().pipeline, port=70_000), "70000"),
         (lambda: dashboard.serve(Held().pipeline, host="no such host"), "no such host"),
+        (lambda: dashboard.serve(Held().pipeline, host=""), "host=''"),
+        (lambda: dashboard.serve(Held().pipeline, host=None), "host=None"),  # type: ignore[arg-type]  # refused
+        (lambda: dashboard.serve(Held().pipeline, host="a" * 64), "aaaa"),
+        (lambda: dashboard.serve(Held().pipeline, host="a\0"), "host="),
         (lambda: dashboard.serve(Held().pipeline, controls="yes"), "controls='yes'"),  # type: ignore[arg-type]  # refused
     ],
 )

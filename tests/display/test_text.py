@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from rxtweets import Batch, Message, Stats
-from rxtweets.display._text import batch_line, end_line, summary_line
+from rxtweets.display._text import batch_line, data_text, end_line, summary_line
 
 HEAD = "    1 │   1 by size    │ "
 
@@ -21,6 +21,11 @@ def columns_of(text: str) -> int:
 
 def line_of(*texts: str, width: int = 80) -> str:
     return batch_line(1, Batch([Message(text) for text in texts]), width)
+
+
+def test_long_data_is_cut_before_it_is_cleaned() -> None:
+    assert data_text(Message("a\n" * 1_000), 3) == "a a"
+    assert data_text(Message([1, 2, 3]), 5) == "[1, 2"
 
 
 def test_summary_has_all_main_counters_when_they_are_zero() -> None:

@@ -17,6 +17,7 @@ from rxtweets import (
     ConfigurationError,
     MessageStream,
     StreamOptions,
+    labels_stream,
     sample10_stream,
     sample_stream,
 )
@@ -304,6 +305,16 @@ def test_unknown_option_is_refused_with_a_hint(
     options: dict[str, Any] = {**plain, name: 1}
     with pytest.raises(ConfigurationError, match=rf"'{name}'.*did you mean {meant}\?"):
         sample_stream(**options)
+
+
+@pytest.mark.parametrize("name", ["partition", "fields", "selection", "endpoint", "cls"])
+@pytest.mark.parametrize("stream", [sample_stream, labels_stream])
+def test_option_of_another_stream_is_refused(
+    plain: dict[str, Any], stream: Callable[..., object], name: str
+) -> None:
+    options: dict[str, Any] = {**plain, name: 1}
+    with pytest.raises(ConfigurationError, match=f"unknown option '{name}'"):
+        stream(**options)
 
 
 def test_strange_option_is_refused_with_the_help_to_see(plain: dict[str, Any]) -> None:
