@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["readable", "to_json"]
+__all__ = ["is_deep", "readable", "to_json"]
 
 DEEPEST = 1_000
 """Nesting levels of a ``repr``: Python 3.14 has no fixed limit, and takes quadratic time."""
@@ -44,7 +44,7 @@ def _other(value: Any) -> Any:
 def readable(value: object) -> str:
     """Return the ``repr`` in ASCII; of a too deep value its outer levels; never raises."""
     try:
-        return _outer_levels(value) if _is_deep(value) else ascii(value)
+        return _outer_levels(value) if is_deep(value) else ascii(value)
     except RecursionError:
         return _outer_levels(value)
     except Exception as error:  # noqa: BLE001 - a repr may be code of the user
@@ -55,7 +55,8 @@ def _outer_levels(value: object) -> str:
     return reprlib.repr(value).encode("ascii", "backslashreplace").decode()
 
 
-def _is_deep(value: object) -> bool:
+def is_deep(value: object) -> bool:
+    """Whether lists, tuples, dictionaries and sets nest deeper than `DEEPEST` levels."""
     seen: set[int] = set()
     items = [value]
     for _ in range(DEEPEST):
