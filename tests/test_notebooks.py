@@ -197,7 +197,7 @@ def test_06_failures() -> None:
     assert ran.text("wrong = ").startswith("AuthenticationError · 401")
     assert any(text.endswith(" dropped") for text in texts(ran.svg("def slow")))
     assert ran.text("stats.dropped > 0") == "(True, True)"
-    assert parsed(ran.svg("def watched"))
+    assert len(parsed(ran.svg("def watched")))
     assert ran.text("missed > 0.3") == "(1, True, True)"
     assert ran.text("stats().duplicates") == "(0, True)"
     assert ran.text("stats.batched_failed") == "(True, True, 1)"

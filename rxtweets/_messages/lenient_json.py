@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["payload_in", "payload_of"]
+__all__ = ["depth_of", "payload_in", "payload_of"]
 
 LONGEST_INTEGER = 300
 """Digits of a decoded integer; a longer one becomes a float, which may be infinite."""
@@ -51,6 +51,18 @@ def payload_of(line: bytes) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
         return json.loads(_without_deep_parts(line, len), parse_int=_integer)
+
+
+def depth_of(line: bytes) -> int:
+    """Return the nesting levels of a JSON text."""
+    depth = deepest = 0
+    for token in NESTING.finditer(line):
+        if token[0] in {b"[", b"{"}:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token[0] in {b"]", b"}"}:
+            depth -= 1
+    return deepest
 
 
 def _without_deep_parts(line: bytes, check: Callable[[bytes], object]) -> bytes:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_type_hints
 import orjson
 
 from rxtweets._messages.jsonl import key_of
-from rxtweets._messages.lenient_json import payload_of
+from rxtweets._messages.lenient_json import depth_of, payload_of
 from rxtweets._messages.message import Message, is_tweet
 from rxtweets._messages.payloads import ComplianceEvent, LabelEvent, Like, carried_by
 from rxtweets._support.json_objects import object_in, objects_in
@@ -25,6 +25,9 @@ __all__ = ["COLUMNS", "ColumnType", "Row", "row_of"]
 
 ColumnType = Literal["text", "time", "integer", "texts", "json"]
 Json = Annotated[str, "JSON"]
+
+DEEPEST = 1_000
+"""Nesting levels that every database reads as JSON: the limit of SQLite."""
 
 
 class Row(NamedTuple):
@@ -169,7 +172,7 @@ def _raw(message: Message[Any]) -> str:
         json.loads(text, parse_int=len, parse_constant=_refuse)
     except (ValueError, RecursionError):  # a database would refuse it as JSON
         return to_json(text).decode()
-    return text
+    return text if depth_of(message.raw) <= DEEPEST else to_json(text).decode()
 
 
 def _refuse(name: str) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import Any
 from rxtweets._core.stats import Stats
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
-from rxtweets._support.to_json import readable
+from rxtweets._support.to_json import is_deep, readable
 
 # Characters that move the cursor, recolour the terminal or turn the writing direction: C0 and C1,
 # the separators of lines and paragraphs, and the controls of the bidi algorithm. Half a surrogate
@@ -136,7 +136,8 @@ def sparks(values: Sequence[float]) -> str:
 
 def data_text(message: Message[Any], most: int | None = None) -> str:
     try:
-        return clean(str(message.data)[:most])
+        text = readable(message.data) if is_deep(message.data) else str(message.data)
+        return clean(text[:most])
     except Exception:  # noqa: BLE001 - data of handlers can be nested without end, or raise
         return clean(readable(message.data)[:most])
 

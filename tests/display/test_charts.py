@@ -46,8 +46,8 @@ def test_bars_are_drawn_when_all_values_are_zero(
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_names_are_escaped_in_charts(text: str) -> None:
-    assert parsed(bars([(text, 1)], title=text).svg)
-    assert parsed(lines({text: [1, 2]}, title=text, unit=text, span=text).svg)
+    assert len(parsed(bars([(text, 1)], title=text).svg))
+    assert len(parsed(lines({text: [1, 2]}, title=text, unit=text, span=text).svg))
     assert "\x1b" not in bars([(text, 1)], title=text).text + lines({text: [1]}, title=text).text
 
 

@@ -56,6 +56,16 @@ def test_row_has_the_fields_of_a_tweet() -> None:
     }
 
 
+@pytest.mark.parametrize("data", ['{"id":"7","text":"x","d":%s}', "%s"])
+def test_raw_that_no_database_reads_as_json_is_a_json_text(data: str) -> None:
+    nested = "[" * 1_500 + "]" * 1_500
+    line = '{"data":' + data % nested + "}"
+
+    row = row_of(Message.from_event("x", "7", line.encode(), 1.0))
+
+    assert row.raw == orjson.dumps(line).decode()
+
+
 def test_data_that_is_not_text_is_json_beside_the_text() -> None:
     row = row_of(Message.from_line(LINE).put_data({"score": 0.5}))
     assert (row.text, row.data) == ("hi @a #b", '{"score":0.5}')

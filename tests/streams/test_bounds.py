@@ -103,6 +103,7 @@ def options(port: int, **changed: Any) -> ConnectionOptions:
         "compress": True,
         "verify": True,
         "proxy": None,
+        "fast_paths": True,
     }
     return ConnectionOptions(**(settings | changed))
 
