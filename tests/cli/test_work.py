@@ -277,7 +277,7 @@ class Unreachable(Store):
         (["--store", "console", "--on-failure", "shrug"], "shrug"),
         (["--store", "http://u:hushhush@/"], "url: give an http or https URL"),
         (["--store", "postgresql://u:hush hush@h:port/d"], "libpq cannot read it"),
-        (["--stores", "postgresql://u:hushhush@h/d"], "postgresql://***@h/d"),
+        (["--stores=postgresql://u:hushhush@h/d"], "postgresql://***@h/d"),
         (["a:b", "postgresql://u:hushhush@h/d"], "postgresql://***@h/d"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
