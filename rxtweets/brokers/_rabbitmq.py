@@ -83,6 +83,9 @@ class RabbitMQEngine(Engine):
       in it: AMQP does not tell their number.
     - AMQP does not show policies. One that limits the length or the age of a queue, or its
       deliveries, loses messages.
+    - Each group has several quorum queues, which keep files open. At its limit of open files (often
+      1,024, see ``ulimit -n``) the broker accepts connections and never answers; raise it before
+      you have a hundred groups.
     - pika logs each loss with a traceback; ``logging.getLogger("pika")`` sets its level.
     """
 
