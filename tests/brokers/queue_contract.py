@@ -12,7 +12,7 @@ import pytest
 import tenacity
 
 from rxtweets import Batch, Batcher, Message, Pipeline, events
-from rxtweets.brokers import Queue, delivery_of
+from rxtweets.brokers import Queue, _source, delivery_of
 from rxtweets.errors import QueueMissing
 from tests.brokers.engine_contract import receiving, take
 from tests.brokers.engines import ENGINES, EngineUnderTest
@@ -147,7 +147,10 @@ def test_missing_queue_is_not_created_by_reading(
     missing.close()
 
 
-def test_backlog_stands_in_the_stats(queue: Queue, tweet: Tweet) -> None:
+def test_backlog_stands_in_the_stats(
+    queue: Queue, tweet: Tweet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_source, "LOOK", 0.2)
     if not counts_backlog(queue):
         pytest.skip("this broker does not tell its backlog")
     ingest(queue, [tweet(number) for number in range(30)])

@@ -74,7 +74,7 @@ def test_work_shows_each_of_its_processes(stack: ExitStack, tmp_path: Path) -> N
     with ExitStack() as closing:
         closing.callback(queue.close)
         publisher = queue.publisher()
-        queue.backlog()
+        queue.ensure()
         publisher.on_next(Batch([Message("text", {"id": str(number)}) for number in range(200)]))
     store = f"jsonl:{tmp_path / 'out.jsonl'}"
     process, page = started(stack, "work", url, "--store", store, "--processes", "2")

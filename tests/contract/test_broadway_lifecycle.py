@@ -820,8 +820,8 @@ class TestOnALoopOfTheCaller:
                     break
 
         asyncio.run(main())
-        assert [message.data for message in acks.failed] == [0, 1, 2, 3]
         assert pipeline.wait(PATIENCE)
+        assert [message.data for message in acks.failed] == [0, 1, 2, 3]
 
     def test_abatches_raises_error_after_last_batch(self) -> None:
         pipeline = Pipeline(

@@ -19,6 +19,7 @@ import rxtweets
 from rxtweets import (
     Acknowledger,
     Activity,
+    AsyncItems,
     Backoff,
     Batch,
     Batcher,
@@ -56,6 +57,7 @@ from rxtweets import (
     TweetOptions,
     Valve,
     brokers,
+    dashboard,
     display,
     errors,
     events,
@@ -249,6 +251,17 @@ def every_queue(tweets: HotStream[str]) -> None:
         print(backlog["upper"].pending)
     letters: brokers.DeadLetters = queue_of_tweets.dead_letters
     print(letters, delivery_number)
+
+
+async def every_loop(tweets: HotStream[str], pipeline: Pipeline) -> None:
+    items: AsyncItems[Message[str]] = aiter(tweets)
+    async for message in items:
+        assert_type(message, Message[str])
+    async for text in tweets.map(lambda message: message.data).pipe(ops.to_async_iterator()):
+        print(text)
+    with dashboard.serve(tweets, pipeline, port=0) as page:
+        served: dashboard.Dashboard = page
+        print(served.url)
 
 
 def delivery_number(message: Message[object]) -> int:

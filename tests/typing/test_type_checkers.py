@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 import rxtweets
-from rxtweets import brokers, display, operators, simulator, subscribers, testing
+from rxtweets import brokers, dashboard, display, operators, simulator, subscribers, testing
 from rxtweets.instrumentation import opentelemetry, prometheus
 from rxtweets.simulator import script
 
 HERE = Path(__file__).parent
 PUBLIC: tuple[Any, ...] = (
-    *(rxtweets, brokers, display, operators, simulator, script, subscribers, testing),
+    *(rxtweets, brokers, dashboard, display, operators, simulator, script, subscribers, testing),
     *(opentelemetry, prometheus),
 )
 
