@@ -176,7 +176,7 @@ FAILURES = {
         Failure("full-disk", fill_disk, keep_spool, needs="store"),
         Failure("poison-raises", await_dead_letter, poison("raise")),
         Failure("poison-exits", await_dead_letter, poison("exit")),
-        Failure("poison-hangs", await_dead_letter, poison("hang", max_held=1.0)),
+        Failure("poison-hangs", await_dead_letter, poison("hang", max_lease=1.0)),
     )
 }
 
