@@ -1,4 +1,4 @@
-"""Ten thousand connections, one after the other."""
+"""Thousands of connections, one after the other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rxtweets import Backoff, simulator
 from rxtweets.simulator import _server as server
 from rxtweets.simulator.script import Close, Part, Serve
 
-RECONNECTS = 10_000
+RECONNECTS = 6_000
 SETTLED = 2_000
 
 
