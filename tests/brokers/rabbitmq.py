@@ -22,7 +22,7 @@ from tests.brokers.waiting import eventually, free_port
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The program behind the script of the package, which would change to another user."""
 
-GROUPS = ("a", "b", "dead", "late", "workers")
+GROUPS = ("a", "b", "dead", "late", "workers", "ours", "theirs")
 PATIENCE = 60.0
 
 
