@@ -42,6 +42,9 @@ CAPACITY = 128
 AT_ONCE = 32
 """Items after which other tasks of the loop run; a turn of the loop costs as much as some items."""
 
+CONNECTING = 30.0
+"""Most seconds that the end of a loop waits for a subscription that has begun."""
+
 PATIENCE = 0.5
 """Seconds after which a blocked source checks whether the loop is closed."""
 
@@ -115,6 +118,7 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
         self._shut = shut
         self._releasing = threading.Lock()
         self._is_released = threading.Event()
+        self._has_connected = threading.Event()
         self._loop: CallerLoop | None = None
         self._thread = 0
         self._taken: deque[Any] = deque()  # a few items at a time, so that next() takes no lock
@@ -178,12 +182,21 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
         # subscription can be disposed of while they emit. They must not block the loop's thread.
         schedule = CurrentThreadScheduler.singleton().schedule
         work = partial(copy_context().run, schedule, self._connect)
-        start_thread("rxtweets-subscribe", work, lambda error: self.on_error(as_exception(error)))
+        try:
+            start_thread(
+                "rxtweets-subscribe", work, lambda error: self.on_error(as_exception(error))
+            )
+        except RuntimeError:  # the system starts no more threads
+            self._has_connected.set()
+            raise
         return loop
 
     def _connect(self, *_: object) -> None:
-        if not self._is_left:
-            self._subscription.disposable = self._subscribe(self)
+        try:
+            if not self._is_left:
+                self._subscription.disposable = self._subscribe(self)
+        finally:
+            self._has_connected.set()
 
     def _request_more(self, loop: CallerLoop) -> LoopEvent | None:
         """Return an event for the next items; ``None`` if some are there."""
@@ -222,6 +235,10 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
         self._give_up(left)
         with self._releasing:  # a later caller waits until it is done
             self._subscription.dispose()
+            if self._loop is not None:
+                # The loop may have been left before subscribe() has returned; then that thread
+                # disposes of the subscription.
+                self._has_connected.wait(CONNECTING)
         self._is_released.set()
 
     def _settle(self, *, is_taken: bool) -> None:

@@ -820,8 +820,34 @@ class TestOnALoopOfTheCaller:
                     break
 
         asyncio.run(main())
-        assert pipeline.wait(PATIENCE)
         assert [message.data for message in acks.failed] == [0, 1, 2, 3]
+        assert pipeline.wait(PATIENCE)
+
+    def test_closing_waits_for_the_drain_of_a_pipeline_that_starts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        acks = RecordingAcknowledger()
+        source = rxtweets.from_iterable(range(4), acknowledger=acks)
+        pipeline = Pipeline(source, batchers={"default": Batcher.awaited(size=2, timeout=NEVER)})
+        start, left, closed = Pipeline._start, threading.Event(), threading.Event()
+
+        def start_slowly(*args: Any) -> Any:
+            started = start(*args)
+            assert left.wait(PATIENCE)
+            closed.wait(0.3)  # it is not closed before this returns
+            return started
+
+        async def main() -> list[Any]:
+            async with contextlib.aclosing(pipeline.abatches()) as batches:
+                async for _ in batches:
+                    left.set()
+                    break
+            failed = [message.data for message in acks.failed]
+            closed.set()
+            return failed
+
+        monkeypatch.setattr(Pipeline, "_start", start_slowly)
+        assert asyncio.run(main()) == [0, 1, 2, 3]
 
     def test_abatches_raises_error_after_last_batch(self) -> None:
         pipeline = Pipeline(

@@ -35,10 +35,12 @@ class Hot:
         self.observers: list[Any] = []
         self.stream: MessageStream[int] = MessageStream(self._subscribe, new_telemetry())
         self._changed = threading.Condition()
+        self._was_subscribed = threading.Event()
 
     def _subscribe(self, observer: Any, _: Any) -> reactivex.abc.DisposableBase:
         with self._changed:
             self.observers.append(observer)
+            self._was_subscribed.set()
             self._changed.notify_all()
         return reactivex.disposable.Disposable(lambda: self._remove(observer))
 
@@ -57,10 +59,10 @@ class Hot:
             observer.on_next([Message(one) for one in data])
 
     def in_background(self, *data: int) -> threading.Thread:
-        """Give messages as soon as there is an observer, on another thread."""
+        """Give messages as soon as there was an observer, on another thread."""
 
         def work() -> None:
-            assert self.until(1)
+            assert self._was_subscribed.wait(PATIENCE)  # it may have left already
             self.give(*data)
 
         thread = threading.Thread(target=work)
