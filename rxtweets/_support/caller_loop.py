@@ -60,7 +60,7 @@ class CallerLoop:
 
     @property
     def is_closed(self) -> bool:
-        """Whether no task of the loop runs any more."""
+        """Whether the loop has ended, so that its tasks never continue."""
         try:
             self.call_soon(bool)
         except RuntimeError:

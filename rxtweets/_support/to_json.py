@@ -56,7 +56,7 @@ def _outer_levels(value: object) -> str:
 
 
 def is_deep(value: object) -> bool:
-    """Whether lists, tuples, dictionaries and sets nest deeper than `DEEPEST` levels."""
+    """Return whether lists, tuples, dictionaries and sets nest deeper than `DEEPEST` levels."""
     seen: set[int] = set()
     items = [value]
     for _ in range(DEEPEST):

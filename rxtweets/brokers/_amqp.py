@@ -263,7 +263,11 @@ class _Writer:
         self._size += len(body)
 
     def flush(self, least: int = 0) -> None:
-        """Write the messages that were added, if their bodies have at least so many bytes."""
+        """Write the messages that were added.
+
+        Args:
+            least: bytes of their bodies; with fewer, nothing is written.
+        """
         if self._pieces and self._size >= least:
             self._output([b"".join(self._pieces)])
             self._pieces.clear()

@@ -57,7 +57,7 @@ TOGETHER = 100
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """How messages are settled: the checked options of `Queue.source`.
+    """The options of `Queue.source` that decide about failed and slow messages.
 
     Attributes:
         on_failure: for a message that failed.

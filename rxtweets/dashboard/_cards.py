@@ -26,7 +26,7 @@ Values = dict[str, Any]
 """A card, as JSON."""
 
 Point = dict[str, float | None]
-"""What is drawn over time, as JSON: figures of a moment, or counts since the point before."""
+"""A point of the timeline, as JSON: figures of its moment, and counts since the last point."""
 
 SHOWN_FAILURES, SHOWN_TWEETS, SHOWN_BATCHES = 10, 3, 5
 MAX_TWEET, MAX_REASON = 280, 400
@@ -38,7 +38,7 @@ COUNTED: dict[str, Callable[[Stats], int]] = {
     "gaps": lambda stats: stats.gaps,
     "reconnects": lambda stats: stats.reconnects,
 }
-"""What a `Point` counts."""
+"""The counts of a `Point`."""
 
 FIGURES: dict[str, Callable[[Stats], int]] = {
     "delivered": lambda stats: stats.delivered,
@@ -205,7 +205,8 @@ class ReportedCard:
 class _BatchSample:
     """Keeps one of the batches of each second.
 
-    Batches publish events only while somebody listens, so it listens until the next batch.
+    Each event of a batch costs time, and is published only for a subscriber. So it subscribes once
+    a second, until the next batch.
     """
 
     def __init__(self, shown: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a dashboard costs the pipeline that it shows.
+"""The processor time of a dashboard, and of the pipeline that it shows.
 
 ::
 

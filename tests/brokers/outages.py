@@ -53,7 +53,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a broker runs.
+    """The address and the directory of a broker.
 
     Attributes:
         host: to listen on.

@@ -75,7 +75,7 @@ class Failure:
 
 @dataclass
 class Scene:
-    """Where rounds take place."""
+    """The broker of the rounds, with its network and its disk."""
 
     engine: str
     broker: Broker

@@ -1,4 +1,4 @@
-"""What pyright says of the program of a user; mypy checks both files with all others."""
+"""Pyright checks the programs of users beside this file; mypy checks them with all others."""
 
 from __future__ import annotations
 
