@@ -167,6 +167,9 @@ def test_04_trends() -> None:
     assert top[0] == "Hashtags of the last two seconds"
     assert len([text for text in top if text.startswith("#")]) == 10
     assert {"Tweets a second, by language", "0/s"} <= set(texts(ran.svg("chart = ")))
+    (figure,) = ran.cell("def stacked").outputs
+    assert figure["data"]["image/png"].startswith("iVBOR")
+    assert any(text.startswith("#") for text in texts(ran.svg("def ranked")))
     assert ran.text("len(x.requests)") == "(True, True, 3)"
 
 

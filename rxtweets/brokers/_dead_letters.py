@@ -241,7 +241,7 @@ class DeadLetters:
     def _existing(self) -> Engine | None:
         """Return the queue of the dead letters; ``None`` if there was none yet."""
         check_exists(self._engine)
-        return _ready(self._engine) if self._engine.dead_letters().exists() else None
+        return _ready(self._engine) if self._engine.dead_letters().exists((GROUP,)) else None
 
 
 def check_exists(engine: Engine, groups: Sequence[str] = ()) -> None:

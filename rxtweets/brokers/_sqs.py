@@ -139,12 +139,15 @@ class SqsEngine(Engine):
         self._known_until = 0.0
 
     def exists(self, groups: Sequence[str] = ()) -> bool:
-        """Return whether these groups exist, or any: each of them is a queue on SQS."""
-        urls = self.urls()
-        if urls and set(groups) <= urls.keys():
-            return True
-        self.forget()  # another process may make it soon
-        return False
+        """Return whether these groups exist, or any: each of them is a queue on SQS.
+
+        Raises:
+            BrokerError: groups are not named, and SQS refuses to list queues.
+        """
+        if groups:
+            return all([self._has(group) for group in groups])
+        prefix = f"{self._base}-"
+        return any(self._owner(url) == self.queue for url in self._listed(prefix))
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the queues of the groups."""
@@ -219,6 +222,16 @@ class SqsEngine(Engine):
 
     # Groups.
 
+    def _has(self, group: str) -> bool:
+        url = self._url(self._name_of(group))
+        is_there = bool(url) and self._owner(url) in {"", self.queue}
+        with self._lock:
+            if is_there:
+                self._urls[group] = url
+            else:  # another process may make it soon
+                self._urls.pop(group, None)
+        return is_there
+
     def _ensure_named(self) -> None:
         for group in sorted(self._named - self._urls.keys()):
             self._urls[group] = self._ensured(self._name_of(group))
@@ -230,12 +243,18 @@ class SqsEngine(Engine):
         return name
 
     def _ensured(self, name: str) -> str:
-        try:
-            url = str(self._client.call("get_queue_url", QueueName=name)["QueueUrl"])
-        except _NoQueue:
+        url = self._url(name)
+        if not url:
             return self._created(name)
         self._check(name, url)
         return url
+
+    def _url(self, name: str) -> str:
+        """Return the URL of a queue; an empty text if there is none."""
+        try:
+            return str(self._client.call("get_queue_url", QueueName=name)["QueueUrl"])
+        except _NoQueue:
+            return ""
 
     def _created(self, name: str) -> str:
         attributes = {"MessageRetentionPeriod": str(self._days * 86400)}
@@ -267,7 +286,13 @@ class SqsEngine(Engine):
 
     def _find_groups(self) -> None:
         prefix = f"{self._base}-"
-        for url in self._listed(prefix):
+        try:
+            urls = self._listed(prefix)
+        except BrokerUnavailable:
+            raise
+        except BrokerError:
+            return  # no permission: only named groups are known
+        for url in urls:
             name = url.rpartition("/")[2]
             group = name.removesuffix(self._suffix).removeprefix(prefix)
             if group not in self._urls and self._owner(url) == self.queue:
@@ -277,14 +302,9 @@ class SqsEngine(Engine):
         urls: list[str] = []
         token: dict[str, str] = {}
         while True:
-            try:
-                page = self._client.call(
-                    "list_queues", QueueNamePrefix=prefix, MaxResults=1000, **token
-                )
-            except BrokerUnavailable:
-                raise
-            except BrokerError:
-                return []  # no permission: only named groups are known
+            page = self._client.call(
+                "list_queues", QueueNamePrefix=prefix, MaxResults=1000, **token
+            )
             urls += page.get("QueueUrls", ())
             if "NextToken" not in page:
                 return urls

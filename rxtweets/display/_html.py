@@ -14,6 +14,12 @@ HOSTILE = re.compile(
 )
 WHITE_SPACE = re.compile(r"[\s\u2028\u2029]+")
 
+FONTS = (
+    "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', 'Noto Sans CJK SC', "
+    "'Noto Sans Arabic', 'Noto Sans Hebrew', 'Noto Sans Thai', 'Noto Sans Devanagari', sans-serif"
+)
+"""A value of ``font-family``; the dashboard has the same one."""
+
 
 def sanitized(text: str, *, one_line: bool = True) -> str:
     """Return the text with ``�`` in place of each control character.

@@ -32,8 +32,17 @@ MAX_PLACES = 3
 class Live:
     """A picture that is redrawn three times a second in the output of its cell.
 
-    It is shown as the last value of a cell, or by IPython's ``display``::
+    Bring your own plotting library, or use `bars` and `lines`. The picture is shown as the last
+    value of a cell, or by IPython's ``display``::
 
+        from matplotlib.figure import Figure
+
+        def picture():
+            figure = Figure(figsize=(6, 2))
+            figure.subplots().bar(list(counts), list(counts.values()))
+            return figure
+
+        draw.Live(picture, until=pipeline)
         draw.Live(lambda: draw.bars(counts.most_common(10)), until=pipeline)
 
     One thread draws all pictures of the program, and ends with the last of them. After the last

@@ -14,7 +14,7 @@ from rxtweets._core.stats import Stats
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Failed, Message
 from rxtweets._messages.representation import representation
-from rxtweets.display._html import escaped, sanitized, shortened
+from rxtweets.display._html import FONTS, escaped, sanitized, shortened
 from rxtweets.display._text import duration
 
 MAX_TWEET, MAX_TWEET_IN_TABLE, MAX_TABLE_ROWS = 1_000, 140, 20
@@ -24,7 +24,7 @@ TWEET_ID = re.compile(r"[0-9]{1,19}")
 # A pile of combining marks would cover neighbouring lines: overflow cuts it off.
 CARD = (
     "border-left:3px solid #1d6fb8;margin:4px 0;padding:4px 12px;max-width:38em;overflow:hidden;"
-    "unicode-bidi:isolate"
+    f"unicode-bidi:isolate;font-family:{FONTS}"
 )
 TEXT = "overflow:hidden;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.5;margin:2px 0"
 SMALL = "opacity:.7;font-size:85%"
@@ -105,7 +105,8 @@ def batch_html(batch: Batch[Any]) -> str:
         )
     more = _more(batch)
     return (
-        f'<table><caption style="text-align:start">{escaped(_headline(batch))}</caption>'
+        f'<table style="font-family:{FONTS}">'
+        f'<caption style="text-align:start">{escaped(_headline(batch))}</caption>'
         f"<thead>{_table_row('th', '', 'data', 'lang', 'author', 'lag')}</thead>"
         f"<tbody>{rows}</tbody></table>" + (f'<div style="{SMALL}">{more}</div>' if more else "")
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rxtweets.display._html import escaped, sanitized
+from rxtweets.display._html import FONTS, escaped, sanitized
 
 INK, GREY, PAPER = "#0f1419", "#536471", "#ffffff"
 BLUE, GREEN, YELLOW, RED = "#1d6fb8", "#0a7a4b", "#9a6700", "#c4183c"
@@ -17,7 +17,6 @@ Their contrast on white is 4.5 or more, as text needs.
 DARKENING = 0.6
 """How much darker each repetition of the colours is."""
 
-FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 PICTURE_WIDTH, PADDING = 640, 8
 
 
@@ -102,7 +101,7 @@ class Canvas:
         paper.rectangle(0, 0, width, height, fill=PAPER, rx=6)
         svg = (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-            f'viewBox="0 0 {width:g} {height:g}" font-family="{FONT}" font-size="11" role="img">'
+            f'viewBox="0 0 {width:g} {height:g}" font-family="{FONTS}" font-size="11" role="img">'
             f"<title>{escaped(self._title or label)}</title>"
             f"{''.join(paper._shapes + self._shapes)}</svg>"
         )

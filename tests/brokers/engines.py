@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -105,20 +105,10 @@ def _jetstream() -> Iterator[UrlOf]:
 
 @contextmanager
 def _rabbitmq() -> Iterator[UrlOf]:
-    suffix, names = uuid4().hex, list[str]()
-
-    def url_of(name: str) -> str:
-        names.append(f"{name}-{suffix}")
-        return f"amqp://guest:guest@127.0.0.1:{port}/{names[-1]}"
-
-    with ExitStack() as stack:
-        port = 5672
-        if not rabbitmq.accepts(port):
-            if not rabbitmq.has_server():
-                absent("RabbitMQ is not installed")
-            port = stack.enter_context(rabbitmq.running_node()).port
-        yield url_of
-        rabbitmq.delete(port, names)
+    if not rabbitmq.has_server():
+        absent("RabbitMQ is not installed")
+    with rabbitmq.running_node() as node:
+        yield node.url
 
 
 MOTO = """

@@ -16,13 +16,11 @@ from typing import Any
 import trustme
 
 from rxtweets._support.optional_imports import needed
-from rxtweets.brokers._rabbitmq import DELAYS
 from tests.brokers.waiting import eventually, free_port
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The program behind the script of the package, which would change to another user."""
 
-GROUPS = ("a", "b", "dead", "late", "workers", "ours", "theirs")
 PATIENCE = 60.0
 
 
@@ -150,14 +148,3 @@ def channel_to(port: int) -> Iterator[Any]:
         yield connection.channel()
     finally:
         connection.close()
-
-
-def delete(port: int, names: list[str]) -> None:
-    """Delete the exchanges and queues of tests."""
-    with channel_to(port) as channel:
-        for name in (*names, *(f"{name}.dead" for name in names)):
-            channel.exchange_delete(name)
-            for group in GROUPS:
-                channel.queue_delete(f"{name}.{group}")
-                for delay in DELAYS:
-                    channel.queue_delete(f"{name}.{group}.after-{delay}s")

@@ -110,6 +110,37 @@ def test_group_of_another_process_is_found(queue: Queue, url: str) -> None:
         take(receiver, 3)
 
 
+@pytest.fixture
+def without_list(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the permission ListQueues away."""
+    engine: Any = queue.engine
+    call = engine._client.call
+
+    def refuse(operation: str, **parameters: Any) -> Any:
+        if operation == "list_queues":
+            raise BrokerError("SQS: list_queues: AccessDenied")
+        return call(operation, **parameters)
+
+    monkeypatch.setattr(engine._client, "call", refuse)
+
+
+@pytest.mark.usefixtures("without_list")
+def test_named_groups_are_found_without_a_list(queue: Queue) -> None:
+    publish(queue, envelopes(1))
+    assert queue.backlog()["workers"].pending == 1
+    assert len(queue.dead_letters) == 0
+    dead = queue.engine.dead_letters()
+    dead.ensure(("dead",))
+    publish(Queue(dead, ()), envelopes(2))
+    assert len(queue.dead_letters) == 2
+
+
+@pytest.mark.usefixtures("without_list")
+def test_backlog_of_unnamed_groups_needs_the_list(queue: Queue) -> None:
+    with pytest.raises(BrokerError, match="AccessDenied"):
+        Queue(queue.engine, ()).backlog()
+
+
 def test_queue_of_a_similar_name_is_no_group(queue: Queue, url: str) -> None:
     similar = brokers.connect(f"{url}-eu", groups=["workers"])
     similar.engine.ensure(["workers"])

@@ -272,7 +272,7 @@ def screen_of(
 
 
 def test_terminal_has_a_live_summary_that_is_cleared_at_the_end() -> None:
-    shown, code = screen_of(["run", "--rate", "200"], b"reconn", signal.SIGINT)
+    shown, code = screen_of(["run", "--rate", "200"], b"connected", signal.SIGINT)
     text = shown.decode()
     assert code == 0
     assert "Ctrl-C stops" in text
