@@ -4,7 +4,7 @@ An engine is one file. All engines share the rest of this package, such as deman
 dead letters and counters. To add one:
 
 1. Implement `Engine`, `Sender` and `Receiver`. ``tests/brokers/plain_engine.py`` is the smallest
-   engine. `rxtweets.brokers._memory` has leases and deduplication too.
+   engine. `rxtweets.brokers._engines.memory` has leases and deduplication too.
 2. Use it as ``Queue(MyEngine(...), groups=["sentiment"])``.
 3. Add its abilities to ``tests/brokers/engines.py``, and run both contracts as in
    ``tests/brokers/test_contract_plain.py``.

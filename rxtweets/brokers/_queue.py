@@ -29,16 +29,16 @@ from rxtweets.subscribers._spooled import Spooled
 __all__ = ["Queue", "connect"]
 
 ENGINES: dict[str, tuple[str, str]] = {
-    "amqp": ("_rabbitmq", "RabbitMQEngine"),
-    "amqps": ("_rabbitmq", "RabbitMQEngine"),
-    "kafka": ("_kafka", "KafkaEngine"),
-    "memory": ("_memory", "MemoryEngine"),
-    "redis": ("_redis", "RedisEngine"),
-    "rediss": ("_redis", "RedisEngine"),
-    "sqlite": ("_sqlite", "SQLiteEngine"),
-    "nats": ("_jetstream", "JetStreamEngine"),
-    "pubsub": ("_pubsub", "PubSubEngine"),
-    "sqs": ("_sqs", "SqsEngine"),
+    "amqp": ("rabbitmq", "RabbitMQEngine"),
+    "amqps": ("rabbitmq", "RabbitMQEngine"),
+    "kafka": ("kafka", "KafkaEngine"),
+    "memory": ("memory", "MemoryEngine"),
+    "redis": ("redis", "RedisEngine"),
+    "rediss": ("redis", "RedisEngine"),
+    "sqlite": ("sqlite", "SQLiteEngine"),
+    "nats": ("jetstream", "JetStreamEngine"),
+    "pubsub": ("pubsub", "PubSubEngine"),
+    "sqs": ("sqs", "SqsEngine"),
 }
 """Module and class of each engine, by the scheme of its URLs."""
 
@@ -251,7 +251,7 @@ def connect(url: str, *, groups: Iterable[str] = ()) -> Queue:
             f"no engine for {address.scheme}:…; there are {', '.join(sorted(ENGINES))}"
         )
     module, name = ENGINES[address.scheme]
-    make: Any = getattr(import_module(f"rxtweets.brokers.{module}"), name)
+    make: Any = getattr(import_module(f"rxtweets.brokers._engines.{module}"), name)
     return Queue(make(address), groups)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from rxtweets.brokers import Address, Queue, Receiver, Subscription, Taken
-from rxtweets.brokers._memory import MemoryEngine
+from rxtweets.brokers._engines.memory import MemoryEngine
 
 __all__ = ["FaultyEngine", "faulty_queue"]
 

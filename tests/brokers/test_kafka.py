@@ -87,7 +87,7 @@ def test_topic_with_fewer_replicas_is_refused(broker: Tansu) -> None:
     [("min.insync.replicas", "1"), ("unclean.leader.election.enable", "true")],
 )
 def test_replicas_that_can_lose_messages_are_a_risk(setting: str, value: str) -> None:
-    from rxtweets.brokers._kafka import _risks
+    from rxtweets.brokers._engines.kafka import _risks
 
     assert [risk for risk, _ in _risks({setting: value}, 3, 0, 1)] == [f"{setting}={value}"]
     assert list(_risks({setting: value}, 1, 0, 1)) == []  # there is one copy anyway
@@ -264,7 +264,7 @@ def settle(receiver: Receiver, count: int) -> set[bytes]:
 def test_partition_pauses_behind_an_unsettled_message(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rxtweets.brokers._kafka_receiver.LEAST_TRACKED", 10)
+    monkeypatch.setattr("rxtweets.brokers._engines.kafka_receiver.LEAST_TRACKED", 10)
     publish(queue, [Envelope("one-partition", b"%d" % number, {}) for number in range(50)])
     with receiving(queue, max_in_flight=5) as receiver:
         oldest, *others = take(receiver, 5)
@@ -296,7 +296,7 @@ class Found:
 def test_messages_deleted_by_retention_are_logged(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from rxtweets.brokers._kafka_receiver import _Partition
+    from rxtweets.brokers._engines.kafka_receiver import _Partition
 
     with receiving(queue) as receiver:
         entry: Callable[..., Any] = receiver.__class__.__dict__["_entry"]

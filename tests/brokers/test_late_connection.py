@@ -6,7 +6,7 @@ import threading
 from uuid import uuid4
 
 from rxtweets.brokers import Address, Queue, Receiver, Subscription
-from rxtweets.brokers._memory import MemoryEngine
+from rxtweets.brokers._engines.memory import MemoryEngine
 from tests.brokers.waiting import PATIENCE
 
 

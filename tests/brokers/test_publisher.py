@@ -11,7 +11,7 @@ import pytest
 
 from rxtweets import Batch, Batcher, Message, Pipeline, from_iterable
 from rxtweets.brokers import Address, Envelope, Queue, Sender
-from rxtweets.brokers._memory import MemoryEngine
+from rxtweets.brokers._engines.memory import MemoryEngine
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, HandlerError
 from rxtweets.subscribers import Spooled
 from tests.brokers.waiting import PATIENCE

@@ -12,8 +12,10 @@ from uuid import uuid4
 import pytest
 
 from rxtweets import brokers
-from rxtweets.brokers import Envelope, Receiver, Subscription, Taken, _amqp, _rabbitmq
-from rxtweets.brokers._amqp import Consumer
+from rxtweets.brokers import Envelope, Receiver, Subscription, Taken
+from rxtweets.brokers._engines import amqp
+from rxtweets.brokers._engines import rabbitmq as engine_of_rabbitmq
+from rxtweets.brokers._engines.amqp import Consumer
 from rxtweets.errors import (
     BacklogUnknown,
     BrokerError,
@@ -92,7 +94,7 @@ def test_queue_of_another_type_is_refused(node: rabbitmq.Node) -> None:
 def test_queue_that_drops_messages_is_refused(node: rabbitmq.Node, limit: dict[str, int]) -> None:
     [setting] = limit
     with rabbitmq.channel_to(node.port) as channel:
-        arguments = _rabbitmq.QUORUM | limit
+        arguments = engine_of_rabbitmq.QUORUM | limit
         channel.queue_declare(f"{setting}.workers", durable=True, arguments=arguments)
     engine = brokers.connect(node.url(setting)).engine
     with pytest.raises(QueueSettingsError, match=setting):
@@ -203,15 +205,15 @@ def test_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
 # Encoding.
 
 
-@pytest.fixture(params=[_amqp.OUTPUT, "_missing"])
+@pytest.fixture(params=[amqp.OUTPUT, "_missing"])
 def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of pika's method that writes frames, or one that pika does not have."""
-    monkeypatch.setattr(_amqp, "OUTPUT", request.param)
+    monkeypatch.setattr(amqp, "OUTPUT", request.param)
     return str(request.param)
 
 
 def test_pika_has_the_method_that_writes_frames() -> None:
-    assert callable(getattr(pytest.importorskip("pika").SelectConnection, _amqp.OUTPUT, None))
+    assert callable(getattr(pytest.importorskip("pika").SelectConnection, amqp.OUTPUT, None))
 
 
 @pytest.mark.usefixtures("output")
@@ -251,7 +253,7 @@ def test_bad_message_among_large_ones_fails_alone(queue: brokers.Queue) -> None:
 def test_delay_longer_than_each_queue_takes_several(
     queue: brokers.Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_rabbitmq, "DELAYS", (1,))
+    monkeypatch.setattr(engine_of_rabbitmq, "DELAYS", (1,))
     publish(queue, envelopes(1))
     with receiving(queue) as receiver:
         [taken] = take(receiver, 1)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from rxtweets import Batch, Message, brokers
-from rxtweets.brokers import Engine, Envelope, Receiver, Sender, Subscription, _sqlite, _sqlite_file
+from rxtweets.brokers import Engine, Envelope, Receiver, Sender, Subscription
+from rxtweets.brokers._engines import sqlite, sqlite_file
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, QueueSettingsError
 from rxtweets.subscribers import SQLiteSubscriber
 from tests.brokers.engine_contract import envelopes, take
@@ -155,7 +156,7 @@ def test_empty_file_becomes_a_queue(path: Path) -> None:
 def test_locked_file_is_unavailable_until_it_is_unlocked(
     engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_sqlite_file, "PATIENCE", 0.1)
+    monkeypatch.setattr(sqlite_file, "PATIENCE", 0.1)
     with sending(engine) as sender, receiving(engine) as receiver, raw(path) as other:
         sender.put(envelopes(5))
         [first] = receiver.take(1, 1.0)
@@ -321,8 +322,8 @@ def test_dead_letters_are_in_a_file_beside(engine: Engine, path: Path) -> None:
 def test_log_stays_short_while_messages_pass(
     engine: Engine, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_sqlite_file, "LONG_LOG", 2**18)
-    monkeypatch.setattr(_sqlite_file, "SHORTEN_EVERY", 0.0)
+    monkeypatch.setattr(sqlite_file, "LONG_LOG", 2**18)
+    monkeypatch.setattr(sqlite_file, "SHORTEN_EVERY", 0.0)
     log = Path(f"{path}-wal")
     with sending(engine) as sender, receiving(engine) as receiver:
         for start in range(0, 10_000, 100):
@@ -380,9 +381,10 @@ def test_same_attempt_of_another_worker_is_not_acknowledged(engine: Engine) -> N
 SETUP = """
 import itertools, sys
 from rxtweets import brokers
-from rxtweets.brokers import Envelope, Subscription, _sqlite_file
+from rxtweets.brokers import Envelope, Subscription
+from rxtweets.brokers._engines import sqlite_file
 
-_sqlite_file.LONG_LOG, _sqlite_file.SHORTEN_EVERY = 2**18, 0.0
+sqlite_file.LONG_LOG, sqlite_file.SHORTEN_EVERY = 2**18, 0.0
 engine = brokers.connect(sys.argv[1]).engine
 engine.ensure(["workers"])
 """
@@ -493,7 +495,7 @@ def is_empty(engine: Engine) -> bool:
 
 
 def test_backlog_of_one_key_does_not_hide_others(engine: Engine) -> None:
-    behind = _sqlite.SCAN // 2
+    behind = sqlite.SCAN // 2
     with sending(engine) as sender, receiving(engine) as receiver:
         key = [Envelope(f"a{n}", b"a", {"rxt-shard": "a"}) for n in range(behind)]
         sender.put([*key, Envelope("b", b"b", {"rxt-shard": "b"})])
@@ -518,9 +520,9 @@ def test_stale_ack_does_not_let_the_shard_continue(engine: Engine) -> None:
 @pytest.mark.parametrize("statement", ["BUSY_SHARDS", "FREE_NEXT"])
 def test_shards_are_looked_up_in_an_index(engine: Engine, path: Path, statement: str) -> None:
     del engine  # has made the file
-    names = {"group": 1, "shards": "[]", "now": 0.0, "blocked": _sqlite.BLOCKED}
+    names = {"group": 1, "shards": "[]", "now": 0.0, "blocked": sqlite.BLOCKED}
     with raw(path) as connection:
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {getattr(_sqlite, statement)}", names)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {getattr(sqlite, statement)}", names)
         steps = [row[3] for row in plan]
     assert "SEARCH held USING COVERING INDEX held_shard (grp=? AND shard=?)" in steps
     assert not any(step.startswith("SCAN held") for step in steps)

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 
 from rxtweets import Batch, Message, brokers, simulator
-from rxtweets.brokers import _memory
+from rxtweets.brokers._engines import memory
 from rxtweets.cli import _screen, main
 from rxtweets.errors import BrokerUnavailable, QueueMissing
 
@@ -51,7 +51,7 @@ def away() -> Iterator[pytest.MonkeyPatch]:
         raise BrokerUnavailable("no route to the broker")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_memory._MemorySender, "put", fail)
+        patch.setattr(memory._MemorySender, "put", fail)
         yield patch
 
 
@@ -134,7 +134,7 @@ def test_ingest_reads_nothing_when_the_queue_is_away(
     def fail(*_: object) -> None:
         raise BrokerUnavailable("no route to the broker")
 
-    monkeypatch.setattr(_memory.MemoryEngine, "ensure", fail)
+    monkeypatch.setattr(memory.MemoryEngine, "ensure", fail)
     with simulator.serve(rate=None) as x:
         assert main(["ingest", url, "--source", x.url]) == 1
     assert x.requests == []

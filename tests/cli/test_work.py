@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from rxtweets import Batch, Message, brokers
-from rxtweets.brokers._memory import MemoryEngine
+from rxtweets.brokers._engines.memory import MemoryEngine
 from rxtweets.cli import _work, main
 from rxtweets.cli._stores import STORES, report_spools_left, spooled, store_of
 from rxtweets.errors import BacklogUnknown, ConfigurationError

@@ -54,7 +54,8 @@ from rxtweets._messages.decoding import Decoder
 from rxtweets._support.workers import start_thread, unexpected
 from rxtweets.api._connection import Connection
 from rxtweets.api._watchdog import Watchdog
-from rxtweets.brokers import _amqp, _jetstream_link, _kafka_receiver, _source
+from rxtweets.brokers import _source
+from rxtweets.brokers._engines import amqp, jetstream_link, kafka_receiver
 from rxtweets.cli import _screen, _work, _worker
 from rxtweets.cli import _sources as commands
 from rxtweets.cli import _tail as tail
@@ -610,17 +611,17 @@ def connection(url: str) -> None:
 
 
 def jetstream(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_jetstream_link.Connection, "_live", Raising(kind))
+    patch.setattr(jetstream_link.Connection, "_live", Raising(kind))
     connection("nats://127.0.0.1:1/TWEETS")
 
 
 def rabbitmq(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_amqp.Link, "_watch", Raising(kind))
+    patch.setattr(amqp.Link, "_watch", Raising(kind))
     connection("amqp://127.0.0.1:1/tweets")
 
 
 def kafka(kind: type[BaseException], patch: Patch, _: Log) -> None:
-    patch.setattr(_kafka_receiver.KafkaReceiver, "_consume", Raising(kind))
+    patch.setattr(kafka_receiver.KafkaReceiver, "_consume", Raising(kind))
     engine = brokers.connect("kafka://127.0.0.1:1/tweets").engine
     with pytest.raises(BrokerUnavailable, match="fault"):
         engine.receiver(brokers.Subscription("group", 30.0, 10, 5)).take(1, PATIENCE)
@@ -733,7 +734,7 @@ def test_one_file_starts_all_threads() -> None:
         if OTHER_WAYS.search(path.read_text(encoding="utf-8"))
     }
     # The futures of requests to SQS and Pub/Sub, and of takes in order, carry their errors.
-    assert others == {"workers.py", "_sqs.py", "_pubsub.py", "_shards.py"}
+    assert others == {"workers.py", "sqs.py", "pubsub.py", "_shards.py"}
 
 
 # The one place.

@@ -24,8 +24,8 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
-from rxtweets.brokers._jetstream_link import ANSWER, Connection, Link
-from rxtweets.brokers._jetstream_settings import check_consumer, check_stream
+from rxtweets.brokers._engines.jetstream_link import ANSWER, Connection, Link
+from rxtweets.brokers._engines.jetstream_settings import check_consumer, check_stream
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
 __all__ = ["JetStreamEngine"]

@@ -24,7 +24,7 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
-from rxtweets.brokers._sqlite_file import Connection, QueueFile
+from rxtweets.brokers._engines.sqlite_file import Connection, QueueFile
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError
 
 __all__ = ["SQLiteEngine"]

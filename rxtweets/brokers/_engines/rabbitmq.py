@@ -13,7 +13,6 @@ from weakref import WeakSet
 
 from rxtweets._support.optional_imports import needed
 from rxtweets.brokers._address import Address
-from rxtweets.brokers._amqp import LIMIT, Confirms, Consumer, Letter, Link, Pushed, Reconnecting
 from rxtweets.brokers._engine import (
     Backlog,
     Engine,
@@ -22,6 +21,15 @@ from rxtweets.brokers._engine import (
     Sender,
     Subscription,
     Taken,
+)
+from rxtweets.brokers._engines.amqp import (
+    LIMIT,
+    Confirms,
+    Consumer,
+    Letter,
+    Link,
+    Pushed,
+    Reconnecting,
 )
 from rxtweets.errors import BacklogUnknown, BrokerError, BrokerUnavailable, ConfigurationError
 

@@ -8,16 +8,11 @@ import math
 import re
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
-from uuid import uuid4
+from typing import Any, TypeVar
 
-from rxtweets._support.optional_imports import needed
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._engine import (
     Backlog,
@@ -27,6 +22,17 @@ from rxtweets.brokers._engine import (
     Sender,
     Subscription,
     Taken,
+)
+from rxtweets.brokers._engines.sqs_client import PARALLEL, NoQueue, SqsClient, Stale
+from rxtweets.brokers._engines.sqs_entries import (
+    ATTRIBUTE,
+    TOGETHER,
+    batches_of,
+    entry_of,
+    facts_in,
+    message_group,
+    refusal_of,
+    waves_of,
 )
 from rxtweets.brokers._shards import ShardReceiver
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
@@ -42,15 +48,6 @@ DAYS = 14
 LONGEST = 12 * 3600
 """Seconds from its delivery for which a message can be invisible."""
 
-LARGEST = 256 * 1024
-"""Bytes of a message, and of a batch. AWS takes more today, but not on queues made before that."""
-
-TOGETHER = 10
-"""Messages of a request."""
-
-PARALLEL = 8
-"""Requests of a sender or receiver at the same time."""
-
 MOST_RECEIVES = 1000
 """Highest limit of deliveries that SQS takes."""
 
@@ -63,15 +60,7 @@ NEWS = 60.0
 TAG = "rxtweets-queue"
 """Tag of each queue: the queue whose group it is, as names alone do not tell."""
 
-ATTRIBUTE = "rxtweets"
-"""Attribute with key and headers as JSON, as SQS takes ten attributes at most."""
-
-FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NAME = re.compile(r"([A-Za-z0-9_-]+?)(\.fifo)?")
-REGION = re.compile(r"[a-z]+(-[a-z]+)+-[0-9]+")
-NO_QUEUE = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}
-BUSY = {"OverLimit", "RequestThrottled", "Throttling", "ThrottlingException", "SlowDown"}
-STALE = {"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"}
 
 
 class SqsEngine(Engine):
@@ -122,7 +111,7 @@ class SqsEngine(Engine):
     name = "sqs"
     listing = "aws sqs list-queues"
 
-    def __init__(self, address: Address, client: _Client | None = None) -> None:
+    def __init__(self, address: Address, client: SqsClient | None = None) -> None:
         address.check_options(("region", "retention"))
         match = NAME.fullmatch(address.path)
         if match is None:
@@ -132,7 +121,7 @@ class SqsEngine(Engine):
         self.no_shards = "" if self._suffix else "standard queues have no order, so name it *.fifo"
         self._days = _days(address)
         self._address = address
-        self._client = client or _Client(address)
+        self._client = client or SqsClient(address)
         self._lock = threading.Lock()
         self._named: set[str] = set()
         self._urls: dict[str, str] = {}
@@ -145,7 +134,7 @@ class SqsEngine(Engine):
             BrokerError: groups are not named, and SQS refuses to list queues.
         """
         if groups:
-            return all([self._has(group) for group in groups])
+            return all(self._has(group) for group in groups)
         prefix = f"{self._base}-"
         return any(self._owner(url) == self.queue for url in self._listed(prefix))
 
@@ -253,7 +242,7 @@ class SqsEngine(Engine):
         """Return the URL of a queue; an empty text if there is none."""
         try:
             return str(self._client.call("get_queue_url", QueueName=name)["QueueUrl"])
-        except _NoQueue:
+        except NoQueue:
             return ""
 
     def _created(self, name: str) -> str:
@@ -347,7 +336,7 @@ class SqsEngine(Engine):
 
 
 class _SqsSender(Sender):
-    def __init__(self, engine: SqsEngine, client: _Client) -> None:
+    def __init__(self, engine: SqsEngine, client: SqsClient) -> None:
         self._engine = engine
         self._client = client
         self._requests = _Requests()
@@ -361,10 +350,12 @@ class _SqsSender(Sender):
             )
             return [refused] * len(envelopes)
         is_fifo = self._engine.queue.endswith(".fifo")
-        entries = [_entry(number, one, is_fifo) for number, one in enumerate(envelopes)]
-        errors: list[Exception | None] = [_refusal(entry) for entry in entries]
+        entries = [entry_of(number, one, is_fifo) for number, one in enumerate(envelopes)]
+        errors: list[Exception | None] = [refusal_of(entry) for entry in entries]
         lost: dict[str, BrokerUnavailable] = {}
-        for wave in _waves([one for one, error in zip(entries, errors, strict=True) if not error]):
+        for wave in waves_of(
+            [one for one, error in zip(entries, errors, strict=True) if not error]
+        ):
             self._put(wave, [*urls.values()], errors, lost)
         return errors
 
@@ -377,8 +368,8 @@ class _SqsSender(Sender):
     ) -> None:
         """Send messages of different message groups, but none after a lost one of its group."""
         for entry in wave:
-            errors[int(entry["Id"])] = lost.get(_message_group(entry))
-        batches = list(_batches([one for one in wave if _message_group(one) not in lost]))
+            errors[int(entry["Id"])] = lost.get(message_group(entry))
+        batches = list(batches_of([one for one in wave if message_group(one) not in lost]))
         jobs = [(url, batch) for batch in batches for url in urls]
         for (_, batch), result in zip(jobs, self._requests.run(self._send, jobs), strict=True):
             for entry in batch:
@@ -386,7 +377,7 @@ class _SqsSender(Sender):
                 found = result if isinstance(result, Exception) else result.get(number)
                 errors[number] = errors[number] or found
                 if isinstance(found, BrokerUnavailable):
-                    lost[_message_group(entry)] = found
+                    lost[message_group(entry)] = found
 
     def close(self) -> None:
         self._requests.close()
@@ -395,14 +386,14 @@ class _SqsSender(Sender):
         url, entries = job
         try:
             answer = self._client.call("send_message_batch", QueueUrl=url, Entries=entries)
-        except _NoQueue as error:
+        except NoQueue as error:
             self._engine.forget()
             raise BrokerUnavailable(f"{error} The next batch finds or makes it.") from None
         return {int(one["Id"]): _failure(one) for one in answer.get("Failed", ())}
 
 
 class _SqsReceiver(Receiver):
-    def __init__(self, client: _Client, url: str, lease: float) -> None:
+    def __init__(self, client: SqsClient, url: str, lease: float) -> None:
         self._client = client
         self._url = url
         self._lease = max(1, math.ceil(lease))
@@ -489,7 +480,7 @@ class _SqsReceiver(Receiver):
                     entry["VisibilityTimeout"] = one.receipt.cut(seconds)
             try:
                 answer = self._client.call(operation, QueueUrl=self._url, Entries=entries)
-            except _Stale:  # of a test server, which refuses all for the sake of one
+            except Stale:  # of a test server, which refuses all for the sake of one
                 if len(batch) == 1:
                     return batch
                 return [lost for one in batch for lost in settle([one])]
@@ -550,186 +541,11 @@ class _Requests:
         self._pool.shutdown(wait=False)
 
 
-class _NoQueue(BrokerError):
-    """The queue does not exist."""
-
-
-class _Stale(BrokerError):
-    """A receipt is no longer valid."""
-
-
-class _Client:
-    """The client of boto3, made by the first request; its errors are those of rxtweets."""
-
-    def __init__(self, address: Address) -> None:
-        self._boto3 = needed("boto3", "sqs")
-        self._botocore = needed("botocore", "sqs")
-        self._options = _client_options(address)
-        self._lock = threading.Lock()
-        self._made: Any = None
-
-    def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        errors = self._botocore.exceptions
-        try:
-            client = self._ready()
-            try:
-                return dict(getattr(client, operation)(**parameters))
-            except errors.ClientError as error:
-                if not _is_busy(error):
-                    raise
-                time.sleep(0.2)
-                return dict(getattr(client, operation)(**parameters))
-        except errors.ClientError as error:
-            self._raise_refused(operation, error)
-        except (
-            errors.ConnectionError,
-            errors.HTTPClientError,
-            self._botocore.parsers.ResponseParserError,
-        ) as error:
-            raise BrokerUnavailable(f"SQS at {self._host()}: {operation}: {error}") from None
-        except errors.BotoCoreError as error:
-            raise BrokerError(f"SQS at {self._host()}: {operation}: {error}") from None
-
-    def close(self) -> None:
-        with self._lock:
-            made, self._made = self._made, None
-        if made is not None:
-            made.close()
-
-    def _ready(self) -> Any:
-        with self._lock:
-            if self._made is None:
-                config = needed("botocore.config", "sqs").Config(
-                    connect_timeout=3,
-                    read_timeout=6,
-                    retries={"mode": "standard", "total_max_attempts": 1},
-                    max_pool_connections=4 * PARALLEL,
-                    tcp_keepalive=True,
-                )
-                session = self._boto3.session.Session()  # the common one is not thread-safe
-                self._made = session.client("sqs", config=config, **self._options)
-            return self._made
-
-    def _host(self) -> str:
-        """Return host and port without any credentials."""
-        endpoint = self._made.meta.endpoint_url if self._made else self._options.get("endpoint_url")
-        parts = urlsplit(endpoint or f"https://{self._options['region_name']}")
-        return f"{parts.hostname}:{parts.port or (80 if parts.scheme == 'http' else 443)}"
-
-    def _raise_refused(self, operation: str, error: Any) -> NoReturn:
-        found = error.response.get("Error", {})
-        code = str(found.get("Code"))
-        text = f"SQS at {self._host()}: {operation}: {code}: {found.get('Message', '')}"
-        if code in NO_QUEUE:
-            raise _NoQueue(text) from None
-        if code in STALE:
-            raise _Stale(text) from None
-        if _is_busy(error) or "Deleted" in code:
-            raise BrokerUnavailable(text) from None
-        raise BrokerError(text) from None
-
-
-def _is_busy(error: Any) -> bool:
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status >= 500 or error.response.get("Error", {}).get("Code") in BUSY
-
-
-def _client_options(address: Address) -> dict[str, Any]:
-    if address.user or address.password:
-        raise ConfigurationError(f"{address}: give credentials in the environment, as for boto3")
-    if len(address.hosts) != 1:
-        raise ConfigurationError(f"{address}: give a region, as sqs://eu-west-1/tweets")
-    [(host, port)] = address.hosts
-    if port is None:
-        if not REGION.fullmatch(host) or "region" in address.options:
-            raise ConfigurationError(
-                f"{address}: give a region, as sqs://eu-west-1/tweets, or host and port of a test "
-                "server, as sqs://127.0.0.1:15000/tweets?region=us-east-1"
-            )
-        return {"region_name": host}
-    shown = f"[{host}]" if ":" in host else host
-    return {
-        "endpoint_url": f"http://{shown}:{port}",
-        "region_name": address.options.get("region", "us-east-1"),
-    }
-
-
 def _days(address: Address) -> int:
     text = address.options.get("retention", str(DAYS))
     if not text.isdecimal() or not 1 <= int(text) <= DAYS:
         raise ConfigurationError(f"{address}: retention={text!r}: give days from 1 to {DAYS}")
     return int(text)
-
-
-def _entry(number: int, envelope: Envelope, is_fifo: bool) -> dict[str, Any]:
-    facts: dict[str, object] = {"key": envelope.key, "headers": dict(envelope.headers)}
-    try:
-        text = envelope.body.decode()
-        is_text = FORBIDDEN.search(text) is None
-    except UnicodeDecodeError:
-        is_text = False
-    if not is_text:
-        text = base64.b64encode(envelope.body).decode()
-        facts["encoding"] = "base64"
-    attribute = {"DataType": "String", "StringValue": json.dumps(facts)}
-    entry = {"Id": str(number), "MessageBody": text, "MessageAttributes": {ATTRIBUTE: attribute}}
-    if is_fifo:
-        key = envelope.key or uuid4().hex
-        entry["MessageGroupId"] = _digest(envelope.shard or key)
-        entry["MessageDeduplicationId"] = _digest(key)
-    return entry
-
-
-def _digest(key: str) -> str:
-    return sha256(key.encode()).hexdigest()
-
-
-def _message_group(entry: dict[str, Any]) -> str:
-    return str(entry.get("MessageGroupId", entry["Id"]))
-
-
-def _waves(entries: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Return messages in waves, each with one message of a message group at most.
-
-    SQS may store a part of a request, and requests of a wave are sent at the same time.
-    """
-    waves: list[list[dict[str, Any]]] = []
-    sizes: Counter[str] = Counter()
-    for entry in entries:
-        group = _message_group(entry)
-        if sizes[group] == len(waves):
-            waves.append([])
-        waves[sizes[group]].append(entry)
-        sizes[group] += 1
-    return waves
-
-
-def _size(entry: dict[str, Any]) -> int:
-    facts = entry["MessageAttributes"][ATTRIBUTE]
-    attribute = len(ATTRIBUTE) + len(facts["DataType"]) + len(facts["StringValue"])
-    return len(entry["MessageBody"].encode()) + attribute
-
-
-def _refusal(entry: dict[str, Any]) -> BrokerError | None:
-    if not entry["MessageBody"]:
-        return BrokerError("SQS stores no empty messages")
-    if (size := _size(entry)) > LARGEST:
-        return BrokerError(f"a message of {size} bytes: SQS stores {LARGEST} at most")
-    return None
-
-
-def _batches(entries: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    total = 0
-    for entry in entries:
-        size = _size(entry)
-        if batch and (len(batch) == TOGETHER or total + size > LARGEST):
-            yield batch
-            batch, total = [], 0
-        batch.append(entry)
-        total += size
-    if batch:
-        yield batch
 
 
 def _failure(failed: dict[str, Any]) -> BrokerError:
@@ -740,7 +556,7 @@ def _failure(failed: dict[str, Any]) -> BrokerError:
 def _taken(message: dict[str, Any], now: float, until: float) -> Taken:
     attributes = message.get("MessageAttributes", {})
     texts = {name: one["StringValue"] for name, one in attributes.items() if "StringValue" in one}
-    facts = _facts(texts.pop(ATTRIBUTE, "{}"))
+    facts = facts_in(texts.pop(ATTRIBUTE, "{}"))
     body = message["Body"].encode()
     system = message.get("Attributes", {})
     sent = system.get("SentTimestamp")
@@ -753,14 +569,6 @@ def _taken(message: dict[str, Any], now: float, until: float) -> Taken:
         message["MessageId"],
         _Receipt(message["ReceiptHandle"], now, until),
     )
-
-
-def _facts(text: str) -> dict[str, Any]:
-    try:
-        facts = json.loads(text)
-    except ValueError:
-        facts = None
-    return facts if isinstance(facts, dict) else {}
 
 
 def _unexpired(taken: Sequence[Taken]) -> list[Taken]:

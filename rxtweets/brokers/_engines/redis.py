@@ -29,8 +29,8 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
-from rxtweets.brokers._redis_client import GroupMissing, RedisClient, option
-from rxtweets.brokers._redis_scripts import BACKLOG, ENSURE, LEAVE, PURGE, PUT, SETTLE, TAKE
+from rxtweets.brokers._engines.redis_client import GroupMissing, RedisClient, option
+from rxtweets.brokers._engines.redis_scripts import BACKLOG, ENSURE, LEAVE, PURGE, PUT, SETTLE, TAKE
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
 __all__ = ["RedisEngine"]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from rxtweets._support.optional_imports import needed
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._engine import (
     Backlog,
@@ -25,6 +23,7 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
+from rxtweets.brokers._engines.pubsub_client import Missing, PubSubClient
 from rxtweets.brokers._shards import ShardReceiver
 from rxtweets.errors import (
     BacklogUnknown,
@@ -35,9 +34,6 @@ from rxtweets.errors import (
 )
 
 __all__ = ["PubSubEngine"]
-
-PATIENCE = 5.0
-"""Seconds for the answer to a request."""
 
 POLL = 2.0
 """Seconds of one pull; `close` waits for its end."""
@@ -120,7 +116,7 @@ class PubSubEngine(Engine):
     name = "pubsub"
     listing = "gcloud pubsub topics list"
 
-    def __init__(self, address: Address, client: _Client | None = None) -> None:
+    def __init__(self, address: Address, client: PubSubClient | None = None) -> None:
         address.check_options(("ordered", "retention"))
         if not NAME.fullmatch(address.path) or address.path.startswith("goog"):
             raise ConfigurationError(
@@ -133,7 +129,7 @@ class PubSubEngine(Engine):
         self.no_shards = "" if self._is_ordered else "its URL has no ?ordered=1"
         self._retention = _days(address) * 86400
         self._address = address
-        self._client = client or _Client()
+        self._client = client or PubSubClient()
         self._lock = threading.Lock()
         self._has_topic = False
         self._named: set[str] = set()
@@ -144,7 +140,7 @@ class PubSubEngine(Engine):
         try:
             self._client.publisher("get_topic", topic=self.topic)
             return set(map(self.subscription, groups)) <= set(self.subscriptions())
-        except _Missing:
+        except Missing:
             return False
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
@@ -296,7 +292,7 @@ class PubSubEngine(Engine):
 
 
 class _PubSubSender(Sender):
-    def __init__(self, engine: PubSubEngine, client: _Client, topic: str) -> None:
+    def __init__(self, engine: PubSubEngine, client: PubSubClient, topic: str) -> None:
         self._engine = engine
         self._client = client
         self._topic = topic
@@ -351,7 +347,7 @@ class _PubSubSender(Sender):
         ]
         try:
             self._client.publisher("publish", topic=self._topic, messages=messages)
-        except _Missing as error:
+        except Missing as error:
             self._engine.forget()
             self._checked_at = -math.inf
             return BrokerUnavailable(f"{error} The next batch makes it.")
@@ -361,7 +357,7 @@ class _PubSubSender(Sender):
 
 
 class _PubSubReceiver(Receiver):
-    def __init__(self, client: _Client, name: str, lease: int, usual_lease: int) -> None:
+    def __init__(self, client: PubSubClient, name: str, lease: int, usual_lease: int) -> None:
         self._client = client
         self._name = name
         self._lease = lease
@@ -437,121 +433,6 @@ class _PubSubReceiver(Receiver):
 class _Receipt:
     ack_id: str
     until: float
-
-
-class _Client:
-    """Google's clients on one connection, made by the first request; errors are those of rxtweets.
-
-    Each request has a deadline, and is sent once.
-    """
-
-    def __init__(self) -> None:
-        self._pubsub = needed("google.pubsub_v1", "pubsub")
-        self._errors = needed("google.api_core.exceptions", "pubsub")
-        self._auth_errors = needed("google.auth.exceptions", "pubsub")
-        self._grpc = needed("grpc", "pubsub")
-        self._emulator = os.environ.get("PUBSUB_EMULATOR_HOST", "")
-        self._lock = threading.Lock()
-        self._made: tuple[Any, Any, Any] | None = None
-
-    def publisher(self, operation: str, **parameters: Any) -> Any:
-        return self._call(0, operation, parameters)
-
-    def subscriber(self, operation: str, **parameters: Any) -> Any:
-        return self._call(1, operation, parameters)
-
-    def create(self, operation: str, parameters: dict[str, Any]) -> bool:
-        """Return whether it was missing."""
-        try:
-            self._call(int(operation != "create_topic"), operation, parameters)
-        except _Exists:
-            return False
-        return True
-
-    def pull(self, name: str, most: int, timeout: float) -> Sequence[Any] | None:
-        """Return messages; ``None`` without an answer."""
-        try:
-            answer = self._call(
-                1, "pull", {"subscription": name, "max_messages": most}, timeout=timeout
-            )
-        except _NoAnswer:
-            return None
-        # The plain message: a field of Google's wrapper costs as much as a message.
-        return list(self._pubsub.PullResponse.pb(answer).received_messages)
-
-    def close(self) -> None:
-        with self._lock:
-            made, self._made = self._made, None
-        if made is not None:
-            made[2].close()
-
-    def _call(
-        self, client: int, operation: str, parameters: dict[str, Any], timeout: float = PATIENCE
-    ) -> Any:
-        errors = self._errors
-        try:
-            method: Callable[..., Any] = getattr(self._ready()[client], operation)
-            return method(**parameters, retry=None, timeout=timeout)
-        except errors.AlreadyExists as error:
-            raise _Exists(self._text(operation, error)) from None
-        except errors.NotFound as error:
-            raise _Missing(self._text(operation, error)) from None
-        except errors.DeadlineExceeded as error:
-            raise _NoAnswer(self._text(operation, error)) from None
-        except (
-            errors.ServerError,
-            errors.TooManyRequests,
-            errors.Aborted,
-            errors.Cancelled,
-            errors.Unknown,
-            self._auth_errors.TransportError,
-        ) as error:
-            raise BrokerUnavailable(self._text(operation, error)) from None
-        except (errors.GoogleAPIError, self._auth_errors.GoogleAuthError) as error:
-            raise BrokerError(self._text(operation, error)) from None
-        except ValueError as error:  # of gRPC: the channel was closed meanwhile
-            raise BrokerUnavailable(self._text(operation, error)) from None
-
-    def _text(self, operation: str, error: Exception) -> str:
-        host = self._emulator or "pubsub.googleapis.com:443"
-        return f"Pub/Sub at {host}: {operation}: {error}"
-
-    def _ready(self) -> tuple[Any, Any, Any]:
-        with self._lock:
-            if self._made is None:
-                self._made = self._connected()
-            return self._made
-
-    def _connected(self) -> tuple[Any, Any, Any]:
-        services = "google.pubsub_v1.services"
-        publisher = needed(f"{services}.publisher.transports", "pubsub").PublisherGrpcTransport
-        subscriber = needed(f"{services}.subscriber.transports", "pubsub").SubscriberGrpcTransport
-        options = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.initial_reconnect_backoff_ms", 200),
-            ("grpc.max_reconnect_backoff_ms", 2000),  # gRPC's own is two minutes
-        ]
-        if self._emulator:
-            channel = self._grpc.insecure_channel(self._emulator, options)
-        else:
-            channel = publisher.create_channel(options=options)
-        return (
-            self._pubsub.PublisherClient(transport=publisher(channel=channel)),
-            self._pubsub.SubscriberClient(transport=subscriber(channel=channel)),
-            channel,
-        )
-
-
-class _Exists(BrokerError):
-    """It exists already."""
-
-
-class _Missing(BrokerError):
-    """The topic or the subscription does not exist."""
-
-
-class _NoAnswer(BrokerUnavailable):
-    """There was no answer in time."""
 
 
 def _project(address: Address) -> str:

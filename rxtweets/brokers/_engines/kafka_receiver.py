@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 from rxtweets._support.workers import start_thread
 from rxtweets.brokers._engine import SHARD, Envelope, Receiver, Subscription, Taken
+from rxtweets.brokers._engines.kafka_client import WAIT, KafkaClient, KafkaSender
 from rxtweets.brokers._envelopes import KEY
-from rxtweets.brokers._kafka_client import WAIT, KafkaClient, KafkaSender
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, RxTweetsError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from weakref import WeakSet
 
 from rxtweets.brokers._address import Address
 from rxtweets.brokers._engine import Backlog, Engine, Receiver, Sender, Subscription
-from rxtweets.brokers._kafka_client import SETTINGS, WAIT, KafkaClient, KafkaSender
-from rxtweets.brokers._kafka_receiver import KafkaReceiver
+from rxtweets.brokers._engines.kafka_client import SETTINGS, WAIT, KafkaClient, KafkaSender
+from rxtweets.brokers._engines.kafka_receiver import KafkaReceiver
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
 if TYPE_CHECKING:
