@@ -66,7 +66,7 @@ def page_app(
         if feed.viewers >= MAX_VIEWERS:
             text = f"{MAX_VIEWERS} browsers show this page; close one of them"
             return PlainTextResponse(text, 503)
-        return StreamingResponse(feed.moments(), media_type="text/event-stream")
+        return _Viewing(feed)
 
     async def act(request: Request) -> Response:
         given = request.headers.get(TOKEN_HEADER, "")
@@ -91,6 +91,21 @@ def page_app(
     routes.append(Route("/moments", moments))
     routes.append(Route("/cards/{card:int}/{name}", act, methods=["POST"]))
     return _Guarded(Starlette(routes=routes, lifespan=lifespan), host)
+
+
+class _Viewing(StreamingResponse):
+    """The moments, for a viewer who counts from the request on: many may come at once."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(feed.moments(), media_type="text/event-stream")
+        self._feed = feed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._feed.viewers += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._feed.viewers -= 1
 
 
 class _Guarded:

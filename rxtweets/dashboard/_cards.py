@@ -69,7 +69,13 @@ RARE_FIGURES = ("duplicates", "retried", "redelivered", "backlog", "posts_today"
 
 
 class Card(Protocol):
-    """One part of the page."""
+    """One part of the page.
+
+    Attributes:
+        name: the heading.
+    """
+
+    name: str
 
     def point(self) -> Point:
         """Return the figures that are drawn over time; called once a second."""
@@ -197,7 +203,7 @@ class ReportedCard:
     def values(self) -> Values:
         reported = self._report()
         if reported is None:
-            return {"problem": f"{self.name} has not reported yet"}
+            return {"name": self.name, "problem": "it has not reported yet"}
         values = reported[1] | {"name": self.name, "actions": []}
         return values if self._is_running() else values | {"state": "its process has ended"}
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import orjson
 
 from rxtweets.dashboard._cards import Card, Point, problem_of
+from rxtweets.display._html import sanitized
 
 __all__ = ["Feed"]
 
@@ -26,6 +27,9 @@ class Feed:
 
     Args:
         cards: the parts of the page.
+
+    Attributes:
+        viewers: of the page; without any, moments are not written.
     """
 
     def __init__(self, cards: Sequence[Card]) -> None:
@@ -57,17 +61,13 @@ class Feed:
 
     async def moments(self) -> AsyncIterator[bytes]:
         """Yield events of the stream: all points first, then the new one of each moment."""
-        self.viewers += 1
-        try:
+        seen = self._number
+        yield _event("whole", self._moment(whole=True))
+        while not self._over.is_set():
+            await self._after(seen)
+            missed = self._number - seen > 1  # this viewer is slow
             seen = self._number
-            yield _event("whole", self._moment(whole=True))
-            while not self._over.is_set():
-                await self._after(seen)
-                missed = self._number - seen > 1  # this viewer is slow
-                seen = self._number
-                yield _event("whole", self._moment(whole=True)) if missed else self._latest
-        finally:
-            self.viewers -= 1
+            yield _event("whole", self._moment(whole=True)) if missed else self._latest
 
     async def _after(self, number: int) -> None:
         async with self._changed:
@@ -94,7 +94,8 @@ def _encoded(card: Card, points: list[Point]) -> bytes:
     try:
         return orjson.dumps(card.values() | {"points": points}, default=str)
     except BaseException as error:  # noqa: BLE001 - the page outlives what it shows
-        return orjson.dumps(problem_of(error) | {"points": points})
+        name = sanitized(card.name)
+        return orjson.dumps(problem_of(error) | {"name": name, "points": points})
 
 
 def _event(name: str, moment: list[bytes]) -> bytes:

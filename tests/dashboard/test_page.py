@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from reactivex.subject import Subject
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, dashboard
 from rxtweets._core.events import BatchDelivered
-from rxtweets.dashboard import _feed
+from rxtweets.dashboard import _app, _feed
 from rxtweets.dashboard._cards import PipelineCard, _BatchSample
 from rxtweets.dashboard._server import serve_cards
 from rxtweets.testing import DummySource
@@ -96,6 +97,7 @@ class Shown:
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
+        self.name = str(values.get("name", ""))
 
     def point(self) -> dict[str, float | None]:
         return {}
@@ -157,6 +159,7 @@ def test_other_cards_outlive_a_card_that_has_no_json() -> None:
         for _ in range(3):
             _, (broken, shown) = next(stream)
             assert "cannot be shown" in broken["problem"]
+            assert broken["name"] == "\ufffd"
             assert shown["name"] == "b"
 
 
@@ -228,6 +231,26 @@ def test_page_outlives_what_cannot_be_shown() -> None:
     with serve_cards([broken], 0, "127.0.0.1") as page:
         _, cards = next(moments(page.url))
     assert "ZeroDivisionError" in cards[0]["problem"]
+
+
+def test_viewers_beyond_the_limit_are_refused_even_at_once(
+    page: dashboard.Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_app, "MAX_VIEWERS", 3)
+
+    async def main() -> list[int]:
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE))
+
+            async def view() -> int:
+                stream = client.stream("GET", f"{page.url}moments")
+                return (await stack.enter_async_context(stream)).status_code
+
+            return await asyncio.gather(*(view() for _ in range(20)))
+
+    assert sorted(asyncio.run(main())) == [200] * 3 + [503] * 17
+    monkeypatch.undo()
+    assert next(moments(page.url))
 
 
 @pytest.mark.parametrize("path", ["", "page.js", "page.css"])

@@ -43,15 +43,21 @@ class ClosingStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def app_of(tweets: rxtweets.HotStream[str]) -> Starlette:
-    """Return the app; all browsers share the one connection to X, which closes with the last."""
+def streamed(tweets: rxtweets.HotStream[str]) -> Response:
+    """Return the response that never ends."""
 
     async def events() -> AsyncIterator[str]:
         async for message in tweets:
             yield f"id: {message.id}\ndata: {json.dumps(message.data)}\n\n"
 
+    return ClosingStream(events(), media_type="text/event-stream")
+
+
+def app_of(tweets: rxtweets.HotStream[str]) -> Starlette:
+    """Return the app; all browsers share the one connection to X, which closes with the last."""
+
     async def stream(_: Request) -> Response:
-        return ClosingStream(events(), media_type="text/event-stream")
+        return streamed(tweets)
 
     async def page(_: Request) -> Response:
         return HTMLResponse(PAGE)

@@ -11,12 +11,34 @@ from contextlib import ExitStack
 import httpx
 import pytest
 import uvicorn
+import uvloop
+from fastapi import FastAPI
+from starlette.responses import HTMLResponse, Response
 
 import rxtweets
 from rxtweets import simulator
-from tests.web.live_tweets import app_of
+from tests.web.live_tweets import PAGE, app_of, streamed
 
 PATIENCE = 20.0
+
+
+def fastapi_of(tweets: rxtweets.HotStream[str]) -> FastAPI:
+    """The same app by FastAPI."""
+    app = FastAPI()
+
+    @app.get("/tweets")
+    async def stream() -> Response:
+        return streamed(tweets)
+
+    @app.get("/")
+    async def page() -> HTMLResponse:
+        return HTMLResponse(PAGE)
+
+    return app
+
+
+APPS = {"starlette": (app_of, asyncio.run), "fastapi": (fastapi_of, uvloop.run)}
+"""The app and its event loop."""
 
 
 @pytest.fixture
@@ -25,13 +47,14 @@ def x() -> Iterator[simulator.Simulator]:
         yield server
 
 
-@pytest.fixture
-def url(x: simulator.Simulator) -> Iterator[str]:
+@pytest.fixture(params=APPS)
+def url(x: simulator.Simulator, request: pytest.FixtureRequest) -> Iterator[str]:
     """The web app, on an event loop in a thread."""
+    make, run = APPS[request.param]
     tweets = rxtweets.sample_stream(token="any", base_url=x.url)
-    config = uvicorn.Config(app_of(tweets), port=0, ws="none", lifespan="off", log_level="error")
+    config = uvicorn.Config(make(tweets), port=0, ws="none", lifespan="off", log_level="error")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread = threading.Thread(target=lambda: run(server.serve()))
     thread.start()
     while not server.started:
         threading.Event().wait(0.005)

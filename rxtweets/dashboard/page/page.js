@@ -55,8 +55,8 @@ class Card {
     const problem = this.find(".problem");
     problem.hidden = !values.problem;
     setText(problem, values.problem || "");
-    if (values.problem) return;
     setText(this.find("h2"), values.name);
+    if (values.problem) return;
     this.showState(values);
     this.showButtons(values.actions);
     this.showPicture(values);
