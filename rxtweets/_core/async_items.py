@@ -183,9 +183,7 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
         schedule = CurrentThreadScheduler.singleton().schedule
         work = partial(copy_context().run, schedule, self._connect)
         try:
-            start_thread(
-                "rxtweets-subscribe", work, lambda error: self.on_error(as_exception(error))
-            )
+            start_thread("rxtweets-subscribe", work, self._could_not_connect)
         except RuntimeError:  # the system starts no more threads
             self._has_connected.set()
             raise
@@ -197,6 +195,10 @@ class Feed(abc.ObserverBase[Sequence[Any]], Generic[T_co]):
                 self._subscription.disposable = self._subscribe(self)
         finally:
             self._has_connected.set()
+
+    def _could_not_connect(self, error: BaseException) -> None:
+        self._has_connected.set()
+        self.on_error(as_exception(error))
 
     def _request_more(self, loop: CallerLoop) -> LoopEvent | None:
         """Return an event for the next items; ``None`` if some are there."""

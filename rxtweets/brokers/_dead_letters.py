@@ -240,8 +240,10 @@ class DeadLetters:
 
     def _existing(self) -> Engine | None:
         """Return the queue of the dead letters; ``None`` if there was none yet."""
+        if self._engine.dead_letters().exists((GROUP,)):
+            return _ready(self._engine)
         check_exists(self._engine)
-        return _ready(self._engine) if self._engine.dead_letters().exists((GROUP,)) else None
+        return None
 
 
 def check_exists(engine: Engine, groups: Sequence[str] = ()) -> None:

@@ -42,6 +42,9 @@ OnFailure = Literal["retry", "dead_letter", "drop", "release"]
 WAIT = 1.0
 """Seconds that one take waits for messages."""
 
+CLOSING = 1.0
+"""Seconds that the end waits for the answer to a request for the backlog."""
+
 LOOK = 5.0
 """Seconds between two looks at the backlog, and at messages that are held too long, at most."""
 
@@ -160,6 +163,7 @@ class _Session:
         self._room = threading.Event()
         self._stopped = threading.Event()
         self._closed = threading.Event()
+        self._asking = threading.Lock()
         self._is_taking = False
         self._is_watched = False
         self._is_left = False
@@ -415,6 +419,9 @@ class _Session:
             log.warning("the connection to %s did not close: %r", self._engine.queue, error)
         if is_idle:
             self._closed.set()
+            # The request for the backlog would open a connection after `Queue.close`.
+            if self._asking.acquire(timeout=CLOSING):
+                self._asking.release()
 
     # Leases.
 
@@ -443,14 +450,20 @@ class _Session:
     def _watch_backlog(self) -> None:
         """Look at the backlog; a slow answer on the thread of the leases would end them."""
         while not self._closed.is_set():
-            try:
-                backlogs = self._engine.backlog()
-                self._backlog = backlogs.get(self._subscription.group, self._backlog)
-            except BrokerError:
-                pass  # the next take reports it
-            except Exception as error:
-                log.warning("backlog of %s: %r", self._engine.queue, error, exc_info=error)
+            with self._asking:
+                if self._closed.is_set():
+                    return
+                self._look_at_backlog()
             self._closed.wait(LOOK)
+
+    def _look_at_backlog(self) -> None:
+        try:
+            backlogs = self._engine.backlog()
+            self._backlog = backlogs.get(self._subscription.group, self._backlog)
+        except BrokerError:
+            pass  # the next take reports it
+        except Exception as error:
+            log.warning("backlog of %s: %r", self._engine.queue, error, exc_info=error)
 
     def _extend(self, receiver: Unpacker, held: Sequence[Taken]) -> None:
         try:

@@ -11,7 +11,7 @@ import pytest
 import tenacity
 
 from rxtweets import Batch, Message, Pipeline, events
-from rxtweets.brokers import Backlog, Queue, Subscription, delivery_of
+from rxtweets.brokers import Backlog, Queue, Subscription, _source, delivery_of
 from rxtweets.errors import BrokerError, QueueSettingsError
 from tests.brokers.faulty import FaultyEngine, faulty_queue
 from tests.brokers.waiting import PATIENCE, eventually
@@ -208,6 +208,37 @@ def test_leases_are_extended_while_the_backlog_is_slow(
     answered.set()
     session.ack([message], [])
     session.leave()
+
+
+def test_source_has_ended_when_its_backlog_is_answered(
+    faulty: tuple[Queue, FaultyEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, engine = faulty
+    publish(queue, [])
+    asked, answered, order = threading.Event(), threading.Event(), list[str]()
+
+    def answer_late() -> dict[str, Backlog]:
+        asked.set()
+        answered.wait(PATIENCE)
+        order.append("answered")
+        return {}
+
+    monkeypatch.setattr(engine, "backlog", answer_late)
+    monkeypatch.setattr(_source, "CLOSING", PATIENCE)
+    session = queue.source("workers").new_session()
+    session(1)
+    assert asked.wait(PATIENCE)
+
+    def leave() -> None:
+        session.leave()
+        order.append("left")
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    leaving.join(0.1)
+    answered.set()
+    leaving.join(PATIENCE)
+    assert order == ["answered", "left"]
 
 
 def test_error_without_text_becomes_a_dead_letter(

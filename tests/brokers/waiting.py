@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import time
 from collections.abc import Callable
+from random import SystemRandom
 from typing import Any
 
 __all__ = ["PATIENCE", "accepts", "eventually", "free_port", "wait_for_server"]
@@ -47,6 +49,8 @@ def accepts(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that no server uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port that no server uses now, and no outgoing connection later."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as server:
+            server.bind(("127.0.0.1", SystemRandom().randrange(10_000, 32_000)))
+            return int(server.getsockname()[1])

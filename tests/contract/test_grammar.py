@@ -371,5 +371,5 @@ def test_nothing_is_emitted_after_disposal_in_handler(how: str, ordered: bool) -
     assert 5 not in [item.data for item in referee.items]
     stats = stream.stats()
     assert stats.in_flight == 0
-    assert stats.processed + stats.abandoned == 20
-    assert len(referee.items) <= stats.processed  # one more may be on its way to the observer
+    # One more may be on its way to the observer.
+    assert 20 - len(referee.items) - stats.abandoned in {0, 1}

@@ -551,7 +551,8 @@ def test_batch_fails_when_the_loop_is_left(acks: RecordingAcknowledger, shape: s
 
     run(main())
     assert [message.data for message in acks.successful] == [0, 1, 2]
-    assert [message.data for message in acks.failed] == [3, 4, 5]
+    # The next batch may be there already; it fails with the one that the loop had.
+    assert [message.data for message in acks.failed] in ([3, 4, 5], [3, 4, 5, 6])
 
 
 def test_batches_made_on_the_thread_of_the_loop_are_settled(acks: RecordingAcknowledger) -> None:
