@@ -31,11 +31,20 @@ OTHERS = {
 """Files in which a cluster, a kernel or another client of X keeps sockets and processes open."""
 
 
+SLOW = (
+    "test_lab", "test_notebooks", "test_secrecy", "test_work", "test_threads", "test_isolated",
+    "test_dashboard", "test_killed", "test_streaming", "test_commands", "test_main",
+    "test_real_frames", "test_grammar", "test_schema", "test_bounds",
+)  # fmt: skip
+"""Files that take longest, besides those of brokers: they come first, so that all end together."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Spread the files of brokers, whose tests wait for leases, among those that compute."""
     files = [list(part) for _, part in groupby(items, key=lambda item: item.path)]
     waiting = [part for part in files if part[0].path.parent.name == "brokers"]
     others = [part for part in files if part[0].path.parent.name != "brokers"]
+    others.sort(key=lambda part: SLOW.index(name) if (name := part[0].path.stem) in SLOW else 99)
     mixed: list[pytest.Item] = []
     while waiting or others:  # the former are through after two thirds of the latter
         for part in (*waiting[:1], *others[:3]):

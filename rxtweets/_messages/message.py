@@ -31,6 +31,7 @@ __all__ = [
     "ack_immediately",
     "are_plain",
     "claim_by_acknowledger",
+    "give_acknowledger",
     "has_received_text",
     "id_text",
     "in_place_of",
@@ -490,6 +491,15 @@ class Message(Generic[T_co]):
 
 # `Message.__setattr__` refuses all changes; the slot's own setter passes it by.
 _set_metadata = vars(Message)["_metadata"].__set__
+_set_receipt = vars(Message)["_receipt"].__set__
+_set_route = vars(Message)["_route"].__set__
+
+
+def give_acknowledger(message: Message[Any], acknowledger: Acknowledger, data: object) -> None:
+    """Do as `Message.with_acknowledger`, to a message that nobody else has yet."""
+    batcher, batch_key, batch_mode, _, _, status = message._route
+    _set_receipt(message, Receipt(acknowledger))
+    _set_route(message, Route(batcher, batch_key, batch_mode, None, data, status))
 
 
 class _Draft(Generic[T_co]):

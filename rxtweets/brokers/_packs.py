@@ -40,6 +40,9 @@ NOT_BEFORE = "rxt-not-before"
 AGAIN = (FOR_GROUP, ATTEMPTS, NOT_BEFORE)
 """Headers of a message that was published again."""
 
+MARKS = frozenset({FORMAT, *AGAIN})
+"""Headers without which a message needs no work here."""
+
 MOST_BYTES = 256_000
 """Bytes of a pack, its headers included; the least limit of brokers is that of SQS."""
 
@@ -136,8 +139,11 @@ class Unpacker(Receiver):
         if not self._ready:
             # The first pack shows the size of the others: a worker leaves the rest to other ones.
             packs = 1 if self._usual_size is None else max(1, most // self._usual_size)
-            sizes = [self._open(taken) for taken in self._receiver.take(packs, wait)]
-            self._usual_size = max(1, *sizes) if sizes else self._usual_size
+            found = self._receiver.take(packs, wait)
+            if all(MARKS.isdisjoint(one.headers) for one in found):
+                self._usual_size = 1 if found else self._usual_size
+                return found
+            self._usual_size = max(1, *map(self._open, found))
         with self._lock:
             return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
 

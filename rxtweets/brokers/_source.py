@@ -16,7 +16,7 @@ import tenacity
 from rxtweets._core.events import AcknowledgementsLost, BrokerLost, BrokerReconnected, DeadLettered
 from rxtweets._core.retry import call_state, seconds_until_retry
 from rxtweets._core.telemetry import Telemetry
-from rxtweets._messages.message import Failed, Message
+from rxtweets._messages.message import Failed, Message, give_acknowledger
 from rxtweets._support.validation import choice, seconds
 from rxtweets._support.workers import start_thread
 from rxtweets.brokers._dead_letters import DeadLetterSender
@@ -260,7 +260,8 @@ class _Session:
             elif one.attempt > self._settling.max_deliver:
                 dead.append((one, _redelivered(one)))
             else:
-                messages.append(message.with_acknowledger(self, data=self._delivery(one)))
+                give_acknowledger(message, self, self._delivery(one))
+                messages.append(message)
         self._bury(dead)
         return messages
 

@@ -15,8 +15,8 @@ from rxtweets import Backoff, simulator
 from rxtweets.simulator import _server as server
 from rxtweets.simulator.script import Close, Part, Serve
 
-RECONNECTS = 6_000
-SETTLED = 2_000
+RECONNECTS = 3_000
+SETTLED = 1_500
 
 
 @pytest.mark.exhaustive

@@ -56,6 +56,9 @@ AGAIN = """
 SELECT seq, attempt FROM held WHERE grp = ? AND available_at <= ?
 ORDER BY available_at, seq LIMIT ?
 """
+NEW_MESSAGES = """
+SELECT seq, key, headers, enqueued_at, body FROM messages WHERE seq BETWEEN ? AND ? ORDER BY seq
+"""
 MESSAGES = """
 SELECT seq, key, headers, enqueued_at, body FROM messages
 WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq
@@ -63,6 +66,10 @@ WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq
 BUSY_SHARDS = """
 SELECT value FROM json_each(:shards)
 WHERE EXISTS (SELECT 1 FROM held WHERE grp = :group AND shard = value)
+"""
+HOLD_NEW = """
+INSERT INTO held (seq, grp, attempt, available_at, taker)
+SELECT seq, ?, 1, ?, ? FROM messages WHERE seq BETWEEN ? AND ?
 """
 HOLD = """
 INSERT OR REPLACE INTO held (seq, grp, attempt, available_at, taker, shard)
@@ -290,29 +297,36 @@ class _SQLiteReceiver(Receiver):
 
     def _take(self, most: int) -> list[Taken]:
         with self._file.reading() as connection:  # does not keep writers out
-            if not self._available(connection, most):
+            again, new = self._available(connection, most)
+            if not (again or new):
                 return []
         with self._file.writing() as connection:
             return self._hold(connection, most, most) or self._hold(connection, most, SCAN)
 
-    def _available(self, connection: Connection, most: int) -> dict[int, int]:
-        """Return the numbers of messages to take, and the attempt that each delivery is."""
+    def _available(self, connection: Connection, most: int) -> tuple[dict[int, int], range]:
+        """Return the numbers of messages to take: returned ones with their attempts, new ones."""
         group = self._file.groups[self._name]
         again = connection.rows(AGAIN, (group, time.time(), most))
         [(position, last)] = connection.rows(NEW, (group,))
         # After the position of a group, no number is missing: see ADD_GROUP and FORGET_MESSAGES.
-        until = min(last, position + most - len(again))
-        attempts = {seq: attempt + 1 for seq, attempt in again}
-        return attempts | dict.fromkeys(range(position + 1, until + 1), 1)
+        new = range(position + 1, min(last, position + most - len(again)) + 1)
+        return {seq: attempt + 1 for seq, attempt in again}, new
 
     def _hold(self, connection: Connection, most: int, scanned: int) -> list[Taken]:
         """Take messages, and hold those that wait behind others of their shards."""
-        if not (attempts := self._available(connection, scanned)):
+        again, new = self._available(connection, scanned)
+        rows = connection.rows(MESSAGES, (_json(list(again)),)) if again else []
+        if new:
+            rows += connection.rows(NEW_MESSAGES, (new[0], new[-1]))
+        if not rows:
             return []
         group, until, taker = self._file.groups[self._name], time.time() + self._lease, _new_taker()
-        rows = connection.rows(MESSAGES, (_json(list(attempts)),))
-        found = [_taken(row, attempts[row[0]], taker) for row in rows]
+        found = [_taken(row, again.get(row[0], 1), taker) for row in rows]
         shards = {one: one.shard for one in found if SHARD in one.headers}
+        if len(found) <= most and not (again or shards):
+            connection.rows(HOLD_NEW, (group, until, taker, new[0], new[-1]))
+            connection.rows(ADVANCE, (new[-1], group))
+            return found
         blocked = self._blocked(connection, group, shards) if shards else set[Taken]()
         taken = [one for one in found if one not in blocked][:most]
         last = (taken if len(taken) == most else found)[-1].receipt[0]

@@ -135,8 +135,11 @@ class SqsEngine(Engine):
         """
         if groups:
             return all(self._has(group) for group in groups)
-        prefix = f"{self._base}-"
-        return any(self._owner(url) == self.queue for url in self._listed(prefix))
+        with self._lock:
+            known = {*self._named, *self._urls}
+        return any(self._has(group) for group in known) or any(
+            self._owner(url) == self.queue for url in self._listed(f"{self._base}-")
+        )
 
     def ensure(self, groups: Sequence[str] = ()) -> None:
         """Create the queues of the groups."""
