@@ -14,6 +14,7 @@ import pytest
 
 from rxtweets import brokers
 from rxtweets.brokers import Envelope, Queue, Subscription
+from rxtweets.brokers._engines.sqs_client import SqsClient
 from rxtweets.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -111,17 +112,16 @@ def test_group_of_another_process_is_found(queue: Queue, url: str) -> None:
 
 
 @pytest.fixture
-def without_list(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the permission ListQueues away."""
-    engine: Any = queue.engine
-    call = engine._client.call
+    call = SqsClient.call
 
-    def refuse(operation: str, **parameters: Any) -> Any:
+    def refuse(client: SqsClient, operation: str, **parameters: Any) -> Any:
         if operation == "list_queues":
             raise BrokerError("SQS: list_queues: AccessDenied")
-        return call(operation, **parameters)
+        return call(client, operation, **parameters)
 
-    monkeypatch.setattr(engine._client, "call", refuse)
+    monkeypatch.setattr(SqsClient, "call", refuse)
 
 
 @pytest.mark.usefixtures("without_list")
@@ -136,9 +136,9 @@ def test_named_groups_are_found_without_a_list(queue: Queue) -> None:
 
 
 @pytest.mark.usefixtures("without_list")
-def test_backlog_of_unnamed_groups_needs_the_list(queue: Queue) -> None:
+def test_backlog_of_unnamed_groups_needs_the_list(url: str) -> None:
     with pytest.raises(BrokerError, match="AccessDenied"):
-        Queue(queue.engine, ()).backlog()
+        brokers.connect(url).backlog()
 
 
 def test_queue_of_a_similar_name_is_no_group(queue: Queue, url: str) -> None:
