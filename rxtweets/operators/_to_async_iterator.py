@@ -19,8 +19,9 @@ def to_async_iterator() -> Callable[[Observable[T]], AsyncItems[T]]:
     """Give the items to an ``async for``.
 
     A stream of rxtweets is iterated without it, ``async for message in tweets``, also behind
-    operators of RxPY. This operator does the same for any Observable. It also has a type where type
-    checkers know only that RxPY's operators return an `Observable`.
+    most operators of RxPY. This operator does the same for any Observable, such as those of `sum`,
+    `pluck` and `switch_latest`. It also has a type where type checkers know only that RxPY's
+    operators return an `Observable`.
 
     ::
 

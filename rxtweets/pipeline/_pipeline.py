@@ -495,7 +495,8 @@ class Pipeline:
         A batch succeeds when the loop requests the next one; until then the pipeline waits. If the
         loop is left, by ``break`` or by an error, its batch fails, and the pipeline drains in the
         background: the batches that follow fail too. To wait for that drain, use
-        ``contextlib.aclosing(pipeline.abatches())``; see `AsyncItems`.
+        ``contextlib.aclosing(pipeline.abatches())``; see `AsyncItems`. To stop, leave the loop:
+        `astop` inside it waits for the batch that the loop has, until its timeout.
 
         Args:
             name: of a batcher made by `Batcher.awaited`.
