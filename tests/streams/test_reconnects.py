@@ -15,8 +15,8 @@ from rxtweets import Backoff, simulator
 from rxtweets.simulator import _server as server
 from rxtweets.simulator.script import Close, Part, Serve
 
-RECONNECTS = 3_000
-SETTLED = 1_500
+RECONNECTS = 5_000
+SETTLED = 2_000
 
 
 @pytest.mark.exhaustive

@@ -14,7 +14,7 @@ from tests.streams.soaking import (
     nothing_came_twice,
 )
 
-TWEETS = 60_000
+TWEETS = 100_000
 RUNS: dict[str, dict[str, Any]] = {
     "over HTTP/1.1": {"seed": 3, **HTTP1},
     "over HTTP/2": {"seed": 4, **HTTP2},
