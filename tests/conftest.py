@@ -32,8 +32,10 @@ OTHERS = {
 
 
 SLOW = (
+    "test_soak_with_backfill", "test_soak_without_backfill", "test_killed", "test_reconnects",
+    "test_draining", "test_random_pipelines",
     "test_lab", "test_notebooks", "test_secrecy", "test_work", "test_threads", "test_isolated",
-    "test_dashboard", "test_killed", "test_streaming", "test_commands", "test_main",
+    "test_dashboard", "test_streaming", "test_commands", "test_main",
     "test_real_frames", "test_grammar", "test_schema", "test_bounds",
 )  # fmt: skip
 """Files that take longest, besides those of brokers: they come first, so that all end together."""
