@@ -74,7 +74,7 @@ class ShardReceiver(Receiver):
         """Acknowledge messages; the next ones of their shards become ready."""
         try:
             lost = self._receiver.acknowledge(taken)
-        except BrokerError:
+        except Exception:  # else the next messages of the shards would wait for ever
             self._forget(set(taken))
             raise
         gone = set(lost)

@@ -162,6 +162,25 @@ def test_lost_acknowledgement_gives_the_shard_back() -> None:
     receiver.close()
 
 
+@pytest.mark.parametrize("error", [BrokerUnavailable("away"), ValueError("of a client")])
+def test_failed_acknowledgement_gives_the_shard_back(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = taken(1), taken(2)
+    broker = Batches([first, second])
+    receiver = ShardReceiver(broker, 100)
+    assert receiver.take(10, PATIENCE) == [first]
+
+    def fail(_: Sequence[Taken]) -> Sequence[Taken]:
+        raise error
+
+    monkeypatch.setattr(broker, "acknowledge", fail)
+    with pytest.raises(type(error)):
+        receiver.acknowledge([first])
+    assert broker.settled["release"] == [first, second]
+    receiver.close()
+
+
 def test_closing_gives_waiting_messages_back_in_order() -> None:
     broker = Batches([taken(1), taken(2), taken(3)])
     receiver = ShardReceiver(broker, 100)
