@@ -111,6 +111,16 @@ def test_group_of_another_process_is_found(queue: Queue, url: str) -> None:
         take(receiver, 3)
 
 
+def test_backlog_has_a_new_group_at_once(url: str) -> None:
+    queue = brokers.connect(url)
+    queue.engine.sender().put(envelopes(1))  # it looks for groups, and finds none
+    worker = brokers.connect(url, groups=["workers"])
+    worker.ensure()
+    assert set(queue.backlog()) == {"workers"}
+    worker.close()
+    queue.close()
+
+
 @pytest.fixture
 def without_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the permission ListQueues away."""

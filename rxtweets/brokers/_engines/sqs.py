@@ -137,6 +137,7 @@ class SqsEngine(Engine):
             return all(self._has(group) for group in groups)
         with self._lock:
             known = {*self._named, *self._urls}
+            self._known_until = 0.0  # `backlog` has to find what this finds
         return any(self._has(group) for group in known) or any(
             self._owner(url) == self.queue for url in self._listed(f"{self._base}-")
         )
