@@ -496,7 +496,7 @@ _set_route = vars(Message)["_route"].__set__
 
 
 def give_acknowledger(message: Message[Any], acknowledger: Acknowledger, data: object) -> None:
-    """Do as `Message.with_acknowledger`, to a message that nobody else has yet."""
+    """Set the acknowledger of a new message in place, before other code gets the message."""
     batcher, batch_key, batch_mode, _, _, status = message._route
     _set_receipt(message, Receipt(acknowledger))
     _set_route(message, Route(batcher, batch_key, batch_mode, None, data, status))

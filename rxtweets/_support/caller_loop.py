@@ -60,7 +60,7 @@ class CallerLoop:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the loop has ended, so that its tasks never continue."""
+        """Whether the loop is closed."""
         try:
             self.call_soon(bool)
         except RuntimeError:

@@ -201,8 +201,8 @@ def with_options_of(model: Callable[..., Any]) -> Callable[[F], F]:
             for part in inspect.signature(model).parameters.values()
             if part.kind is part.KEYWORD_ONLY and part.name not in names
         ]
-        # A type checker knows no such attribute of a function.
-        setattr(function, "__signature__", shown.replace(parameters=own + options))  # noqa: B010
+        signature = shown.replace(parameters=own + options)
+        setattr(function, "__signature__", signature)  # noqa: B010 - type checkers know no such one
         return function
 
     return show

@@ -21,8 +21,8 @@ One process runs ``ingest``, any number of others run ``work``. ::
     memory:tweets                                     this process, for tests
     =====================================  =========  ======================================
 
-The class of each engine, in ``rxtweets.brokers._engines``, says what it guarantees, and which
-options its URL takes.
+``help(type(brokers.connect(URL).engine))`` says what an engine guarantees, and which options its
+URL takes.
 
 A message is acknowledged when its pipeline has handled it. So each is handled at least once: make
 writes idempotent, as the stores of `rxtweets.subscribers` do.

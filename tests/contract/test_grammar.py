@@ -371,5 +371,5 @@ def test_nothing_is_emitted_after_disposal_in_handler(how: str, ordered: bool) -
     assert 5 not in [item.data for item in referee.items]
     stats = stream.stats()
     assert stats.in_flight == 0
-    # One more may be on its way to the observer.
+    # Another thread may still be giving the last processed message to the observer.
     assert 20 - len(referee.items) - stats.abandoned in {0, 1}

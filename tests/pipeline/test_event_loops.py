@@ -18,23 +18,11 @@ import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, Stats
 from rxtweets.errors import ConfigurationError, PipelineError, SourceError, SubscriberError
 from rxtweets.testing import RecordingAcknowledger
+from tests.pipeline.held import Held
 
 PATIENCE = 20.0
 NEVER = 600.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Held:
-    """A handler that blocks until it is released."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.released = threading.Event()
-
-    def __call__(self, message: Message[Any]) -> Message[Any]:
-        self.entered.set()
-        assert self.released.wait(PATIENCE)
-        return message
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from rxtweets.errors import (
 )
 from rxtweets.subscribers import Buffered
 from rxtweets.testing import DummySource
+from tests.pipeline.held import Held
 
 PATIENCE = 20.0
 NEVER = 600.0
@@ -69,19 +70,6 @@ class Recorder(Subscriber[Any]):
     @property
     def texts(self) -> list[list[Any]]:
         return [[message.data for message in batch] for batch in self.batches]
-
-
-class Held:
-    """A handler that blocks until it is released."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.released = threading.Event()
-
-    def __call__(self, message: Message[Any]) -> Message[Any]:
-        self.entered.set()
-        assert self.released.wait(PATIENCE)
-        return message
 
 
 def messages(count: int) -> list[Message[Any]]:
