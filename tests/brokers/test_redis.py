@@ -231,6 +231,20 @@ def test_message_is_deleted_when_all_groups_have_it(server: RedisServer) -> None
         assert client.keys("*due*") == []
 
 
+def test_any_number_is_settled_at_once_in_any_order(server: RedisServer) -> None:
+    sent = 8100  # a script passes 7,999 values to a command
+    with ready(server.url("q"), "workers") as queue, receiving(queue) as receiver:
+        publish(queue, envelopes(sent))
+        taken: list[Taken] = []
+        while len(taken) < sent:
+            taken += receiver.take(sent, 0.1)
+        taken.sort(key=lambda one: one.key)
+        assert receiver.extend(taken) == []
+        assert receiver.acknowledge(taken) == []
+        assert receiver.acknowledge(taken[:3]) == taken[:3]
+        assert is_empty(queue)
+
+
 def test_backlog_counts_delayed_messages_as_pending(server: RedisServer) -> None:
     with ready(server.url("q")) as queue, receiving(queue) as receiver:
         publish(queue, envelopes(5))

@@ -41,6 +41,9 @@ SLICE = 0.5
 AT_ONCE = 200
 """Messages of one script at most: Redis serves no other client while a script runs."""
 
+SETTLED_AT_ONCE = 1000
+"""Messages of one script that settles them: a script may pass 7,999 values to a command."""
+
 BYTES_AT_ONCE = 1_000_000
 
 
@@ -252,13 +255,15 @@ class _RedisReceiver(Receiver):
         return self._run(TAKE, most, self._lease)
 
     def _settle(self, outcome: str, taken: Sequence[Taken], delay: int = 0) -> Sequence[Taken]:
-        if not taken:
-            return []
-        pairs = [part for one in taken for part in (one.native_id, one.attempt)]
-        try:
-            return [taken[number] for number in self._run(SETTLE, outcome, delay, *pairs)]
-        except GroupMissing:
-            return taken
+        lost: list[Taken] = []
+        for start in range(0, len(taken), SETTLED_AT_ONCE):
+            part = taken[start : start + SETTLED_AT_ONCE]
+            pairs = [value for one in part for value in (one.native_id, one.attempt)]
+            try:
+                lost += [part[number] for number in self._run(SETTLE, outcome, delay, *pairs)]
+            except GroupMissing:
+                lost += part
+        return lost
 
     def _run(self, script: str, *values: Any) -> Any:
         return self._client.run(script, self._keys, [self._group, self._consumer, *values])

@@ -17,12 +17,11 @@ end
 local refused = {}
 for i = 2, #KEYS do
     local last = at + ARGV[at]
-    if window == 0 or redis.call('EXISTS', KEYS[i]) == 0 then
+    if window == 0 or redis.call('SET', KEYS[i], '', 'NX', 'EX', window) then
         local reply = redis.pcall('XADD', stream, '*', unpack(ARGV, at + 1, last))
         if type(reply) == 'table' and reply.err then
             refused[#refused + 1] = {i - 2, reply.err}
-        elseif window > 0 then
-            redis.call('SET', KEYS[i], '', 'EX', window)
+            redis.call('DEL', KEYS[i])
         end
     end
     at = last + 1
@@ -68,9 +67,10 @@ TAKE = (
     HEAD
     + """
 local most, lease = tonumber(ARGV[3]), tonumber(ARGV[4])
-local reply = {'', 3600000}
+local reply, leases = {'', 3600000}, {}
 local function add(id, attempt, fields)
-    redis.call('ZADD', due, now + lease, id)
+    leases[#leases + 1] = now + lease
+    leases[#leases + 1] = id
     reply[#reply + 1] = {id, attempt, fields}
 end
 for _, id in ipairs(redis.call('ZRANGE', due, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)) do
@@ -84,7 +84,9 @@ if rest > 0 then
         'XREADGROUP', 'GROUP', group, consumer, 'COUNT', rest, 'STREAMS', stream, '>')
     for _, entry in ipairs(new and new[1][2] or {}) do add(entry[1], 1, entry[2]) end
 end
-if #reply == 2 then
+if #leases > 0 then
+    redis.call('ZADD', due, unpack(leases))
+else
     for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
         if info[2] == group then reply[1] = info[8] end
     end
@@ -99,6 +101,7 @@ SETTLE = (
     HEAD
     + """
 local outcome, delay, lost, groups = ARGV[3], tonumber(ARGV[4]), {}, nil
+local done, unneeded, deliveries = {}, {}, {}
 local function is_after(id, other)
     local ms, number = id:match('(%d+)-(%d+)')
     local other_ms, other_number = other:match('(%d+)-(%d+)')
@@ -115,21 +118,34 @@ local function is_needed(id)
 end
 local settle = {}
 function settle.acknowledge(id)
-    redis.call('XACK', stream, group, id)
-    redis.call('ZREM', due, id)
-    if not is_needed(id) then redis.call('XDEL', stream, id) end
+    done[#done + 1] = id
+    if not is_needed(id) then unneeded[#unneeded + 1] = id end
 end
 function settle.extend(id) redis.call('ZADD', due, now + delay, id) end
 function settle.retry(id, attempt) give_back(id, attempt, now + delay) end
 function settle.release(id, attempt) give_back(id, attempt - 1, now) end
+-- One call finds most of them: they are settled about in the order in which they were taken.
+for _, entry in ipairs(redis.call(
+    'XPENDING', stream, group, ARGV[5], ARGV[#ARGV - 1], #ARGV, consumer)) do
+    deliveries[entry[1]] = entry[4]
+end
+local function deliveries_of(id)
+    local entry = pending(group, id)
+    return entry and entry[2] == consumer and entry[4]
+end
 for i = 5, #ARGV, 2 do
-    local entry, attempt = pending(group, ARGV[i]), tonumber(ARGV[i + 1])
-    if entry and entry[2] == consumer and entry[4] == attempt then
-        settle[outcome](ARGV[i], attempt)
+    local id, attempt = ARGV[i], tonumber(ARGV[i + 1])
+    if (deliveries[id] or deliveries_of(id)) == attempt then
+        settle[outcome](id, attempt)
     else
         lost[#lost + 1] = (i - 5) / 2
     end
 end
+if #done > 0 then
+    redis.call('XACK', stream, group, unpack(done))
+    redis.call('ZREM', due, unpack(done))
+end
+if #unneeded > 0 then redis.call('XDEL', stream, unpack(unneeded)) end
 return lost
 """
 )
