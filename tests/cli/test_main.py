@@ -366,6 +366,17 @@ def test_run_ends_when_the_disk_is_full() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_closed_pipe_ends_a_list_without_a_complaint() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "rxtweets", "completion", "bash"],
+        stdout=writing, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_closed_standard_output_is_refused() -> None:
     done = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m rxtweets rules check cat >&-"],
