@@ -99,6 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(queue, "--max-deliver", 5, "deliveries until a message becomes a dead letter")
     text = "seconds until the messages of a dead process are delivered again"
     add_option(queue, "--lease", 30.0, text)
+    text = "seconds until a message whose handler still runs is delivered again"
+    add_option(queue, "--max-lease", 1800.0, text)
     text = f"messages that a process takes and has not settled (default {IN_FLIGHT} or more)"
     add_option(queue, "--max-in-flight", None, text, type=int, metavar="N")
     choices = ("retry", "dead_letter", "drop", "release")
@@ -220,6 +222,7 @@ def _pipeline(options: argparse.Namespace, queue: Queue, worker: int | None = No
         on_failure=options.on_failure,
         max_deliver=options.max_deliver,
         lease=options.lease,
+        max_lease=options.max_lease,
         max_in_flight=most,
     )
     if handler is not None and makes_pipeline(handler):

@@ -194,6 +194,15 @@ def test_file_that_cannot_be_written_is_unavailable(
         assert len(take(receiver, 500)) == 500
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no directory in which root cannot write")
+def test_directory_without_permission_is_named() -> None:
+    with (
+        closing(brokers.connect("sqlite:/proc/tweets.queue")) as queue,  # no user may write there
+        pytest.raises(BrokerUnavailable, match=r"^/proc/tweets\.queue: .*write in its directory"),
+    ):
+        queue.ensure()
+
+
 def test_removed_file_is_created_again(
     engine: Engine, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -271,6 +271,7 @@ class Unreachable(Store):
         (["--store", "console", "--processes", "0"], "--processes=0"),
         (["--store", "console", "--processes", "2"], "a queue in memory is in one process"),
         (["--store", "console", "--lease", "0"], "lease=0.0"),
+        (["--store", "console", "--max-lease", "0"], "max_lease=0.0"),
         (["--store", "console", "--max-deliver", "0"], "max_deliver=0"),
         (["--store", "console", "--max-in-flight", "0"], "max_in_flight=0"),
         (["--store", "console", "--batch-size", "0"], "size=0"),

@@ -345,5 +345,9 @@ def _error_of(path: Path, error: sqlite3.Error) -> BrokerError:
         return BrokerUnavailable(
             f"{path}: {error}; another process has been writing for {PATIENCE:g} s"
         )
+    if _code(error) in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+        return BrokerUnavailable(
+            f"{path}: {error}; this user needs to write in its directory, also files beside it"
+        )
     kind = BrokerUnavailable if isinstance(error, sqlite3.OperationalError) else BrokerError
     return kind(f"{path}: {error}")
