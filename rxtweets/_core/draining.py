@@ -151,7 +151,7 @@ class Drain:
         """
         outer = current_drain()
         if outer is not None and outer.has_ended:
-            self.has_ended = True
+            return subscribe()  # that drain counts the sources that it refuses
         with subscribing_for(self):
             result = subscribe()
         delegate = self.delegate if self._sources else self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import random
 import threading
 import weakref
@@ -21,6 +22,7 @@ import rxtweets
 from rxtweets import Batcher, Message, Pipeline, events, simulator
 from rxtweets import operators as ops
 from rxtweets._core.draining import Drain
+from rxtweets._core.gates import subscribing_for
 from rxtweets.simulator.script import Serve, Stall
 
 PATIENCE = 20.0
@@ -191,6 +193,17 @@ def test_drain_forgets_collected_sources() -> None:
     del holding
     gc.collect()
     assert [reference() for reference in references] == [None] * 3
+
+
+def test_drain_gives_up_a_stopped_subject_that_repeats() -> None:
+    gave_up = threading.Event()
+    drain = Drain(gave_up.set)
+    source = rxtweets.from_queue(queue.Queue[Message[Any]](), wait=0.001)
+    with subscribing_for(drain):
+        subscription = source.pipe(stock.share()).repeat().subscribe()
+    with subscription:
+        assert drain.finish()
+        assert gave_up.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("name", UNREACHED)
