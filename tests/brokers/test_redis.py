@@ -245,6 +245,24 @@ def test_any_number_is_settled_at_once_in_any_order(server: RedisServer) -> None
         assert is_empty(queue)
 
 
+def test_messages_of_a_destroyed_group_alone_are_deleted(server: RedisServer) -> None:
+    url = server.url("q")
+    with ready(url, "a", "b", "gone") as queue, server.client() as client:
+        publish(queue, envelopes(30))
+        with receiving(queue, group="a") as first, receiving(queue, group="b") as second:
+            first.acknowledge(take(first, 30))
+            waiting = take(second, 20)
+            second.acknowledge(waiting[:10])
+            client.xgroup_destroy("q", "gone")
+            with ready(url, "a", "b") as other:
+                assert client.xlen("q") == 20
+                assert other.backlog()["b"].in_flight == 10
+            second.acknowledge([*waiting[10:], *take(second, 10)])
+            client.xgroup_destroy("q", "b")
+            with ready(url, "a") as other:
+                assert other.backlog() == {"a": Backlog(0, 0)}
+
+
 def test_backlog_counts_delayed_messages_as_pending(server: RedisServer) -> None:
     with ready(server.url("q")) as queue, receiving(queue) as receiver:
         publish(queue, envelopes(5))

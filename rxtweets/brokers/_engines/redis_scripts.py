@@ -29,8 +29,22 @@ end
 return refused
 """
 
+AFTER = """
+local function is_after(id, other)
+    local ms, number = id:match('(%d+)-(%d+)')
+    local other_ms, other_number = other:match('(%d+)-(%d+)')
+    if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
+    return tonumber(number) > tonumber(other_number)
+end
+"""
+
 # A worker that was killed leaves its consumer; it is removed after an hour, when it holds nothing.
-ENSURE = """#!lua flags=allow-oom
+# A group that was destroyed leaves the messages that it alone has not acknowledged.
+ENSURE = (
+    """#!lua flags=allow-oom
+"""
+    + AFTER
+    + """
 local kind = redis.call('TYPE', KEYS[1]).ok
 if kind ~= 'none' and kind ~= 'stream' then return kind end
 if kind == 'none' then  -- an empty stream, so that the queue exists without a group too
@@ -46,8 +60,17 @@ for _, group in ipairs(ARGV) do
         end
     end
 end
+local first
+for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local ms, number = info[8]:match('(%d+)-(%d+)')
+    local needed = redis.call('XPENDING', KEYS[1], info[2])[2]
+        or ('%s-%.0f'):format(ms, number + 1)
+    if not first or is_after(first, needed) then first = needed end
+end
+if first then redis.call('XTRIM', KEYS[1], 'MINID', '=', first) end
 return 'stream'
 """
+)
 
 # Messages that were given back belong to this consumer, which is no worker.
 HEAD = """#!lua flags=allow-oom
@@ -99,15 +122,10 @@ return reply
 
 SETTLE = (
     HEAD
+    + AFTER
     + """
 local outcome, delay, lost, groups = ARGV[3], tonumber(ARGV[4]), {}, nil
 local done, unneeded, deliveries = {}, {}, {}
-local function is_after(id, other)
-    local ms, number = id:match('(%d+)-(%d+)')
-    local other_ms, other_number = other:match('(%d+)-(%d+)')
-    if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
-    return tonumber(number) > tonumber(other_number)
-end
 local function is_needed(id)
     groups = groups or redis.call('XINFO', 'GROUPS', stream)
     for _, info in ipairs(groups) do
