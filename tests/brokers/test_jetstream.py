@@ -15,6 +15,9 @@ import pytest
 
 from rxtweets import brokers
 from rxtweets.brokers import Envelope, Queue, Receiver, Subscription, Taken
+from rxtweets.brokers._engines import jetstream_link
+from rxtweets.brokers._engines.jetstream import _JetStreamSender
+from rxtweets.brokers._engines.jetstream_settings import check_consumer
 from rxtweets.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -147,6 +150,22 @@ def test_consumer_that_can_lose_messages_is_refused(
     )
     with pytest.raises(QueueSettingsError, match=text):
         queue_on(shared, name, ("odd",))
+
+
+@pytest.mark.parametrize("pattern", ["", "tweets.en", "tweets.*", "*.en", "tweets.>", ">"])
+def test_consumer_whose_filter_passes_all_is_used(pattern: str) -> None:
+    check_consumer(filtering(pattern), "the group", "tweets.en")
+
+
+@pytest.mark.parametrize("pattern", ["tweets", "tweets.de", "*", "tweets.en.>", "tweetsXen"])
+def test_consumer_whose_filter_drops_messages_is_refused(pattern: str) -> None:
+    with pytest.raises(QueueSettingsError, match=r"add 'tweets\.en'"):
+        check_consumer(filtering(pattern), "the group", "tweets.en")
+
+
+def filtering(pattern: str) -> Any:
+    api = nats.js.api
+    return api.ConsumerConfig(ack_policy=api.AckPolicy.EXPLICIT, filter_subject=pattern)
 
 
 def test_second_group_is_refused_where_one_was_named(shared: NatsServer) -> None:
@@ -309,6 +328,18 @@ def test_other_host_is_used_when_one_is_down(shared: NatsServer) -> None:
         queue.engine.ensure(["workers"])
         publish(queue, envelopes(1, number))
     assert stored(shared, "hosts") == 5
+
+
+def test_call_does_not_wait_for_a_thread_that_connects(
+    shared: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream_link, "TURN", 0.01)
+    sender = queue_on(shared, "busy").engine.sender()
+    assert isinstance(sender, _JetStreamSender)
+    with sender._link._lock, pytest.raises(BrokerUnavailable, match="still connecting"):
+        sender.put(envelopes(1))
+    assert sender.put(envelopes(1)) == [None]
+    sender.close()
 
 
 def test_closed_senders_and_receivers_leave_no_thread(shared: NatsServer) -> None:

@@ -157,7 +157,8 @@ class JetStreamEngine(Engine):
         await self._check_subject(jetstream, config)
         for group in dict.fromkeys(groups):
             if group in consumers:
-                check_consumer(consumers[group], f"{self._address}, group {group!r}")
+                where = f"{self._address}, group {group!r}"
+                check_consumer(consumers[group], where, self.subject)
             else:
                 await jetstream.add_consumer(self.queue, self._consumer(group))
 

@@ -32,6 +32,9 @@ ANSWER = 4.0
 CONNECT = 3.0
 """Seconds for a connection, to all hosts together."""
 
+TURN = 2.0
+"""Seconds to wait for another thread that connects: each would try again after it."""
+
 HEARTBEAT = 1.0
 """Seconds between pings."""
 
@@ -87,12 +90,16 @@ class Link:
             connection.close()
 
     def _connected(self) -> Connection:
-        with self._lock:
+        if not self._lock.acquire(timeout=TURN):
+            raise BrokerUnavailable(f"{self._address}: another thread is still connecting")
+        try:
             if self.is_closed:
                 raise BrokerUnavailable(f"{self._address}: this sender or receiver is closed")
             if self._connection is None or self._connection.is_over:
                 self._connection = self._new_connection()
             return self._connection
+        finally:
+            self._lock.release()
 
     def _new_connection(self) -> Connection:
         connection = Connection(self._nats, self._address)

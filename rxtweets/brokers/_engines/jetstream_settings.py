@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -51,13 +52,20 @@ def check_stream(config: Any, where: str, groups: Collection[str], replicas: int
     )
 
 
-def check_consumer(config: Any, where: str) -> None:
-    """Check the consumer of a group; ``config`` is a ``ConsumerConfig`` of nats-py.
+def check_consumer(config: Any, where: str, subject: str) -> None:
+    """Check the consumer of a group.
+
+    Args:
+        config: a ``ConsumerConfig`` of nats-py.
+        where: names the consumer in errors.
+        subject: to which messages are published.
 
     Raises:
         QueueSettingsError: it can lose messages.
     """
     limit, threshold = config.max_deliver, config.inactive_threshold
+    filters = [*filter(None, [config.filter_subject]), *(config.filter_subjects or ())]
+    is_filtered = bool(filters) and not any(_covers(one, subject) for one in filters)
     _refuse(
         f"{where}: the consumer",
         [
@@ -65,9 +73,17 @@ def check_consumer(config: Any, where: str) -> None:
             (bool(config.deliver_subject), "deliver_subject", config.deliver_subject, "remove it"),
             (limit is not None and limit > 0, "max_deliver", limit, "set it to -1"),
             (bool(threshold), "inactive_threshold", threshold, "set it to 0"),
+            (is_filtered, "filter_subject", ",".join(filters), f"remove it, or add {subject!r}"),
             (bool(config.headers_only), "headers_only", True, "set it to false"),
         ],
     )
+
+
+def _covers(pattern: str, subject: str) -> bool:
+    """Return whether a filter of JetStream passes a subject."""
+    parts = {"*": "[^.]+", ">": ".+"}
+    wanted = r"\.".join(parts.get(part, re.escape(part)) for part in pattern.split("."))
+    return re.fullmatch(wanted, subject) is not None
 
 
 def _refuse(what: str, faults: list[tuple[bool, str, object, str]]) -> None:
