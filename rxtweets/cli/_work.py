@@ -126,7 +126,12 @@ def run(options: argparse.Namespace) -> int:
         name = f"rxtweets: worker {number}"
         with log_to(sys.stderr, name=name), queue_of(options, [options.group]) as queue:
             pipeline = _pipeline(options, queue, number)
-            stats = run_watched(options.watched, pipeline, with_card=options.dashboard is not None)
+            stats = run_watched(
+                options.watched,
+                pipeline,
+                with_card=options.dashboard is not None,
+                is_idle=lambda: options.until_empty and _is_empty(options, queue),
+            )
         return ABANDONED if stats.abandoned else FAILED if all_failed(stats) else ENDED
     screen = Screen(sys.stdout, sys.stderr)
     with log_to(screen), queue_of(options, [options.group]) as queue:
@@ -178,7 +183,8 @@ def _run_processes(options: argparse.Namespace, queue: Queue, screen: Screen) ->
 
     with (
         dashboard(options.dashboard, screen, workers.cards()),
-        _until_empty(options, queue, workers.drain),
+        # RabbitMQ tells the parent nothing of the messages that the workers hold.
+        _until_empty(options, queue, workers.drain, workers.are_idle),
         showing(screen, line),
     ):
         code = workers.run()
@@ -189,18 +195,17 @@ def _run_processes(options: argparse.Namespace, queue: Queue, screen: Screen) ->
 
 @contextlib.contextmanager
 def _until_empty(
-    options: argparse.Namespace, queue: Queue, drain: Callable[[], object]
+    options: argparse.Namespace,
+    queue: Queue,
+    drain: Callable[[], object],
+    is_idle: Callable[[], bool] = lambda: True,
 ) -> Iterator[None]:
     """Drain once the group has no messages, if the options ask for it."""
     empty = 0
 
     def check() -> None:
         nonlocal empty
-        try:
-            backlog = queue.backlog()[options.group]
-        except (BrokerUnavailable, QueueMissing):
-            return  # the workers report it, connect again, and create the queue
-        empty = 0 if backlog.pending or backlog.in_flight else empty + 1
+        empty = empty + 1 if is_idle() and _is_empty(options, queue) else 0
         if empty == 2:  # some brokers estimate the numbers
             drain()
 
@@ -209,6 +214,14 @@ def _until_empty(
         return
     with repeating("rxtweets-backlog", CHECK, check):
         yield
+
+
+def _is_empty(options: argparse.Namespace, queue: Queue) -> bool:
+    try:
+        backlog = queue.backlog()[options.group]
+    except (BrokerUnavailable, QueueMissing):
+        return False  # the workers report it, connect again, and create the queue
+    return not (backlog.pending or backlog.in_flight)
 
 
 def _pipeline(options: argparse.Namespace, queue: Queue, worker: int | None = None) -> Pipeline:

@@ -58,13 +58,20 @@ class Place(NamedTuple):
         return ":".join(map(str, self))
 
 
-def run_watched(place: Place, pipeline: Pipeline, *, with_card: bool = False) -> Stats:
+def run_watched(
+    place: Place,
+    pipeline: Pipeline,
+    *,
+    with_card: bool = False,
+    is_idle: Callable[[], bool] = lambda: False,
+) -> Stats:
     """Run a pipeline until it ends, a signal, or the end of the parent process.
 
     Args:
         place: of this process.
         pipeline: to run.
         with_card: report also what a dashboard shows of it.
+        is_idle: tells whether no message waits and this process holds none; reported too.
 
     Raises:
         RxTweetsError: the error that ended the pipeline.
@@ -77,7 +84,8 @@ def run_watched(place: Place, pipeline: Pipeline, *, with_card: bool = False) ->
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     pipeline.start()
-    with _reports(place.pipe, pipeline, PipelineCard(pipeline, "") if with_card else None):
+    card = PipelineCard(pipeline, "") if with_card else None
+    with _reports(place.pipe, pipeline, card, is_idle):
         is_draining = False
         while not pipeline.wait(POLL) and signal.SIGINT not in signals:
             # Not the end of a pipe: a process that a handler started can hold it open.
@@ -93,23 +101,28 @@ def _drain(pipeline: Pipeline) -> None:
 
 
 @contextlib.contextmanager
-def _reports(pipe: int, pipeline: Pipeline, card: PipelineCard | None = None) -> Iterator[None]:
+def _reports(
+    pipe: int,
+    pipeline: Pipeline,
+    card: PipelineCard | None = None,
+    is_idle: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
     """Write the figures again and again, as lines of JSON, and a last time at the end."""
     os.set_inheritable(pipe, False)  # noqa: FBT003 - it has no name
     report = _reporter(pipe, pipeline, card)
     report()  # the parent process learns that the worker is ready
     try:
-        with repeating("rxtweets-report", REPORT, report):
+        with repeating("rxtweets-report", REPORT, lambda: report(is_idle=is_idle())):
             yield
     finally:
         report()
         os.close(pipe)
 
 
-def _reporter(pipe: int, pipeline: Pipeline, card: PipelineCard | None) -> Callable[[], None]:
-    def report() -> None:
+def _reporter(pipe: int, pipeline: Pipeline, card: PipelineCard | None) -> Callable[..., None]:
+    def report(*, is_idle: bool = False) -> None:
         stats = pipeline.stats()
-        values: dict[str, Any] = {"figures": figures_of(stats)}
+        values: dict[str, Any] = {"figures": figures_of(stats), "is_idle": is_idle}
         if card is not None:
             values |= {"stats": asdict(stats), "card": _shown(card)}
         with contextlib.suppress(OSError), open(pipe, "wb", closefd=False) as lines:

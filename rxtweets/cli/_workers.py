@@ -79,6 +79,10 @@ class Workers:
         """Processes that run now."""
         return sum(worker.is_running for worker in self._workers)
 
+    def are_idle(self) -> bool:
+        """Return whether all processes say so that run now."""
+        return all(worker.is_idle for worker in self._workers if worker.is_running)
+
     @property
     def restarts(self) -> int:
         """Processes that were started in place of dead ones."""
@@ -183,6 +187,7 @@ class _Worker:
         self._reported: tuple[Stats, Values] | None = None
         self.was_started = False
         self.was_ready = False
+        self.is_idle = False
         self.restarts = 0
 
     @property
@@ -208,6 +213,7 @@ class _Worker:
             OSError: the system starts no more processes.
         """
         self.was_started = True
+        self.is_idle = False
         self._started = time.monotonic()
         reading, writing = os.pipe()
         place = Place(self._number, os.getpid(), writing)
@@ -321,6 +327,7 @@ class _Worker:
                 with contextlib.suppress(ValueError):  # cut off by a kill
                     report = json.loads(line)
                     self._current = Counter(report["figures"])
+                    self.is_idle = report["is_idle"]
                     if "card" in report:
                         self._reported = Stats(**report["stats"]), report["card"]
                     self.was_ready = True

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from rxtweets import brokers
-from rxtweets.brokers import Envelope, Receiver, Subscription, Taken
+from rxtweets import Batcher, Pipeline, brokers, from_iterable
+from rxtweets.brokers import Backlog, Envelope, Receiver, Subscription, Taken
 from rxtweets.brokers._engines import amqp
 from rxtweets.brokers._engines import rabbitmq as engine_of_rabbitmq
 from rxtweets.brokers._engines.amqp import Consumer
@@ -348,6 +351,25 @@ def test_deleted_queue_is_created_again(queue: brokers.Queue, node: rabbitmq.Nod
         assert receiver.take(1, 0.1) == []
         publish(queue, envelopes(1))
         receiver.acknowledge(take(receiver, 1))
+
+
+def test_work_until_empty_handles_what_other_workers_hold(
+    queue: brokers.Queue, node: rabbitmq.Node, tmp_path: Path
+) -> None:
+    tweets = from_iterable(range(24))
+    Pipeline(tweets, batchers={"default": Batcher(queue.publisher(), size=24)}).run()
+    (tmp_path / "slow.py").write_text(
+        "import time\ndef slow(message):\n    time.sleep(0.3)\n    return message\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "rxtweets", "work", node.url(queue.engine.queue), "slow:slow",
+         "--group", "workers", "--processes", "2", "--concurrency", "1", "--max-in-flight", "12",
+         "--until-empty"],
+        capture_output=True, text=True, timeout=50.0, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert queue.backlog()["workers"] == Backlog(0, 0)
 
 
 def test_suspended_broker_is_unavailable(queue: brokers.Queue, node: rabbitmq.Node) -> None:
