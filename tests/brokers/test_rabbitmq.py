@@ -24,6 +24,7 @@ from rxtweets.errors import (
     BrokerError,
     BrokerUnavailable,
     ConfigurationError,
+    QueueMissing,
     QueueSettingsError,
 )
 from tests.brokers import rabbitmq
@@ -351,6 +352,27 @@ def test_deleted_queue_is_created_again(queue: brokers.Queue, node: rabbitmq.Nod
         assert receiver.take(1, 0.1) == []
         publish(queue, envelopes(1))
         receiver.acknowledge(take(receiver, 1))
+
+
+def test_backlog_uses_the_connection_that_is_there(
+    queue: brokers.Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.backlog()
+
+    def connect(*_: object) -> None:
+        raise AssertionError("another connection")
+
+    monkeypatch.setattr(queue.engine, "_connect", connect)
+    assert queue.backlog() == {"workers": Backlog(0, 0)}
+
+
+def test_known_group_that_was_deleted_is_missing(queue: brokers.Queue, node: rabbitmq.Node) -> None:
+    with rabbitmq.channel_to(node.port) as channel:
+        channel.queue_delete(f"{queue.engine.queue}.workers")
+    with pytest.raises(QueueMissing, match="no group workers"):
+        queue.backlog()
+    queue.ensure()
+    assert queue.backlog() == {"workers": Backlog(0, 0)}
 
 
 def test_work_until_empty_handles_what_other_workers_hold(

@@ -122,7 +122,10 @@ class RabbitMQEngine(Engine):
 
     def exists(self, groups: Sequence[str] = ()) -> bool:
         """Return whether the exchange and the queues of groups exist."""
-        link = self._connect(Link)  # the broker closes it, if one is missing
+        with self._lock:
+            is_known = bool(groups) and set(groups) <= self._groups.keys()
+        # The broker closes the connection if one is missing.
+        link = self._admin.get() if is_known else self._connect(Link)
         try:
             link.ask("exchange_declare", exchange=self.queue, passive=True)
             for group in groups:
@@ -132,7 +135,8 @@ class RabbitMQEngine(Engine):
                 raise
             return False
         finally:
-            link.close()
+            if not is_known:
+                link.close()
         with self._lock:
             self._groups |= dict.fromkeys(groups)
         return True
