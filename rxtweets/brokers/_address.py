@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -76,6 +77,20 @@ class Address:
             raise ConfigurationError(
                 f"{self}: unknown option {unknown[0]!r}; known are: {', '.join(sorted(known))}"
             )
+
+    def number(self, name: str, default: int, least: int = 1, most: int | None = None) -> int:
+        """Return an option that is a whole number.
+
+        Raises:
+            ConfigurationError: it is none, or out of range.
+        """
+        text = self.options.get(name)
+        if text is None:
+            return default
+        if re.fullmatch("[0-9]{1,9}", text) and least <= int(text) <= (most or int(text)):
+            return int(text)
+        range_ = f"of {least} or more" if most is None else f"from {least} to {most}"
+        raise ConfigurationError(f"{self}: {name}={text!r}: give a whole number {range_}")
 
     def __str__(self) -> str:
         """Return the URL without user, password and options."""

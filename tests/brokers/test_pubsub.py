@@ -57,9 +57,9 @@ def subscriber(url_of: UrlOf) -> Iterator[Any]:
         ("pubsub:tweets", "give a project"),
         ("pubsub://project/google", "name a topic"),
         ("pubsub://project/a/b", "name a topic"),
-        ("pubsub://project/tweets?retention=32", "days from 1 to 31"),
+        ("pubsub://project/tweets?retention=32", "a whole number from 1 to 31"),
         ("pubsub://project/tweets?order=1", "unknown option"),
-        ("pubsub://project/tweets?ordered=yes", "give 0 or 1"),
+        ("pubsub://project/tweets?ordered=yes", "a whole number from 0 to 1"),
     ],
 )
 def test_invalid_url_is_refused(url: str, text: str) -> None:

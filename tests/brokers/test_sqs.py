@@ -52,7 +52,7 @@ def queue_url(client: Any, queue: Queue, group: str = "workers") -> str:
         ("sqs:tweets", "give a region"),
         ("sqs://eu-west-1/tweets?region=us-east-1", "give a region"),
         ("sqs://eu-west-1/tweets.dead", "letters, digits"),
-        ("sqs://eu-west-1/tweets?retention=15", "days from 1 to 14"),
+        ("sqs://eu-west-1/tweets?retention=15", "a whole number from 1 to 14"),
         ("sqs://eu-west-1/tweets?delay=1", "unknown option"),
     ],
 )

@@ -91,8 +91,8 @@ class JetStreamEngine(Engine):
         self._address = address
         self.queue = address.path
         self.subject = address.options.get("subject") or self.queue
-        self._replicas = _whole_number(address, "replicas", 1)
-        self._dedupe = _whole_number(address, "dedupe", 600)
+        self._replicas = address.number("replicas", 1)
+        self._dedupe = address.number("dedupe", 600)
 
     def exists(self, groups: Sequence[str] = ()) -> bool:
         """Return whether the stream and the consumers of groups exist."""
@@ -492,10 +492,3 @@ def _taken(message: Any) -> Taken:
         str(facts.sequence.stream),
         message.reply,
     )
-
-
-def _whole_number(address: Address, name: str, default: int) -> int:
-    text = address.options.get(name, str(default))
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigurationError(f"{address}: {name}={text!r}: give a whole number of 1 or more")
-    return int(text)

@@ -95,9 +95,9 @@ class KafkaEngine(Engine):
             )
         self.queue = address.path
         self._address = address
-        self._partitions = _number(address, "partitions") or 8
-        self._replication = _number(address, "replication")
-        self._retention = (_number(address, "retention_hours") or 168) * 3_600_000
+        self._partitions = address.number("partitions", 8)
+        self._replication = address.number("replication", 0)
+        self._retention = address.number("retention_hours", 168) * 3_600_000
         self._client = KafkaClient(address)
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
@@ -311,16 +311,6 @@ class KafkaEngine(Engine):
         kafka = self._client.kafka
         partitions = [kafka.TopicPartition(*place, offset) for place, offset in offsets.items()]
         return kafka.ConsumerGroupTopicPartitions(f"{self.queue}.{group}", partitions)
-
-
-def _number(address: Address, name: str) -> int:
-    """Return an option that is a number above 0; 0 if it is missing."""
-    text = address.options.get(name)
-    if text is None:
-        return 0
-    if not text.isdecimal() or not 0 < int(text) < 1_000_000:
-        raise ConfigurationError(f"{address}: {name}={text!r}: give a whole number of 1 or more")
-    return int(text)
 
 
 def _risks(

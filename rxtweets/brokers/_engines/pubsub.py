@@ -125,9 +125,9 @@ class PubSubEngine(Engine):
         self.queue = address.path
         self._project = _project(address)
         self.topic = f"projects/{self._project}/topics/{self.queue}"
-        self._is_ordered = _is_ordered(address)
+        self._is_ordered = bool(address.number("ordered", 0, 0, 1))
         self.no_shards = "" if self._is_ordered else "its URL has no ?ordered=1"
-        self._retention = _days(address) * 86400
+        self._retention = address.number("retention", DAYS, most=31) * 86400
         self._address = address
         self._client = client or PubSubClient()
         self._lock = threading.Lock()
@@ -446,20 +446,6 @@ def _project(address: Address) -> str:
             "PUBSUB_EMULATOR_HOST in the environment"
         )
     return address.hosts[0][0]
-
-
-def _is_ordered(address: Address) -> bool:
-    text = address.options.get("ordered", "0")
-    if text not in {"0", "1"}:
-        raise ConfigurationError(f"{address}: ordered={text!r}: give 0 or 1")
-    return text == "1"
-
-
-def _days(address: Address) -> int:
-    text = address.options.get("retention", str(DAYS))
-    if not text.isdecimal() or not 1 <= int(text) <= 31:
-        raise ConfigurationError(f"{address}: retention={text!r}: give days from 1 to 31")
-    return int(text)
 
 
 def _refusal(envelope: Envelope) -> BrokerError | None:

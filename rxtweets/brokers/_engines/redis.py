@@ -29,7 +29,7 @@ from rxtweets.brokers._engine import (
     Subscription,
     Taken,
 )
-from rxtweets.brokers._engines.redis_client import GroupMissing, RedisClient, option
+from rxtweets.brokers._engines.redis_client import GroupMissing, RedisClient
 from rxtweets.brokers._engines.redis_scripts import BACKLOG, ENSURE, LEAVE, PURGE, PUT, SETTLE, TAKE
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
@@ -93,7 +93,7 @@ class RedisEngine(Engine):
             raise ConfigurationError(f"{address}: the name of the queue has braces; leave them out")
         self._address = address
         self._client = client or RedisClient(address)
-        self._window = option(address, "dedupe", 600)
+        self._window = address.number("dedupe", 600, 0)
         self._groups: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self.queue = address.path

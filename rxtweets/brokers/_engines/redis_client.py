@@ -10,7 +10,7 @@ from rxtweets._support.optional_imports import needed
 from rxtweets.brokers._address import Address
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
-__all__ = ["GroupMissing", "RedisClient", "option"]
+__all__ = ["GroupMissing", "RedisClient"]
 
 log = logging.getLogger("rxtweets")
 
@@ -30,13 +30,13 @@ class RedisClient:
         if len(hosts) > 1:
             raise ConfigurationError(f"{address}: give one host")
         [(host, port)] = hosts
-        self._is_unsafe = bool(option(address, "unsafe", 0))
+        self._is_unsafe = bool(address.number("unsafe", 0, 0))
         self._text = f"redis at {host}:{port or 6379}"
         self._has_warned = False
         self._client = redis.Redis(
             host=host,
             port=port or 6379,
-            db=option(address, "db", 0),
+            db=address.number("db", 0, 0),
             username=address.user or None,
             password=address.password or None,
             socket_timeout=TIMEOUT,
@@ -123,11 +123,3 @@ class RedisClient:
 
 class GroupMissing(BrokerError):
     """The group, or its stream, was lost."""
-
-
-def option(address: Address, name: str, default: int) -> int:
-    """Return a whole number of the options."""
-    text = address.options.get(name, str(default))
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigurationError(f"{address}: {name}={text!r}: give a whole number of 0 or more")
-    return int(text)

@@ -119,7 +119,7 @@ class SqsEngine(Engine):
         self.queue = address.path
         self._base, self._suffix = match[1], match[2] or ""
         self.no_shards = "" if self._suffix else "standard queues have no order, so name it *.fifo"
-        self._days = _days(address)
+        self._days = address.number("retention", DAYS, most=DAYS)
         self._address = address
         self._client = client or SqsClient(address)
         self._lock = threading.Lock()
@@ -543,13 +543,6 @@ class _Requests:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
-
-
-def _days(address: Address) -> int:
-    text = address.options.get("retention", str(DAYS))
-    if not text.isdecimal() or not 1 <= int(text) <= DAYS:
-        raise ConfigurationError(f"{address}: retention={text!r}: give days from 1 to {DAYS}")
-    return int(text)
 
 
 def _failure(failed: dict[str, Any]) -> BrokerError:
