@@ -7,7 +7,8 @@ or with the result of a handler as ``data``, travel in the format of recordings;
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 from rxtweets._messages.jsonl import from_line, keys_of, to_line
@@ -21,6 +22,7 @@ __all__ = [
     "KEY",
     "PACK",
     "RECEIVED_AT",
+    "batches_of",
     "envelopes_of",
     "key_in",
     "messages_of",
@@ -40,6 +42,7 @@ PACK = "pack"
 KEY = "rxt-key"
 """Header: the key of the message as in URLs, where the broker has got another one."""
 
+T = TypeVar("T")
 Messages = Sequence[Message[object]]
 
 _look_up = quick_look_up() or look_up
@@ -59,6 +62,23 @@ def messages_of(taken: Sequence[Taken]) -> list[Message[object] | Exception]:
     lines = [one.body if FORMAT not in one.headers else b"" for one in taken]
     known = [found if line else None for line, found in zip(lines, _look_up(lines), strict=True)]
     return [_decoded(one, found) for one, found in zip(taken, known, strict=True)]
+
+
+def batches_of(
+    items: Iterable[T], size_of: Callable[[T], int], most: int, most_bytes: int
+) -> Iterator[list[T]]:
+    """Yield items in batches for one request each; an item that is too large has its own."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        size = size_of(item)
+        if batch and (len(batch) == most or total + size > most_bytes):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += size
+    if batch:
+        yield batch
 
 
 def _written(message: Message[object]) -> tuple[bytes, dict[str, str]]:

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from rxtweets.brokers._engine import (
     Taken,
 )
 from rxtweets.brokers._engines.pubsub_client import Missing, PubSubClient
+from rxtweets.brokers._envelopes import batches_of
 from rxtweets.brokers._shards import ShardReceiver
 from rxtweets.errors import (
     BacklogUnknown,
@@ -314,7 +315,8 @@ class _PubSubSender(Sender):
         lost: list[BrokerUnavailable] = []
 
         def publish(numbers: list[int]) -> None:
-            for batch in _batches(numbers, envelopes):
+            sized = batches_of(numbers, lambda at: _size(envelopes[at]), MESSAGES, BYTES)
+            for batch in sized:
                 error = lost[0] if lost else self._publish([envelopes[one] for one in batch])
                 if isinstance(error, BrokerUnavailable):  # it would time out for each batch
                     lost.append(error)
@@ -460,20 +462,6 @@ def _refusal(envelope: Envelope) -> BrokerError | None:
 def _size(envelope: Envelope) -> int:
     headers = sum(len(name) + len(text) for name, text in envelope.headers.items())
     return len(envelope.body) + len(envelope.key) + headers + 100
-
-
-def _batches(numbers: Sequence[int], envelopes: Sequence[Envelope]) -> Iterator[list[int]]:
-    batch: list[int] = []
-    total = 0
-    for number in numbers:
-        size = _size(envelopes[number])
-        if batch and (len(batch) == MESSAGES or total + size > BYTES):
-            yield batch
-            batch, total = [], 0
-        batch.append(number)
-        total += size
-    if batch:
-        yield batch
 
 
 def _taken(received: Any, until: float) -> Taken:

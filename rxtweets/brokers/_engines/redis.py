@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -31,6 +31,7 @@ from rxtweets.brokers._engine import (
 )
 from rxtweets.brokers._engines.redis_client import GroupMissing, RedisClient
 from rxtweets.brokers._engines.redis_scripts import BACKLOG, ENSURE, LEAVE, PURGE, PUT, SETTLE, TAKE
+from rxtweets.brokers._envelopes import batches_of
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
 __all__ = ["RedisEngine"]
@@ -184,7 +185,7 @@ class _RedisSender(Sender):
 
     def put(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
         errors: list[Exception | None] = []
-        for part in _parts(envelopes):
+        for part in batches_of(envelopes, lambda one: len(one.body), AT_ONCE, BYTES_AT_ONCE):
             if errors and isinstance(errors[-1], BrokerUnavailable):
                 errors += [errors[-1]] * len(part)
             else:
@@ -292,19 +293,6 @@ def _removed(fields: list[tuple[bytes, bytes]], name: bytes) -> bytes:
             del fields[index]
             return value
     return b""
-
-
-def _parts(envelopes: Sequence[Envelope]) -> Iterator[list[Envelope]]:
-    part: list[Envelope] = []
-    size = 0
-    for one in envelopes:
-        if part and (len(part) == AT_ONCE or size + len(one.body) > BYTES_AT_ONCE):
-            yield part
-            part, size = [], 0
-        part.append(one)
-        size += len(one.body)
-    if part:
-        yield part
 
 
 def _age(oldest: bytes, now: int) -> float | None:

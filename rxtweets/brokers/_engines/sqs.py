@@ -26,14 +26,16 @@ from rxtweets.brokers._engine import (
 from rxtweets.brokers._engines.sqs_client import PARALLEL, NoQueue, SqsClient, Stale
 from rxtweets.brokers._engines.sqs_entries import (
     ATTRIBUTE,
+    LARGEST,
     TOGETHER,
-    batches_of,
     entry_of,
     facts_in,
     message_group,
     refusal_of,
+    size_of,
     waves_of,
 )
+from rxtweets.brokers._envelopes import batches_of
 from rxtweets.brokers._shards import ShardReceiver
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, QueueSettingsError
 
@@ -373,7 +375,8 @@ class _SqsSender(Sender):
         """Send messages of different message groups, but none after a lost one of its group."""
         for entry in wave:
             errors[int(entry["Id"])] = lost.get(message_group(entry))
-        batches = list(batches_of([one for one in wave if message_group(one) not in lost]))
+        sent = [one for one in wave if message_group(one) not in lost]
+        batches = list(batches_of(sent, size_of, TOGETHER, LARGEST))
         jobs = [(url, batch) for batch in batches for url in urls]
         for (_, batch), result in zip(jobs, self._requests.run(self._send, jobs), strict=True):
             for entry in batch:

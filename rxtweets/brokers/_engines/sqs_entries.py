@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -16,12 +16,13 @@ from rxtweets.errors import BrokerError
 
 __all__ = [
     "ATTRIBUTE",
+    "LARGEST",
     "TOGETHER",
-    "batches_of",
     "entry_of",
     "facts_in",
     "message_group",
     "refusal_of",
+    "size_of",
     "waves_of",
 ]
 
@@ -80,7 +81,7 @@ def waves_of(entries: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return waves
 
 
-def _size(entry: dict[str, Any]) -> int:
+def size_of(entry: dict[str, Any]) -> int:
     facts = entry["MessageAttributes"][ATTRIBUTE]
     attribute = len(ATTRIBUTE) + len(facts["DataType"]) + len(facts["StringValue"])
     return len(entry["MessageBody"].encode()) + attribute
@@ -89,23 +90,9 @@ def _size(entry: dict[str, Any]) -> int:
 def refusal_of(entry: dict[str, Any]) -> BrokerError | None:
     if not entry["MessageBody"]:
         return BrokerError("SQS stores no empty messages")
-    if (size := _size(entry)) > LARGEST:
+    if (size := size_of(entry)) > LARGEST:
         return BrokerError(f"a message of {size} bytes: SQS stores {LARGEST} at most")
     return None
-
-
-def batches_of(entries: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    total = 0
-    for entry in entries:
-        size = _size(entry)
-        if batch and (len(batch) == TOGETHER or total + size > LARGEST):
-            yield batch
-            batch, total = [], 0
-        batch.append(entry)
-        total += size
-    if batch:
-        yield batch
 
 
 def facts_in(text: str) -> dict[str, Any]:
