@@ -133,6 +133,7 @@ class SQLiteEngine(Engine):
       the message while the first one may still handle it.
     - Leases, delays and keys follow the clock of the machine. Setting it forward ends them early,
       and setting it back ends them late.
+    - A full disk stops workers too, as they write what they take; with room, all continue.
     - Network file systems do not work: SQLite's log needs memory that the processes share.
     - A call lasts at most 10 seconds longer than the disk needs.
     - The file gets the permissions that the umask gives to new files.
