@@ -98,7 +98,8 @@ class DeadLetterSender:
             AT: repr(time.time()),
         }
         # A message that is replayed may die again, or die in another group: that is another letter.
-        letter = f"{self._group}:{key}:{taken.native_id}:{taken.attempt}"
+        # So is one of a queue that was created anew, whose broker counts from 1 again.
+        letter = f"{self._group}:{key}:{taken.native_id}:{taken.enqueued_at}:{taken.attempt}"
         return Envelope(letter, taken.body, headers)
 
 

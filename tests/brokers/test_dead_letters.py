@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +120,20 @@ def fail_one(source: QueueSource) -> None:
     [message] = session(1)
     session.ack([], [message.failed("the handler raised")])
     session.leave()
+
+
+def test_letter_of_a_queue_made_anew_is_kept(tmp_path: Path) -> None:
+    for _ in range(2):
+        queue = connect(f"sqlite:{tmp_path / 'tweets.queue'}", groups=["workers"])
+        queue.ensure()
+        sender = queue.engine.sender()
+        sender.put([Envelope("1", TWEET, {})])
+        sender.close()
+        fail_one(queue.source("workers", on_failure="dead_letter"))
+        assert queue.dead_letters.purge() == 1
+        for path in tmp_path.glob("tweets.queue*"):
+            if ".dead" not in path.name:
+                path.unlink()
 
 
 def test_queue_of_any_name_has_its_own_letters() -> None:
