@@ -32,7 +32,7 @@ ANSWER = 4.0
 CONNECT = 3.0
 """Seconds for a connection, to all hosts together."""
 
-TURN = 2.0
+TURN = CONNECT
 """Seconds to wait for another thread that connects: each would try again after it."""
 
 HEARTBEAT = 1.0
