@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -124,7 +124,7 @@ class PipelineCard:
         self._watch = Watch(shown)
         self._pulse = Pulse()
         self._batches = _BatchSample(shown)
-        self._loads: dict[tuple[str, str], StageStats] = {}
+        self._loads: dict[tuple[str, str, int], StageStats] = {}
 
     def point(self) -> Point:
         return self._pulse.point(self.shown.stats())
@@ -139,7 +139,6 @@ class PipelineCard:
             "state": snapshot.state,
             "is over": snapshot.is_over,
             "picture": picture.svg,
-            "picture text": picture.text,
             "figures": _figures(stats),
             "stages": list(self._stages()),
             "failures": [_failure(failure) for failure in reversed(errors[-SHOWN_FAILURES:])],
@@ -149,9 +148,12 @@ class PipelineCard:
         }
 
     def _stages(self) -> Iterator[Values]:
+        seen: Counter[tuple[str, str]] = Counter()
         for stage in getattr(self.shown, "stages", tuple)():
-            before = self._loads.get((stage.kind, stage.name))
-            self._loads[stage.kind, stage.name] = stage
+            seen[stage.kind, stage.name] += 1  # a stream can have several processors
+            key = (stage.kind, stage.name, seen[stage.kind, stage.name])
+            before = self._loads.get(key)
+            self._loads[key] = stage
             yield {
                 "kind": stage.kind,
                 "name": sanitized(stage.name),

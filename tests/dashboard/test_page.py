@@ -18,7 +18,7 @@ from reactivex.disposable import SerialDisposable
 from reactivex.subject import Subject
 
 import rxtweets
-from rxtweets import Batch, Batcher, Message, Pipeline, dashboard
+from rxtweets import Batch, Batcher, Message, Pipeline, StageStats, Stats, dashboard
 from rxtweets._core.events import BatchDelivered
 from rxtweets.dashboard import _app, _feed
 from rxtweets.dashboard._cards import PipelineCard, _BatchSample
@@ -343,3 +343,31 @@ def test_taken_port_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(rxtweets.errors.ConfigurationError, match=f"port {port}.*port=0"):
             dashboard.serve(Held().pipeline, port=port)
+
+
+class Stages:
+    """A stream whose stages have a share of time each, and one second between two looks."""
+
+    errors = ()
+    events = Subject[Any]()
+
+    def __init__(self, **shares: tuple[float, ...]) -> None:
+        self._shares = [(kind, share) for kind, given in shares.items() for share in given]
+        self._seconds = 0.0
+
+    def stats(self) -> Stats:
+        return Stats()
+
+    def stages(self) -> list[StageStats]:
+        self._seconds += 1.0
+        return [
+            StageStats("default", 1, 0, 0, share * self._seconds, self._seconds, kind)
+            for kind, share in self._shares
+        ]
+
+
+def test_stages_of_one_name_have_their_own_share_of_time() -> None:
+    card = PipelineCard(Stages(processors=(0.2, 0.8), subscribers=(0.5,)), "stream")
+    card.values()
+    busy = [stage["busy"] for stage in card.values()["stages"]]
+    assert busy == pytest.approx([0.2, 0.8, 0.5])
