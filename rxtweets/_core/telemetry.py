@@ -7,7 +7,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from rxtweets._core.event_bus import EventBus
@@ -116,7 +116,7 @@ class Telemetry:
             self._stages[started] = read
 
         def end() -> None:
-            last = read()
+            last = replace(read(), rate=0.0)
             with self._lock:
                 if self._stages.get(started) is not read:
                     return

@@ -84,7 +84,16 @@ def test_stage_counts_received_done_and_failed_messages(process: Any) -> None:
     [stage] = watched.stream.stages()
     assert (stage.received, stage.done, stage.failed) == (3, 2, 1)
     assert (stage.in_flight, stage.queued) == (0, 0)
+
+
+def test_stage_has_a_rate_until_it_ends(process: Any) -> None:
+    watched = process(same)
+    watched.feed(1, 2, 3)
+    [stage] = watched.stream.stages()
     assert stage.rate > 0.0
+    watched.complete()
+    [stage] = watched.stream.stages()
+    assert stage.rate == 0.0
 
 
 def test_running_call_counts_as_busy(process: Any, clock: Clock) -> None:
