@@ -137,7 +137,7 @@ class PipelineCard:
         return {
             "name": self.name,
             "state": snapshot.state,
-            "is over": snapshot.is_over,
+            "is over": snapshot.is_over and snapshot.state != "idle",  # a stream may start again
             "picture": picture.svg,
             "figures": _figures(stats),
             "stages": list(self._stages()),

@@ -99,7 +99,7 @@ def snapshot_of(shown: Shown) -> Snapshot:
     stats = shown.stats()
     over = has_ended(shown)
     snapshot = Snapshot(
-        state=_phase(shown) if over and hasattr(shown, "wait") else stats.state,
+        state=_state(shown, stats),
         sources=_connections(shown) or (_stream_stage(shown, stats),),
         notes=tuple(f"{name} {getattr(stats, name):,}" for name in NOTED if getattr(stats, name)),
         errors=tuple(str(error) for error in shown.errors),
@@ -149,6 +149,16 @@ def has_ended(shown: object) -> bool:
 def is_running(shown: object) -> bool:
     """Return whether a pipeline was started and has not ended, or a stream is connected."""
     return _phase(shown) == "running"
+
+
+def _state(shown: object, stats: Stats) -> str:
+    """Return the state of the connections, unless that of the pipeline says more."""
+    phase = _phase(shown) if hasattr(shown, "wait") else "new"
+    if phase == "running":
+        if getattr(shown, "is_paused", False):
+            return "paused"
+        return "running" if stats.state == "idle" else stats.state
+    return stats.state if phase == "new" else phase
 
 
 def _phase(shown: object) -> Literal["new", "running", "stopped", "failed"]:
@@ -235,7 +245,9 @@ def _pipeline_sources(
 ) -> tuple[Stage, ...]:
     streams = getattr(pipeline, "sources", (None,) * len(named))
     if len(named) == 1:
-        return _connections(streams[0]) or (replace(whole[0], name=named[0].kind),)
+        has_state = hasattr(streams[0], "parts") or whole[0].state != "idle"
+        state = whole[0].state if has_state else ""
+        return _connections(streams[0]) or (replace(whole[0], name=named[0].kind, state=state),)
     stages: list[Stage] = []
     for source, stream in zip(named, streams, strict=True):
         name = f"{source.kind} {source.name}"

@@ -207,6 +207,12 @@ def test_page_tells_that_the_pipeline_has_ended(held: Held, page: dashboard.Dash
     assert first_with(page.url, lambda card: card["is over"])["state"] == "stopped"
 
 
+def test_stream_without_a_subscriber_has_not_ended() -> None:
+    tweets = rxtweets.sample_stream(token="any", base_url="http://127.0.0.1:1")
+    values = PipelineCard(tweets, "stream").values()
+    assert (values["state"], values["is over"]) == ("idle", False)
+
+
 def test_stop_sends_a_last_moment_and_ends_the_stream(held: Held) -> None:
     with dashboard.serve(held.pipeline, port=0) as page:
         stream = moments(page.url)

@@ -56,6 +56,18 @@ def test_pipeline_snapshot_is_failed_after_an_error() -> None:
     assert has_ended(pipeline)
 
 
+def test_pipeline_snapshot_tells_that_it_runs_or_is_paused() -> None:
+    pipeline = pipeline_of(Subject())
+    assert snapshot_of(pipeline).state == "idle"
+    with pipeline:
+        snapshot = snapshot_of(pipeline)
+        assert (snapshot.state, snapshot.sources[0].state) == ("running", "")
+        pipeline.pause()
+        assert snapshot_of(pipeline).state == "paused"
+        pipeline.resume()
+        assert snapshot_of(pipeline).state == "running"
+
+
 def test_is_running_and_has_ended_follow_the_pipeline() -> None:
     pipeline = pipeline_of(Subject())
     assert (is_running(pipeline), has_ended(pipeline)) == (False, False)

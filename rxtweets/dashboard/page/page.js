@@ -71,7 +71,7 @@ class Card {
   showState(values) {
     const state = this.find(".state");
     setText(state, values["is over"] ? `ended: ${values.state}` : values.state);
-    const tones = { connected: "good", running: "good", idle: "good", failed: "bad" };
+    const tones = { connected: "good", running: "good", idle: "over", failed: "bad" };
     state.dataset.tone = values["is over"] && values.state !== "failed" ? "over"
       : tones[values.state] || "busy";
   }
