@@ -65,6 +65,15 @@ class Tab:
     def shows(self, selector: str) -> None:
         self.tab.wait_for_selector(selector)
 
+    def violations(self) -> list[Any]:
+        """The rules of accessibility that the page breaks now, with the elements."""
+        try:
+            axe = importlib.import_module("axe_playwright_python.sync_playwright")
+        except ImportError:
+            needed("axe-playwright-python")
+        found = axe.Axe().run(self.tab).response["violations"]
+        return [(rule["id"], rule["nodes"]) for rule in found]
+
     def __enter__(self) -> Self:
         return self
 
@@ -81,17 +90,12 @@ def push(pipeline: Pipeline) -> None:
 def test_page_is_accessible(
     chromium: Any, pipeline: Pipeline, page: dashboard.Dashboard, size: Any, theme: str
 ) -> None:
-    try:
-        axe = importlib.import_module("axe_playwright_python.sync_playwright")
-    except ImportError:
-        needed("axe-playwright-python")
     with Tab(chromium, page.url, viewport=size, color_scheme=theme) as seen:
         push(pipeline)
         seen.shows(".failures .tweet")
         seen.shows(".batches .tweet")
         seen.tab.click("summary")
-        found = axe.Axe().run(seen.tab).response["violations"]
-        assert [(rule["id"], rule["nodes"]) for rule in found] == []
+        assert seen.violations() == []
         room = "document.documentElement.scrollWidth <= window.innerWidth"
         assert seen.tab.evaluate(room), "the page scrolls sideways"
         assert seen.problems == []
@@ -119,12 +123,33 @@ def test_markup_of_tweets_is_text(
         assert seen.tab.title() == "rxtweets"
 
 
+def test_selection_in_a_list_stays(
+    chromium: Any, pipeline: Pipeline, page: dashboard.Dashboard
+) -> None:
+    with Tab(chromium, page.url) as seen:
+        pipeline.push([Message("fail first", {"id": "1"})])
+        seen.shows(".failures .tweet")
+        seen.tab.evaluate("getSelection().selectAllChildren(document.querySelector('.tweet'))")
+        pipeline.push([Message("fail second", {"id": "2"})])
+        seen.shows(".failures .tweet:has-text('second')")
+        assert seen.tab.evaluate("getSelection().toString()") == "fail first"
+
+
+def test_time_axis_has_the_times_of_its_ends(chromium: Any, page: dashboard.Dashboard) -> None:
+    texts = "[...document.querySelectorAll('.axis span')].map((node) => node.textContent)"
+    times = "(({at}) => [clock(at - 299), clock(at)])(cards[0].points.at(-1))"
+    with Tab(chromium, page.url) as seen:
+        shown, expected = seen.tab.evaluate(f"[{texts}, {times}]")
+        assert [shown[0], shown[2]] == expected
+
+
 def test_lost_connection_is_told_and_comes_back(chromium: Any, pipeline: Pipeline) -> None:
     with dashboard.serve(pipeline, port=0) as page:
         port = int(page.url.rstrip("/").rpartition(":")[2])
         seen = Tab(chromium, page.url)
     with seen:
         seen.says("no connection since")
+        assert seen.violations() == []
         with dashboard.serve(pipeline, port=port):
             seen.says("live")
 

@@ -64,7 +64,7 @@ class Card {
     this.showTimeline();
     this.showStages(values.stages);
     this.showList(".failures", values.failures, "No failures.");
-    this.showList(".batches", values.batches, "No batches yet.");
+    this.showList(".batches", values.batches, "No batches since this page is open.");
     this.showSettings(values.settings);
   }
 
@@ -159,11 +159,19 @@ class Card {
     const now = points.length ? short(points[points.length - 1].rate) : "0";
     const label = [`now ${now} messages per second, at most ${short(highest)}`, ...losses];
     place.setAttribute("aria-label", label.join(", "));
+    const [left, right] = this.timeEnds();
     this.find(".axis").replaceChildren(
-      element("span", points.length ? clock(points[0].at) : ""),
-      element("span", label.join(" · ")),
-      element("span", points.length ? clock(points[points.length - 1].at) : ""),
+      element("span", left), element("span", label.join(" · ")), element("span", right),
     );
+  }
+
+  timeEnds() {
+    const points = this.points;
+    if (!points.length) return ["", ""];
+    const last = points[points.length - 1].at;
+    // The right edge is now, also while there are few points.
+    const first = points.length < KEPT_POINTS ? last - (KEPT_POINTS - 1) : points[0].at;
+    return [clock(first), clock(last)];
   }
 
   showStages(stages) {
@@ -193,16 +201,31 @@ class Card {
     }));
   }
 
+  // Entries that stay are not touched, else the reader would lose a selection in them.
   showList(selector, entries, nothing) {
-    const items = entries.map((entry) => {
-      const isLoss = selector === ".failures" || entry["has failed"];
-      const item = element("li", "", isLoss ? "loss" : "");
-      const said = element("span", `${clock(entry.at)} `, "said");
-      said.append(isolated(entry.text));
-      item.append(said, ...entry.tweets.map((tweet) => isolated(tweet.text, "tweet")));
-      return item;
+    const place = this.find(selector);
+    const wanted = entries.map((entry) => JSON.stringify(entry));
+    [...place.children].forEach((item) => {
+      if (!wanted.includes(item.dataset.entry)) item.remove();
     });
-    this.find(selector).replaceChildren(...(items.length ? items : [element("li", nothing)]));
+    wanted.forEach((written, number) => {
+      const here = place.children[number];
+      if (here && here.dataset.entry === written) return;
+      const isLoss = selector === ".failures" || entries[number]["has failed"];
+      const item = this.listItem(entries[number], isLoss);
+      item.dataset.entry = written;
+      place.insertBefore(item, here || null);
+    });
+    while (place.children.length > wanted.length) place.lastElementChild.remove();
+    if (!wanted.length) place.append(element("li", nothing));
+  }
+
+  listItem(entry, isLoss) {
+    const item = element("li", "", isLoss ? "loss" : "");
+    const said = element("span", `${clock(entry.at)} `, "said");
+    said.append(isolated(entry.text));
+    item.append(said, ...entry.tweets.map((tweet) => isolated(tweet.text, "tweet")));
+    return item;
   }
 
   showSettings(settings) {
