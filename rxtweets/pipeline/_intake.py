@@ -30,6 +30,7 @@ from rxtweets._support.validation import seconds
 from rxtweets._support.workers import as_exception, start_thread
 from rxtweets.errors import ConfigurationError, RxTweetsError, SourceError
 from rxtweets.operators._gate import PermitGate
+from rxtweets.streams._base import HotStream
 
 __all__ = ["Intake", "Restart"]
 
@@ -388,6 +389,7 @@ class _RunningSource(abc.ObserverBase[Chunk]):
         self._intake.source_ended(error)
 
     def _stage(self) -> StageStats:
+        source = self._source
         return StageStats(
             str(self._number),
             concurrency=1,
@@ -398,5 +400,6 @@ class _RunningSource(abc.ObserverBase[Chunk]):
             kind="source",
             received=self._meter.total,
             done=self._meter.total,
+            queued=source.stats().queued if isinstance(source, HotStream) else 0,
             rate=self._meter.rate(),
         )

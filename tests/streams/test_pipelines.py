@@ -97,6 +97,13 @@ def test_ordered_pipeline_keeps_the_order() -> None:
     assert len(ids) == 500
 
 
+def test_source_stage_has_the_queue_of_its_stream() -> None:
+    stream = rxtweets.sample_stream(token="any", base_url="http://127.0.0.1:1")
+    with pipeline_of(stream, Kept()) as pipeline:
+        stream.telemetry.show("queued", lambda: 7)
+        assert pipeline.stages()[0].queued == 7
+
+
 def test_stopped_pipeline_leaves_others_running() -> None:
     one, two = Kept(), Kept()
     with simulator.serve(rate=2000) as x:
