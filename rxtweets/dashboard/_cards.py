@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -140,36 +140,35 @@ class PipelineCard:
             "is over": snapshot.is_over and snapshot.state != "idle",  # a stream may start again
             "picture": picture.svg,
             "figures": _figures(stats),
-            "stages": list(self._stages()),
+            "stages": self._stages(),
             "failures": [_failure(failure) for failure in reversed(errors[-SHOWN_FAILURES:])],
             "batches": self._batches.latest(),
             "settings": _settings(self.shown),
             "actions": self._actions(snapshot),
         }
 
-    def _stages(self) -> Iterator[Values]:
+    def _stages(self) -> list[Values]:
+        given: Sequence[StageStats] = getattr(self.shown, "stages", tuple)()
+        if not hasattr(self.shown, "topology"):
+            given = given[::-1]  # operators subscribe to their source, so the last one comes first
+        counts = Counter((stage.kind, stage.name) for stage in given)
         seen: Counter[tuple[str, str]] = Counter()
-        for stage in getattr(self.shown, "stages", tuple)():
-            seen[stage.kind, stage.name] += 1  # a stream can have several processors
-            key = (stage.kind, stage.name, seen[stage.kind, stage.name])
-            before = self._loads.get(key)
-            self._loads[key] = stage
-            yield {
-                "kind": stage.kind,
-                "name": sanitized(stage.name),
-                "rate": stage.rate,
-                "running": stage.running,
-                "concurrency": stage.concurrency,
-                "waiting": stage.queued,
-                "done": stage.done,
-                "failed": stage.failed,
-                # Sources have no calls, so no share of time.
-                "busy": None
-                if not stage.capacity_seconds
-                else stage.busy
-                if before is None
-                else stage.busy_since(before),
-            }
+        rows = []
+        for stage in given:
+            same = stage.kind, stage.name
+            seen[same] += 1  # a stream can have several processors
+            number = str(seen[same]) if counts[same] > 1 else ""
+            name = "" if stage.name == stage.kind else sanitized(stage.name)
+            busy = self._busy(stage, (*same, seen[same]))
+            rows.append(_stage(stage, " ".join(filter(None, (name, number))), busy))
+        return rows
+
+    def _busy(self, stage: StageStats, key: tuple[str, str, int]) -> float | None:
+        before = self._loads.get(key)
+        self._loads[key] = stage
+        if not stage.capacity_seconds:
+            return None  # a source has no calls
+        return stage.busy if before is None else stage.busy_since(before)
 
     def _actions(self, snapshot: Snapshot) -> list[str]:
         if snapshot.is_over:
@@ -237,6 +236,20 @@ class _BatchSample:
             self._latest.appendleft(_batch(event.batch, has_failed=isinstance(event, BatchFailed)))
 
 
+def _stage(stage: StageStats, name: str, busy: float | None) -> Values:
+    return {
+        "kind": stage.kind,
+        "name": name,
+        "rate": stage.rate,
+        "running": stage.running,
+        "concurrency": stage.concurrency,
+        "waiting": stage.queued,
+        "done": stage.done,
+        "failed": stage.failed,
+        "busy": busy,
+    }
+
+
 def _figures(stats: Stats) -> list[Values]:
     usual = {name: count(stats) for name, count in FIGURES.items()}
     usual |= {name: count for name in RARE_FIGURES if (count := getattr(stats, name))}
@@ -284,7 +297,10 @@ def _tweet(message: Message[Any]) -> Values:
 def _settings(shown: Any) -> list[tuple[str, str]]:
     """Return names and values; reprs hold no secrets."""
     sources = getattr(shown, "sources", (shown,))
-    settings = [("source", repr(source)) for source in sources]
+    settings = []
+    for source in sources:
+        settings.append(("source", repr(source)))
+        settings += getattr(source, "settings", {}).items()
     if getattr(shown, "rate_limit", None) is not None:
         settings.append(("rate limit", repr(shown.rate_limit)))
     topology = shown.topology() if hasattr(shown, "topology") else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from reactivex import Observable, abc
@@ -70,9 +72,11 @@ class HotStream(MessageStream[T_co]):
 
     Attributes:
         where: the server or the file that it reads.
+        settings: the options of its buffer, and others that were given, as text; no secrets.
     """
 
     where: str = ""
+    settings: Mapping[str, str] = MappingProxyType({})
 
     def __repr__(self) -> str:
         of = f" of {self.where}" if self.where else ""

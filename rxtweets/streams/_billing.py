@@ -77,6 +77,11 @@ class Limit:
     messages: int | None = None
     seconds: float | None = None
 
+    def __str__(self) -> str:
+        if self.seconds is not None:
+            return f"{self.seconds:g} s"
+        return "" if self.messages is None else f"{self.messages:,} messages"
+
 
 @dataclass(slots=True)
 class Quota:

@@ -47,6 +47,9 @@ DEFAULT_BACKOFF = Backoff()
 DEFAULT_MAX_LINE_MB = DEFAULT_MAX_LINE / 2**20
 MOST_CONNECTIONS = 2
 LEAST_LINE_MB = 0.001
+SHOWN_IF_GIVEN = (
+    "backfill_minutes", "state_file", "start_time", "end_time", "limit", "isolated", "reader_cores",
+)  # fmt: skip
 DAY = timedelta(hours=24)
 
 
@@ -179,6 +182,14 @@ class StreamConfig:
             )
         if self.reader_cores is not None and not self.isolated:
             raise ConfigurationError("reader_cores is for isolated=True: give both, or none")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that a dashboard shows; no secrets."""
+        buffer = f"{self.buffer_size:,} messages for each connection, {self.overflow}"
+        given = {name: str(getattr(self, name) or "") for name in SHOWN_IF_GIVEN}
+        texts = {name.replace("_", " "): text for name, text in given.items() if text}
+        return {"buffer": buffer, **texts, **self.fields}
 
     @property
     def is_replay(self) -> bool:

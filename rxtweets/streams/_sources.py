@@ -73,6 +73,7 @@ def _stream(
     for part in {stream, *stream.parts}:
         part.telemetry.source = selection.function
         part.where = origin(config.connection.base_url)
+        part.settings = config.settings
     return stream
 
 

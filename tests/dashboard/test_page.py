@@ -19,6 +19,7 @@ from reactivex.subject import Subject
 
 import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, StageStats, Stats, dashboard
+from rxtweets import operators as ops
 from rxtweets._core.events import BatchDelivered
 from rxtweets.dashboard import _app, _feed
 from rxtweets.dashboard._cards import PipelineCard, _BatchSample
@@ -213,6 +214,17 @@ def test_stream_without_a_subscriber_has_not_ended() -> None:
     assert (values["state"], values["is over"]) == ("idle", False)
 
 
+def test_settings_have_the_options_of_a_stream_and_no_token() -> None:
+    tweets = rxtweets.sample_stream(
+        token="any-secret", base_url="http://127.0.0.1:1", limit=5, tweet_fields=["lang"]
+    )
+    settings = PipelineCard(tweets, "stream").values()["settings"]
+    shown = dict(settings)
+    assert shown["buffer"] == "10,000 messages for each connection, drop_oldest"
+    assert (shown["limit"], shown["tweet.fields"]) == ("5 messages", "lang")
+    assert "any-secret" not in str(settings)
+
+
 def test_stop_sends_a_last_moment_and_ends_the_stream(held: Held) -> None:
     with dashboard.serve(held.pipeline, port=0) as page:
         stream = moments(page.url)
@@ -375,5 +387,22 @@ class Stages:
 def test_stages_of_one_name_have_their_own_share_of_time() -> None:
     card = PipelineCard(Stages(processors=(0.2, 0.8), subscribers=(0.5,)), "stream")
     card.values()
-    busy = [stage["busy"] for stage in card.values()["stages"]]
-    assert busy == pytest.approx([0.2, 0.8, 0.5])
+    busy = {(row["kind"], row["name"]): row["busy"] for row in card.values()["stages"]}
+    assert busy == {
+        ("subscribers", "default"): pytest.approx(0.5),
+        ("processors", "default 1"): pytest.approx(0.8),
+        ("processors", "default 2"): pytest.approx(0.2),
+    }
+
+
+def test_stages_of_a_stream_begin_at_its_source() -> None:
+    def first(message: Message[str]) -> Message[str]:
+        return message
+
+    tweets = rxtweets.from_iterable(["one", "two"])
+    batches = tweets.pipe(ops.process(first), ops.process(first), ops.batch(2))
+    batches.to_list().run()
+    rows = PipelineCard(batches, "stream").values()["stages"]
+    assert [(row["kind"], row["name"]) for row in rows] == [
+        ("processors", "1"), ("processors", "2"), ("batcher", "default"),
+    ]  # fmt: skip
