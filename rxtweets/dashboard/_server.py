@@ -138,6 +138,7 @@ def _listening(host: str, port: int) -> socket.socket:
 def _name(number: int, shown: Any) -> str:
     topology = shown.topology() if hasattr(shown, "topology") else None
     if topology is None:
-        return f"stream {number}"
+        source = getattr(getattr(shown, "telemetry", None), "source", "")
+        return f"stream {number}: {source}" if source else f"stream {number}"
     kinds = ", ".join(source.kind for source in topology.sources)
     return f"pipeline {number}: {kinds}"

@@ -108,7 +108,10 @@ def snapshot_of(shown: Shown) -> Snapshot:
     if hasattr(shown, "topology"):
         return _with_topology(snapshot, shown, stats)
     if stats.processed + stats.failed + stats.in_flight:
-        snapshot = replace(snapshot, processors=(_processors(stats, "processors"),))
+        stages = sum(stage.kind == "processors" for stage in getattr(shown, "stages", tuple)())
+        detail = f"{stages} stages" if stages > 1 else ""
+        processors = replace(_processors(stats, "processors"), detail=detail)
+        snapshot = replace(snapshot, processors=(processors,))
     if done := stats.batched + stats.batched_failed:
         batcher = Stage("batcher", passed=done, batches=stats.batches + stats.batches_failed)
         subscribers = (_subscriber(stats, "subscriber"),)

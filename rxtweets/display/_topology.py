@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rxtweets.display._charts import sparkline
 from rxtweets.display._html import sanitized, shortened
 from rxtweets.display._snapshot import Snapshot, Stage
-from rxtweets.display._svg import BLUE, GREEN, GREY, RED, YELLOW, Canvas, Drawing
+from rxtweets.display._svg import BLUE, GREEN, GREY, PAPER, RED, YELLOW, Canvas, Drawing
 from rxtweets.display._text import duration, sparks
 
 BOX_WIDTH, BOX_GAP, SIDE, TOP = 134, 32, 4, 8
@@ -71,7 +71,9 @@ def _draw_arrows(
         # Above an arrow that rises to its box, the rate would be on the arrow.
         is_rising = not is_paired and y > max(middle for _, _, middle in others)
         rate, down = f"{_short(stage.rate)}/s", 13 if is_rising else -6
-        canvas.text(x + shift, y + down, rate, text_anchor="middle", fill=GREY, font_size=9)
+        # The arrows of other boxes may cross it.
+        edge = {"stroke": PAPER, "stroke_width": 3, "paint_order": "stroke"}
+        canvas.text(x + shift, y + down, rate, text_anchor="middle", fill=GREY, font_size=9, **edge)
 
 
 def _draw_box(canvas: Canvas, stage: Stage, x: float, y: float) -> None:

@@ -208,6 +208,12 @@ def test_page_tells_that_the_pipeline_has_ended(held: Held, page: dashboard.Dash
     assert first_with(page.url, lambda card: card["is over"])["state"] == "stopped"
 
 
+def test_stream_has_the_name_of_its_source() -> None:
+    tweets = rxtweets.sample_stream(token="any", base_url="http://127.0.0.1:1")
+    with dashboard.serve(tweets, port=0) as page:
+        assert next(moments(page.url))[1][0]["name"] == "stream 1: sample_stream"
+
+
 def test_stream_without_a_subscriber_has_not_ended() -> None:
     tweets = rxtweets.sample_stream(token="any", base_url="http://127.0.0.1:1")
     values = PipelineCard(tweets, "stream").values()

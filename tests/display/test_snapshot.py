@@ -10,6 +10,7 @@ from reactivex.subject import Subject
 
 import rxtweets
 from rxtweets import Batcher, Message, Pipeline, RxTweetsError, Stats
+from rxtweets import operators as ops
 from rxtweets.display._snapshot import (
     Snapshot,
     Stage,
@@ -87,6 +88,15 @@ def test_stream_is_one_stage_with_its_state() -> None:
     assert [len(stages) for stages in snapshot.columns] == [1]
     assert snapshot.sources[0].passed >= 5
     assert snapshot.sources[0].lag is not None
+
+
+@pytest.mark.parametrize(("count", "detail"), [(1, ""), (3, "3 stages")])
+def test_processors_of_a_stream_have_the_number_of_stages(count: int, detail: str) -> None:
+    handlers = (ops.process(lambda message: message) for _ in range(count))
+    stream = rxtweets.from_iterable(["one", "two"]).pipe(*handlers)
+    stream.to_list().run()
+    (processors,) = snapshot_of(stream).processors
+    assert (processors.passed, processors.detail) == (2 * count, detail)
 
 
 def test_stream_has_a_stage_for_each_connection() -> None:

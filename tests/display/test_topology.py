@@ -84,6 +84,13 @@ def test_batcher_arrow_leads_to_its_own_subscriber() -> None:
     assert len(all_of(three, "line")) == 1 + 3 + 3
 
 
+def test_rate_stays_readable_on_an_arrow() -> None:
+    batchers = tuple(Stage(name, rate=7) for name in "abcde")
+    svg = draw_topology(full(batchers=batchers, subscribers=())).svg
+    rates = [shape for shape in all_of(svg, "text") if shape.text == "7/s"]
+    assert [shape.get("paint-order") for shape in rates] == ["stroke"] * 5
+
+
 def test_stream_is_one_box() -> None:
     svg = draw_topology(Snapshot("idle", (Stage("source", state="idle"),))).svg
     assert len(boxes(svg)) == 1
