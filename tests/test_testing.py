@@ -46,9 +46,11 @@ def test_acknowledger_keeps_calls_and_outcomes() -> None:
 
 def test_virtual_time_moves_only_on_advance() -> None:
     times: list[float] = []
-    pipeline = Pipeline(
-        DummySource(), batchers={"default": Batcher(lambda _: times.append(clock.now), 9, 3600.0)}
-    )
+
+    def note(_: object) -> None:
+        times.append(clock.now)
+
+    pipeline = Pipeline(DummySource(), batchers={"default": Batcher(note, 9, 3600.0)})
     clock = VirtualTime(pipeline)
     with clock:
         test_batch(pipeline, "ab")

@@ -61,6 +61,8 @@ class Subscriber(Observer[Batch[T]], Generic[T]):
       ``concurrency`` of a `Batcher` or of ``ops.deliver`` is above 1.
     - ``on_completed`` or ``on_error`` is called once at the end: close your resources there.
     - ``async def on_next`` is awaited behind ``ops.deliver`` and in a `Pipeline`.
+    - RxPY declares that ``on_next`` returns ``None``. For a list or a coroutine, mypy needs
+      ``# type: ignore[override]``.
 
     A slow subscriber blocks the others of the same stream: `rxtweets.subscribers.Buffered` gives it
     a queue and a thread. `rxtweets.subscribers.Retrying` calls one again that fails at times.

@@ -72,7 +72,7 @@ def _draw_arrows(
         is_rising = not is_paired and y > max(middle for _, _, middle in others)
         rate, down = f"{_short(stage.rate)}/s", 13 if is_rising else -6
         # The arrows of other boxes may cross it.
-        edge = {"stroke": PAPER, "stroke_width": 3, "paint_order": "stroke"}
+        edge: dict[str, str | float] = {"stroke": PAPER, "stroke_width": 3, "paint_order": "stroke"}
         canvas.text(x + shift, y + down, rate, text_anchor="middle", fill=GREY, font_size=9, **edge)
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # type checkers bring typing_extensions
 else:
     T = TypeVar("T")
 
-SubscriberOrFunction = abc.ObserverBase[Batch[Any]] | Callable[..., object]
+SubscriberOrFunction = abc.ObserverBase[Batch[Any]] | Callable[[Batch[Any]], object]
 
 
 def deliver(

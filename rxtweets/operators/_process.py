@@ -37,14 +37,17 @@ from rxtweets.operators._executor import AnyExecutor, ExecutorRunner
 from rxtweets.operators._processor import CallFlow, Demand, Processor
 from rxtweets.operators._threads import ThreadRunner
 
-__all__ = ["Handler", "process"]
+__all__ = ["Handler", "OfChunk", "process"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 Result = Message[U] | Awaitable[Message[U]]
 Handler = Callable[[Message[T]], Result[U]] | Callable[[Message[T], Any], Result[U]]
-OfChunk = Callable[..., Sequence[Message[Any]]]
+Messages = list[Message[Any]]
+OfChunk = (
+    Callable[[Messages], Sequence[Message[Any]]] | Callable[[Messages, Any], Sequence[Message[Any]]]
+)
 Deadline = Callable[[Message[Any]], float | None]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rxtweets._messages.batch import Batch
 from rxtweets._messages.message import Message
@@ -21,6 +21,12 @@ __all__ = ["Batcher", "name_of_part"]
 def AWAITED(batch: Batch[Any]) -> None:  # noqa: N802 - a value, not a function to call
     """Stands for the subscriber of a batcher whose batches are taken with `Pipeline.abatches`."""
     raise PipelineError(f"no loop over abatches() takes the batches of {batch.info.batcher!r}")
+
+
+class WithContext(Protocol):
+    # A Callable[[Batch[Any], Any], object] beside that of one argument hides the type of a lambda's
+    # argument from mypy, and Callable[..., object] from pyright.
+    def __call__(self, batch: Batch[Any], context: Any, /) -> object: ...
 
 
 class Batcher:
@@ -61,7 +67,7 @@ class Batcher:
 
     def __init__(
         self,
-        subscriber: SubscriberOrFunction,
+        subscriber: SubscriberOrFunction | WithContext,
         size: BatchSize = 100,
         timeout: float | timedelta = 1.0,
         *,

@@ -40,7 +40,7 @@ from rxtweets.display import _live as live
 from rxtweets.display._notebook import started
 from rxtweets.errors import ConfigurationError, PipelineError, SubscriberError
 from rxtweets.operators._calls import NOT_GIVEN
-from rxtweets.operators._process import Handler
+from rxtweets.operators._process import Handler, OfChunk
 from rxtweets.pipeline._batcher import Batcher, name_of_part
 from rxtweets.pipeline._intake import Intake, Restart
 from rxtweets.pipeline._plan import MAX_DEMAND, PipelinePlan, batchers_of, sources_of
@@ -162,8 +162,8 @@ class Pipeline:
         concurrency: int | Concurrency = 50,
         ordered: bool = False,
         partition_by: Callable[[Message[Any]], int] | None = None,
-        prepare_messages: Callable[..., Sequence[Message[Any]]] | None = None,
-        handle_failed: Callable[..., Sequence[Message[Any]]] | None = None,
+        prepare_messages: OfChunk | None = None,
+        handle_failed: OfChunk | None = None,
         batchers: Mapping[str, Batcher] | None = None,
         context: Any = NOT_GIVEN,
         rate_limit: RateLimit | None = None,

@@ -132,6 +132,11 @@ def print_info(batch: Batch[object]) -> None:
     print(info.size, info.trigger, rules)
 
 
+class Stored(Subscriber[int]):
+    async def on_next(self, batch: Batch[int]) -> list[Message[int]]:  # type: ignore[override]  # RxPY's observers return None
+        return list(batch)
+
+
 async def store(batch: Batch[int]) -> list[Message[int]]:
     return list(batch)
 
@@ -190,6 +195,20 @@ def every_pipeline(tweets: HotStream[str]) -> None:
         restart=Restart(within=3.0),
         rate_limit=RateLimit(100, 1.0),
     )
+    Pipeline(
+        tweets,
+        handle_message=lambda message, suffix: message.update_data(lambda text: text + suffix),
+        prepare_messages=lambda messages, suffix: [m for m in messages if m.data != suffix],
+        handle_failed=lambda messages, _: messages,
+        context="!",
+        batchers={
+            "default": Batcher(lambda batch: print(batch.info.size)),
+            "other": Batcher(lambda batch, suffix: print(batch.info.size, suffix)),
+            "stored": Batcher(Stored()),
+        },
+    )
+    tweets.pipe(ops.process(length, prepare=lambda messages: messages[::-1]))
+    subscribers.Buffered(lambda batch: print(batch.info.size))
     with pipeline:
         stats: Stats = pipeline.stats()
         stages: tuple[StageStats, ...] = pipeline.stages()

@@ -62,6 +62,8 @@ lengths.pipe(ops.deliver(print_texts))  # type: ignore[arg-type]  # pyright: ign
 lengths.pipe(ops.deliver(Texts()))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 lengths.pipe(ops.deliver(without_batch))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
+Batcher(without_batch)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Batcher(Texts)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Batcher(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Pipeline(tweets, handle_message=no_message)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Pipeline(tweets, handler=length)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
