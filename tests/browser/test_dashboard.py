@@ -9,6 +9,7 @@ from typing import Any, Self
 import pytest
 
 from rxtweets import Batcher, Message, Pipeline, dashboard
+from rxtweets.dashboard import _feed
 from rxtweets.testing import DummySource
 from tests.browser.conftest import needed
 
@@ -47,7 +48,7 @@ class Tab:
         problems: errors of scripts and messages of the console.
     """
 
-    def __init__(self, chromium: Any, url: str, **options: Any) -> None:
+    def __init__(self, chromium: Any, url: str, *, has_clock: bool = False, **options: Any) -> None:
         self.asked: list[str] = []
         self.problems: list[str] = []
         self.tab = chromium.new_page(**options)
@@ -55,6 +56,8 @@ class Tab:
         self.tab.on("pageerror", lambda error: self.problems.append(str(error)))
         self.tab.on("console", lambda message: self.problems.append(message.text))
         self.tab.set_default_timeout(PATIENCE_MS)
+        if has_clock:
+            self.tab.clock.install()
         self.tab.goto(url)
         self.says("live")
 
@@ -152,6 +155,19 @@ def test_lost_connection_is_told_and_comes_back(chromium: Any, pipeline: Pipelin
         assert seen.violations() == []
         with dashboard.serve(pipeline, port=port):
             seen.says("live")
+
+
+def test_silent_connection_is_told(
+    chromium: Any, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_feed, "PERIOD", 600.0)
+    with (
+        dashboard.serve(pipeline, port=0) as page,
+        Tab(chromium, page.url, has_clock=True) as seen,
+    ):
+        seen.tab.clock.fast_forward(6_000)
+        seen.says("no connection since")
+        seen.says("live")
 
 
 def test_buttons_work_by_keyboard(

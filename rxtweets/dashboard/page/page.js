@@ -7,6 +7,7 @@ const TIMELINE = { width: 600, height: 120 };
 const MARKS = ["lost", "failed", "gaps", "reconnects"];
 const ACTIONS = { pause: "Pause", resume: "Resume", drain: "Drain and end" };
 const RETRY_MILLISECONDS = 2000;
+const SILENT_SECONDS = 5;
 
 const token = location.hash.slice(1);
 const connection = document.getElementById("connection");
@@ -245,10 +246,12 @@ function say(text, tone) {
   document.body.classList.toggle("lost", tone === "bad");
 }
 
+let source = null;
 let lastSeen = null;
+let lastHeard = 0;
 
 function take(moments, isWhole) {
-  lastSeen = Date.now() / 1000;
+  lastSeen = lastHeard = Date.now() / 1000;
   moments.forEach((values, number) => {
     cards[number] ??= new Card(number);
     if (isWhole) cards[number].points = [];
@@ -259,15 +262,24 @@ function take(moments, isWhole) {
 }
 
 function connect() {
-  const source = new EventSource("moments");
+  source = new EventSource("moments");
+  source.addEventListener("open", () => { lastHeard = Date.now() / 1000; });
   source.addEventListener("whole", (event) => take(JSON.parse(event.data), true));
   source.addEventListener("moment", (event) => take(JSON.parse(event.data), false));
-  source.addEventListener("error", () => {
-    source.close();
-    const since = lastSeen === null ? "" : ` since ${clock(lastSeen)}`;
-    say(`no connection${since}: the program has ended, or cannot be reached`, "bad");
-    setTimeout(connect, RETRY_MILLISECONDS);
-  });
+  source.addEventListener("error", reconnect);
 }
+
+function reconnect() {
+  source.close();
+  const since = lastSeen === null ? "" : ` since ${clock(lastSeen)}`;
+  say(`no connection${since}: the program has ended, or cannot be reached`, "bad");
+  setTimeout(connect, RETRY_MILLISECONDS);
+}
+
+// A network that disappears, or a program that hangs, closes no connection.
+setInterval(() => {
+  const isSilent = Date.now() / 1000 - lastHeard > SILENT_SECONDS;
+  if (isSilent && source.readyState === EventSource.OPEN) reconnect();
+}, 1000);
 
 connect();
