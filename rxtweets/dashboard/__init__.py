@@ -7,13 +7,13 @@
         print(page.url)
         pipeline.run()
 
-The page shows the stages of a notebook's picture, rates and losses of the last five minutes, the
-latest failures with their tweets, the latest batches, and the settings. It needs no other host,
-connects again by itself, and says so when the program has ended. It is sampled once a second, and
-a slow browser delays nothing but its own page.
+The page shows the stages, rates and losses of the last five minutes, the latest failures with their
+tweets, the latest batches, and the settings. It requests nothing from other hosts, reconnects
+automatically, and shows when the program has ended. It is updated once a second; a slow browser
+delays only its own page.
 
-`serve` binds to this machine only, unless ``host`` says otherwise: whoever reaches the page reads
-the tweets on it.
+`serve` binds to 127.0.0.1, unless ``host`` is given: anyone who can open the page can read the
+tweets on it.
 
 May import: `rxtweets.display` and below.
 """

@@ -1,8 +1,8 @@
-"""The page as an application of ASGI, for browsers that may be hostile.
+"""The page as an ASGI application that pages of other sites cannot use.
 
-A page of another site can make a browser send requests here. So the host must be an IP address, or
-a name of this machine, which a foreign name that resolves to it is not. An action needs the token
-of the address, in a header that a foreign page cannot send, and no foreign origin.
+Such a page can send requests here through the browser of the user. DNS rebinding gives them a
+foreign name as ``Host``, so the host must be an IP address or a name of this machine. An action
+also needs the token of the URL, in a header that a foreign page cannot send, and no foreign origin.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rxtweets._support.workers import start_thread
-from rxtweets.dashboard._feed import Feed
+from rxtweets.dashboard._broadcast import Broadcast
 
 __all__ = ["Action", "page_app"]
 
@@ -51,41 +51,41 @@ FILES = {
 
 
 def page_app(
-    feed: Feed, actions: Mapping[tuple[int, str], Action], token: str | None, host: str
+    broadcast: Broadcast, actions: Mapping[tuple[int, str], Action], token: str | None, host: str
 ) -> ASGIApp:
     """Return the application.
 
     Args:
-        feed: of the moments.
+        broadcast: of the moments.
         actions: by the number of a card and a name; they may block.
-        token: that an action needs; ``None`` to refuse all.
+        token: required by each action; ``None`` refuses all actions.
         host: a further name of this machine.
     """
 
     async def moments(_: Request) -> Response:
-        if feed.viewers >= MAX_VIEWERS:
+        if broadcast.viewers >= MAX_VIEWERS:
             text = f"{MAX_VIEWERS} browsers show this page; close one of them"
             return PlainTextResponse(text, 503)
-        return _Viewing(feed)
+        return _Viewing(broadcast)
 
     async def act(request: Request) -> Response:
         given = request.headers.get(TOKEN_HEADER, "")
         if token is None or not secrets.compare_digest(given.encode(), token.encode()):
-            return PlainTextResponse("the address of the page has no valid token", 403)
+            return PlainTextResponse("the URL of the page has no valid token", 403)
         action = actions.get((request.path_params["card"], request.path_params["name"]))
         if action is None:
-            return PlainTextResponse("there is no such action", 404)
+            return PlainTextResponse("unknown action", 404)
         start_thread("rxtweets-dashboard-action", action)
         return JSONResponse({}, 202)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        looking = asyncio.create_task(feed.run())
+        running = asyncio.create_task(broadcast.run())
         try:
             yield
         finally:
-            feed.end()
-            await looking
+            broadcast.end()
+            await running
 
     routes = [Route(path, _file(*content)) for path, content in FILES.items()]
     routes.append(Route("/moments", moments))
@@ -94,18 +94,18 @@ def page_app(
 
 
 class _Viewing(StreamingResponse):
-    """The moments, for a viewer who counts from the request on: many may come at once."""
+    """The moments for one viewer, counted from its request on, as many can arrive at once."""
 
-    def __init__(self, feed: Feed) -> None:
-        super().__init__(feed.moments(), media_type="text/event-stream")
-        self._feed = feed
+    def __init__(self, broadcast: Broadcast) -> None:
+        super().__init__(broadcast.moments(), media_type="text/event-stream")
+        self._broadcast = broadcast
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._feed.viewers += 1
+        self._broadcast.viewers += 1
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._feed.viewers -= 1
+            self._broadcast.viewers -= 1
 
 
 class _Guarded:
@@ -133,7 +133,7 @@ class _Guarded:
             return f"the host {name!r} is not this machine; use its IP address"
         origin = request.headers.get("origin")
         if request.method == "POST" and origin not in (None, f"{request.url.scheme}://{host}"):
-            return "a page of another site sent this"
+            return "the request comes from a page of another site"
         return ""
 
 

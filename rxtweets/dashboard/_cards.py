@@ -90,14 +90,14 @@ def problem_of(error: BaseException) -> Values:
 
 
 class Pulse:
-    """Makes points of the counters of successive moments."""
+    """Makes the points of the timeline from successive counters."""
 
     def __init__(self) -> None:
         self._before = Stats()
         self._at = time.monotonic()
 
     def point(self, stats: Stats) -> Point:
-        """Return the point of now; counters that have fallen began anew."""
+        """Return the point of now. Counters that have fallen were reset, and count as 0."""
         before, self._before = self._before, stats
         at, self._at = self._at, time.monotonic()
         counts = {name: max(0, of(stats) - of(before)) for name, of in COUNTED.items()}
@@ -132,7 +132,7 @@ class PipelineCard:
     def values(self) -> Values:
         stats, snapshot = self.shown.stats(), self._watch.look()
         errors = tuple(self.shown.errors)
-        # The page has a timeline and a list of failures of its own.
+        # The page itself has a timeline and a list of failures.
         picture = draw_topology(replace(snapshot, rates=(), errors=()))
         return {
             "name": self.name,
@@ -204,16 +204,16 @@ class ReportedCard:
     def values(self) -> Values:
         reported = self._report()
         if reported is None:
-            return {"name": self.name, "problem": "it has not reported yet"}
+            return {"name": self.name, "problem": "no report from this process yet"}
         values = reported[1] | {"name": self.name, "actions": []}
         return values if self._is_running() else values | {"state": "its process has ended"}
 
 
 class _BatchSample:
-    """Keeps one of the batches of each second.
+    """Keeps one batch of each second.
 
-    Each event of a batch costs time, and is published only for a subscriber. So it subscribes once
-    a second, until the next batch.
+    Events of batches cost time, and are published only while an observer is subscribed. So it
+    subscribes once a second, until the next batch.
     """
 
     def __init__(self, shown: Any) -> None:

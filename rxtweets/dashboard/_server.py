@@ -105,13 +105,13 @@ def serve_cards(
         raise ConfigurationError(f"host={host!r}: give an address of this machine")
     uvicorn = needed("uvicorn", "dashboard")
     needed("starlette", "dashboard")
-    from rxtweets.dashboard import _app, _feed  # noqa: PLC0415 - needs an extra
+    from rxtweets.dashboard import _app, _broadcast  # noqa: PLC0415 - needs an extra
 
     opened = _listening(host, port)
     token = None if actions is None else secrets.token_urlsafe(16)
-    feed = _feed.Feed(cards)
+    broadcast = _broadcast.Broadcast(cards)
     config = uvicorn.Config(
-        _app.page_app(feed, actions or {}, token, host),
+        _app.page_app(broadcast, actions or {}, token, host),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE,
@@ -120,7 +120,7 @@ def serve_cards(
     address = f"[{host}]" if ":" in host else host
     url = f"http://{address}:{opened.getsockname()[1]}/"
     url += "" if token is None else f"#{token}"
-    return Dashboard(uvicorn.Server(config), feed.end, opened, url)
+    return Dashboard(uvicorn.Server(config), broadcast.end, opened, url)
 
 
 def _listening(host: str, port: int) -> socket.socket:

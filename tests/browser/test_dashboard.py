@@ -9,7 +9,7 @@ from typing import Any, Self
 import pytest
 
 from rxtweets import Batcher, Message, Pipeline, dashboard
-from rxtweets.dashboard import _feed
+from rxtweets.dashboard import _broadcast
 from rxtweets.testing import DummySource
 from tests.browser.conftest import needed
 
@@ -160,7 +160,7 @@ def test_lost_connection_is_told_and_comes_back(chromium: Any, pipeline: Pipelin
 def test_silent_connection_is_told(
     chromium: Any, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_feed, "PERIOD", 600.0)
+    monkeypatch.setattr(_broadcast, "PERIOD", 600.0)
     with (
         dashboard.serve(pipeline, port=0) as page,
         Tab(chromium, page.url, has_clock=True) as seen,

@@ -21,7 +21,7 @@ import rxtweets
 from rxtweets import Batch, Batcher, Message, Pipeline, StageStats, Stats, dashboard
 from rxtweets import operators as ops
 from rxtweets._core.events import BatchDelivered
-from rxtweets.dashboard import _app, _feed
+from rxtweets.dashboard import _app, _broadcast
 from rxtweets.dashboard._cards import PipelineCard, _BatchSample
 from rxtweets.dashboard._server import serve_cards
 from rxtweets.testing import DummySource
@@ -53,7 +53,7 @@ class Held:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_feed, "PERIOD", 0.02)
+    monkeypatch.setattr(_broadcast, "PERIOD", 0.02)
 
 
 @pytest.fixture
@@ -166,13 +166,13 @@ def test_other_cards_outlive_a_card_that_has_no_json() -> None:
 
 def test_points_are_kept_while_the_first_moment_is_sent() -> None:
     async def main() -> list[bytes]:
-        feed = _feed.Feed([Shown({})])
-        looking = asyncio.create_task(feed.run())
-        viewer = feed.moments()
+        broadcast = _broadcast.Broadcast([Shown({})])
+        looking = asyncio.create_task(broadcast.run())
+        viewer = broadcast.moments()
         sent = [await anext(viewer)]
-        await asyncio.sleep(10 * _feed.PERIOD)  # the browser is slow
+        await asyncio.sleep(10 * _broadcast.PERIOD)  # the browser is slow
         sent.append(await anext(viewer))
-        feed.end()
+        broadcast.end()
         await looking
         return sent
 

@@ -1,4 +1,4 @@
-"""The moments that all viewers of a page share, one each second."""
+"""`Broadcast`: one snapshot of all cards each second, for all viewers of a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 from rxtweets.dashboard._cards import Card, Point, problem_of
 from rxtweets.display._html import sanitized
 
-__all__ = ["Feed"]
+__all__ = ["Broadcast"]
 
 PERIOD = 1.0
 """Seconds between two moments."""
@@ -20,16 +20,16 @@ PERIOD = 1.0
 KEPT_POINTS = 300
 
 
-class Feed:
-    """Looks at the cards once a second, and tells the viewers.
+class Broadcast:
+    """Takes a moment once a second: the values of all cards, as one server-sent event.
 
-    Nothing waits for a viewer: each takes the latest moment when it has sent the one before.
+    A slow viewer delays nothing: after each moment it gets the latest one, and skips the others.
 
     Args:
         cards: the parts of the page.
 
     Attributes:
-        viewers: of the page; without any, moments are not written.
+        viewers: number of open pages; without any, moments have no values.
     """
 
     def __init__(self, cards: Sequence[Card]) -> None:
@@ -43,24 +43,24 @@ class Feed:
         self.viewers = 0
 
     async def run(self) -> None:
-        """Make moments until `end`, and a last one then."""
+        """Take moments until `end`, and a last one after it."""
         self._loop = asyncio.get_running_loop()
         while not self._over.is_set():
-            await self._look()
+            await self._take()
             try:
                 await asyncio.wait_for(self._over.wait(), PERIOD)
             except TimeoutError:
                 continue
-        await self._look()
+        await self._take()
 
     def end(self) -> None:
-        """End `run`, and all viewers after the last moment; from any thread."""
+        """End `run`, then all viewers after the last moment; from any thread."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it was stopped before, and the loop is closed
+            with contextlib.suppress(RuntimeError):  # a second end: the loop is closed
                 self._loop.call_soon_threadsafe(self._over.set)
 
     async def moments(self) -> AsyncIterator[bytes]:
-        """Yield events of the stream: all points first, then the new one of each moment."""
+        """Yield server-sent events: all points first, then the new points of each moment."""
         seen = self._number
         yield _event("whole", self._moment(whole=True))
         while not self._over.is_set():
@@ -73,7 +73,7 @@ class Feed:
         async with self._changed:
             await self._changed.wait_for(lambda: self._number > number)
 
-    async def _look(self) -> None:
+    async def _take(self) -> None:
         for card, points in zip(self._cards, self._points, strict=True):
             with contextlib.suppress(BaseException):  # `values` says what is wrong
                 points.append(card.point())
