@@ -206,7 +206,9 @@ class ReportedCard:
         if reported is None:
             return {"name": self.name, "problem": "no report from this process yet"}
         values = reported[1] | {"name": self.name, "actions": []}
-        return values if self._is_running() else values | {"state": "its process has ended"}
+        if self._is_running() or values.get("is over"):
+            return values
+        return values | {"state": "its process has ended"}
 
 
 class _BatchSample:

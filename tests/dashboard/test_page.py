@@ -22,7 +22,7 @@ from rxtweets import Batch, Batcher, Message, Pipeline, StageStats, Stats, dashb
 from rxtweets import operators as ops
 from rxtweets._core.events import BatchDelivered
 from rxtweets.dashboard import _app, _broadcast
-from rxtweets.dashboard._cards import PipelineCard, _BatchSample
+from rxtweets.dashboard._cards import PipelineCard, ReportedCard, _BatchSample
 from rxtweets.dashboard._server import serve_cards
 from rxtweets.testing import DummySource
 
@@ -229,6 +229,15 @@ def test_settings_have_the_options_of_a_stream_and_no_token() -> None:
     assert shown["buffer"] == "10,000 messages for each connection, drop_oldest"
     assert (shown["limit"], shown["tweet.fields"]) == ("5 messages", "lang")
     assert "any-secret" not in str(settings)
+
+
+@pytest.mark.parametrize(
+    ("is_over", "state"), [(True, "stopped"), (False, "its process has ended")]
+)
+def test_card_of_a_process_tells_how_it_has_ended(is_over: bool, state: str) -> None:
+    reported = {"state": "stopped" if is_over else "running", "is over": is_over}
+    card = ReportedCard("worker 1", lambda: (Stats(), reported), lambda: False)
+    assert (card.values()["state"], card.values()["is over"]) == (state, is_over)
 
 
 def test_stop_sends_a_last_moment_and_ends_the_stream(held: Held) -> None:
