@@ -15,6 +15,12 @@ r"""The X (Twitter) API v2 stream as a hot Observable.
 """
 
 import importlib as _importlib
+import sys as _sys
+
+# Ctrl-C ends `python -m rxtweets` with 130, also during the imports below.
+if _sys.argv[:1] == ["-m"] and _sys.orig_argv[1:3] == ["-m", __name__]:
+    import _rxtweets_command  # noqa: F401 - it handles Ctrl-C
+
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 

@@ -5,12 +5,15 @@ A moment is a number of calls of Python functions, so the speed of the machine d
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import rxtweets
 
 PROGRAM = """
 import os, signal, sys
@@ -31,6 +34,22 @@ sys.setprofile(count)
 code = main()
 sys.setprofile(None)
 sys.exit(code)
+"""
+
+BEFORE_MODULE = """
+import os, signal, sys
+moment, is_inside = {moment}, False
+
+def count(frame, event, _):
+    global moment, is_inside
+    is_inside = is_inside or frame.f_code.co_filename == {package!r}
+    if event == "call" and is_inside:
+        moment -= 1
+        if moment == 0:
+            sys.setprofile(None)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.setprofile(count)
 """
 
 COMMANDS = {
@@ -68,6 +87,22 @@ def test_ctrl_c_in_a_command_shows_no_traceback(
     done = interrupted(command, moment, "main", tmp_path)
     assert "Traceback" not in done.stderr
     assert done.returncode in {0, 130}  # 0 for a drain, when the command runs
+
+
+@pytest.mark.parametrize("moment", random.Random(5).sample(range(1_000, 30_000), 2))
+def test_ctrl_c_in_imports_of_the_module_exits_with_130(moment: int, tmp_path: Path) -> None:
+    text = BEFORE_MODULE.format(moment=moment, package=rxtweets.__file__)
+    (tmp_path / "sitecustomize.py").write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "rxtweets", *COMMANDS["run"]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_ctrl_c_is_ignored_under_nohup(tmp_path: Path) -> None:
