@@ -76,6 +76,7 @@ def test_work_shows_each_of_its_processes(stack: ExitStack, tmp_path: Path) -> N
         publisher = queue.publisher()
         queue.ensure()
         publisher.on_next(Batch([Message("text", {"id": str(number)}) for number in range(200)]))
+        publisher.on_completed()
     store = f"jsonl:{tmp_path / 'out.jsonl'}"
     process, page = started(stack, "work", url, "--store", store, "--processes", "2")
 
