@@ -532,6 +532,6 @@ def test_shards_are_looked_up_in_an_index(engine: Engine, path: Path, statement:
     names = {"group": 1, "shards": "[]", "now": 0.0, "blocked": sqlite.BLOCKED}
     with raw(path) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {getattr(sqlite, statement)}", names)
-        steps = [row[3] for row in plan]
+        steps = [row[3].replace(" EXISTS", "") for row in plan]  # newer SQLite adds it
     assert "SEARCH held USING COVERING INDEX held_shard (grp=? AND shard=?)" in steps
     assert not any(step.startswith("SCAN held") for step in steps)
