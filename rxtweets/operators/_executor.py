@@ -317,8 +317,8 @@ class ExecutorRunner:
 
     def _replace(self, executor: Executor, error: BaseException, count: int) -> None:
         self._telemetry.publish(WorkerReplaced("executor", error, count))
-        if executor is not self._executor:
-            return  # it is replaced already
+        if executor is not self._executor or self._broken is not None:
+            return  # another chunk of it was lost before
         self._telemetry.add(workers_lost=1)
         if self._make is None:
             self._give_up(

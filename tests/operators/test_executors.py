@@ -10,7 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from typing import Any
 
 import psutil
@@ -92,6 +98,21 @@ class Outstanding(Counting):
     def answered(self, _: Future[Any]) -> None:
         with self.lock:
             self.out -= 1
+
+
+class Manual(Executor):
+    """Leaves its calls to the test."""
+
+    def __init__(self) -> None:
+        self.calls: list[Future[Any]] = []
+        self.has_two_calls = threading.Event()
+
+    def submit(self, _fn: Callable[..., Any], /, *_args: Any, **_kwargs: Any) -> Future[Any]:
+        self.calls.append(Future())
+        self.calls[-1].set_running_or_notify_cancel()
+        if len(self.calls) == 2:
+            self.has_two_calls.set()
+        return self.calls[-1]
 
 
 class Dead(Executor):
@@ -329,12 +350,24 @@ def test_stream_ends_when_its_pool_breaks(process: Any) -> None:
         watched = process(dying, executor=executor, concurrency=2)
         watched.feed("a")
         watched.until(lambda: watched.data)
-        watched.feed("die", *range(5))
+        watched.feed("die")
         watched.until_end()
     [error] = watched.end
     assert isinstance(error, ExecutorBroken)
     assert "give executor= a function that makes one" in str(error)
     assert isinstance(watched.reasons()["die"], WorkerLost)
+
+
+def test_broken_executor_is_counted_once(process: Any) -> None:
+    executor = Manual()
+    watched = process(identity, executor=executor, concurrency=2)
+    watched.feed(*range(7))
+    assert executor.has_two_calls.wait(PATIENCE)
+    for call in executor.calls:
+        call.set_exception(BrokenExecutor("dead"))
+    watched.until_end()
+    [error] = watched.end
+    assert isinstance(error, ExecutorBroken)
     stats = watched.stats()
     assert stats.processed + stats.failed + stats.abandoned == 7
     assert len(watched.data) + len(watched.failed) + stats.abandoned == 7
