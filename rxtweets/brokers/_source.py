@@ -54,7 +54,7 @@ RECONNECT = tenacity.wait_random_exponential(multiplier=0.5, max=4.0)
 SETTLING = math.inf
 """In place of the time at which a message was taken: the broker is being told its outcome."""
 
-TOGETHER = 100
+TOGETHER = 200
 """Messages of one take at most; a take for each message would cost a round trip each."""
 
 

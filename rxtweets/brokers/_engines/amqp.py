@@ -370,6 +370,7 @@ class Consumer(Link):
         self._changed = threading.Condition()
         self._ready: deque[Pushed] = deque()
         self._unsettled: dict[int, None] = {}  # in the order of their tags
+        self._is_announcing = False
         self._is_stopped = False
         super().__init__(pika, parameters)
         self.post(lambda channel: channel.add_on_cancel_callback(self._on_cancel))
@@ -447,6 +448,15 @@ class Consumer(Link):
         with self._changed:
             self._unsettled[method.delivery_tag] = None
             self._ready.append(Pushed(method.delivery_tag, properties, body))
+        # A thread that is woken for each message takes few at a time.
+        if not self._is_announcing:
+            self._is_announcing = True
+            self.post(self._announce)
+
+    def _announce(self, _: Any) -> None:
+        """Wake a thread that takes, after all messages that one read has brought."""
+        self._is_announcing = False
+        with self._changed:
             self._changed.notify()
 
     def _on_cancel(self, _: Any) -> None:
