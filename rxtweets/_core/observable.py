@@ -8,8 +8,9 @@ single messages after a stock operator.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from reactivex import ConnectableObservable, Observable, abc
@@ -353,23 +354,28 @@ class _ItemGate(AutoDetachObserver[Any]):
 
 class _OneByOne(abc.ObserverBase[Chunk]):
     # Passes the messages of lists on one by one, and counts the rest of a list after a disposal.
-    # For that, the delivering and the disposing thread take messages from the same iterator: a
-    # check for each message would cost more.
+    # For that, the delivering and the disposing thread take messages from the same reversed list:
+    # without the GIL, a shared iterator would give some messages to both.
 
     def __init__(self, observer: AnyObserver, telemetry: Telemetry) -> None:
         self._observer = observer
         self._telemetry = telemetry
-        self._rest: Iterator[Message[Any]] = iter(())
+        self._rest: Chunk = []
         self._thread = 0
         self._closed = False
 
     def on_next(self, chunk: Chunk) -> None:
         on_next = self._observer.on_next
         self._thread = threading.get_ident()
-        self._rest = rest = iter(chunk)
+        self._rest = rest = chunk[::-1]
         if self._closed:
             self.close()
-        for message in rest:
+        take = rest.pop
+        while True:
+            try:
+                message = take()
+            except IndexError:  # a check before it would race with `close`
+                break
             on_next(message)
 
     def on_error(self, error: Exception) -> None:
@@ -380,7 +386,11 @@ class _OneByOne(abc.ObserverBase[Chunk]):
 
     def close(self) -> None:
         self._closed = True
-        left = sum(1 for _ in self._rest)
+        rest, left = self._rest, 0
+        with contextlib.suppress(IndexError):
+            while True:
+                rest.pop()
+                left += 1
         if not left:
             return
         self._telemetry.add(abandoned=left)

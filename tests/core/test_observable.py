@@ -361,6 +361,27 @@ def test_messages_after_a_disposal_are_counted() -> None:
     assert hot.stream.stats().abandoned == 2
 
 
+@pytest.mark.usefixtures("_threads_switch_all_the_time")
+def test_messages_of_a_list_at_disposal_are_counted_once() -> None:
+    counts = []
+    for _ in range(200):
+        hot, got = Hot(), list[Any]()
+        inside = threading.Event()
+
+        def take(message: Any, got: list[Any] = got, inside: threading.Event = inside) -> None:
+            got.append(message)
+            inside.set()
+
+        subscription = hot.stream.subscribe(take)
+        giving = threading.Thread(target=hot.give, args=("a",) * 500)
+        giving.start()
+        assert inside.wait(PATIENCE)
+        subscription.dispose()
+        giving.join(PATIENCE)
+        counts.append(len(got) + hot.stream.stats().abandoned)
+    assert counts == [500] * 200
+
+
 def test_messages_in_stock_operators_at_disposal_are_counted() -> None:
     hot, got = Hot(), list[Any]()
     inside, leave = threading.Event(), threading.Event()
