@@ -531,6 +531,8 @@ class SourceFailed(Event):
 class DrainUnavailable(Event):
     """A pipeline cannot drain a source: a stop drops and counts the messages that wait in it.
 
+    The reading and delivering threads count some of them after `Pipeline.stop` has returned.
+
     A drain reaches streams through operators of RxPY, fluent or in ``pipe``, several in a row and
     mixed with ours: ``merge``, ``concat``, ``share``, ``publish``, ``repeat``, ``observe_on``. It
     does not reach a stream that is subscribed to later or on another thread: ``subscribe_on``,

@@ -317,7 +317,8 @@ class Pipeline:
             timeout: most seconds for the drain; then the rest is abandoned.
 
         Returns:
-            The final counters.
+            The counters. After a complete drain they are final. Otherwise threads of the source may
+            count abandoned messages later.
         """
         limit = seconds("timeout", timeout)
         if self._subscription is None:
