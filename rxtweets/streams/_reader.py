@@ -172,7 +172,12 @@ class Reader:
 
     def start(self) -> None:
         """Begin to read."""
-        self._thread = start_thread("rxtweets-reader", self._work, self._died)
+        self.state = ConnectionState("connecting")  # the thread may wait for the last run
+        try:
+            self._thread = start_thread("rxtweets-reader", self._work, self._died)
+        except BaseException:
+            self.state = ConnectionState("idle")
+            raise
 
     def join(self) -> None:
         """Wait for the end of the thread."""
@@ -421,7 +426,7 @@ class Reader:
         self, name: StateName, until: datetime | None = None, error: Exception | None = None
     ) -> None:
         with self._lock:
-            if name == self.state.name == "connecting":
+            if name == self.state.name == "connecting" and self.state.number:
                 return
             number = self._telemetry.count_states()
             self.state = ConnectionState(name, until, error, number)

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 import rxtweets
 from rxtweets import Backoff, events, simulator
 from rxtweets import operators as ops
+from rxtweets._support.workers import start_thread
+from rxtweets.display._snapshot import has_ended
 from rxtweets.simulator.script import Close, Line, Raw, Serve, Stall
 
 PATIENCE = 20.0
@@ -68,6 +70,35 @@ def test_stream_connects_on_the_first_subscription(x: simulator.Simulator) -> No
     stream = stream_of(x).pipe(ops.process(lambda message: message), ops.batch(20, 2.0))
     assert x.requests == []
     assert stream.stats().state == "idle"
+
+
+def test_stream_is_connecting_before_its_reader_runs(
+    x: simulator.Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, held = stream_of(x), list[Any]()
+    names, got = list[str](), Collector()
+    stream.states.subscribe(lambda state: names.append(state.name))
+    monkeypatch.setattr("rxtweets.streams._reader.start_thread", lambda *work: held.append(work))
+    with stream.subscribe(got):
+        state, is_over = stream.state.name, has_ended(stream)
+        start_thread(*held.pop())
+        got.wait(1)
+        stream.telemetry.bus.flush()
+    assert (state, is_over) == ("connecting", False)
+    assert names[:3] == ["idle", "connecting", "connected"]
+
+
+def test_stream_is_idle_when_its_reader_cannot_start(
+    x: simulator.Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    stream, errors = stream_of(x), list[Exception]()
+    monkeypatch.setattr("rxtweets.streams._reader.start_thread", refuse)
+    stream.subscribe(on_error=errors.append)
+    assert [str(error) for error in errors] == ["can't start new thread"]
+    assert stream.state.name == "idle"
 
 
 def test_subscribers_share_one_connection(x: simulator.Simulator) -> None:
