@@ -404,13 +404,15 @@ def test_messages_are_delivered_after_the_server_lost_some(
     with receiving(queue) as receiver:
         receiver.acknowledge(take(receiver, 10))
     lose_messages(own)
-    assert positions(own, "reset") == [10]
+    [position] = positions(own, "reset")
+    assert position in (0, 10)  # NATS 2.15 resets it when it starts
     with receiving(queue) as receiver:
         publish(queue, envelopes(5, 10))
         taken = take(receiver, 5)
         assert [one.key for one in taken] == [one.key for one in envelopes(5, 10)]
         assert receiver.acknowledge(taken) == []
-    assert "the server has lost messages, and group 'workers'" in caplog.text
+    is_logged = "the server has lost messages, and group 'workers'" in caplog.text
+    assert is_logged is (position == 10)
 
 
 class Hammer:

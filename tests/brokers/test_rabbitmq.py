@@ -344,11 +344,15 @@ def test_message_settled_twice_is_lost_the_second_time(queue: brokers.Queue) -> 
 
 def test_deleted_queue_is_created_again(queue: brokers.Queue, node: rabbitmq.Node) -> None:
     with receiving(queue) as receiver:
+        assert isinstance(receiver, engine_of_rabbitmq._RabbitMQReceiver)
         assert receiver.take(1, 0.1) == []
+        link = receiver._consuming.link
+        assert link is not None
+        # RabbitMQ 4.3 cancels the consumer before it answers; a take after that reconnects.
         with rabbitmq.channel_to(node.port) as channel:
             channel.queue_delete(f"{queue.engine.queue}.workers")
-        with pytest.raises(BrokerUnavailable, match="deleted"):
-            receiver.take(1, 20.0)
+        eventually(lambda: link.lost is not None, link.counts)
+        assert "deleted" in str(link.lost)
         assert receiver.take(1, 0.1) == []
         publish(queue, envelopes(1))
         receiver.acknowledge(take(receiver, 1))
