@@ -301,7 +301,7 @@ ENGINES = {
             lease=3.0,
             releases_uncounted=False,
         ),
-        # Kafka counts no deliveries: attempts are those that `retry` has counted.
+        # Kafka counts no deliveries: attempts are those that `retry` has counted, and crashes.
         # A busy Tansu moves no group that has just lost a member, so it does not purge.
         EngineUnderTest(
             "kafka", _kafka, deduplicates=False, leases=False, rebalances=True, purges=False

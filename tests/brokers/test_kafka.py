@@ -19,6 +19,7 @@ import pytest
 
 from rxtweets import brokers
 from rxtweets.brokers import Envelope, Queue, Receiver, Subscription, Taken
+from rxtweets.brokers._engines.kafka_crashes import Crashes
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, QueueSettingsError
 from tests.brokers.engine_contract import bodies, envelopes, publish, receiving, take
 from tests.brokers.tansu import Tansu, tansu
@@ -328,6 +329,28 @@ def test_revoked_messages_are_lost_and_redelivered(queue: Queue) -> None:
                 assert receiver.acknowledge(messages) == []
 
 
+def test_rebalance_is_no_crash(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tansu keeps no metadata, and the mock accepts no commit while a worker joins."""
+    holders, metadata = list[str](), Crashes.metadata
+
+    def recorded(crashes: Crashes, position: int, worker: str, *rest: Any) -> str:
+        holders.append(worker)
+        return metadata(crashes, position, worker, *rest)
+
+    monkeypatch.setattr(Crashes, "metadata", recorded)
+    publish(queue, [Envelope("one-partition", b"%d" % number, {}) for number in range(5)])
+    with receiving(queue) as first:
+        held = take(first, 5)
+        before = len(holders)
+        assert all(holders)
+        with receiving(queue):
+            eventually(lambda: len(first.extend(held)) == 5, lambda: held)
+    assert holders[before] == ""
+    assert "delivered again" not in caplog.text
+
+
 WORKER = """
 import sys
 from rxtweets import brokers
@@ -354,7 +377,7 @@ def test_messages_of_a_killed_worker_are_redelivered(broker: Tansu, queue: Queue
     with receiving(queue) as receiver:
         again = take(receiver, 20)
         assert bodies(again) == bodies_of(envelopes(20))
-        assert {one.attempt for one in again} == {1}  # Kafka does not count deliveries
+        assert {one.attempt for one in again} == {1}  # the first crash has no known cause
         receiver.acknowledge(again)
 
 

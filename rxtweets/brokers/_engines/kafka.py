@@ -69,8 +69,16 @@ class KafkaEngine(Engine):
           10,000 of a partition of retries.
         - When a worker comes or goes, Kafka takes the partitions from all workers of its group for
           a moment. Their unsettled messages are delivered again, perhaps while handlers still run.
-        - The attempt counts retries alone. Kafka does not count deliveries: a message that kills
-          its worker is delivered again as the same attempt, and never becomes a dead letter.
+        - Kafka does not count deliveries: the attempt counts retries, and crashes whose cause is
+          known. After two crashes in a row, a worker takes one message at a time, and each needs a
+          commit before. So the next crash shows its cause, which alone is delivered as the next
+          attempt. A message that kills each of its workers becomes a dead letter after
+          ``max_deliver`` + 2 crashes, sometimes a few more.
+        - The worker is slow until the cause is settled, or all messages that workers had at the
+          second crash. A batch then waits for its timeout. A worker that is killed, or loses its
+          session in a long outage, counts as crashed; one that leaves its group does not.
+        - Crashes are stored in the metadata of positions. A broker that keeps none has no dead
+          letters for messages that kill their workers.
         - A retry is stored in the retry topic before its original is settled. Its delay is as exact
           as the clocks of the workers agree, while fewer than 10,000 retries wait at its worker.
         - A dead worker is noticed after ``session.timeout.ms``, 10 s by default. Kafka forgets the

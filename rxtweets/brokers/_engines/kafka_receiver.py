@@ -13,10 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
+from uuid import uuid4
 
 from rxtweets._support.workers import start_thread
 from rxtweets.brokers._engine import SHARD, Envelope, Receiver, Subscription, Taken
 from rxtweets.brokers._engines.kafka_client import WAIT, KafkaClient, KafkaSender
+from rxtweets.brokers._engines.kafka_crashes import Crashes
 from rxtweets.brokers._envelopes import KEY
 from rxtweets.errors import BrokerError, BrokerUnavailable, ConfigurationError, RxTweetsError
 
@@ -86,6 +88,10 @@ class _Partition:
         committed: the position that the broker knows; -1 if it knows none.
         is_positioned: its first message or its end was read.
         shards: unsettled messages of each shard; only the first one can be taken.
+        crashes: of the workers that had it before.
+        is_held: it had a message, and is not being revoked.
+        suspect: the only message in flight, where the crashes require that.
+        noted: both of them, as the broker knows them.
     """
 
     topic: str
@@ -97,10 +103,29 @@ class _Partition:
     is_positioned: bool = False
     entries: deque[_Entry] = field(default_factory=deque)
     shards: dict[str, deque[_Entry]] = field(default_factory=dict)
+    crashes: Crashes = field(default_factory=Crashes)
+    is_held: bool = False
+    suspect: _Entry | None = None
+    noted: tuple[bool, _Entry | None] = (False, None)
 
     def advance(self) -> None:
         while self.entries and self.entries[0].taken is None:
             self.position = self.entries.popleft().offset + 1
+        if self.position >= self.crashes.until:
+            self.crashes.in_a_row = 0
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the broker does not know the position, the holder or the suspect."""
+        return self.position > self.committed or self.noted != (self.is_held, self.suspect)
+
+    def metadata(self, worker: str) -> str:
+        suspect = self.suspect.offset if self.suspect else None
+        if not self.is_held:
+            return self.crashes.metadata(self.position, "", 0, suspect)
+        can_take_all = self.entries and not self.crashes.is_careful
+        reached = self.entries[-1].offset + 1 if can_take_all else 0
+        return self.crashes.metadata(self.position, worker, reached, suspect)
 
     def is_blocked(self, entry: _Entry) -> bool:
         """Return whether an earlier message of the shard is not settled."""
@@ -145,6 +170,7 @@ class KafkaReceiver(Receiver):
         self._client = client
         self._topics = topic, retries
         self._group_id = group_id
+        self._worker = uuid4().hex[:12]
         self._most = subscription.max_in_flight
         self._most_tracked = max(LEAST_TRACKED, subscription.max_in_flight)
         self._retries = KafkaSender(client, retries)
@@ -152,6 +178,7 @@ class KafkaReceiver(Receiver):
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._paused: set[_Partition] = set()
         self._ready: deque[_Entry] = deque()
+        self._suspects: deque[_Entry] = deque()  # ready, one at a time
         self._delayed: list[tuple[float, int, _Entry]] = []
         self._numbers = itertools.count()
         self._taken = 0
@@ -270,9 +297,13 @@ class KafkaReceiver(Receiver):
     def _settle(self, entry: _Entry) -> None:
         self._taken -= entry.is_out
         entry.taken, entry.is_out = None, False
+        self._clear_suspect(entry)
         if (following := entry.partition.next_of_shard(entry)) is not None:
-            self._ready.append(following)
+            self._make_ready(following)
         entry.partition.advance()
+        if entry.offset == entry.partition.crashes.cause:
+            for partition in self._partitions.values():
+                partition.crashes.in_a_row = 0  # a partition shares its workers with the others
 
     def _keep(self, taken: Taken, due: float, attempts: int) -> None:
         """Deliver a message from here again, at this time."""
@@ -280,10 +311,35 @@ class KafkaReceiver(Receiver):
         self._taken -= entry.is_out
         entry.is_out, entry.due = False, due
         entry.taken = replace(taken, attempt=taken.attempt + attempts)  # the other one is stale
+        self._clear_suspect(entry)
         if due <= time.time():
-            self._ready.appendleft(entry)
+            self._ready_in(entry.partition).appendleft(entry)
         else:
             heapq.heappush(self._delayed, (due, next(self._numbers), entry))
+
+    def _ready_in(self, partition: _Partition) -> deque[_Entry]:
+        return self._suspects if partition.crashes.is_careful else self._ready
+
+    def _make_ready(self, entry: _Entry) -> None:
+        self._ready_in(entry.partition).append(entry)
+
+    def _clear_suspect(self, entry: _Entry) -> None:
+        if entry.partition.suspect is entry:
+            entry.partition.suspect = None
+
+    def _can_choose(self) -> bool:
+        """Return whether suspects wait, and none is in flight in any partition."""
+        if not self._suspects or self._is_leaving:
+            return False
+        return not any(one.suspect for one in self._partitions.values())
+
+    def _choose_suspect(self) -> None:
+        while self._can_choose():
+            entry = self._suspects.popleft()
+            is_careful = entry.partition.crashes.is_careful
+            entry.partition.suspect = entry if is_careful else None
+            if not is_careful or entry is entry.partition.noted[1]:
+                self._ready.append(entry)
 
     def _room(self) -> int:
         return self._most - self._taken - len(self._ready)
@@ -293,7 +349,7 @@ class KafkaReceiver(Receiver):
         while self._delayed and self._delayed[0][0] <= now and self._room() > 0:
             entry = heapq.heappop(self._delayed)[2]
             if entry.partition.is_ours and entry.taken is not None:
-                self._ready.append(entry)
+                self._make_ready(entry)
 
     def _pop(self, most: int) -> list[Taken]:
         taken: list[Taken] = []
@@ -326,6 +382,7 @@ class KafkaReceiver(Receiver):
                     entry.is_out = True
                     stuck.setdefault(entry.due, []).append(entry.taken)
         self._ready = deque(entry for entry in self._ready if not entry.is_out)
+        self._suspects = deque(entry for entry in self._suspects if not entry.is_out)
         return list(stuck.items())
 
     def _is_positioned(self) -> bool:
@@ -378,8 +435,8 @@ class KafkaReceiver(Receiver):
             self._changed.wait(rest)
 
     def _has_to_commit(self) -> bool:
-        return time.monotonic() >= self._commit_after and any(
-            one.position > one.committed for one in self._partitions.values()
+        return time.monotonic() >= self._commit_after and (
+            self._can_choose() or any(one.is_stale for one in self._partitions.values())
         )
 
     def _commit(self, consumer: Consumer, partitions: Iterable[_Partition]) -> bool:
@@ -388,8 +445,14 @@ class KafkaReceiver(Receiver):
         The client lets one thread at a time use a consumer, and a poll can starve the others. An
         answer to `on_commit` would wait behind all messages that the client has fetched.
         """
+        place = self._client.kafka.TopicPartition
         with self._changed:
-            positions = self._uncommitted(partitions)
+            self._choose_suspect()
+            stale = {one: (one.is_held, one.suspect) for one in partitions if one.is_stale}
+            positions = [
+                place(one.topic, one.number, one.position, one.metadata(self._worker))
+                for one in stale
+            ]
         if not positions:
             return True
         try:
@@ -406,16 +469,16 @@ class KafkaReceiver(Receiver):
                     self._commit_after = time.monotonic() + TICK
                 elif partition is not None:
                     partition.committed = max(partition.committed, one.offset)
+                    self._note(partition, *stale[partition])
             self._changed.notify_all()
         return all(one.error is None for one in committed)
 
-    def _uncommitted(self, partitions: Iterable[_Partition]) -> list[TopicPartition]:
-        place = self._client.kafka.TopicPartition
-        return [
-            place(one.topic, one.number, one.position)
-            for one in partitions
-            if one.position > one.committed
-        ]
+    def _note(self, partition: _Partition, is_held: bool, suspect: _Entry | None) -> None:
+        """Let a suspect be taken, as the broker knows it now."""
+        is_new = suspect is not partition.noted[1]
+        partition.noted = is_held, suspect
+        if suspect is not None and is_new and suspect is partition.suspect and not suspect.is_out:
+            self._ready.append(suspect)
 
     # The thread of the consumer, and its callbacks.
 
@@ -476,13 +539,13 @@ class KafkaReceiver(Receiver):
                 return
         self._pause(consumer, is_full=room <= 0)
         arrived: list[_Entry] = []
-        message = consumer.poll(BRIEF if self._taken else TICK)
+        message = consumer.poll(BRIEF if self._taken or self._suspects else TICK)
         while message is not None:
             self._read(message, arrived)
             if len(arrived) >= room:
                 break
             message = consumer.poll(0)
-        self._admit(arrived)
+        self._admit(consumer, arrived)
         if time.monotonic() - self._heard_at > QUIET:
             self._probe(consumer)
 
@@ -523,6 +586,8 @@ class KafkaReceiver(Receiver):
             arrived.append(self._entry(partition, message))
         elif error is not None and error.name() == "_PARTITION_EOF":
             if partition is not None:
+                if not partition.is_positioned:
+                    partition.crashes.in_a_row = 0  # no message of it was in flight
                 partition.is_positioned = True
         elif error is not None:
             self._fail(error)
@@ -545,18 +610,26 @@ class KafkaReceiver(Receiver):
         entry.shard = entry.taken.shard
         return entry
 
-    def _admit(self, arrived: list[_Entry]) -> None:
+    def _admit(self, consumer: Consumer, arrived: list[_Entry]) -> None:
+        with self._changed:
+            # A later poll may have revoked partitions.
+            arrived = [entry for entry in arrived if entry.partition.is_ours]
+            partitions = {entry.partition for entry in arrived}
+            for entry in arrived:
+                entry.partition.entries.append(entry)
+            for partition in partitions:
+                if not partition.is_held:
+                    partition.is_held, partition.position = True, partition.entries[0].offset
+        if any(not one.noted[0] for one in partitions):
+            self._commit(consumer, partitions)  # first: a message may crash this worker
         with self._changed:
             for entry in arrived:
-                if not entry.partition.is_ours:
-                    continue  # revoked by a later poll
-                entry.partition.entries.append(entry)
                 if entry.partition.is_blocked(entry):
                     continue
                 if entry.due > time.time():
                     heapq.heappush(self._delayed, (entry.due, next(self._numbers), entry))
                 else:
-                    self._ready.append(entry)
+                    self._make_ready(entry)
             if arrived:
                 self._error = None
             self._changed.notify_all()
@@ -577,18 +650,27 @@ class KafkaReceiver(Receiver):
             self._changed.notify_all()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        committed: dict[tuple[str, int], int] = {}
+        found = partitions
         try:
             found = consumer.committed(partitions, timeout=PROBE) if partitions else []
-            committed = {(one.topic, one.partition): max(-1, one.offset) for one in found}
         except self._client.kafka.KafkaException as error:
             self._fail(error.args[0])  # unknown positions are committed anew
         with self._changed:
-            for one in partitions:
-                at = one.topic, one.partition
-                known, is_retry = committed.get(at, -1), one.topic == self._topics[1]
-                self._partitions[at] = _Partition(*at, is_retry, known)
-                self._paused.add(self._partitions[at])  # perhaps it was, before a rebalance
+            for one in found:
+                at, is_retry = (one.topic, one.partition), one.topic == self._topics[1]
+                crashes = Crashes.from_metadata(one.metadata, self._worker)
+                partition = _Partition(*at, is_retry, max(-1, one.offset), crashes=crashes)
+                self._partitions[at] = partition
+                self._paused.add(partition)  # perhaps it was, before a rebalance
+                if crashes.is_careful:
+                    log.warning(
+                        "kafka topic %s, partition %d: %d workers of group %s crashed in a row; "
+                        "one message at a time is taken until offset %d",
+                        *at,
+                        crashes.in_a_row,
+                        self.group,
+                        crashes.until,
+                    )
             self._is_assigned = True
             self._changed.notify_all()
 
@@ -599,6 +681,9 @@ class KafkaReceiver(Receiver):
         self._is_leaving = True
         try:
             self._hand_over(consumer, given_up)
+            with self._changed:
+                for one in given_up:
+                    one.is_held, one.suspect = False, None  # the worker leaves without a crash
             if not self._commit(consumer, given_up):
                 log.warning("settled messages of group %s will be delivered again", self.group)
             self._on_lost(consumer, partitions)
@@ -625,6 +710,7 @@ class KafkaReceiver(Receiver):
                     partition.is_ours = False
                     self._taken -= sum(entry.is_out for entry in partition.entries)
             self._ready = deque(entry for entry in self._ready if entry.partition.is_ours)
+            self._suspects = deque(entry for entry in self._suspects if entry.partition.is_ours)
             self._delayed = [one for one in self._delayed if one[2].partition.is_ours]
             heapq.heapify(self._delayed)
             self._changed.notify_all()
@@ -642,6 +728,7 @@ def _taken(message: Message, entry: _Entry) -> Taken:
             enqueued_at = float(headers.pop(PUBLISHED_AT, enqueued_at or 0.0)) or None
         except ValueError:
             log.warning("a retry in %s has headers of another program", message.topic())
+    attempt += entry.partition.crashes.of_message.get(entry.offset, 0)
     native_id = f"{entry.partition.topic}/{entry.partition.number}/{entry.offset}"
     body, key = message.value() or b"", _text(message.key() or b"")
     if SHARD in headers:  # which is the key of Kafka
