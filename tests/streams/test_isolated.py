@@ -257,13 +257,13 @@ def test_halted_process_is_counted_and_replaced(
 def test_process_is_kept_when_a_subscriber_is_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(isolated, "PATIENCE", 0.3)
+    monkeypatch.setattr(isolated, "PATIENCE", 1.0)
     with simulator.serve(rate=None) as x:
         stream = rxtweets.sample_stream(
             token="any",
             base_url=x.url,
             isolated=True,
-            stall_timeout=0.3,
+            stall_timeout=1.0,
             overflow="block",
             buffer_size=1,
         )
@@ -273,7 +273,7 @@ def test_process_is_kept_when_a_subscriber_is_slow(
         def take(message: rxtweets.Message[str]) -> None:
             taken.append(message)
             if len(taken) in {1, 100}:
-                threading.Event().wait(1.5)  # much longer than the allowed silence
+                threading.Event().wait(2.5)  # much longer than the allowed silence
             if len(taken) == 5_000:  # all were read after the pause
                 enough.set()
 
