@@ -358,6 +358,24 @@ def test_deleted_queue_is_created_again(queue: brokers.Queue, node: rabbitmq.Nod
         receiver.acknowledge(take(receiver, 1))
 
 
+def test_message_wakes_a_waiting_take(queue: brokers.Queue) -> None:
+    with receiving(queue) as receiver:
+        assert isinstance(receiver, engine_of_rabbitmq._RabbitMQReceiver)
+        assert receiver.take(1, 0.0) == []
+        link = receiver._consuming.link
+        assert link is not None
+        found: list[Taken] = []
+        thread = threading.Thread(
+            target=lambda: found.extend(receiver.take(1, 3600.0)), daemon=True
+        )
+        thread.start()
+        waiters: Any = link._changed
+        eventually(lambda: waiters._waiters, lambda: thread)
+        publish(queue, envelopes(1))
+        eventually(lambda: found, lambda: thread)
+        receiver.acknowledge(found)
+
+
 def test_backlog_uses_the_connection_that_is_there(
     queue: brokers.Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +402,7 @@ def test_work_until_empty_handles_what_other_workers_hold(
 ) -> None:
     tweets = from_iterable(range(24))
     Pipeline(tweets, batchers={"default": Batcher(queue.publisher(), size=24)}).run()
+    # Each worker holds messages for seconds while none waits at the broker.
     (tmp_path / "slow.py").write_text(
         "import time\ndef slow(message):\n    time.sleep(0.3)\n    return message\n"
     )

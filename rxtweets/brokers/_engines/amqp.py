@@ -448,16 +448,16 @@ class Consumer(Link):
         with self._changed:
             self._unsettled[method.delivery_tag] = None
             self._ready.append(Pushed(method.delivery_tag, properties, body))
-        # A thread that is woken for each message takes few at a time.
+        # Woken for each message, a thread would take few at a time.
         if not self._is_announcing:
             self._is_announcing = True
             self.post(self._announce)
 
     def _announce(self, _: Any) -> None:
-        """Wake a thread that takes, after all messages that one read has brought."""
+        """Wake the threads that take, after all messages of one read from the socket."""
         self._is_announcing = False
         with self._changed:
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _on_cancel(self, _: Any) -> None:
         self._abort("the queue was deleted, or its node ended")
