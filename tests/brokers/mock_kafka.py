@@ -14,7 +14,7 @@ import confluent_kafka as kafka
 from rxtweets.brokers import Envelope
 from tests.brokers.waiting import PATIENCE
 
-__all__ = ["MockKafka", "mock_kafka"]
+__all__ = ["MockKafka", "mock_kafka", "take_and_die"]
 
 OPTIONS = "session.timeout.ms=4000"
 """The first worker of a group waits for others for three seconds."""
@@ -86,3 +86,28 @@ def mock_kafka() -> Iterator[MockKafka]:
             yield MockKafka(process.stdout.readline().strip())
         finally:
             process.kill()
+
+
+TAKER = """
+import sys
+from rxtweets import brokers
+from rxtweets.brokers import Subscription
+
+queue = brokers.connect(sys.argv[1], groups=["workers"])
+receiver = queue.engine.receiver(Subscription("workers", 30.0, 1000, 5))
+while True:
+    for taken in receiver.take(100, 1.0):
+        print("taken", flush=True)
+"""
+
+
+def take_and_die(url: str, count: int) -> None:
+    """Run a worker that takes so many messages, settles none, and is killed."""
+    command = [sys.executable, "-c", TAKER, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+        try:
+            assert worker.stdout is not None
+            for _ in range(count):
+                assert worker.stdout.readline() == b"taken\n"
+        finally:
+            worker.kill()

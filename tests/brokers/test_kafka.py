@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +19,7 @@ from rxtweets.brokers import Envelope, Queue, Receiver, Subscription, Taken
 from rxtweets.brokers._engines.kafka_crashes import Crashes
 from rxtweets.errors import BrokerUnavailable, ConfigurationError, QueueSettingsError
 from tests.brokers.engine_contract import bodies, envelopes, publish, receiving, take
+from tests.brokers.mock_kafka import take_and_die
 from tests.brokers.tansu import Tansu, tansu
 from tests.brokers.waiting import PATIENCE, eventually, free_port
 
@@ -351,29 +349,9 @@ def test_rebalance_is_no_crash(
     assert "delivered again" not in caplog.text
 
 
-WORKER = """
-import sys
-from rxtweets import brokers
-from rxtweets.brokers import Subscription
-
-queue = brokers.connect(sys.argv[1], groups=["workers"])
-receiver = queue.engine.receiver(Subscription("workers", 30.0, 1000, 5))
-while True:
-    for taken in receiver.take(100, 1.0):
-        print("taken", flush=True)
-"""
-
-
 def test_messages_of_a_killed_worker_are_redelivered(broker: Tansu, queue: Queue) -> None:
     publish(queue, envelopes(20))
-    command = [sys.executable, "-c", WORKER, broker.url(queue.engine.queue)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
-        try:
-            assert worker.stdout is not None
-            for _ in range(20):
-                assert worker.stdout.readline() == b"taken\n"
-        finally:
-            os.kill(worker.pid, signal.SIGKILL)
+    take_and_die(broker.url(queue.engine.queue), 20)
     with receiving(queue) as receiver:
         again = take(receiver, 20)
         assert bodies(again) == bodies_of(envelopes(20))

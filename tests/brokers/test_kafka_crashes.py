@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from rxtweets.brokers._engines.kafka_crashes import Crashes
 from rxtweets.brokers._engines.kafka_receiver import KafkaReceiver
 from tests.brokers._killed import messages
 from tests.brokers.engine_contract import publish, receiving, take
-from tests.brokers.mock_kafka import MockKafka, mock_kafka
+from tests.brokers.mock_kafka import MockKafka, mock_kafka, take_and_die
 from tests.brokers.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -126,29 +124,9 @@ def test_message_that_kills_workers_becomes_a_dead_letter(
     assert 4 <= len(codes) <= 8
 
 
-TAKER = """
-import sys
-from rxtweets import brokers
-from rxtweets.brokers import Subscription
-
-queue = brokers.connect(sys.argv[1], groups=["workers"])
-receiver = queue.engine.receiver(Subscription("workers", 30.0, 1000, 5))
-while True:
-    for taken in receiver.take(100, 1.0):
-        print("taken", flush=True)
-"""
-
-
 def test_one_killed_worker_changes_nothing(broker: MockKafka, queue: Queue) -> None:
     publish(queue, in_one_partition(20))
-    command = [sys.executable, "-c", TAKER, broker.url(queue.engine.queue)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
-        try:
-            assert worker.stdout is not None
-            for _ in range(20):
-                assert worker.stdout.readline() == b"taken\n"
-        finally:
-            os.kill(worker.pid, signal.SIGKILL)
+    take_and_die(broker.url(queue.engine.queue), 20)
     with receiving(queue) as receiver:
         taken = take(receiver, 20)
         assert {one.attempt for one in taken} == {1}
@@ -263,7 +241,19 @@ def test_partition_without_messages_is_not_careful(broker: MockKafka, queue: Que
         assert receiver.acknowledge(take(receiver, 5)) == []
 
 
-@pytest.mark.parametrize("text", [None, "", "words", "[]", "{}", '{"worker": "a"}', '"text"'])
+def test_metadata_stays_below_the_limit_of_kafka() -> None:
+    crashes = Crashes(9, 10**15, None, dict.fromkeys(range(10**14, 10**14 + 500), 9))
+    text = crashes.metadata(0, "a" * 12, 0, suspect=10**14)
+    assert len(text) < 4096
+    assert min(Crashes.from_metadata(text, "a" * 12).of_message) == 10**14
+
+
+UNHASHABLE = json.dumps(CRASHED | {"suspect": [1]})
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "words", "[]", "{}", '{"worker": "a"}', '"text"', UNHASHABLE]
+)
 def test_metadata_of_another_program_is_ignored(text: str | None) -> None:
     assert Crashes.from_metadata(text, "b") == Crashes()
 

@@ -11,6 +11,10 @@ __all__ = ["Crashes"]
 CAREFUL = 2
 """Crashes in a row, after which one message at a time is taken: the next crash shows its cause."""
 
+MOST_MESSAGES = 100
+"""Messages whose crashes are kept: Kafka refuses positions with metadata above 4096 bytes
+(``offset.metadata.max.bytes``)."""
+
 
 @dataclass(slots=True)
 class Crashes:
@@ -30,7 +34,7 @@ class Crashes:
 
     @property
     def is_careful(self) -> bool:
-        """Whether one message at a time is taken."""
+        """``True`` if one message at a time is taken."""
         return self.in_a_row >= CAREFUL
 
     @classmethod
@@ -39,8 +43,9 @@ class Crashes:
         try:
             found = json.loads(text or "")
             of_message = {int(offset): int(count) for offset, count in found["of_message"].items()}
-            crashes = cls(int(found["in_a_row"]), int(found["until"]), found["cause"], of_message)
-            holder, suspect = found["worker"], found["suspect"]
+            cause, suspect = (_offset(found[name]) for name in ("cause", "suspect"))
+            crashes = cls(int(found["in_a_row"]), int(found["until"]), cause, of_message)
+            holder = found["worker"]
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls()  # there is none, or another program's
         if holder and holder != worker:
@@ -59,7 +64,7 @@ class Crashes:
             reached: the offset after the last message that was taken, or can be.
             suspect: the offset of the message that is the only one in flight.
         """
-        self.of_message = {at: count for at, count in self.of_message.items() if at >= position}
+        waiting = sorted(one for one in self.of_message.items() if one[0] >= position)
         return json.dumps(
             {
                 "worker": worker,
@@ -67,6 +72,10 @@ class Crashes:
                 "until": max(self.until, reached),
                 "suspect": suspect,
                 "cause": self.cause,
-                "of_message": self.of_message,
+                "of_message": dict(waiting[:MOST_MESSAGES]),
             }
         )
+
+
+def _offset(found: object) -> int | None:
+    return None if found is None else int(str(found))

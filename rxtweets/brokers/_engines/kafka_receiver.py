@@ -116,7 +116,7 @@ class _Partition:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the broker does not know the position, the holder or the suspect."""
+        """``True`` if the broker has an older position, holder or suspect."""
         return self.position > self.committed or self.noted != (self.is_held, self.suspect)
 
     def metadata(self, worker: str) -> str:
