@@ -202,7 +202,7 @@ SLOW: dict[str, tuple[Pieces, str]] = {
 @pytest.mark.parametrize("place", SLOW)
 def test_bytes_without_a_body_are_a_stall(place: str, *, fast: bool) -> None:
     pieces, says = SLOW[place]
-    error = end_of(pieces, fast=fast, stall_timeout=1.0)  # also for the head, of a busy machine
+    error = end_of(pieces, fast=fast, stall_timeout=1.0)  # a busy server needs some for the head
     assert type(error) is rxtweets.errors.StreamStalled
     assert says in str(error)
 
