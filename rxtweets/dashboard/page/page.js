@@ -65,7 +65,7 @@ class Card {
     this.showTimeline();
     this.showStages(values.stages);
     this.showList(".failures", values.failures, "No failures.");
-    this.showList(".batches", values.batches, "No batches since this page is open.");
+    this.showList(".batches", values.batches, "No batches since the page was opened.");
     this.showSettings(values.settings);
   }
 
